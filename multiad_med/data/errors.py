@@ -1,0 +1,30 @@
+"""One error for whatever keeps a study from being read or prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["StudyError", "study_errors"]
+
+
+class StudyError(RuntimeError):
+    """A study could not be read or prepared; the message names the file and the reason."""
+
+
+@contextmanager
+def study_errors(item: Mapping[str, Any]) -> Iterator[None]:
+    """Turn whatever goes wrong inside into a :class:`StudyError` that names the item's image.
+
+    MONAI wraps an error once for every level of ``Compose``; the message gives the innermost.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = str(cause) or type(cause).__name__
+        image = str(item.get("image"))
+        raise StudyError(reason if image in reason else f"{image}: {reason}") from error

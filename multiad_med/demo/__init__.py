@@ -1,0 +1,6 @@
+"""The demonstration that needs no data of one's own."""
+
+from multiad_med.demo.cohort import Cohort, make_cohort
+from multiad_med.demo.run import run_demo
+
+__all__ = ["Cohort", "make_cohort", "run_demo"]

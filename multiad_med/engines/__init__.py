@@ -1,0 +1,28 @@
+"""MONAI engines and handlers for distillation."""
+
+from multiad_med.engines.calibration import CalibrationHandler, calibrate
+from multiad_med.engines.evaluator import DistillationEvaluator
+from multiad_med.engines.handlers import (
+    CheckpointError,
+    EpochSeedHandler,
+    ModelLoader,
+    ModelSaver,
+    ResumableTraining,
+    StudyFailureHandler,
+    training_scalars,
+)
+from multiad_med.engines.trainer import DistillationTrainer
+
+__all__ = [
+    "CalibrationHandler",
+    "CheckpointError",
+    "DistillationEvaluator",
+    "DistillationTrainer",
+    "EpochSeedHandler",
+    "ModelLoader",
+    "ModelSaver",
+    "ResumableTraining",
+    "StudyFailureHandler",
+    "calibrate",
+    "training_scalars",
+]

@@ -1,0 +1,52 @@
+"""Validation on held-out normal images: the distillation loss, and nothing that needs a lesion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.engines import IterationEvents, SupervisedEvaluator
+from monai.utils import CommonKeys
+from torch import Tensor
+
+from multiad_med.losses import FeatureDistillationLoss
+
+__all__ = ["DistillationEvaluator"]
+
+
+class DistillationEvaluator(SupervisedEvaluator):
+    """Computes L_G (Eq. 8) on batches of normal images; the output has ``loss_distillation``.
+
+    Args:
+        args, kwargs: those of MONAI's ``SupervisedEvaluator``.
+        loss_function: L_G, called with teacher and student features.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        loss_function: Callable[[list[Tensor], list[Tensor]], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.loss_function = FeatureDistillationLoss() if loss_function is None else loss_function
+
+    def _iteration(
+        self, engine: SupervisedEvaluator, batchdata: dict[str, Tensor]
+    ) -> dict[str, Any]:
+        images, _ = self.prepare_batch(
+            batchdata, self.state.device, self.non_blocking, **self.to_kwargs
+        )
+        images = torch.as_tensor(images).as_subclass(Tensor)
+        self.network.eval()
+        with (
+            torch.no_grad(),
+            torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs),
+        ):
+            teacher, student = self.network.features(images)
+            loss = self.loss_function(teacher, student)
+        self.state.output = {CommonKeys.IMAGE: images, "loss_distillation": loss}
+        self.fire_event(IterationEvents.FORWARD_COMPLETED)
+        self.fire_event(IterationEvents.MODEL_COMPLETED)
+        return self.state.output

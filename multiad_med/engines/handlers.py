@@ -1,0 +1,198 @@
+"""Handlers that MONAI lacks: seeds that survive a resume, whole checkpoints, failures told."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+from torch import nn
+
+from multiad_med.data import StudyDataset, StudyError
+from multiad_med.engines.trainer import DistillationTrainer
+from multiad_med.io import atomic_path
+from multiad_med.networks import load_model
+
+__all__ = [
+    "CheckpointError",
+    "EpochSeedHandler",
+    "ModelLoader",
+    "ModelSaver",
+    "ResumableTraining",
+    "StudyFailureHandler",
+    "training_scalars",
+]
+
+
+class EpochSeedHandler:
+    """Seeds torch, NumPy and Python from a seed and the epoch's number at each epoch's start.
+
+    What is drawn in an epoch then depends on nothing before it, so that a training which was
+    killed and resumed ends in the state of one left alone.
+
+    Args:
+        seed: of the training.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the start of every epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed all generators."""
+        seed = self.seed * 100_003 + engine.state.epoch
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+
+
+class CheckpointError(RuntimeError):
+    """A training checkpoint cannot be read, or belongs to another training."""
+
+
+class ResumableTraining:
+    """Writes a checkpoint after each epoch, and resumes from it when training starts.
+
+    MONAI's ``CheckpointSaver`` writes in place, so that a kill in mid-write leaves half a file under
+    its final name, and cannot hold the trainer that it is itself a handler of.
+
+    Args:
+        path: the checkpoint; one file, replaced atomically.
+        objects: what is saved beside the trainer's epoch and gradient scaler: anything with
+            ``state_dict`` and ``load_state_dict``.
+        resume: whether to continue from the file where it exists.
+    """
+
+    def __init__(
+        self, path: str | Path, objects: Mapping[str, Any], *, resume: bool = True
+    ) -> None:
+        self.path = Path(path)
+        self.objects = objects
+        self.resume = resume
+
+    def attach(self, engine: DistillationTrainer) -> None:
+        """Register for the start of training and the end of every epoch."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+
+    def save(self, engine: DistillationTrainer) -> None:
+        """Write the state of the training."""
+        state = {name: item.state_dict() for name, item in self.objects.items()}
+        state["trainer"] = {
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "scaler": engine.grad_scaler.state_dict(),
+        }
+        with atomic_path(self.path) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, engine: DistillationTrainer) -> None:
+        """Continue from the checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: when it is not readable or does not fit; the message names the file
+                and the part.
+        """
+        if not self.resume or not self.path.is_file():
+            return
+        try:
+            state = torch.load(self.path, map_location=engine.state.device, weights_only=True)
+            for name, item in self.objects.items():
+                item.load_state_dict(state[name])
+            trainer = state["trainer"]
+            engine.state.epoch, engine.state.iteration = trainer["epoch"], trainer["iteration"]
+            engine.grad_scaler.load_state_dict(trainer["scaler"])
+        except Exception as error:
+            raise CheckpointError(
+                f"Cannot resume from {self.path}: {error}. Delete it, or set resume to false, to "
+                "train anew; or give the settings that it was made with."
+            ) from error
+        engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+
+
+class ModelLoader:
+    """Loads a trained model when a run starts, strictly.
+
+    MONAI's ``CheckpointLoader`` names neither the file of a corrupt checkpoint nor a likely reason
+    for keys that do not fit.
+
+    Args:
+        path: ``model.pt`` as :class:`ModelSaver` writes it.
+        network: of the preset that was trained, changed in place.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the start of the run."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the file; errors are those of :func:`multiad_med.networks.load_model`."""
+        load_model(self.network, self.path)
+
+
+class ModelSaver:
+    """Writes the network's plain state dict when training has completed, whole or not at all.
+
+    Args:
+        path: the file, to be loaded with ``weights_only=True``.
+        network: the network.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module) -> None:
+        self.path = Path(path)
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the end of training."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the file."""
+        with atomic_path(self.path) as temporary:
+            torch.save(self.network.state_dict(), temporary)
+        engine.logger.info("model written to %s", self.path)
+
+
+def training_scalars(output: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The scalars of a :class:`DistillationTrainer`'s decollated output, for TensorBoard."""
+    return {name: float(value) for name, value in output[0].items() if name != CommonKeys.IMAGE}
+
+
+class StudyFailureHandler:
+    """Ends a run over studies with an error if some failed, so that its exit status is not zero.
+
+    Args:
+        dataset: the studies that were run.
+    """
+
+    def __init__(self, dataset: StudyDataset) -> None:
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the end of the run."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Tell how many studies were done.
+
+        Raises:
+            StudyError: when at least one failed; the message lists them.
+        """
+        total, failures = len(self.dataset.data), self.dataset.failures
+        engine.logger.info("%d of %d studies done.", total - len(failures), total)
+        if failures:
+            raise StudyError(
+                f"{len(failures)} of {total} studies failed:\n  " + "\n  ".join(failures)
+            )

@@ -1,0 +1,92 @@
+"""A PNG of slices, their anomaly maps, and the true lesions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiad_med.io.atomic import atomic_path
+
+__all__ = ["MontageColumn", "save_montage"]
+
+
+@dataclass(frozen=True)
+class MontageColumn:
+    """One axial slice of a study; arrays ``(X, Y)`` in RAS+.
+
+    Attributes:
+        title: shown above.
+        image: intensities.
+        anomaly_map: calibrated map in [0, 1], 0.5 being the threshold.
+        lesion: true lesion mask, or none where the truth is unknown.
+        spacing: pixel size (x, y) in mm.
+    """
+
+    title: str
+    image: NDArray[np.floating]
+    anomaly_map: NDArray[np.floating]
+    lesion: NDArray[np.bool_] | None = None
+    spacing: tuple[float, float] = (1.0, 1.0)
+
+
+def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
+    """Draw one column per slice: the slice, the map over it, and, where known, the true lesion.
+
+    Slices are shown as radiologists see them: anterior above, the patient's right on the left.
+
+    Args:
+        columns: at least one.
+        path: of the PNG.
+
+    Raises:
+        ValueError: without columns.
+    """
+    if not columns:
+        raise ValueError("A montage needs at least one slice.")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = ["slice", "anomaly map"]
+    if any(column.lesion is not None for column in columns):
+        rows.append("true lesion")
+    figure = Figure(figsize=(2.1 * len(columns) + 0.9, 2.5 * len(rows)), facecolor="black")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(
+        len(rows), len(columns), squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03}
+    )
+    heat = None
+    for i, column in enumerate(columns):
+        image, heat_map = (np.asarray(a, dtype=float)[::-1].T for a in (column.image, column.anomaly_map))
+        aspect = column.spacing[1] / column.spacing[0]
+        white = np.quantile(image[image > image.min()], 0.995) if np.ptp(image) else 1.0
+        for row, name in enumerate(rows):
+            axis = axes[row, i]
+            axis.imshow(image, cmap="gray", origin="lower", aspect=aspect, vmin=image.min(), vmax=white)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if i == 0:
+                axis.set_ylabel(name, color="white")
+            if row == 0:
+                axis.set_title(column.title, color="white", fontsize=9)
+                axis.text(0.02, 0.5, "R", color="white", fontsize=8, transform=axis.transAxes)
+            elif row == 1:
+                heat = axis.imshow(
+                    heat_map,
+                    cmap="inferno",
+                    origin="lower",
+                    aspect=aspect,
+                    vmin=0,
+                    vmax=1,
+                    alpha=heat_map.clip(0, 1),
+                )
+            elif column.lesion is not None and column.lesion.any():
+                axis.contour(column.lesion[::-1].T, levels=[0.5], colors="cyan", linewidths=1)
+    bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01)
+    bar.ax.tick_params(colors="white", labelsize=8)
+    bar.set_label("0.5 = threshold set on held-out normals", color="white", fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, facecolor="black", bbox_inches="tight")

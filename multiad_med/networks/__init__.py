@@ -1,0 +1,56 @@
+"""Feature extractors, their pretrained weights, and the Multi-AD network."""
+
+from multiad_med.networks.discriminator import (
+    DiscriminatorInput,
+    FeatureDiscriminator,
+    FeatureFusion,
+)
+from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
+from multiad_med.networks.extractor import FeatureExtractor
+from multiad_med.networks.fusion import (
+    FusionMode,
+    GaussianSmoothing,
+    MultiScaleFusion,
+    cosine_distance_maps,
+)
+from multiad_med.networks.multiad import (
+    PRESETS,
+    ImageStudent,
+    MultiAD,
+    TeacherWeights,
+    build_extractor,
+    build_multiad,
+)
+from multiad_med.networks.resnet import RESNETS, ResNetFeatures
+from multiad_med.networks.weights import (
+    PRETRAINED,
+    WeightsError,
+    load_model,
+    load_pretrained,
+    resolve_weights,
+)
+
+__all__ = [
+    "PRESETS",
+    "PRETRAINED",
+    "RESNETS",
+    "DiscriminatorInput",
+    "EfficientNetLite0Features",
+    "FeatureDiscriminator",
+    "FeatureExtractor",
+    "FeatureFusion",
+    "FusionMode",
+    "GaussianSmoothing",
+    "ImageStudent",
+    "MultiAD",
+    "MultiScaleFusion",
+    "ResNetFeatures",
+    "TeacherWeights",
+    "WeightsError",
+    "build_extractor",
+    "build_multiad",
+    "cosine_distance_maps",
+    "load_model",
+    "load_pretrained",
+    "resolve_weights",
+]

@@ -1,0 +1,132 @@
+"""From teacher and student features to one anomaly map (paper section 3.4, Eq. 13-15)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import torch
+from monai.networks.layers import gaussian_1d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["FusionMode", "GaussianSmoothing", "MultiScaleFusion", "cosine_distance_maps"]
+
+
+class FusionMode(StrEnum):
+    """How the stages' distance maps become one map."""
+
+    ZSCORE = "zscore"
+    """Sum of positive z-scores: the paper's Psi (Eq. 14) with statistics of held-out normal maps."""
+    QUANTILE = "quantile"
+    """Like ``zscore``, with the normal maps' 90 % quantile as zero and the 99.5 % quantile as one."""
+    SUM = "sum"
+    """Plain sum of the distances (the ablation "without fusion")."""
+    PRODUCT = "product"
+    """Product of the distances, as in STFPM."""
+
+
+def cosine_distance_maps(teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
+    """Cosine distance of teacher and student at every location, per stage (Eq. 13).
+
+    Args:
+        teacher: feature maps ``(B, C_i, h_i, w_i)``.
+        student: feature maps of the same shapes.
+
+    Returns:
+        Maps ``(B, 1, h_i, w_i)`` in [0, 2].
+    """
+    maps: list[Tensor] = []
+    for i, features in enumerate(teacher):
+        cosine = F.cosine_similarity(features, student[i], dim=1)
+        maps.append((1.0 - cosine).unsqueeze(1))
+    return maps
+
+
+class GaussianSmoothing(nn.Module):
+    """Separable Gaussian over an image, with the border value continued outside.
+
+    MONAI's ``GaussianFilter`` does the same but cannot be compiled to TorchScript.
+
+    Args:
+        sigma: standard deviation in pixels; 0 switches the smoothing off.
+    """
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        if sigma < 0:
+            raise ValueError(f"sigma must be at least 0 pixels, got {sigma}.")
+        kernel = gaussian_1d(torch.tensor(float(sigma)), truncated=4.0) if sigma else torch.ones(1)
+        self.register_buffer("kernel", kernel / kernel.sum(), persistent=False)
+        self.radius: int = len(kernel) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Smooth ``(B, 1, H, W)``."""
+        if self.radius == 0:
+            return x
+        r = self.radius
+        x = F.pad(x, [r, r, r, r], mode="replicate")
+        x = F.conv2d(x, self.kernel.view(1, 1, 1, -1))
+        return F.conv2d(x, self.kernel.view(1, 1, -1, 1))
+
+
+class MultiScaleFusion(nn.Module):
+    """Fuses distance maps of several stages into one smoothed map (Eq. 14 and 15).
+
+    The paper passes each one-channel map through a 1x1 convolution, batch norm and ReLU, and
+    trains none of them. A 1x1 convolution of weight 1 on one channel is the identity, so what
+    remains is batch norm with statistics of normal maps and ReLU: the positive z-score of each
+    stage. The statistics are set by :meth:`set_statistics` after training and live in the state
+    dict (``levels.N.running_mean``, ``levels.N.running_var``).
+
+    Args:
+        num_levels: number of stages.
+        mode: see :class:`FusionMode`.
+        sigma: standard deviation of the final Gaussian, in pixels of the output.
+    """
+
+    def __init__(
+        self, num_levels: int, *, mode: FusionMode | str = FusionMode.ZSCORE, sigma: float = 4.0
+    ) -> None:
+        super().__init__()
+        self.mode = FusionMode(mode)
+        self.standardises: bool = self.mode in (FusionMode.ZSCORE, FusionMode.QUANTILE)
+        self.multiplies: bool = self.mode is FusionMode.PRODUCT
+        self.levels = nn.ModuleList(
+            nn.BatchNorm2d(1, eps=0.0, affine=False) for _ in range(num_levels)
+        )
+        self.smoothing = GaussianSmoothing(sigma)
+        self.eval()
+
+    def train(self, mode: bool = True) -> MultiScaleFusion:
+        """Stay in evaluation mode: the statistics change by calibration alone."""
+        return super().train(False)
+
+    @torch.jit.unused
+    def set_statistics(self, shift: list[float], scale: list[float]) -> None:
+        """Set what each stage's map is shifted and divided by.
+
+        Raises:
+            ValueError: when a scale is not positive and finite, as for a stage whose map is the
+                same everywhere on normal images.
+        """
+        for index, value in enumerate(scale):
+            if not 0 < value < float("inf"):
+                raise ValueError(
+                    f"Stage {index + 1} of {len(scale)} has a distance map of spread {value} on the "
+                    "held-out normal images; it must be positive. Train first, and check that the "
+                    "images are not constant."
+                )
+        for level, mean, std in zip(self.levels, shift, scale, strict=True):
+            level.running_mean.fill_(mean)
+            level.running_var.fill_(std**2)
+
+    def forward(self, maps: list[Tensor], size: list[int]) -> Tensor:
+        """Fuse maps ``(B, 1, h_i, w_i)`` into ``(B, 1, *size)``, 0 and more."""
+        fused = torch.zeros(1, device=maps[0].device, dtype=maps[0].dtype)
+        for i, level in enumerate(self.levels):
+            x = maps[i]
+            if self.standardises:
+                x = F.relu(level(x))
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            fused = fused * x if self.multiplies and i > 0 else fused + x
+        return self.smoothing(fused)

