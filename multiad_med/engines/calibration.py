@@ -10,6 +10,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from multiad_med.networks import FusionMode, MultiAD, cosine_distance_maps
 from multiad_med.scoring import (
@@ -24,11 +25,15 @@ _QUANTILES = (0.9, 0.995)
 
 
 def _inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
-    """Values of maps ``(B, 1, h, w)`` where the foreground ``(B, 1, H, W)`` covers the location."""
+    """Values of maps ``(B, 1, h, w)`` at locations that are foreground ``(B, 1, H, W)`` by half or more.
+
+    Where the foreground is too small for that, its best covered locations count.
+    """
     if foreground is None:
         return maps.flatten()
-    covered = torch.nn.functional.adaptive_avg_pool2d(foreground.float(), maps.shape[-2:])
-    return maps[covered > 0.5]
+    covered = adaptive_avg_pool2d(foreground.float(), maps.shape[-2:])
+    needed = covered.amax(dim=(1, 2, 3), keepdim=True).clamp(max=0.5)
+    return maps[(covered > 0) & (covered >= needed)]
 
 
 class _LevelStatistics:

@@ -1,5 +1,6 @@
 """Feature extractors, their pretrained weights, and the Multi-AD network."""
 
+from multiad_med.networks.decoder import DecoderStudent
 from multiad_med.networks.discriminator import (
     DiscriminatorInput,
     FeatureDiscriminator,
@@ -17,6 +18,8 @@ from multiad_med.networks.multiad import (
     PRESETS,
     ImageStudent,
     MultiAD,
+    Preset,
+    StudentKind,
     TeacherWeights,
     build_extractor,
     build_multiad,
@@ -34,6 +37,7 @@ __all__ = [
     "PRESETS",
     "PRETRAINED",
     "RESNETS",
+    "DecoderStudent",
     "DiscriminatorInput",
     "EfficientNetLite0Features",
     "FeatureDiscriminator",
@@ -44,7 +48,9 @@ __all__ = [
     "ImageStudent",
     "MultiAD",
     "MultiScaleFusion",
+    "Preset",
     "ResNetFeatures",
+    "StudentKind",
     "TeacherWeights",
     "WeightsError",
     "build_extractor",

@@ -55,7 +55,11 @@ class GaussianSmoothing(nn.Module):
         super().__init__()
         if sigma < 0:
             raise ValueError(f"sigma must be at least 0 pixels, got {sigma}.")
-        kernel = gaussian_1d(torch.tensor(float(sigma)), truncated=4.0) if sigma else torch.ones(1)
+        kernel = (
+            gaussian_1d(torch.tensor(float(sigma)), truncated=4.0, approx="sampled")
+            if sigma
+            else torch.ones(1)
+        )
         self.register_buffer("kernel", kernel / kernel.sum(), persistent=False)
         self.radius: int = len(kernel) // 2
 

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from multiad_med.networks.decoder import DecoderStudent
 from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.weights import load_pretrained
 
-__all__ = ["PRESETS", "ImageStudent", "MultiAD", "TeacherWeights", "build_extractor", "build_multiad"]
+__all__ = [
+    "PRESETS",
+    "ImageStudent",
+    "MultiAD",
+    "Preset",
+    "StudentKind",
+    "TeacherWeights",
+    "build_extractor",
+    "build_multiad",
+]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -142,19 +153,44 @@ class MultiAD(nn.Module):
         return m / (m + self.pixel_threshold)
 
 
-PRESETS: dict[str, dict[str, object]] = {
-    "wide_resnet50_2": {"teacher": "wide_resnet50_2", "output_stride": 8, "se": True},
-    "literal": {"teacher": "wide_resnet50_2", "output_stride": 4, "se": True},
-    "plain": {"teacher": "wide_resnet50_2", "output_stride": 32, "se": False},
-    "resnet50": {"teacher": "resnet50", "output_stride": 8, "se": True},
-    "resnet34": {"teacher": "resnet34", "output_stride": 8, "se": True},
-    "resnet18": {"teacher": "resnet18", "output_stride": 8, "se": True},
-    "efficientnet_lite0": {"teacher": "efficientnet_lite0", "output_stride": 32, "se": True},
+class StudentKind(StrEnum):
+    """What the student reads."""
+
+    IMAGE = "image"
+    """The image, with the teacher's own architecture: the paper's student."""
+    DECODER = "decoder"
+    """The teacher's features through a bottleneck: :class:`DecoderStudent`."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A complete set of choices; each is an argument of :func:`build_multiad`."""
+
+    teacher: str
+    output_stride: int = 8
+    se: bool = True
+    student: StudentKind = StudentKind.IMAGE
+    stages: tuple[int, ...] = (1, 2, 3, 4)
+
+
+PRESETS: dict[str, Preset] = {
+    "wide_resnet50_2": Preset("wide_resnet50_2"),
+    "literal": Preset("wide_resnet50_2", output_stride=4),
+    "plain": Preset("wide_resnet50_2", output_stride=32, se=False),
+    "resnet50": Preset("resnet50"),
+    "resnet34": Preset("resnet34"),
+    "resnet18": Preset("resnet18"),
+    "efficientnet_lite0": Preset("efficientnet_lite0", output_stride=32),
+    "efficientnet_lite0_decoder": Preset(
+        "efficientnet_lite0", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
+    ),
 }
-"""Named, complete sets of choices; each is an argument of :func:`build_multiad`."""
+"""Presets by name; docs/decisions.md gives the reasons."""
 
 
-def build_extractor(architecture: str, *, output_stride: int = 32, se: bool = False) -> nn.Module:
+def build_extractor(
+    architecture: str, *, output_stride: int = 32, se: bool = False
+) -> ResNetFeatures | EfficientNetLite0Features:
     """Build a feature extractor with random weights by name.
 
     Args:
@@ -181,19 +217,21 @@ def build_multiad(
     teacher_weights: TeacherWeights | str | Path = TeacherWeights.IMAGENET,
     output_stride: int | None = None,
     se: bool | None = None,
-    stages: Sequence[int] = (1, 2, 3, 4),
+    student: StudentKind | str | None = None,
+    stages: Sequence[int] | None = None,
     fusion: FusionMode | str = FusionMode.ZSCORE,
     sigma: float = 4.0,
 ) -> MultiAD:
-    """Build :class:`MultiAD` from a preset, teacher and student of the same architecture.
+    """Build :class:`MultiAD` from a preset, of which single choices can be changed.
 
     SE is in the student only: a frozen teacher has no trained gates (see docs/decisions.md).
 
     Args:
-        preset: a key of :data:`PRESETS`; the arguments below change single choices of it.
+        preset: a key of :data:`PRESETS`.
         teacher_weights: a :class:`TeacherWeights` or a file. Never random unless asked.
         output_stride: stride of the last stage, 32, 16, 8 or 4.
         se: squeeze-and-excitation in the student.
+        student: see :class:`StudentKind`.
         stages: stages that are distilled and fused, counted from 1.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's smoothing in pixels.
@@ -204,14 +242,19 @@ def build_multiad(
     """
     if preset not in PRESETS:
         raise ValueError(f"Unknown preset {preset!r}; choose one of {sorted(PRESETS)}.")
-    choice = PRESETS[preset]
-    architecture = str(choice["teacher"])
-    stride = int(str(choice["output_stride"])) if output_stride is None else output_stride
-    student_se = bool(choice["se"]) if se is None else se
-    teacher = build_extractor(architecture, output_stride=stride)
-    student = ImageStudent(build_extractor(architecture, output_stride=stride, se=student_se))
+    given = {"output_stride": output_stride, "se": se, "stages": stages}
+    choice = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
+    kind = choice.student if student is None else StudentKind(student)
+    teacher = build_extractor(choice.teacher, output_stride=choice.output_stride)
+    learner: nn.Module
+    if kind is StudentKind.DECODER:
+        learner = DecoderStudent(teacher.channels, teacher.strides, se=choice.se)
+    else:
+        learner = ImageStudent(
+            build_extractor(choice.teacher, output_stride=choice.output_stride, se=choice.se)
+        )
     if teacher_weights == TeacherWeights.IMAGENET:
-        load_pretrained(teacher, architecture)
+        load_pretrained(teacher, choice.teacher)
     elif teacher_weights not in (TeacherWeights.CHECKPOINT, TeacherWeights.RANDOM):
-        load_pretrained(teacher, architecture, file=teacher_weights)
-    return MultiAD(teacher, student, stages=stages, fusion=fusion, sigma=sigma)
+        load_pretrained(teacher, choice.teacher, file=teacher_weights)
+    return MultiAD(teacher, learner, stages=choice.stages, fusion=fusion, sigma=sigma)

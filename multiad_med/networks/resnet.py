@@ -38,25 +38,22 @@ def _conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int)
     )
 
 
-class _Block(nn.Module):
-    """What both block kinds share: the residual sum, with SE on the residual branch (SENet, Fig. 3)."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int, project: bool, se: bool
-    ) -> None:
-        super().__init__()
-        self.se = IdentityStartSELayer(out_channels) if se else nn.Identity()
-        self.downsample = (
-            nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-                nn.BatchNorm2d(out_channels),
-            )
-            if project
-            else nn.Identity()
-        )
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if in_channels == out_channels and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )
 
 
-class _BasicBlock(_Block):
+def _squeeze_excitation(channels: int, se: bool) -> nn.Module:
+    return IdentityStartSELayer(channels) if se else nn.Identity()
+
+
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions; SE on the residual branch, before the sum (SENet, Fig. 3)."""
+
     expansion = 1
 
     def __init__(
@@ -67,15 +64,16 @@ class _BasicBlock(_Block):
         stride: int,
         dilations: tuple[int, int],
         base_width: int,
-        project: bool,
         se: bool,
     ) -> None:
-        super().__init__(in_channels, planes, stride=stride, project=project, se=se)
+        super().__init__()
         self.conv1 = _conv3x3(in_channels, planes, stride=stride, dilation=dilations[0])
         self.bn1 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = _conv3x3(planes, planes, stride=1, dilation=dilations[1])
         self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = _shortcut(in_channels, planes, stride)
+        self.se = _squeeze_excitation(planes, se)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -83,7 +81,9 @@ class _BasicBlock(_Block):
         return self.relu(out + self.downsample(x))
 
 
-class _Bottleneck(_Block):
+class _Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions; SE on the residual branch, before the sum."""
+
     expansion = 4
 
     def __init__(
@@ -94,11 +94,10 @@ class _Bottleneck(_Block):
         stride: int,
         dilations: tuple[int, int],
         base_width: int,
-        project: bool,
         se: bool,
     ) -> None:
         out_channels = planes * self.expansion
-        super().__init__(in_channels, out_channels, stride=stride, project=project, se=se)
+        super().__init__()
         width = planes * base_width // 64
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -107,6 +106,8 @@ class _Bottleneck(_Block):
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(in_channels, out_channels, stride)
+        self.se = _squeeze_excitation(out_channels, se)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -169,7 +170,6 @@ class ResNetFeatures(nn.Module):
                         stride=stride if index == 0 else 1,
                         dilations=(own, dilation),
                         base_width=spec.base_width,
-                        project=in_channels != out_channels,
                         se=se,
                     )
                 )

@@ -1,0 +1,97 @@
+"""Handlers: resume, whole files, failures told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from multiad_med.data import StudyDataset, StudyError
+from multiad_med.engines import (
+    CheckpointError,
+    DistillationTrainer,
+    EpochSeedHandler,
+    ModelSaver,
+    ResumableTraining,
+    StudyFailureHandler,
+)
+from tests.conftest import tiny_multiad
+
+
+def _train(folder: Path, epochs: int, *, resume: bool = True) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    network = tiny_multiad()
+    optimizer = torch.optim.Adam(network.student.parameters(), 1e-3)
+    data = [{"image": torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))}]
+    DistillationTrainer(
+        "cpu",
+        epochs,
+        data,
+        network,
+        optimizer,
+        train_handlers=[
+            EpochSeedHandler(0),
+            ResumableTraining(
+                folder / "checkpoint.pt",
+                {"network": network, "optimizer": optimizer},
+                resume=resume,
+            ),
+            ModelSaver(folder / "model.pt", network),
+        ],
+    ).run()
+    return network.state_dict()
+
+
+def test_resumed_training_equals_the_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed = _train(tmp_path / "a", 4)
+    _train(tmp_path / "b", 2)
+    resumed = _train(tmp_path / "b", 4)
+    saved = torch.load(tmp_path / "b" / "model.pt", weights_only=True)
+    for key, value in undisturbed.items():
+        for other in (resumed[key], saved[key]):
+            assert torch.equal(value.nan_to_num(), other.nan_to_num()), key
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["checkpoint.pt", "model.pt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"half a checkp"])
+def test_unreadable_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"Cannot resume from .*checkpoint\.pt"):
+        _train(tmp_path, 1)
+    _train(tmp_path, 1, resume=False)
+
+
+def test_checkpoint_of_another_training_names_the_key(tmp_path: Path) -> None:
+    _train(tmp_path, 1)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["network"]["student.backbone.stem.weight"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match=r"student\.backbone\.stem\.weight"):
+        _train(tmp_path, 2)
+
+
+def test_epoch_seed_depends_on_seed_and_epoch_alone() -> None:
+    engine = Engine(lambda e, b: None)
+    draws = {}
+    for seed, epoch in [(0, 1), (0, 2), (1, 1), (0, 1)]:
+        torch.rand(3)
+        engine.state.epoch = epoch
+        EpochSeedHandler(seed)(engine)
+        draws.setdefault((seed, epoch), []).append(float(torch.rand(1)))
+    assert draws[0, 1][0] == draws[0, 1][1]
+    assert len({values[0] for values in draws.values()}) == 3
+
+
+def test_failed_studies_end_the_run_with_a_list() -> None:
+    def transform(item: dict[str, str]) -> dict[str, str]:
+        if "bad" in item["image"]:
+            raise OSError("truncated")
+        return item
+
+    dataset = StudyDataset([{"image": "a.nii"}, {"image": "bad.nii"}, {"image": "c.nii"}], transform)
+    assert [item["image"] for item in dataset] == ["a.nii", "c.nii"]
+    engine = Engine(lambda e, b: None)
+    with pytest.raises(StudyError, match=r"1 of 3 studies failed:\n  bad\.nii: truncated"):
+        StudyFailureHandler(dataset)(engine)

@@ -1,0 +1,88 @@
+"""From features to one map: Eq. 13-15 by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from multiad_med.networks import (
+    FusionMode,
+    GaussianSmoothing,
+    MultiScaleFusion,
+    cosine_distance_maps,
+)
+
+
+def test_cosine_distance_equals_a_slow_loop() -> None:
+    torch.manual_seed(0)
+    teacher, student = [torch.randn(2, 5, 3, 4)], [torch.randn(2, 5, 3, 4)]
+    (distance,) = cosine_distance_maps(teacher, student)
+    assert distance.shape == (2, 1, 3, 4)
+    for b in range(2):
+        for i in range(3):
+            for j in range(4):
+                t, s = teacher[0][b, :, i, j], student[0][b, :, i, j]
+                expected = 1 - float(t @ s) / math.sqrt(float(t @ t) * float(s @ s))
+                assert float(distance[b, 0, i, j]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_cosine_distance_is_0_for_equal_1_for_orthogonal_2_for_opposite_features() -> None:
+    teacher = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    students = [torch.tensor(v).view(1, 2, 1, 1) for v in ([3.0, 0.0], [0.0, 1.0], [-2.0, 0.0])]
+    distances = [cosine_distance_maps([teacher], [s])[0].item() for s in students]
+    assert distances == pytest.approx([0, 1, 2], abs=1e-6)
+
+
+def test_smoothing_equals_scipy_away_from_and_at_the_border() -> None:
+    x = torch.zeros(1, 1, 64, 48)
+    x[0, 0, 30, 20] = x[0, 0, 2, 47] = 1.0
+    ours = GaussianSmoothing(4.0)(x)[0, 0]
+    theirs = gaussian_filter(x[0, 0].numpy(), 4.0, truncate=4.0, mode="nearest")
+    assert float((ours - torch.from_numpy(theirs)).abs().max()) < 2e-5
+    assert torch.equal(GaussianSmoothing(0)(x), x)
+
+
+def test_smoothing_keeps_a_constant() -> None:
+    x = torch.full((1, 1, 8, 8), 3.0)
+    assert torch.allclose(GaussianSmoothing(4.0)(x), x)
+
+
+def _maps(*values: float) -> list[Tensor]:
+    return [torch.full((1, 1, size, size), value) for size, value in zip((8, 4), values)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    # Level 1: (0.5 - 0.2) / 0.1 = 3; level 2: (0.1 - 0.4) / 0.3 = -1, which ReLU makes 0.
+    [
+        (FusionMode.ZSCORE, 3.0),
+        (FusionMode.QUANTILE, 3.0),
+        (FusionMode.SUM, 0.6),
+        (FusionMode.PRODUCT, 0.05),
+    ],
+)
+def test_fusion_modes_by_hand(mode: FusionMode, expected: float) -> None:
+    fusion = MultiScaleFusion(2, mode=mode, sigma=2.0)
+    fusion.set_statistics([0.2, 0.4], [0.1, 0.3])
+    fused = fusion(_maps(0.5, 0.1), [16, 16])
+    assert fused.shape == (1, 1, 16, 16)
+    assert torch.allclose(fused, torch.tensor(expected), atol=1e-5)
+
+
+def test_training_mode_never_moves_the_statistics() -> None:
+    fusion = MultiScaleFusion(2)
+    fusion.set_statistics([0.2, 0.4], [0.1, 0.3])
+    before = {k: v.clone() for k, v in fusion.state_dict().items()}
+    fusion.train()
+    fusion(_maps(0.9, 0.9), [8, 8])
+    assert all(torch.equal(v, before[k]) for k, v in fusion.state_dict().items())
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_a_stage_without_spread_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="Stage 2 of 2"):
+        MultiScaleFusion(2).set_statistics([0.0, 0.0], [1.0, scale])
