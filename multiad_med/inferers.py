@@ -28,12 +28,10 @@ class AxialInferer(SliceInferer):
     def __init__(
         self, *, sw_batch_size: int = 16, min_fraction: float = 0.1, **kwargs: Any
     ) -> None:
-        super().__init__(
-            spatial_dim=2, roi_size=(-1, -1), sw_batch_size=sw_batch_size, **kwargs
-        )
+        super().__init__(spatial_dim=2, roi_size=(-1, -1), sw_batch_size=sw_batch_size, **kwargs)
         self.min_fraction = min_fraction
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Map ``(B, 1, X, Y, Z)`` of a volume ``(B, C, X, Y, Z)`` in [0, 1]."""
@@ -42,7 +40,7 @@ class AxialInferer(SliceInferer):
         ).any(dim=0)
         result = inputs.new_zeros((inputs.shape[0], 1, *inputs.shape[2:]))
         if occupied.any():
-            result[..., occupied] = super().__call__(
+            result[..., occupied] = super().__call__(  # type: ignore[assignment]
                 inputs[..., occupied], network, *args, **kwargs
             )
         return result

@@ -70,11 +70,10 @@ def head(rng: np.random.Generator, shape: tuple[int, int, int] = (40, 48, 10)) -
     return (inside * texture).astype(np.int16)
 
 
-@pytest.fixture
-def cohort(tmp_path: Path) -> Path:
+def make_small_cohort(parent: Path) -> Path:
     """Six small subjects with a datalist: three training, one validation, two test, one with lesion."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "cohort"
+    folder = parent / "cohort"
     affine = np.diag([4.0, 4.0, 8.0, 1.0])
     sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
     for index, section in enumerate(["training"] * 3 + ["validation"] + ["test"] * 2):
@@ -91,3 +90,9 @@ def cohort(tmp_path: Path) -> Path:
         sections[section].append(item)
     (folder / "datalist.json").write_text(json.dumps(sections))
     return folder
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Path:
+    """The folder of :func:`make_small_cohort`."""
+    return make_small_cohort(tmp_path)

@@ -74,7 +74,9 @@ def test_at_most_the_rate_is_flagged_and_a_lower_value_would_flag_more(
 
 
 @given(st.lists(st.lists(st.floats(-10, 10, width=32), max_size=20), max_size=8), st.integers(1, 9))
-def test_largest_values_of_a_stream_equal_those_of_all(chunks: list[list[float]], count: int) -> None:
+def test_largest_values_of_a_stream_equal_those_of_all(
+    chunks: list[list[float]], count: int
+) -> None:
     stream = LargestValues(count)
     for chunk in chunks:
         stream.update(torch.tensor(chunk))

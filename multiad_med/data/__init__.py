@@ -20,4 +20,5 @@ __all__ = [
     "find_studies",
     "load_datalist",
     "split_subjects",
+    "study_errors",
 ]

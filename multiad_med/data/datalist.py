@@ -22,7 +22,11 @@ class DatalistError(ValueError):
 def _subject(path: Path, folder: Path) -> str:
     """A study's subject: its sub-folder where it has one, otherwise its file name."""
     inside = path.relative_to(folder)
-    return inside.parts[0] if len(inside.parts) > 1 else path.name.removesuffix(".gz").removesuffix(".nii")
+    return (
+        inside.parts[0]
+        if len(inside.parts) > 1
+        else path.name.removesuffix(".gz").removesuffix(".nii")
+    )
 
 
 def find_studies(
@@ -96,7 +100,9 @@ def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
         if key in result:
             path = source.parent / str(result[key])
             if not path.exists():
-                raise DatalistError(f"{source}: {key} {path} of section {section!r} does not exist.")
+                raise DatalistError(
+                    f"{source}: {key} {path} of section {section!r} does not exist."
+                )
             result[key] = str(path)
     result.setdefault("subject", _subject(Path(result["image"]), Path(result["image"]).parent))
     return result

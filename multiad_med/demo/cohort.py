@@ -41,13 +41,15 @@ Mask = NDArray[np.bool_]
 class Cohort:
     """How many subjects of each part a cohort has."""
 
-    training: int = 10
-    validation: int = 4
+    training: int = 24
+    validation: int = 6
     healthy_test: int = 2
     lesion_test: int = 6
 
 
-def _blob(shape: tuple[int, ...], centre: NDArray[np.float64], radius: float, rng: np.random.Generator) -> Mask:
+def _blob(
+    shape: tuple[int, ...], centre: NDArray[np.float64], radius: float, rng: np.random.Generator
+) -> Mask:
     """An irregular ball: voxels nearer than a radius that varies smoothly by a third."""
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
     distance = np.linalg.norm(grid - centre, axis=-1)
@@ -61,7 +63,9 @@ def _soft(mask: Mask, sigma: float = 1.0) -> NDArray[np.float64]:
 
 def _mass(volume: Volume, mask: Mask, rng: np.random.Generator) -> NDArray[np.float64]:
     weight = _soft(mask)
-    return volume * (1 - weight) + weight * (1.45 + 0.1 * gaussian_filter(rng.standard_normal(volume.shape), 1.5))
+    return volume * (1 - weight) + weight * (
+        1.45 + 0.1 * gaussian_filter(rng.standard_normal(volume.shape), 1.5)
+    )
 
 
 def _cavity(volume: Volume, mask: Mask, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -149,7 +153,11 @@ def _variation(shape: tuple[int, ...], seed: int) -> tuple[Compose, Compose]:
     acquisition = Compose(
         [
             RandSmoothFieldAdjustIntensity(
-                spatial_size=shape, rand_size=(4, 4, 4), mode="trilinear", prob=1, gamma=(0.85, 1.15)
+                spatial_size=shape,
+                rand_size=(4, 4, 4),
+                mode="trilinear",
+                prob=1,
+                gamma=(0.85, 1.15),
             ),
             RandAdjustContrast(prob=1, gamma=(0.85, 1.15)),
             RandGaussianNoise(prob=1, std=0.02, sample_std=False),
@@ -209,10 +217,12 @@ def make_cohort(folder: str | Path, *, cohort: Cohort | None = None, seed: int =
         plan.append(("test", f"test{cohort.healthy_test + i:02d}_{kind}", kind))
 
     sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
-    for number, (section, subject, kind) in enumerate(tqdm(plan, desc="making subjects", unit="subject")):
+    for number, (section, subject, kind) in enumerate(
+        tqdm(plan, desc="making subjects", unit="subject")
+    ):
         volume, mask = _subject(template, kind, seed * 1000 + 2 * number)
         item = {"image": f"images/{subject}.nii.gz", "subject": subject}
-        outputs = [(volume, item["image"])]
+        outputs: list[tuple[NDArray[np.generic], str]] = [(volume, item["image"])]
         if section == "test":
             item["label"] = f"labels/{subject}.nii.gz"
             outputs.append((mask, item["label"]))

@@ -21,7 +21,7 @@ from multiad_med.resources import bundle_path
 
 __all__ = ["run_demo"]
 
-EPOCHS = 5
+EPOCHS = 8
 
 
 def _run_bundle(config: str, workflow_type: str, **override: Any) -> None:
@@ -118,9 +118,7 @@ def run_demo(
         **common,
     )
     console.rule("3 of 4: anomaly maps of unseen test volumes")
-    _run_bundle(
-        "evaluate.json", "infer", ckpt_path=str(output / "model" / "model.pt"), **common
-    )
+    _run_bundle("evaluate.json", "infer", ckpt_path=str(output / "model" / "model.pt"), **common)
     console.rule("4 of 4: picture and table")
     columns = [_column(item, output) for item in load_datalist(data)["test"]]
     save_montage(columns, output / "montage.png")

@@ -31,7 +31,7 @@ def _inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
     """
     if foreground is None:
         return maps.flatten()
-    covered = adaptive_avg_pool2d(foreground.float(), maps.shape[-2:])
+    covered = adaptive_avg_pool2d(foreground.float(), (maps.shape[2], maps.shape[3]))
     needed = covered.amax(dim=(1, 2, 3), keepdim=True).clamp(max=0.5)
     return maps[(covered > 0) & (covered >= needed)]
 
@@ -129,7 +129,9 @@ def calibrate(
         largest.values, largest.total, pixel_false_positive_rate
     )
     if threshold <= 0:
-        raise ValueError("The anomaly maps are 0 on all held-out normal images; train longer first.")
+        raise ValueError(
+            "The anomaly maps are 0 on all held-out normal images; train longer first."
+        )
     network.pixel_threshold.fill_(threshold)
     scores = torch.stack([(p / (p + threshold)).mean() for p in peaks if p.numel()])
     network.image_threshold.fill_(

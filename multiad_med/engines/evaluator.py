@@ -11,6 +11,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from multiad_med.losses import FeatureDistillationLoss
+from multiad_med.networks import MultiAD
 
 __all__ = ["DistillationEvaluator"]
 
@@ -22,6 +23,8 @@ class DistillationEvaluator(SupervisedEvaluator):
         args, kwargs: those of MONAI's ``SupervisedEvaluator``.
         loss_function: L_G, called with teacher and student features.
     """
+
+    network: MultiAD
 
     def __init__(
         self,

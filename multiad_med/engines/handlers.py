@@ -67,7 +67,7 @@ class ResumableTraining:
     Args:
         path: the checkpoint; one file, replaced atomically.
         objects: what is saved beside the trainer's epoch and gradient scaler: anything with
-            ``state_dict`` and ``load_state_dict``.
+            ``state_dict`` and ``load_state_dict``; what is None is left out.
         resume: whether to continue from the file where it exists.
     """
 
@@ -75,7 +75,7 @@ class ResumableTraining:
         self, path: str | Path, objects: Mapping[str, Any], *, resume: bool = True
     ) -> None:
         self.path = Path(path)
-        self.objects = objects
+        self.objects = {name: item for name, item in objects.items() if item is not None}
         self.resume = resume
 
     def attach(self, engine: DistillationTrainer) -> None:

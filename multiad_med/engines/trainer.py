@@ -118,7 +118,8 @@ class DistillationTrainer(SupervisedTrainer):
     def _update_discriminator(
         self, teacher: list[Tensor], student: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        assert self.discriminator is not None and self.discriminator_optimizer is not None
+        assert self.discriminator is not None
+        assert self.discriminator_optimizer is not None
         self.discriminator.train().requires_grad_(True)
         with self._autocast():
             both = [torch.cat([t, s.detach()]) for t, s in zip(teacher, student, strict=True)]

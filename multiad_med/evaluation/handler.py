@@ -63,7 +63,7 @@ class StudyMetricsHandler:
         self._scores: list[Tensor] = []
         self._studies: list[dict[str, Any]] = []
 
-    def _collect(self, engine: Engine) -> None:
+    def _collect(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             maps, label = (
                 torch.as_tensor(volume).as_subclass(Tensor)[0].cpu()

@@ -14,7 +14,7 @@ __all__ = ["atomic_path", "write_json"]
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name in the same folder, and rename it to ``path`` if nothing went wrong.
 
     The temporary name keeps the file's suffixes, which writers choose the format by. After an
@@ -31,7 +31,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write JSON atomically; NaN is refused, since it is not JSON."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )

@@ -13,6 +13,9 @@ from multiad_med.io.atomic import atomic_path
 
 __all__ = ["MontageColumn", "save_montage"]
 
+# Below the first value the map is transparent; at the second it has its brightest colour.
+_SHOWN = (0.4, 0.75)
+
 
 @dataclass(frozen=True)
 class MontageColumn:
@@ -49,6 +52,7 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
         raise ValueError("A montage needs at least one slice.")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
     rows = ["slice", "anomaly map"]
     if any(column.lesion is not None for column in columns):
@@ -58,14 +62,18 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
     axes = figure.subplots(
         len(rows), len(columns), squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03}
     )
-    heat = None
+    heat: AxesImage
     for i, column in enumerate(columns):
-        image, heat_map = (np.asarray(a, dtype=float)[::-1].T for a in (column.image, column.anomaly_map))
+        image, heat_map = (
+            np.asarray(a, dtype=float)[::-1].T for a in (column.image, column.anomaly_map)
+        )
         aspect = column.spacing[1] / column.spacing[0]
         white = np.quantile(image[image > image.min()], 0.995) if np.ptp(image) else 1.0
         for row, name in enumerate(rows):
             axis = axes[row, i]
-            axis.imshow(image, cmap="gray", origin="lower", aspect=aspect, vmin=image.min(), vmax=white)
+            axis.imshow(
+                image, cmap="gray", origin="lower", aspect=aspect, vmin=image.min(), vmax=white
+            )
             axis.set_xticks([])
             axis.set_yticks([])
             if i == 0:
@@ -79,9 +87,9 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
                     cmap="inferno",
                     origin="lower",
                     aspect=aspect,
-                    vmin=0,
-                    vmax=1,
-                    alpha=heat_map.clip(0, 1),
+                    vmin=_SHOWN[0],
+                    vmax=_SHOWN[1],
+                    alpha=((heat_map - _SHOWN[0]) / (0.5 - _SHOWN[0])).clip(0, 1) * 0.8,
                 )
             elif column.lesion is not None and column.lesion.any():
                 axis.contour(column.lesion[::-1].T, levels=[0.5], colors="cyan", linewidths=1)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Hashable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
-from torch import Tensor, nn
+from torch import Tensor
 
 from multiad_med.io.atomic import write_json
 from multiad_med.scoring import image_scores
@@ -23,6 +23,18 @@ from multiad_med.transforms import occupied_slices
 __all__ = ["NotCalibratedError", "SaveScoresd", "ScoreSlicesd", "file_sha256", "state_sha256"]
 
 SLICE_SCORES = "slice_scores"
+
+
+class CalibratedNetwork(Protocol):
+    """What scoring needs of a network: scalars that calibration sets, see ``MultiAD``."""
+
+    calibrated: Tensor
+    pixel_false_positive_rate: Tensor
+    image_threshold: Tensor
+    image_false_positive_rate: Tensor
+    score_fraction: Tensor
+
+    def state_dict(self) -> dict[str, Any]: ...
 
 
 class NotCalibratedError(RuntimeError):
@@ -40,7 +52,7 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def state_sha256(network: nn.Module) -> str:
+def state_sha256(network: CalibratedNetwork) -> str:
     """SHA-256 of a network's state dict: names, then values, in the order of the names."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
@@ -66,7 +78,7 @@ class ScoreSlicesd(MapTransform):
         self,
         keys: KeysCollection,
         *,
-        network: nn.Module,
+        network: CalibratedNetwork,
         mask_key: str = "foreground",
         min_fraction: float = 0.1,
     ) -> None:
@@ -114,7 +126,7 @@ class SaveScoresd(MapTransform):
         self,
         keys: KeysCollection,
         *,
-        network: nn.Module,
+        network: CalibratedNetwork,
         output_dir: str | Path,
         output_postfix: str = "anomaly",
     ) -> None:

@@ -23,7 +23,9 @@ __all__ = ["DecoderStudent"]
 _WIDTHS = (1.0, 1.5, 2.5, 3.0)
 
 
-def _conv(in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+def _conv(
+    in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1
+) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(
             in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False

@@ -52,7 +52,10 @@ class FeatureDiscriminator(nn.Module):
 
     Args:
         channels: channels of the stages that the network distils, shallow to deep.
-        input: see :class:`DiscriminatorInput`.
+        source: see :class:`DiscriminatorInput`.
+        input_size: features with more locations a side are averaged down to this many first. D's
+            cost is that of its 3x3 convolutions per location, which on fine stages exceeds the
+            cost of everything else.
         flatten_size: (h, w) of D's input. Given, the features are flattened before the fully
             connected layer, the paper's letter; by default they are averaged over locations, so
             that any image size works.
@@ -63,14 +66,16 @@ class FeatureDiscriminator(nn.Module):
         self,
         channels: Sequence[int],
         *,
-        input: DiscriminatorInput | str = DiscriminatorInput.DEEPEST,
+        source: DiscriminatorInput | str = DiscriminatorInput.DEEPEST,
+        input_size: int | None = None,
         flatten_size: tuple[int, int] | None = None,
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
-        self.input = DiscriminatorInput(input)
+        self.source = DiscriminatorInput(source)
+        self.input_size = input_size
         in_channels = channels[-1]
-        if self.input is DiscriminatorInput.FUSED:
+        if self.source is DiscriminatorInput.FUSED:
             if len(channels) < 2:
                 raise ValueError(f"A fused input needs two stages, got channels={tuple(channels)}.")
             self.fusion = FeatureFusion(channels[-2], channels[-1], in_channels)
@@ -90,6 +95,8 @@ class FeatureDiscriminator(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Logits ``(B, 1)``, positive for "teacher", of the distilled stages' features."""
         x = F.normalize(features[-1], dim=1)
-        if self.input is DiscriminatorInput.FUSED:
+        if self.source is DiscriminatorInput.FUSED:
             x = self.fusion(F.normalize(features[-2], dim=1), x)
+        if self.input_size is not None and max(x.shape[-2:]) > self.input_size:
+            x = F.adaptive_avg_pool2d(x, self.input_size)
         return self.layers(x)

@@ -57,18 +57,21 @@ class _MBConv(nn.Module):
     """Inverted residual block; the attribute names are the published weights' keys."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, expansion: int, se: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        stride: int,
+        expansion: int,
+        se: bool,
     ) -> None:
         super().__init__()
         width = in_channels * expansion
         self.expands = expansion != 1
         self.skips = stride == 1 and in_channels == out_channels
-        if self.expands:
-            self._expand_conv = _conv(in_channels, width, 1)
-            self._bn0 = _batch_norm(width)
-        else:
-            self._expand_conv = nn.Identity()
-            self._bn0 = nn.Identity()
+        self._expand_conv = _conv(in_channels, width, 1) if self.expands else nn.Identity()
+        self._bn0 = _batch_norm(width) if self.expands else nn.Identity()
         self.pad = _same_padding(kernel, stride)
         self._depthwise_conv = _conv(width, width, kernel, stride=stride, groups=width)
         self._bn1 = _batch_norm(width)

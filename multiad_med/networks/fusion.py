@@ -51,6 +51,8 @@ class GaussianSmoothing(nn.Module):
         sigma: standard deviation in pixels; 0 switches the smoothing off.
     """
 
+    kernel: Tensor
+
     def __init__(self, sigma: float) -> None:
         super().__init__()
         if sigma < 0:
@@ -121,8 +123,8 @@ class MultiScaleFusion(nn.Module):
                     "images are not constant."
                 )
         for level, mean, std in zip(self.levels, shift, scale, strict=True):
-            level.running_mean.fill_(mean)
-            level.running_var.fill_(std**2)
+            level.get_buffer("running_mean").fill_(mean)
+            level.get_buffer("running_var").fill_(std**2)
 
     def forward(self, maps: list[Tensor], size: list[int]) -> Tensor:
         """Fuse maps ``(B, 1, h_i, w_i)`` into ``(B, 1, *size)``, 0 and more."""

@@ -152,6 +152,7 @@ class ResNetFeatures(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         in_channels, dilation, reached = 64, 1, 4
+        stages: list[nn.Sequential] = []
         for stage, count in enumerate(spec.blocks):
             stride, first_dilation = 1 if stage == 0 else 2, dilation
             if stride == 2 and reached == output_stride:
@@ -174,7 +175,8 @@ class ResNetFeatures(nn.Module):
                     )
                 )
                 in_channels = out_channels
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self._initialise()
 
     def _initialise(self) -> None:
@@ -190,4 +192,3 @@ class ResNetFeatures(nn.Module):
         x3 = self.layer3(x2)
         x4 = self.layer4(x3)
         return [x1, x2, x3, x4]
-

@@ -27,6 +27,6 @@ class IdentityStartSELayer(ChannelSELayer):
 
     def __init__(self, in_channels: int, *, reduction: int = 16) -> None:
         super().__init__(spatial_dims=2, in_channels=in_channels, r=min(reduction, in_channels))
-        nn.init.zeros_(self.fc[2].weight)
-        nn.init.zeros_(self.fc[2].bias)
+        for parameter in self.fc[2].parameters():
+            nn.init.zeros_(parameter)
         self.fc.append(_Double())

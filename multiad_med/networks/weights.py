@@ -16,7 +16,14 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PRETRAINED", "PretrainedWeights", "WeightsError", "load_model", "load_pretrained", "resolve_weights"]
+__all__ = [
+    "PRETRAINED",
+    "PretrainedWeights",
+    "WeightsError",
+    "load_model",
+    "load_pretrained",
+    "resolve_weights",
+]
 
 
 class WeightsError(RuntimeError):

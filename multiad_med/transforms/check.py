@@ -20,7 +20,11 @@ class VolumeError(ValueError):
 
 
 def _name(image: Any) -> str:
-    return str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")) if isinstance(image, MetaTensor) else ""
+    return (
+        str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, ""))
+        if isinstance(image, MetaTensor)
+        else ""
+    )
 
 
 class CheckVolume(Transform):
@@ -56,7 +60,9 @@ class CheckVolume(Transform):
             )
         low, high = float(image.min()), float(image.max())
         if low == high:
-            raise VolumeError(f"{source}every voxel has the value {low:g}; the volume shows nothing.")
+            raise VolumeError(
+                f"{source}every voxel has the value {low:g}; the volume shows nothing."
+            )
         return image
 
 

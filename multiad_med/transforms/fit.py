@@ -38,9 +38,7 @@ class FitInPlane(InvertibleTransform):
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Fit ``(C, X, Y, Z)`` into ``(C, size, size, Z)``; the padding is 0."""
-        spacing = (
-            affine_to_spacing(image.affine) if isinstance(image, MetaTensor) else np.ones(3)
-        )
+        spacing = affine_to_spacing(image.affine) if isinstance(image, MetaTensor) else np.ones(3)
         extent = [float(image.shape[i + 1] * spacing[i]) for i in (0, 1)]
         pixel = max(extent) / self.size
         shape = [max(1, round(e / pixel)) for e in extent]
@@ -52,7 +50,7 @@ class FitInPlane(InvertibleTransform):
         )
         return self.pad(resize(image))
 
-    def inverse(self, image: torch.Tensor) -> torch.Tensor:
+    def inverse(self, image: MetaTensor) -> torch.Tensor:
         """Undo the fit on a map ``(C, size, size, Z)`` that carries the forward trace."""
         image = self.pad.inverse(image)
         resize = Resize((-1, -1, -1))

@@ -48,7 +48,7 @@ class ForegroundByIntensity(Transform):
         self.level = level
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(1, X, Y, Z)`` whose last axis is axial."""
+        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(1, X, Y, Z)``, last axis axial."""
         values = torch.as_tensor(image).float().flatten()
         ranks = [max(1, round(q * values.numel())) for q in (0.02, 0.98)]
         low, high = (float(values.kthvalue(rank).values) for rank in ranks)

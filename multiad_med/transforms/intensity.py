@@ -34,7 +34,9 @@ class ScaleForegroundIntensity(Transform):
         self.quantile = quantile
         self.target = target
 
-    def __call__(self, image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def __call__(  # type: ignore[override]
+        self, image: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         """Scale ``(1, X, Y, Z)`` given its foreground ``(1, X, Y, Z)``; float32 in [0, 1]."""
         values = torch.as_tensor(image).float()
         inside = values[torch.as_tensor(mask) > 0]

@@ -15,7 +15,9 @@ from tests.conftest import head, write_nifti
 
 TRANSFORM = Compose(
     [
-        LoadImaged(["image", "label"], ensure_channel_first=True, image_only=True, allow_missing_keys=True),
+        LoadImaged(
+            ["image", "label"], ensure_channel_first=True, image_only=True, allow_missing_keys=True
+        ),
         CheckVolumed("image"),
         Orientationd(["image", "label"], axcodes="RAS", labels=None, allow_missing_keys=True),
         ForegroundByIntensityd("image"),

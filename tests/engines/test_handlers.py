@@ -90,7 +90,9 @@ def test_failed_studies_end_the_run_with_a_list() -> None:
             raise OSError("truncated")
         return item
 
-    dataset = StudyDataset([{"image": "a.nii"}, {"image": "bad.nii"}, {"image": "c.nii"}], transform)
+    dataset = StudyDataset(
+        [{"image": "a.nii"}, {"image": "bad.nii"}, {"image": "c.nii"}], transform
+    )
     assert [item["image"] for item in dataset] == ["a.nii", "c.nii"]
     engine = Engine(lambda e, b: None)
     with pytest.raises(StudyError, match=r"1 of 3 studies failed:\n  bad\.nii: truncated"):

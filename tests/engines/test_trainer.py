@@ -160,7 +160,12 @@ def test_gradient_clip_bounds_the_students_gradient() -> None:
             super().step(closure)
 
     DistillationTrainer(
-        "cpu", 1, _batches(), network, Watching(network.student.parameters(), 0.1), gradient_clip=1e-3
+        "cpu",
+        1,
+        _batches(),
+        network,
+        Watching(network.student.parameters(), 0.1),
+        gradient_clip=1e-3,
     ).run()
     assert max(norms) <= 1e-3 * (1 + 1e-4)
 

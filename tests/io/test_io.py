@@ -30,9 +30,14 @@ from tests.conftest import tiny_multiad, write_nifti
 
 def test_nothing_is_left_after_a_failure(tmp_path: Path) -> None:
     target = tmp_path / "sub" / "file.txt"
-    with pytest.raises(OSError, match="No space left"), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill_the_disk() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill_the_disk()
     assert list(target.parent.iterdir()) == []
 
 
@@ -59,7 +64,9 @@ def test_written_map_has_the_sources_affine_units_and_code(
     source.header.set_xyzt_units(units)
     nib.save(source, tmp_path / "v.nii.gz")
     expected = nib.load(tmp_path / "v.nii.gz")
-    data = LoadImaged("pred", ensure_channel_first=True, image_only=True)({"pred": str(tmp_path / "v.nii.gz")})
+    data = LoadImaged("pred", ensure_channel_first=True, image_only=True)(
+        {"pred": str(tmp_path / "v.nii.gz")}
+    )
     data["pred"] = data["pred"] + torch.rand(1, 5, 6, 7)
     SaveImaged(
         "pred",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -26,7 +27,9 @@ def test_ranking_metrics_equal_scikit_learn_with_ties(items: list[tuple[int, boo
         return
     y, s = labels.numpy(), scores.numpy()
     assert auroc(scores, labels) == pytest.approx(roc_auc_score(y, s), abs=1e-9)
-    assert average_precision(scores, labels) == pytest.approx(average_precision_score(y, s), abs=1e-9)
+    assert average_precision(scores, labels) == pytest.approx(
+        average_precision_score(y, s), abs=1e-9
+    )
     precision, recall, _ = precision_recall_curve(y, s)
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
@@ -82,7 +85,7 @@ def _slow_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
             overlaps += [f[regions == r].mean() for r in range(1, regions.max() + 1)]
         points.append((float(flagged[masks == 0].mean()), float(np.mean(overlaps))))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 >= limit:
             break
         if x1 > limit:

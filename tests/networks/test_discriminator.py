@@ -10,18 +10,24 @@ from multiad_med.networks import DiscriminatorInput, FeatureDiscriminator, Featu
 
 
 def test_four_3x3_convolutions_of_128_to_1024_filters() -> None:
-    convolutions = [m for m in FeatureDiscriminator((64, 320)).modules() if isinstance(m, nn.Conv2d)]
+    convolutions = [
+        m for m in FeatureDiscriminator((64, 320)).modules() if isinstance(m, nn.Conv2d)
+    ]
     assert [c.out_channels for c in convolutions] == [128, 256, 512, 1024]
     assert convolutions[0].in_channels == 320
-    assert all((c.kernel_size, c.stride, c.padding) == ((3, 3), (1, 1), (1, 1)) for c in convolutions)
+    assert all(
+        (c.kernel_size, c.stride, c.padding) == ((3, 3), (1, 1), (1, 1)) for c in convolutions
+    )
 
 
 @pytest.mark.parametrize("size", [(2, 2), (8, 8), (5, 9)])
 @pytest.mark.parametrize("source", DiscriminatorInput)
-def test_any_image_size_gives_one_logit_each(source: DiscriminatorInput, size: tuple[int, int]) -> None:
+def test_any_image_size_gives_one_logit_each(
+    source: DiscriminatorInput, size: tuple[int, int]
+) -> None:
     h, w = size
     features = [torch.randn(3, 6, 2 * h, 2 * w), torch.randn(3, 8, h, w)]
-    assert FeatureDiscriminator((6, 8), input=source)(features).shape == (3, 1)
+    assert FeatureDiscriminator((6, 8), source=source)(features).shape == (3, 1)
 
 
 def test_flattened_head_is_the_papers_letter_and_fixes_the_size() -> None:
@@ -49,4 +55,4 @@ def test_feature_fusion_is_relu_of_norm_of_1x1_of_both() -> None:
 
 def test_fused_input_needs_two_stages() -> None:
     with pytest.raises(ValueError, match="two stages"):
-        FeatureDiscriminator((8,), input="fused")
+        FeatureDiscriminator((8,), source="fused")

@@ -52,7 +52,9 @@ def test_smoothing_keeps_a_constant() -> None:
 
 
 def _maps(*values: float) -> list[Tensor]:
-    return [torch.full((1, 1, size, size), value) for size, value in zip((8, 4), values)]
+    return [
+        torch.full((1, 1, size, size), value) for size, value in zip((8, 4), values, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(

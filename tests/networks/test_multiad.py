@@ -107,9 +107,7 @@ def test_presets_compile_to_torchscript_with_the_same_result(preset: str) -> Non
 def test_literal_preset_has_the_papers_dilations() -> None:
     teacher = build_multiad("literal", teacher_weights="random").teacher
     assert isinstance(teacher, ResNetFeatures)
-    dilations = [
-        getattr(teacher, f"layer{stage}")[-1].conv2.dilation[0] for stage in (1, 2, 3, 4)
-    ]
+    dilations = [getattr(teacher, f"layer{stage}")[-1].conv2.dilation[0] for stage in (1, 2, 3, 4)]
     assert dilations == [1, 2, 4, 8]
 
 

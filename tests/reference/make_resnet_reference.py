@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def fill(network: nn.Module) -> None:
-    """Set every parameter and buffer from its position by a formula, in a range that keeps features finite."""
+    """Set every parameter and buffer by a formula, in a range that keeps features finite."""
     for number, (name, value) in enumerate(network.state_dict().items()):
         if name.endswith("num_batches_tracked"):
             continue
@@ -32,7 +32,9 @@ def fill(network: nn.Module) -> None:
 
 def probe() -> Tensor:
     """A fixed input ``(1, 3, 64, 64)``."""
-    return torch.sin(torch.arange(3 * 64 * 64, dtype=torch.float64) * 0.11).view(1, 3, 64, 64).float()
+    return (
+        torch.sin(torch.arange(3 * 64 * 64, dtype=torch.float64) * 0.11).view(1, 3, 64, 64).float()
+    )
 
 
 def stage_features(network: nn.Module, x: Tensor) -> list[Tensor]:

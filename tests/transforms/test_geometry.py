@@ -44,9 +44,7 @@ def road(path: Path, size: int = 64) -> MetaTensor:
     )
     data = preprocessing({"image": str(path)})
     data["pred"] = AxialInferer(sw_batch_size=4)(data["image"][None], brightness)[0]
-    post = Invertd(
-        "pred", preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True
-    )
+    post = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
     return post(data)["pred"]
 
 
@@ -57,14 +55,18 @@ def world(affine: np.ndarray, voxel: tuple[int, ...]) -> np.ndarray:
 def reoriented(image: nib.Nifti1Image, axcodes: str) -> nib.Nifti1Image:
     """The same volume stored along other axes."""
     start = nib.io_orientation(image.affine)
-    return image.as_reoriented(nib.orientations.ornt_transform(start, nib.orientations.axcodes2ornt(axcodes)))
+    return image.as_reoriented(
+        nib.orientations.ornt_transform(start, nib.orientations.axcodes2ornt(axcodes))
+    )
 
 
 def test_there_are_48_axis_permutations_and_flips() -> None:
     assert len(set(ORIENTATIONS)) == 48
 
 
-@pytest.mark.parametrize("affine", [np.diag([1.5, 1.5, 4.0, 1.0]), OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize(
+    "affine", [np.diag([1.5, 1.5, 4.0, 1.0]), OBLIQUE], ids=["straight", "oblique"]
+)
 @pytest.mark.parametrize("axcodes", ORIENTATIONS)
 def test_bright_corner_voxel_stays_at_its_world_point(
     tmp_path: Path, axcodes: str, affine: np.ndarray

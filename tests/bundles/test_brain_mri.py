@@ -1,0 +1,402 @@
+"""The brain bundle, driven as MONAI's tools drive any bundle of the model zoo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import (
+    ConfigParser,
+    ckpt_export,
+    create_workflow,
+    verify_metadata,
+    verify_net_in_out,
+)
+
+from multiad_med.metrics import auroc
+from multiad_med.networks import WeightsError
+from multiad_med.resources import bundle_path
+from tests.conftest import make_small_cohort
+
+ROOT = bundle_path("multiad_brain_mri")
+CONFIGS = ROOT / "configs"
+FAST = {"max_epochs": 2, "batch_size": 4, "size": 64, "device": "$torch.device('cpu')"}
+
+
+def workflow(kind: str, config: str, **override: Any) -> Any:
+    return create_workflow(
+        config_file=str(CONFIGS / config),
+        meta_file=str(CONFIGS / "metadata.json"),
+        logging_file=str(CONFIGS / "logging.conf"),
+        workflow_type=kind,
+        bundle_root=str(ROOT),
+        **override,
+    )
+
+
+def run(kind: str, config: str, **override: Any) -> Any:
+    flow = workflow(kind, config, **override)
+    flow.run()
+    flow.finalize()
+    return flow
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A cohort and the model that two epochs on it give."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = make_small_cohort(folder)
+    paths = {"data": data, "models": folder / "models", "out": folder / "out"}
+    run(
+        "train",
+        "train.json",
+        dataset_dir=str(data),
+        ckpt_dir=str(paths["models"]),
+        output_dir=str(paths["out"]),
+        **FAST,
+    )
+    return paths
+
+
+def _inference(
+    trained: dict[str, Path], out: Path, data: Path | None = None, **override: Any
+) -> Any:
+    return run(
+        "infer",
+        override.pop("config", "inference.json"),
+        dataset_dir=str(data or trained["data"]),
+        ckpt_path=str(trained["models"] / "model.pt"),
+        output_dir=str(out),
+        size=64,
+        device="$torch.device('cpu')",
+        **override,
+    )
+
+
+def test_training_writes_model_checkpoint_and_tensorboard(trained: dict[str, Path]) -> None:
+    state = torch.load(trained["models"] / "model.pt", weights_only=True)
+    assert bool(state["calibrated"])
+    assert float(state["pixel_false_positive_rate"]) == pytest.approx(0.01)
+    assert sorted(p.name for p in trained["models"].iterdir()) == ["checkpoint.pt", "model.pt"]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags: set[str] = set()
+    for file in trained["out"].glob("events.*"):
+        events = EventAccumulator(str(file)).Reload()
+        tags |= set(events.Tags()["scalars"])
+    for scalar in (
+        "loss",
+        "loss_distillation",
+        "loss_adversarial",
+        "loss_discriminator",
+        "discriminator_accuracy",
+    ):
+        assert scalar in tags or f"train_{scalar}" in tags, tags
+
+
+def test_inference_writes_maps_masks_and_scores_on_the_sources_grid(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    _inference(trained, tmp_path)
+    for item in json.loads((trained["data"] / "datalist.json").read_text())["test"]:
+        source = nib.load(trained["data"] / item["image"])
+        name = Path(item["image"]).name.removesuffix(".nii.gz")
+        heat = nib.load(tmp_path / f"{name}_anomaly_map.nii.gz")
+        mask = nib.load(tmp_path / f"{name}_anomaly_mask.nii.gz")
+        for result in (heat, mask):
+            assert result.shape == source.shape
+            np.testing.assert_allclose(result.affine, source.affine, atol=1e-4)
+            assert result.header.get_xyzt_units() == source.header.get_xyzt_units()
+        assert heat.get_data_dtype() == np.float32
+        assert mask.get_data_dtype() == np.uint8
+        values = heat.get_fdata()
+        assert values.min() >= 0
+        assert values.max() < 1
+        np.testing.assert_array_equal(np.asarray(mask.dataobj) > 0, values >= 0.5)
+        scores = json.loads((tmp_path / f"{name}_anomaly.json").read_text())
+        assert scores["volume_score"] == max(s["score"] for s in scores["slices"])
+        skipped = scores["skipped_slices"]
+        assert skipped
+        assert not values[..., skipped].any()
+
+
+def test_evaluation_writes_metrics_equal_to_those_of_the_written_maps(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    _inference(trained, tmp_path, config="evaluate.json")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for key in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "best_dice", "dice"):
+        assert 0 <= metrics[key] <= 1
+    maps, masks = [], []
+    for item in json.loads((trained["data"] / "datalist.json").read_text())["test"]:
+        name = Path(item["image"]).name.removesuffix(".nii.gz")
+        scored = [
+            s["slice"]
+            for s in json.loads((tmp_path / f"{name}_anomaly.json").read_text())["slices"]
+        ]
+        maps.append(
+            nib.load(tmp_path / f"{name}_anomaly_map.nii.gz").get_fdata()[..., scored].ravel()
+        )
+        masks.append(
+            np.asarray(nib.load(trained["data"] / item["label"]).dataobj)[..., scored].ravel()
+        )
+    expected = auroc(
+        torch.from_numpy(np.concatenate(maps)), torch.from_numpy(np.concatenate(masks) > 0)
+    )
+    assert metrics["pixel_auroc"] == pytest.approx(expected, abs=1e-6)
+    assert [v["subject"] for v in metrics["volumes"]] == ["s4", "s5"]
+
+
+def test_a_folder_of_volumes_trains_and_infers_without_a_datalist(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    images = trained["data"] / "images"
+    run(
+        "train",
+        "train.json",
+        dataset_dir=str(images),
+        ckpt_dir=str(tmp_path / "models"),
+        output_dir=str(tmp_path / "out"),
+        **{**FAST, "max_epochs": 1},
+        adversarial_weight=0,
+    )
+    _inference({**trained, "models": tmp_path / "models"}, tmp_path / "maps", data=images)
+    assert len(list((tmp_path / "maps").glob("*_anomaly_map.nii.gz"))) == 6
+
+
+def test_a_bad_study_is_passed_over_and_the_run_ends_with_an_error(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good = (trained["data"] / "images" / "s4.nii.gz").read_bytes()
+    (folder / "a_good.nii.gz").write_bytes(good)
+    (folder / "b_truncated.nii.gz").write_bytes(good[: len(good) // 2])
+    (folder / "c_good.nii.gz").write_bytes(good)
+    with pytest.raises(RuntimeError) as error:
+        _inference(trained, tmp_path / "out", data=folder)
+    chain = str(error.value.__cause__)
+    assert "1 of 3 studies failed" in chain
+    assert "b_truncated.nii.gz" in chain
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert [n for n in written if n.endswith("map.nii.gz")] == [
+        "a_good_anomaly_map.nii.gz",
+        "c_good_anomaly_map.nii.gz",
+    ]
+    assert not [n for n in written if "b_truncated" in n or "partial" in n]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: p.unlink(), "There is no weights file"),
+        (lambda p: p.write_bytes(b"x" * 100), "not a readable"),
+        (lambda p: torch.save({"a": torch.ones(1)}, p), "another preset"),
+    ],
+)
+def test_wrong_model_files_are_refused(
+    trained: dict[str, Path], tmp_path: Path, damage, message: str
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "model.pt").write_bytes(b"")
+    damage(models / "model.pt")
+    with pytest.raises(RuntimeError) as error:
+        _inference({**trained, "models": models}, tmp_path / "out")
+    assert isinstance(error.value.__cause__, WeightsError)
+    assert message in str(error.value.__cause__)
+    assert not list(tmp_path.glob("out/*.nii.gz"))
+
+
+def test_uncalibrated_checkpoint_gives_no_maps(trained: dict[str, Path], tmp_path: Path) -> None:
+    state = torch.load(trained["models"] / "model.pt", weights_only=True)
+    state["calibrated"].fill_(False)
+    (tmp_path / "models").mkdir()
+    torch.save(state, tmp_path / "models" / "model.pt")
+    with pytest.raises(RuntimeError) as error:
+        _inference({**trained, "models": tmp_path / "models"}, tmp_path / "out")
+    cause: BaseException = error.value
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    assert "not calibrated" in str(cause)
+    assert not list(tmp_path.glob("out/*.nii.gz"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("train", "train.json"), ("infer", "inference.json"), ("infer", "evaluate.json")],
+)
+def test_check_properties_is_clean(
+    trained: dict[str, Path], tmp_path: Path, kind: str, config: str
+) -> None:
+    override = {"ckpt_dir": str(tmp_path), **FAST} if kind == "train" else {"size": 64}
+    flow = workflow(
+        kind, config, dataset_dir=str(trained["data"]), output_dir=str(tmp_path), **override
+    )
+    assert not flow.check_properties()
+
+
+def test_network_accepts_and_returns_what_the_metadata_say() -> None:
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(CONFIGS / "metadata.json"),
+        config_file=str(CONFIGS / "inference.json"),
+        device="cpu",
+    )
+
+
+def test_exported_torchscript_gives_the_same_map(trained: dict[str, Path], tmp_path: Path) -> None:
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(trained["models"] / "model.pt"),
+        meta_file=str(CONFIGS / "metadata.json"),
+        config_file=str(CONFIGS / "inference.json"),
+    )
+    parser = ConfigParser(ConfigParser.load_config_file(str(CONFIGS / "inference.json")))
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(trained["models"] / "model.pt", weights_only=True))
+    x = torch.rand(2, 3, 256, 256)
+    with torch.no_grad():
+        exported = torch.jit.load(tmp_path / "model.ts").eval()(x)
+        assert torch.allclose(exported, network(x), atol=1e-5)
+
+
+def test_metadata_keep_the_model_zoos_rules(tmp_path: Path) -> None:
+    metadata = json.loads((CONFIGS / "metadata.json").read_text())
+    schema = Path(__file__).with_name("metadata_schema.json")
+    jsonschema.validate(metadata, json.loads(schema.read_text()))
+    verify_metadata(
+        meta_file=str(CONFIGS / "metadata.json"), filepath=str(schema), create_dir=False
+    )
+    assert metadata["version"] in metadata["changelog"]
+
+
+def test_zoo_layout() -> None:
+    for name in (
+        "LICENSE",
+        "docs/README.md",
+        "docs/data_license.txt",
+        *(
+            f"configs/{c}"
+            for c in (
+                "metadata.json",
+                "train.json",
+                "inference.json",
+                "evaluate.json",
+                "logging.conf",
+            )
+        ),
+    ):
+        assert (ROOT / name).is_file(), name
+
+
+def test_shared_parts_agree_between_the_files() -> None:
+    train, inference, evaluate = (
+        json.loads((CONFIGS / f"{name}.json").read_text())
+        for name in ("train", "inference", "evaluate")
+    )
+    for key in ("preset", "size", "min_fraction"):
+        assert train[key] == inference[key] == evaluate[key], key
+    assert {**train["network_def"], "teacher_weights": "checkpoint"} == inference["network_def"]
+    shared = set(inference) & set(evaluate) - {
+        "imports",
+        "preprocessing",
+        "postprocessing",
+        "handlers",
+    }
+    for key in shared:
+        assert inference[key] == evaluate[key], key
+
+    def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The steps as they act on the image alone."""
+        steps = []
+        for step in transforms:
+            keys = step["keys"] if isinstance(step["keys"], list) else [step["keys"]]
+            keys = [k for k in keys if k != "label"]
+            if keys:
+                steps.append({**step, "keys": keys, "allow_missing_keys": None})
+        return steps
+
+    ours = image_steps(train["train"]["preprocessing"]["transforms"])
+    for other in (inference, evaluate):
+        assert image_steps(other["preprocessing"]["transforms"]) == ours
+    common = inference["postprocessing"]["transforms"]
+    assert evaluate["postprocessing"]["transforms"][: len(common)] == common
+
+
+def _command(trained_data: Path, folder: Path, epochs: int) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "training",
+        "--bundle_root",
+        str(ROOT),
+        "--config_file",
+        str(CONFIGS / "train.json"),
+        "--logging_file",
+        str(CONFIGS / "logging.conf"),
+        "--dataset_dir",
+        str(trained_data),
+        "--ckpt_dir",
+        str(folder / "models"),
+        "--output_dir",
+        str(folder / "out"),
+        "--max_epochs",
+        str(epochs),
+        "--batch_size",
+        "4",
+        "--size",
+        "64",
+    ]
+
+
+def test_training_killed_and_resumed_ends_as_one_left_alone(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    """From the command line, in another working directory, with SIGKILL in mid-epoch."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    for folder in (alone, killed):
+        folder.mkdir()
+    options: dict[str, Any] = {
+        "env": env,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    subprocess.run(
+        _command(trained["data"], alone, 6), cwd=alone, check=True, timeout=300, **options
+    )
+
+    process = subprocess.Popen(_command(trained["data"], killed, 6), cwd=killed, **options)
+    checkpoint = killed / "models" / "checkpoint.pt"
+    deadline = time.time() + 240
+    while not checkpoint.is_file() and time.time() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "models" / "model.pt").exists()
+    epoch = torch.load(checkpoint, weights_only=True)["trainer"]["epoch"]
+    assert 1 <= epoch < 6
+    subprocess.run(
+        _command(trained["data"], killed, 6), cwd=killed, check=True, timeout=300, **options
+    )
+
+    first, second = (
+        torch.load(f / "models" / "model.pt", weights_only=True) for f in (alone, killed)
+    )
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
