@@ -21,7 +21,7 @@ from multiad_med.resources import bundle_path
 
 __all__ = ["run_demo"]
 
-EPOCHS = 8
+EPOCHS = 10
 
 
 def _run_bundle(config: str, workflow_type: str, **override: Any) -> None:

@@ -1,8 +1,7 @@
 """From teacher and student features to one anomaly map (paper section 3.4, Eq. 13-15)."""
 
-from __future__ import annotations
-
 from enum import StrEnum
+from typing import Self
 
 import torch
 from monai.networks.layers import gaussian_1d
@@ -103,7 +102,7 @@ class MultiScaleFusion(nn.Module):
         self.smoothing = GaussianSmoothing(sigma)
         self.eval()
 
-    def train(self, mode: bool = True) -> MultiScaleFusion:
+    def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: the statistics change by calibration alone."""
         return super().train(False)
 

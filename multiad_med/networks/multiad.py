@@ -1,12 +1,10 @@
 """The Multi-AD network: a frozen teacher, a student, and the map of where they disagree."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +85,6 @@ class MultiAD(nn.Module):
     image_threshold: Tensor
     image_false_positive_rate: Tensor
     score_fraction: Tensor
-    fusion: MultiScaleFusion
 
     def __init__(
         self,
@@ -131,7 +128,7 @@ class MultiAD(nn.Module):
         self.register_buffer("image_false_positive_rate", torch.tensor(float("nan")))
         self.register_buffer("score_fraction", torch.tensor(0.0))
 
-    def train(self, mode: bool = True) -> MultiAD:
+    def train(self, mode: bool = True) -> Self:
         """Set training mode of the student; the teacher and the fusion stay in evaluation mode."""
         super().train(mode)
         self.teacher.eval()

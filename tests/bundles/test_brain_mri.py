@@ -31,7 +31,13 @@ from tests.conftest import make_small_cohort
 
 ROOT = bundle_path("multiad_brain_mri")
 CONFIGS = ROOT / "configs"
-FAST = {"max_epochs": 2, "batch_size": 4, "size": 64, "device": "$torch.device('cpu')"}
+FAST = {
+    "max_epochs": 2,
+    "batch_size": 4,
+    "size": 64,
+    "adversarial_weight": 0.01,
+    "device": "$torch.device('cpu')",
+}
 
 
 def workflow(kind: str, config: str, **override: Any) -> Any:
@@ -168,8 +174,7 @@ def test_a_folder_of_volumes_trains_and_infers_without_a_datalist(
         dataset_dir=str(images),
         ckpt_dir=str(tmp_path / "models"),
         output_dir=str(tmp_path / "out"),
-        **{**FAST, "max_epochs": 1},
-        adversarial_weight=0,
+        **{**FAST, "max_epochs": 1, "adversarial_weight": 0.0},
     )
     _inference({**trained, "models": tmp_path / "models"}, tmp_path / "maps", data=images)
     assert len(list((tmp_path / "maps").glob("*_anomaly_map.nii.gz"))) == 6
@@ -361,6 +366,8 @@ def _command(trained_data: Path, folder: Path, epochs: int) -> list[str]:
         "4",
         "--size",
         "64",
+        "--adversarial_weight",
+        "0.01",
     ]
 
 
