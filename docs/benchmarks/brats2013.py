@@ -106,7 +106,8 @@ def main() -> None:
         scored = [s["slice"] for s in scores["slices"]]
         rows.append((test["subject"], metrics, brightness(test, scored)))
         print(
-            f"{test['subject']}: training {seconds:.0f} s, evaluation of the volume "
+            f"{test['subject']}: training {seconds:.0f} s ({seconds / args.epochs:.1f} s per epoch, "
+            f"reading and calibration included), evaluation of the volume "
             f"{volume_seconds:.0f} s, {len(scored)} slices",
             flush=True,
         )

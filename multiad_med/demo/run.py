@@ -101,7 +101,7 @@ def run_demo(
         The content of ``metrics.json``.
     """
     warnings.simplefilter("ignore")
-    logging.basicConfig(level=logging.WARNING)
+    logging.basicConfig(level=logging.ERROR)
     console = Console()
     output = Path(output).resolve()
     console.rule("1 of 4: an embedded cohort from the MNI152 brain")

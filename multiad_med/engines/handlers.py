@@ -89,6 +89,7 @@ class ResumableTraining:
         state["trainer"] = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
+            "max_epochs": engine.state.max_epochs,
             "scaler": engine.grad_scaler.state_dict(),
         }
         with atomic_path(self.path) as temporary:
@@ -105,9 +106,14 @@ class ResumableTraining:
             return
         try:
             state = torch.load(self.path, map_location=engine.state.device, weights_only=True)
+            trainer = state["trainer"]
+            if trainer["max_epochs"] != engine.state.max_epochs:
+                raise ValueError(
+                    f"it was made for {trainer['max_epochs']} epochs, which the learning rate "
+                    f"follows, and now there are {engine.state.max_epochs}"
+                )
             for name, item in self.objects.items():
                 item.load_state_dict(state[name])
-            trainer = state["trainer"]
             engine.state.epoch, engine.state.iteration = trainer["epoch"], trainer["iteration"]
             engine.grad_scaler.load_state_dict(trainer["scaler"])
         except Exception as error:

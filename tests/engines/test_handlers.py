@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from multiad_med.data import StudyDataset, StudyError
 from multiad_med.engines import (
@@ -20,12 +20,22 @@ from multiad_med.engines import (
 from tests.conftest import tiny_multiad
 
 
-def _train(folder: Path, epochs: int, *, resume: bool = True) -> dict[str, torch.Tensor]:
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def _kill(engine: Engine) -> None:
+    raise KilledError
+
+
+def _train(
+    folder: Path, epochs: int, *, resume: bool = True, killed_in: int | None = None
+) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     network = tiny_multiad()
     optimizer = torch.optim.Adam(network.student.parameters(), 1e-3)
     data = [{"image": torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))}]
-    DistillationTrainer(
+    trainer = DistillationTrainer(
         "cpu",
         epochs,
         data,
@@ -40,13 +50,18 @@ def _train(folder: Path, epochs: int, *, resume: bool = True) -> dict[str, torch
             ),
             ModelSaver(folder / "model.pt", network),
         ],
-    ).run()
+    )
+    if killed_in is not None:
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=killed_in), _kill)
+    trainer.run()
     return network.state_dict()
 
 
 def test_resumed_training_equals_the_undisturbed_one(tmp_path: Path) -> None:
     undisturbed = _train(tmp_path / "a", 4)
-    _train(tmp_path / "b", 2)
+    with pytest.raises(KilledError):
+        _train(tmp_path / "b", 4, killed_in=3)
+    assert torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)["trainer"]["epoch"] == 2
     resumed = _train(tmp_path / "b", 4)
     saved = torch.load(tmp_path / "b" / "model.pt", weights_only=True)
     for key, value in undisturbed.items():
@@ -69,6 +84,12 @@ def test_checkpoint_of_another_training_names_the_key(tmp_path: Path) -> None:
     del state["network"]["student.backbone.stem.weight"]
     torch.save(state, tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match=r"student\.backbone\.stem\.weight"):
+        _train(tmp_path, 1)
+
+
+def test_checkpoint_for_another_number_of_epochs_is_refused(tmp_path: Path) -> None:
+    _train(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"made for 1 epochs.*now there are 2"):
         _train(tmp_path, 2)
 
 
