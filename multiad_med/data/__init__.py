@@ -3,6 +3,7 @@
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     DatalistError,
+    common_folder,
     find_studies,
     load_datalist,
     split_subjects,
@@ -17,6 +18,7 @@ __all__ = [
     "SliceDataset",
     "StudyDataset",
     "StudyError",
+    "common_folder",
     "find_studies",
     "load_datalist",
     "split_subjects",

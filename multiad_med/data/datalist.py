@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DATALIST_NAME", "DatalistError", "find_studies", "load_datalist", "split_subjects"]
+__all__ = [
+    "DATALIST_NAME",
+    "DatalistError",
+    "common_folder",
+    "find_studies",
+    "load_datalist",
+    "split_subjects",
+]
 
 DATALIST_NAME = "datalist.json"
 SECTIONS = ("training", "validation", "test")
@@ -67,6 +75,19 @@ def find_studies(
             item["label"] = str(own[0])
         items.append(item)
     return items
+
+
+def common_folder(items: Sequence[Mapping[str, Any]]) -> str:
+    """The deepest folder that holds all studies.
+
+    Results are written under the studies' paths relative to it, so that files of one name in
+    different folders do not overwrite each other.
+
+    Args:
+        items: of a datalist; without any, the working directory is returned.
+    """
+    folders = [os.path.dirname(os.path.abspath(item["image"])) for item in items]
+    return os.path.commonpath(folders) if folders else os.getcwd()
 
 
 def split_subjects(

@@ -91,7 +91,8 @@ def run_demo(
     """Make a cohort, train the brain bundle on it, and show maps of its unseen test volumes.
 
     Args:
-        output: folder that receives ``cohort/``, ``model/``, the maps (``*_anomaly_map.nii.gz``,
+        output: folder that receives ``cohort/``, ``model/`` with its TensorBoard
+            log, the maps (``*_anomaly_map.nii.gz``,
             ``*_anomaly_mask.nii.gz``, ``*_anomaly.json``), ``montage.png`` and ``metrics.json``.
         seed: of the cohort and the training; the same seed gives the same result.
         cohort: numbers of subjects.
@@ -107,18 +108,25 @@ def run_demo(
     console.rule("1 of 4: an embedded cohort from the MNI152 brain")
     data = make_cohort(output / "cohort", cohort=cohort, seed=seed)
     console.rule("2 of 4: training on normal brains (bundle multiad_brain_mri)")
-    common = {"dataset_dir": str(data), "output_dir": str(output)}
+    model = output / "model" / "model.pt"
     _run_bundle(
         "train.json",
         "train",
-        ckpt_dir=str(output / "model"),
+        dataset_dir=str(data),
+        output_dir=str(output / "model"),
+        ckpt_dir=str(model.parent),
         max_epochs=epochs,
         seed=seed,
         resume=False,
-        **common,
     )
     console.rule("3 of 4: anomaly maps of unseen test volumes")
-    _run_bundle("evaluate.json", "infer", ckpt_path=str(output / "model" / "model.pt"), **common)
+    _run_bundle(
+        "evaluate.json",
+        "infer",
+        dataset_dir=str(data),
+        output_dir=str(output),
+        ckpt_path=str(model),
+    )
     console.rule("4 of 4: picture and table")
     columns = [_column(item, output) for item in load_datalist(data)["test"]]
     save_montage(columns, output / "montage.png")

@@ -119,6 +119,8 @@ class SaveScoresd(MapTransform):
         keys: the map on the source grid, one key; its metadata tell the source file.
         network: the network that made it.
         output_dir: folder for the file.
+        data_root_dir: the part of the source's path that is not repeated under ``output_dir``, as
+            in MONAI's ``SaveImage``; by default the source's own folder.
         output_postfix: end of the file's name before ``.json``.
     """
 
@@ -128,11 +130,13 @@ class SaveScoresd(MapTransform):
         *,
         network: CalibratedNetwork,
         output_dir: str | Path,
+        data_root_dir: str | Path | None = None,
         output_postfix: str = "anomaly",
     ) -> None:
         super().__init__(keys)
         self.network = network
         self.output_dir = Path(output_dir)
+        self.data_root_dir = None if data_root_dir is None else Path(data_root_dir)
         self.output_postfix = output_postfix
         self._model_hash = ""
 
@@ -151,9 +155,12 @@ class SaveScoresd(MapTransform):
         if not self._model_hash:
             self._model_hash = state_sha256(network)
         threshold = float(network.image_threshold)
+        folder = self.output_dir
+        if self.data_root_dir is not None:
+            folder /= source.absolute().parent.relative_to(self.data_root_dir)
         name = source.name.removesuffix(".gz").removesuffix(".nii")
         write_json(
-            self.output_dir / f"{name}_{self.output_postfix}.json",
+            folder / f"{name}_{self.output_postfix}.json",
             {
                 "image": str(source),
                 "image_sha256": file_sha256(source),

@@ -180,6 +180,21 @@ def test_a_folder_of_volumes_trains_and_infers_without_a_datalist(
     assert len(list((tmp_path / "maps").glob("*_anomaly_map.nii.gz"))) == 6
 
 
+def test_files_of_one_name_in_different_folders_do_not_overwrite_each_other(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    for subject in ("s4", "s5"):
+        (tmp_path / "in" / subject).mkdir(parents=True)
+        image = trained["data"] / "images" / f"{subject}.nii.gz"
+        (tmp_path / "in" / subject / "T1.nii.gz").write_bytes(image.read_bytes())
+    _inference(trained, tmp_path / "out", data=tmp_path / "in")
+    for subject in ("s4", "s5"):
+        scores = json.loads((tmp_path / "out" / subject / "T1_anomaly.json").read_text())
+        assert Path(scores["image"]).parent.name == subject
+        for end in ("map", "mask"):
+            assert (tmp_path / "out" / subject / f"T1_anomaly_{end}.nii.gz").is_file()
+
+
 def test_a_bad_study_is_passed_over_and_the_run_ends_with_an_error(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:
