@@ -1,10 +1,11 @@
-"""Where the bundles are, in a source tree and in an installed package."""
+"""Where the bundles are, in a source tree and in an installed package, and how Python runs them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-__all__ = ["bundle_path", "bundles_dir"]
+__all__ = ["bundle_path", "bundles_dir", "run_bundle"]
 
 
 def bundles_dir() -> Path:
@@ -31,3 +32,28 @@ def bundle_path(name: str) -> Path:
         known = sorted(p.name for p in bundles_dir().iterdir() if (p / "configs").is_dir())
         raise ValueError(f"Unknown bundle {name!r}; choose one of {known}.")
     return folder
+
+
+def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -> None:
+    """Run a config of a bundle in this process, as ``python -m monai.bundle run`` does.
+
+    Args:
+        name: of the bundle.
+        config: file in its ``configs``, such as ``train.json``.
+        workflow_type: ``train`` or ``infer``.
+        override: ids of the config and their values.
+    """
+    from monai.bundle import ConfigWorkflow
+
+    root = bundle_path(name)
+    workflow = ConfigWorkflow(
+        workflow_type=workflow_type,
+        config_file=str(root / "configs" / config),
+        meta_file=str(root / "configs" / "metadata.json"),
+        logging_file=False,
+        bundle_root=str(root),
+        **override,
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()

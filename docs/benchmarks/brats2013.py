@@ -19,31 +19,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle import ConfigWorkflow
 from scipy.ndimage import gaussian_filter
 
 from multiad_med.io import write_json
 from multiad_med.metrics import Ranking
-from multiad_med.resources import bundle_path
+from multiad_med.resources import run_bundle
 
 KEYS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "best_dice", "dice")
 
 
-def run(config: str, kind: str, **override: object) -> float:
-    """Run one config of the bundle; returns the seconds that it took."""
-    root = bundle_path("multiad_brain_mri")
-    flow = ConfigWorkflow(
-        workflow_type=kind,
-        config_file=str(root / "configs" / config),
-        meta_file=str(root / "configs" / "metadata.json"),
-        logging_file=False,
-        bundle_root=str(root),
-        **override,
-    )
-    flow.initialize()
+def run(config: str, workflow_type: str, **override: object) -> float:
+    """Run one config of the bundle; returns the seconds that it took, reading included."""
     start = time.perf_counter()
-    flow.run()
-    flow.finalize()
+    run_bundle("multiad_brain_mri", config, workflow_type=workflow_type, **override)
     return time.perf_counter() - start
 
 

@@ -10,34 +10,18 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.bundle import ConfigWorkflow
 from rich.console import Console
 from rich.table import Table
 
 from multiad_med.data import load_datalist
 from multiad_med.demo.cohort import Cohort, make_cohort
 from multiad_med.io import MontageColumn, save_montage
-from multiad_med.resources import bundle_path
+from multiad_med.resources import run_bundle
 
 __all__ = ["run_demo"]
 
+BUNDLE = "multiad_brain_mri"
 EPOCHS = 10
-
-
-def _run_bundle(config: str, workflow_type: str, **override: Any) -> None:
-    """Run one config of the brain bundle, as ``python -m monai.bundle run`` does."""
-    root = bundle_path("multiad_brain_mri")
-    workflow = ConfigWorkflow(
-        workflow_type=workflow_type,
-        config_file=str(root / "configs" / config),
-        meta_file=str(root / "configs" / "metadata.json"),
-        logging_file=False,
-        bundle_root=str(root),
-        **override,
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
 
 
 def _column(item: dict[str, Any], maps: Path) -> MontageColumn:
@@ -109,9 +93,10 @@ def run_demo(
     data = make_cohort(output / "cohort", cohort=cohort, seed=seed)
     console.rule("2 of 4: training on normal brains (bundle multiad_brain_mri)")
     model = output / "model" / "model.pt"
-    _run_bundle(
+    run_bundle(
+        BUNDLE,
         "train.json",
-        "train",
+        workflow_type="train",
         dataset_dir=str(data),
         output_dir=str(output / "model"),
         ckpt_dir=str(model.parent),
@@ -120,9 +105,10 @@ def run_demo(
         resume=False,
     )
     console.rule("3 of 4: anomaly maps of unseen test volumes")
-    _run_bundle(
+    run_bundle(
+        BUNDLE,
         "evaluate.json",
-        "infer",
+        workflow_type="infer",
         dataset_dir=str(data),
         output_dir=str(output),
         ckpt_path=str(model),
