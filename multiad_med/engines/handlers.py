@@ -121,7 +121,14 @@ class ResumableTraining:
                 f"Cannot resume from {self.path}: {error}. Delete it, or set resume to false, to "
                 "train anew; or give the settings that it was made with."
             ) from error
-        engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+        if engine.state.epoch == engine.state.max_epochs:
+            engine.logger.warning(
+                "%s is of a training that was finished: nothing is trained, the network is "
+                "calibrated again. Set resume to false, or another ckpt_dir, to train anew.",
+                self.path,
+            )
+        else:
+            engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
 
 
 class ModelLoader:

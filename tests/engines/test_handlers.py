@@ -70,6 +70,15 @@ def test_resumed_training_equals_the_undisturbed_one(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["checkpoint.pt", "model.pt"]
 
 
+def test_a_finished_training_says_that_nothing_is_trained(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _train(tmp_path, 1)
+    assert "finished" not in caplog.text
+    _train(tmp_path, 1)
+    assert "nothing is trained" in caplog.text
+
+
 @pytest.mark.parametrize("content", [b"", b"half a checkp"])
 def test_unreadable_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(content)
