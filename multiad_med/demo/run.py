@@ -21,7 +21,7 @@ from multiad_med.resources import run_bundle
 __all__ = ["run_demo"]
 
 BUNDLE = "multiad_brain_mri"
-EPOCHS = 10
+EPOCHS = 7
 
 
 def _column(item: dict[str, Any], maps: Path) -> MontageColumn:
