@@ -74,7 +74,7 @@ def test_a_finished_training_says_that_nothing_is_trained(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _train(tmp_path, 1)
-    assert "finished" not in caplog.text
+    assert "nothing is trained" not in caplog.text
     _train(tmp_path, 1)
     assert "nothing is trained" in caplog.text
 
