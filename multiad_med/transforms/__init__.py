@@ -3,22 +3,49 @@
 from multiad_med.transforms.check import CheckMaskGridd, CheckVolume, CheckVolumed, VolumeError
 from multiad_med.transforms.fit import FitInPlane, FitInPlaned
 from multiad_med.transforms.foreground import (
+    ForegroundByHounsfield,
+    ForegroundByHounsfieldd,
     ForegroundByIntensity,
     ForegroundByIntensityd,
+    ForegroundByLabel,
+    ForegroundByLabeld,
     occupied_slices,
 )
 from multiad_med.transforms.intensity import ScaleForegroundIntensity, ScaleForegroundIntensityd
+from multiad_med.transforms.labels import KeepSlicesd, SliceLabels, SliceLabelsd, SliceState
+from multiad_med.transforms.slices import (
+    AxialSlices,
+    AxialSlicesd,
+    NeighbourSlices,
+    NeighbourSlicesd,
+)
+from multiad_med.transforms.window import HounsfieldWindow, HounsfieldWindowd, Window
 
 __all__ = [
+    "AxialSlices",
+    "AxialSlicesd",
     "CheckMaskGridd",
     "CheckVolume",
     "CheckVolumed",
     "FitInPlane",
     "FitInPlaned",
+    "ForegroundByHounsfield",
+    "ForegroundByHounsfieldd",
     "ForegroundByIntensity",
     "ForegroundByIntensityd",
+    "ForegroundByLabel",
+    "ForegroundByLabeld",
+    "HounsfieldWindow",
+    "HounsfieldWindowd",
+    "KeepSlicesd",
+    "NeighbourSlices",
+    "NeighbourSlicesd",
     "ScaleForegroundIntensity",
     "ScaleForegroundIntensityd",
+    "SliceLabels",
+    "SliceLabelsd",
+    "SliceState",
     "VolumeError",
+    "Window",
     "occupied_slices",
 ]

@@ -28,14 +28,20 @@ def _name(image: Any) -> str:
 
 
 class CheckVolume(Transform):
-    """Refuse what is not a finite, non-constant 3D volume with one channel.
+    """Refuse what is not a finite, non-constant 3D volume with the expected number of channels.
 
     A single slice ``(1, X, Y, 1)`` passes. A fourth dimension (time, echoes, diffusion directions)
     or colour arrives as several channels and is refused, because no choice among them is obvious.
+
+    Args:
+        channels: one, or the number of MR sequences that were read as channels.
     """
 
+    def __init__(self, *, channels: int = 1) -> None:
+        self.channels = channels
+
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Return a volume ``(1, X, Y, Z)`` unchanged.
+        """Return a volume ``(channels, X, Y, Z)`` unchanged.
 
         Raises:
             VolumeError: when it has other dimensions, several channels, no voxels, values that are
@@ -46,35 +52,41 @@ class CheckVolume(Transform):
             raise VolumeError(
                 f"{source}expected a 3D volume (channel, x, y, z), got shape {tuple(image.shape)}."
             )
-        if image.shape[0] != 1:
+        if image.shape[0] != self.channels:
+            wanted = "one channel" if self.channels == 1 else f"{self.channels} channels"
             raise VolumeError(
-                f"{source}expected one channel, got {image.shape[0]} (a 4D series or colour). Save the "
+                f"{source}expected {wanted}, got {image.shape[0]} (a 4D series or colour). Save the "
                 "time point, echo or channel to be used as a 3D volume of its own."
             )
         if 0 in image.shape:
             raise VolumeError(f"{source}the volume is empty: shape {tuple(image.shape[1:])}.")
-        bad = int((~torch.isfinite(image)).sum())
+        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        bad = int((~torch.isfinite(plain)).sum()) if plain.is_floating_point() else 0
         if bad:
             raise VolumeError(
                 f"{source}{bad} voxels are NaN or infinite. Repair them before use; no value is invented."
             )
-        low, high = float(image.min()), float(image.max())
-        if low == high:
-            raise VolumeError(
-                f"{source}every voxel has the value {low:g}; the volume shows nothing."
-            )
+        for index, channel in enumerate(plain):
+            low, high = float(channel.min()), float(channel.max())
+            if low == high:
+                which = f" of channel {index}" if self.channels > 1 else ""
+                raise VolumeError(
+                    f"{source}every voxel{which} has the value {low:g}; the volume shows nothing."
+                )
         return image
 
 
 class CheckVolumed(MapTransform):
     """Dictionary form of :class:`CheckVolume`."""
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, *, channels: int = 1, allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.check = CheckVolume()
+        self.check = CheckVolume(channels=channels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check each key's volume ``(1, X, Y, Z)``."""
+        """Check each key's volume ``(channels, X, Y, Z)``."""
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = self.check(result[key])

@@ -1,17 +1,31 @@
-"""Where the patient is: a foreground mask by a stated rule, and the slices that show anything."""
+"""Where the patient is: foreground masks by stated rules, and the slices that show anything."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import KeepLargestConnectedComponent, MapTransform, Transform
 from monai.utils import convert_to_dst_type
-from scipy.ndimage import binary_fill_holes
+from numpy.typing import NDArray
+from scipy import ndimage
 
-__all__ = ["ForegroundByIntensity", "ForegroundByIntensityd", "occupied_slices"]
+from multiad_med.transforms.quantiles import quantiles
+
+__all__ = [
+    "ForegroundByHounsfield",
+    "ForegroundByHounsfieldd",
+    "ForegroundByIntensity",
+    "ForegroundByIntensityd",
+    "ForegroundByLabel",
+    "ForegroundByLabeld",
+    "occupied_slices",
+]
+
+_IN_PLANE = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(2, 1)] * 2)[:3]
 
 
 def occupied_slices(mask: torch.Tensor, *, min_fraction: float = 0.1) -> torch.Tensor:
@@ -27,8 +41,29 @@ def occupied_slices(mask: torch.Tensor, *, min_fraction: float = 0.1) -> torch.T
     Returns:
         Booleans ``(Z,)``; all false where there is no foreground at all.
     """
-    area = (mask > 0).any(dim=0).sum(dim=(0, 1))
+    inside = (mask > 0).any(dim=0) if len(mask) > 1 else mask[0] > 0
+    area = inside.sum(dim=(0, 1))
     return (area > 0) & (area >= min_fraction * area.max())
+
+
+def _fill_holes_in_plane(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill, in each slice of ``(X, Y, Z)``, what is not connected (by edges) to its border."""
+    if not mask.any():
+        return mask
+    box = tuple(
+        slice(max(0, int(hit[0]) - 1), int(hit[-1]) + 2)
+        for hit in (np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+    )
+    # In the memory's order: labelling walks it line by line.
+    inner = mask[box].transpose(2, 1, 0)
+    # A frame of background joins what touches the border.
+    outside = np.pad(~inner, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    regions, _ = ndimage.label(outside, structure=_IN_PLANE)
+    open_regions = np.zeros(int(regions.max()) + 1, bool)
+    open_regions[regions[:, 0, 0]] = True
+    filled = mask.copy(order="K")
+    filled[box] = ~open_regions[regions[:, 1:-1, 1:-1]].transpose(2, 1, 0)
+    return filled
 
 
 class ForegroundByIntensity(Transform):
@@ -38,7 +73,8 @@ class ForegroundByIntensity(Transform):
     is foreground above ``p2 + level * (p98 - p2)``. It serves skull-stripped volumes (any constant
     background, zero or not) and whole heads in air. Holes are filled in each axial slice, so that
     dark tissue within the head, such as a cavity, belongs to it. Where almost everything is
-    background and p98 equals p2, the maximum takes the place of p98.
+    background and p98 equals p2, the maximum takes the place of p98. With several channels (MR
+    sequences) a voxel is foreground where any of them says so.
 
     Args:
         level: fraction of the robust range.
@@ -48,21 +84,90 @@ class ForegroundByIntensity(Transform):
         self.level = level
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(1, X, Y, Z)``, last axis axial."""
-        values = torch.as_tensor(image).float().flatten()
-        ranks = [max(1, round(q * values.numel())) for q in (0.02, 0.98)]
-        low, high = (float(values.kthvalue(rank).values) for rank in ranks)
-        if high <= low:
-            high = float(values.max())
-        mask = torch.as_tensor(image)[0] > low + self.level * (high - low)
-        filled = torch.stack(
-            [torch.from_numpy(binary_fill_holes(s.numpy(force=True))) for s in mask.unbind(dim=-1)],
-            dim=-1,
-        )
-        return convert_to_dst_type(filled[None].to(torch.uint8), image, dtype=torch.uint8)[0]
+        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(C, X, Y, Z)``, last axis axial."""
+        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        mask = torch.zeros_like(plain[0], dtype=torch.bool)
+        for channel in plain:
+            low, high = quantiles(channel, (0.02, 0.98))
+            if high <= low:
+                high = float(channel.max())
+            mask |= channel > low + self.level * (high - low)
+        filled = torch.from_numpy(_fill_holes_in_plane(mask.numpy(force=True)))
+        return convert_to_dst_type(filled[None].view(torch.uint8), image, dtype=torch.uint8)[0]
 
 
-class ForegroundByIntensityd(MapTransform):
+class ForegroundByHounsfield(Transform):
+    """Foreground of a CT volume: the body, without table and air around it.
+
+    The rule: voxels above ``threshold``, of these the largest connected region, with holes (lungs,
+    bowel gas) filled in each axial slice.
+
+    Args:
+        threshold: in HU; -300 keeps fat and skin and drops air, blankets and most of the table.
+    """
+
+    def __init__(self, *, threshold: float = -300.0) -> None:
+        self.threshold = threshold
+        self.largest = KeepLargestConnectedComponent(connectivity=1)
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(1, X, Y, Z)`` in HU."""
+        plain = torch.as_tensor(image[:1]).as_subclass(torch.Tensor)
+        body = self.largest((plain > self.threshold).to(torch.uint8))
+        inside = torch.as_tensor(body).as_subclass(torch.Tensor)[0] > 0
+        filled = torch.from_numpy(_fill_holes_in_plane(inside.numpy(force=True)))
+        return convert_to_dst_type(filled[None].view(torch.uint8), image, dtype=torch.uint8)[0]
+
+
+class ForegroundByLabel(Transform):
+    """Foreground of a given segmentation: the voxels of an organ.
+
+    Args:
+        labels: values that belong to the organ, such as 6 for the liver in BTCV; none means every
+            value above 0.
+    """
+
+    def __init__(self, *, labels: Sequence[int] | None = None) -> None:
+        self.labels = None if labels is None else tuple(labels)
+
+    def __call__(self, segmentation: torch.Tensor) -> torch.Tensor:
+        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a segmentation ``(1, X, Y, Z)``.
+
+        Raises:
+            ValueError: when no voxel has any of the labels.
+        """
+        plain = torch.as_tensor(segmentation).as_subclass(torch.Tensor)
+        if self.labels is None:
+            mask = plain > 0
+        else:
+            mask = torch.zeros_like(plain, dtype=torch.bool)
+            for label in self.labels:
+                mask |= plain == label
+        if not bool(mask.any()):
+            wanted = "above 0" if self.labels is None else f"of the values {list(self.labels)}"
+            found = [round(v, 3) for v in plain.unique().tolist()[:10]]
+            raise ValueError(
+                f"No voxel {wanted} in the organ mask, which holds the values {found}."
+            )
+        return convert_to_dst_type(mask.view(torch.uint8), segmentation, dtype=torch.uint8)[0]
+
+
+class _Foregroundd(MapTransform):
+    """What the dictionary forms share: one key in, the mask to a key of its own."""
+
+    def __init__(self, keys: KeysCollection, mask_key: str, rule: Transform) -> None:
+        super().__init__(keys)
+        if len(self.keys) != 1:
+            raise ValueError(f"{type(self).__name__} takes one key, got {self.keys}.")
+        self.mask_key = mask_key
+        self.rule = rule
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the mask ``(1, X, Y, Z)``."""
+        return {**data, self.mask_key: self.rule(data[self.keys[0]])}
+
+
+class ForegroundByIntensityd(_Foregroundd):
     """Dictionary form of :class:`ForegroundByIntensity`; the mask goes to a key of its own.
 
     Args:
@@ -74,12 +179,38 @@ class ForegroundByIntensityd(MapTransform):
     def __init__(
         self, keys: KeysCollection, *, mask_key: str = "foreground", level: float = 0.1
     ) -> None:
-        super().__init__(keys)
-        if len(self.keys) != 1:
-            raise ValueError(f"ForegroundByIntensityd takes one key, got {self.keys}.")
-        self.mask_key = mask_key
-        self.foreground = ForegroundByIntensity(level=level)
+        super().__init__(keys, mask_key, ForegroundByIntensity(level=level))
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the mask ``(1, X, Y, Z)`` of the image."""
-        return {**data, self.mask_key: self.foreground(data[self.keys[0]])}
+
+class ForegroundByHounsfieldd(_Foregroundd):
+    """Dictionary form of :class:`ForegroundByHounsfield`; the mask goes to a key of its own.
+
+    Args:
+        keys: the image, one key.
+        mask_key: where the mask goes.
+        threshold: in HU.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, mask_key: str = "foreground", threshold: float = -300.0
+    ) -> None:
+        super().__init__(keys, mask_key, ForegroundByHounsfield(threshold=threshold))
+
+
+class ForegroundByLabeld(_Foregroundd):
+    """Dictionary form of :class:`ForegroundByLabel`; the mask goes to a key of its own.
+
+    Args:
+        keys: the segmentation, one key.
+        mask_key: where the mask goes.
+        labels: see :class:`ForegroundByLabel`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        mask_key: str = "foreground",
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(keys, mask_key, ForegroundByLabel(labels=labels))

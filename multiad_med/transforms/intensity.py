@@ -10,13 +10,15 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_dst_type
 
+from multiad_med.transforms.quantiles import quantiles
+
 __all__ = ["ScaleForegroundIntensity", "ScaleForegroundIntensityd"]
 
 
 class ScaleForegroundIntensity(Transform):
     """Map a volume's intensities linearly to [0, 1] by a quantile of its foreground.
 
-    MR has no unit, so each volume brings its own reference: the background (the volume's 2 %
+    MR has no unit, so each volume, and each of its sequences, brings its own reference: the background (the volume's 2 %
     quantile) becomes 0, the foreground's ``quantile`` becomes ``target``, and the result is clipped
     to [0, 1]. With the median as reference a lesion, however bright, hardly moves the scale, and
     what is brighter than normal tissue keeps its contrast below 1.
@@ -37,13 +39,15 @@ class ScaleForegroundIntensity(Transform):
     def __call__(  # type: ignore[override]
         self, image: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """Scale ``(1, X, Y, Z)`` given its foreground ``(1, X, Y, Z)``; float32 in [0, 1]."""
-        values = torch.as_tensor(image).float()
-        inside = values[torch.as_tensor(mask) > 0]
-        everything = values.flatten()
-        low = everything.kthvalue(max(1, round(0.02 * everything.numel()))).values
-        high = inside.kthvalue(max(1, round(self.quantile * inside.numel()))).values
-        scaled = ((values - low) * (self.target / (high - low))).clamp(0, 1)
+        """Scale ``(C, X, Y, Z)`` given its foreground ``(1, X, Y, Z)``; float32 in [0, 1]."""
+        values = torch.as_tensor(image).as_subclass(torch.Tensor)
+        inside = torch.as_tensor(mask).as_subclass(torch.Tensor)[0] > 0
+        scaled = torch.empty_like(values, dtype=torch.float32)
+        for source, target in zip(values, scaled, strict=True):
+            (low,) = quantiles(source, (0.02,))
+            (high,) = quantiles(source[inside], (self.quantile,))
+            target.copy_(source)
+            target.sub_(low).mul_(self.target / (high - low) if high > low else 0.0).clamp_(0, 1)
         return convert_to_dst_type(scaled, image, dtype=torch.float32)[0]
 
 
@@ -69,7 +73,7 @@ class ScaleForegroundIntensityd(MapTransform):
         self.scale = ScaleForegroundIntensity(quantile=quantile, target=target)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Scale each key's volume ``(1, X, Y, Z)``."""
+        """Scale each key's volume ``(C, X, Y, Z)``."""
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = self.scale(result[key], result[self.mask_key])

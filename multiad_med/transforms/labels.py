@@ -1,0 +1,183 @@
+"""What a lesion mask says of each slice, and which slices of a study are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform, Transform
+from monai.utils import convert_to_dst_type
+
+from multiad_med.transforms.foreground import occupied_slices
+
+__all__ = ["KeepSlicesd", "SliceLabels", "SliceLabelsd", "SliceState"]
+
+
+class SliceState(IntEnum):
+    """Whether a slice is normal.
+
+    ``UNSURE`` slices are neither clean normals nor fair positives: their lesion is smaller than
+    the smallest that counts, or they border on an abnormal slice.
+    """
+
+    UNSURE = -1
+    NORMAL = 0
+    ABNORMAL = 1
+
+
+class SliceLabels(Transform):
+    """The state of each axial slice by its lesion mask.
+
+    Abnormal: lesion area of at least ``min_area``. Unsure: a smaller lesion, or at most ``margin``
+    slices away from an abnormal one. Normal: all others.
+
+    Args:
+        min_area: in mm².
+        margin: in slices.
+        labels: values of the mask that mean lesion, such as 2 in LiTS; none means all above 0.
+    """
+
+    def __init__(
+        self, *, min_area: float = 0.0, margin: int = 0, labels: Sequence[int] | None = None
+    ) -> None:
+        if min_area < 0 or margin < 0:
+            raise ValueError(f"min_area and margin must not be negative: {min_area}, {margin}.")
+        self.min_area = min_area
+        self.margin = margin
+        self.labels = None if labels is None else tuple(labels)
+
+    def lesion(self, mask: torch.Tensor) -> torch.Tensor:
+        """Booleans of the mask's shape: where it has one of the lesion labels."""
+        if self.labels is None:
+            return mask > 0
+        lesion = torch.zeros_like(mask, dtype=torch.bool)
+        for label in self.labels:
+            lesion |= mask == label
+        return lesion
+
+    def __call__(self, mask: torch.Tensor) -> torch.Tensor:
+        """States ``(Z,)``, int8, see :class:`SliceState`, of a mask ``(1, X, Y, Z)`` in RAS."""
+        spacing = affine_to_spacing(mask.affine) if isinstance(mask, MetaTensor) else np.ones(3)
+        plain = torch.as_tensor(mask).as_subclass(torch.Tensor)
+        pixels = self.lesion(plain).sum(dim=(0, 1, 2))
+        area = pixels * float(spacing[0] * spacing[1])
+        abnormal = (pixels > 0) & (area >= self.min_area)
+        state = torch.where(pixels > 0, SliceState.UNSURE, SliceState.NORMAL).to(torch.int8)
+        if self.margin:
+            near = abnormal.float()[None, None]
+            size = 2 * self.margin + 1
+            near = torch.nn.functional.max_pool1d(near, size, stride=1, padding=self.margin)[0, 0]
+            state[near > 0] = SliceState.UNSURE
+        state[abnormal] = SliceState.ABNORMAL
+        return state
+
+
+class SliceLabelsd(MapTransform):
+    """Dictionary form of :class:`SliceLabels`; also makes the mask binary.
+
+    Args:
+        keys: the lesion mask, one key, which may be absent: ``anomalous`` of the item then holds
+            for every slice, and without it every slice is normal.
+        image_key: tells the number of slices where there is no mask.
+        state_key: where the states go.
+        min_area, margin, labels: see :class:`SliceLabels`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        image_key: str = "image",
+        state_key: str = "state",
+        min_area: float = 0.0,
+        margin: int = 0,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.image_key = image_key
+        self.state_key = state_key
+        self.rule = SliceLabels(min_area=min_area, margin=margin, labels=labels)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the states ``(Z,)``; the mask ``(1, X, Y, Z)`` becomes uint8 in {0, 1}."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[self.state_key] = self.rule(result[key])
+            result[key] = self.rule.lesion(result[key]).to(torch.uint8)
+        if self.state_key not in result:
+            state = SliceState.ABNORMAL if result.get("anomalous") else SliceState.NORMAL
+            count = result[self.image_key].shape[-1]
+            result[self.state_key] = torch.full((count,), int(state), dtype=torch.int8)
+        return result
+
+
+def _take(volume: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
+    """Slices of ``(C, X, Y, Z)``, in the memory's order of the volume."""
+    order = sorted(range(4), key=volume.stride, reverse=True)
+    plain = torch.as_tensor(volume).as_subclass(torch.Tensor).permute(order)
+    taken = plain.index_select(order.index(3), slices)
+    taken = taken.permute([order.index(axis) for axis in range(4)])
+    return convert_to_dst_type(taken, volume, dtype=volume.dtype)[0]
+
+
+class KeepSlicesd(MapTransform):
+    """Keep the axial slices that a study contributes, and remember which they were.
+
+    Done before anything costly: most of a CT never reaches the later steps. A slice is kept when
+    it is occupied (:func:`occupied_slices`), lies in ``between``, and, in a study for training or
+    validation, is normal.
+
+    Args:
+        keys: volumes ``(C, X, Y, Z)`` in RAS; absent ones are passed over.
+        mask_key: foreground; without it every slice counts as occupied.
+        state_key: states ``(Z,)``.
+        min_fraction: see :func:`occupied_slices`.
+        between: first slice and the one after the last, in the RAS volume; none means all.
+        normal_sections: sections of the datalist of which only normal slices are kept.
+        slice_key: where the kept slices' numbers ``(n,)`` go.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        mask_key: str = "foreground",
+        state_key: str = "state",
+        min_fraction: float = 0.1,
+        between: Sequence[int] | None = None,
+        normal_sections: Sequence[str] = ("training",),
+        slice_key: str = "slices",
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.mask_key = mask_key
+        self.state_key = state_key
+        self.min_fraction = min_fraction
+        self.between = None if between is None else (int(between[0]), int(between[1]))
+        self.normal_sections = tuple(normal_sections)
+        self.slice_key = slice_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Cut each key to the slices kept; a study may keep none."""
+        result = dict(data)
+        state = result[self.state_key]
+        keep = torch.ones(len(state), dtype=torch.bool)
+        if self.mask_key in result:
+            plain = torch.as_tensor(result[self.mask_key]).as_subclass(torch.Tensor)
+            keep &= occupied_slices(plain, min_fraction=self.min_fraction)
+        if self.between is not None:
+            number = torch.arange(len(keep))
+            keep &= (number >= self.between[0]) & (number < self.between[1])
+        if result.get("section") in self.normal_sections:
+            keep &= state == SliceState.NORMAL
+        kept = keep.nonzero().flatten()
+        for key in self.key_iterator(result):
+            result[key] = _take(result[key], kept)
+        result[self.state_key] = state[kept]
+        result[self.slice_key] = kept
+        return result
