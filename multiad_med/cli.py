@@ -44,6 +44,71 @@ def demo(
 
 
 @app.command()
+def prepare(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name of a recipe (see --list), or a YAML file.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Folder, table, .zip or .tar of the data set as published.")
+    ] = None,
+    target: Annotated[Path | None, typer.Option(help="Folder for the slices.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, a setting of the recipe.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; by default one per processor.")
+    ] = None,
+    show_list: Annotated[bool, typer.Option("--list", help="Explain all recipes.")] = False,
+    check: Annotated[
+        Path | None, typer.Option(help="Say what a folder holds and which recipe fits.")
+    ] = None,
+) -> None:
+    """Turn a data set's files, as published, into slices for training and test.
+
+    Interrupted, the same command goes on where it stopped. Studies that cannot be prepared are
+    listed at the end, with status 1.
+    """
+    from multiad_med.preparation import command
+
+    if show_list:
+        typer.echo(command.explain_recipes())
+    elif check is not None:
+        typer.echo(command.explain_folder(check))
+    elif recipe is None or source is None or target is None:
+        raise typer.BadParameter(
+            "Give a recipe, --source and --target; or --list; or --check and a folder."
+        )
+    else:
+        try:
+            summary = command.run(recipe, source, target, settings or [], workers)
+        except command.ERRORS as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from error
+        typer.echo(str(summary))
+        if summary.failures:
+            raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="Folder that `multiad prepare` wrote.")],
+    target: Annotated[Path, typer.Option(help="New folder for the pictures.")],
+    layout: Annotated[str, typer.Option(help="mvtec or bmad.")] = "mvtec",
+    bits: Annotated[int, typer.Option(help="8, or 16 for one grey channel.")] = 8,
+) -> None:
+    """Write prepared slices as a tree of PNG files that other tools read."""
+    from multiad_med.data import StoreError
+    from multiad_med.preparation import ExportLayout, export_pictures
+
+    try:
+        count = export_pictures(store, target, layout=ExportLayout(layout), bits=bits)
+    except (StoreError, ValueError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{count} slices written to {target}")
+
+
+@app.command()
 def bundle(
     name: Annotated[str, typer.Argument(help="Name of a bundle, such as multiad_brain_mri.")],
 ) -> None:

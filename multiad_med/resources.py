@@ -1,24 +1,38 @@
-"""Where the bundles are, in a source tree and in an installed package, and how Python runs them."""
+"""Where bundles and recipes are, in a source tree and in an installed package, and how Python runs them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bundle_path", "bundles_dir", "run_bundle"]
+__all__ = ["bundle_path", "bundles_dir", "recipes_dir", "run_bundle"]
+
+
+def _shipped(name: str) -> Path:
+    """A folder that is inside the installed package, or beside it in a source tree."""
+    package = Path(__file__).parent
+    for folder in (package / name, package.parent / name):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"No {name} beside or inside {package}; install the package again.")
 
 
 def bundles_dir() -> Path:
-    """Folder of the bundles: inside the installed package, or beside it in a source tree.
+    """Folder of the bundles.
 
     Raises:
-        FileNotFoundError: when neither exists.
+        FileNotFoundError: when there is none.
     """
-    package = Path(__file__).parent
-    for folder in (package / "bundles", package.parent / "bundles"):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(f"No bundles beside or inside {package}; install the package again.")
+    return _shipped("bundles")
+
+
+def recipes_dir() -> Path:
+    """Folder of the preparation recipes.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    return _shipped("preprocessing")
 
 
 def bundle_path(name: str) -> Path:

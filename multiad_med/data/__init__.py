@@ -6,21 +6,34 @@ from multiad_med.data.datalist import (
     common_folder,
     find_studies,
     load_datalist,
+    shared_subjects,
     split_subjects,
 )
 from multiad_med.data.errors import StudyError, study_errors
-from multiad_med.data.slices import SliceDataset
+from multiad_med.data.slices import SliceDataset, open_slices
+from multiad_med.data.splits import BmadBrainSplit, BmadLiverSlices, SubjectSplit
+from multiad_med.data.store import SliceStore, StoreError, is_store, read_study, write_study
 from multiad_med.data.studies import StudyDataset
 
 __all__ = [
     "DATALIST_NAME",
+    "BmadBrainSplit",
+    "BmadLiverSlices",
     "DatalistError",
     "SliceDataset",
+    "SliceStore",
+    "StoreError",
     "StudyDataset",
     "StudyError",
+    "SubjectSplit",
     "common_folder",
     "find_studies",
+    "is_store",
     "load_datalist",
+    "open_slices",
+    "read_study",
+    "shared_subjects",
     "split_subjects",
     "study_errors",
+    "write_study",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "common_folder",
     "find_studies",
     "load_datalist",
+    "shared_subjects",
     "split_subjects",
 ]
 
@@ -129,13 +130,19 @@ def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
     return result
 
 
-def _check_sections(sections: Mapping[str, Sequence[Mapping[str, Any]]], source: Path) -> None:
+def shared_subjects(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Subjects that are in several sections, each with the names of two of them."""
     owner: dict[str, str] = {}
     clashes = []
     for section, items in sections.items():
         for subject in sorted({str(item["subject"]) for item in items}):
             if owner.setdefault(subject, section) != section:
                 clashes.append(f"{subject} ({owner[subject]} and {section})")
+    return clashes
+
+
+def _check_sections(sections: Mapping[str, Sequence[Mapping[str, Any]]], source: Path) -> None:
+    clashes = shared_subjects(sections)
     if clashes:
         raise DatalistError(f"{source}: subjects in two splits: {', '.join(clashes[:5])}.")
     for section in ("training", "validation"):

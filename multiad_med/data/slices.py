@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from multiad_med.data.errors import StudyError, study_errors
+from multiad_med.data.store import SliceStore, is_store
 from multiad_med.transforms import occupied_slices
 
-__all__ = ["SliceDataset"]
+__all__ = ["SliceDataset", "open_slices"]
 
 
 class SliceDataset(Dataset):
@@ -96,3 +98,23 @@ class SliceDataset(Dataset):
             "subject": subject,
             "slice": int(slices[position]),
         }
+
+
+def open_slices(
+    source: str | Path,
+    *,
+    section: str,
+    data: Sequence[Mapping[str, Any]],
+    transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    min_fraction: float = 0.1,
+) -> SliceStore | SliceDataset:
+    """Normal slices of a section: from prepared ones where there are any, else from the volumes.
+
+    Args:
+        source: folder of prepared slices, of volumes, or a datalist.
+        section: ``training`` or ``validation``.
+        data, transform, min_fraction: of :class:`SliceDataset`; a store has had its own.
+    """
+    if is_store(source):
+        return SliceStore(source, section=section)
+    return SliceDataset(data, transform, min_fraction=min_fraction)

@@ -1,5 +1,6 @@
 """Transforms that MONAI lacks, each as an array and a dictionary form."""
 
+from multiad_med.transforms.bmad import BmadLiver, BmadLiverd
 from multiad_med.transforms.check import CheckMaskGridd, CheckVolume, CheckVolumed, VolumeError
 from multiad_med.transforms.fit import FitInPlane, FitInPlaned
 from multiad_med.transforms.foreground import (
@@ -24,6 +25,8 @@ from multiad_med.transforms.window import HounsfieldWindow, HounsfieldWindowd, W
 __all__ = [
     "AxialSlices",
     "AxialSlicesd",
+    "BmadLiver",
+    "BmadLiverd",
     "CheckMaskGridd",
     "CheckVolume",
     "CheckVolumed",

@@ -49,15 +49,20 @@ class FitInPlane(InvertibleTransform):
     Args:
         size: side of the square in pixels.
         mode: ``bilinear`` for images or ``nearest`` for masks.
+        keep_aspect: whether to keep the aspect; otherwise both sides fill ``size``, as is usual
+            for industrial pictures and for OCT, whose pixels are far from square.
     """
 
-    def __init__(self, size: int = 256, *, mode: str = "bilinear") -> None:
+    def __init__(
+        self, size: int = 256, *, mode: str = "bilinear", keep_aspect: bool = True
+    ) -> None:
         if size < 1:
             raise ValueError(f"size must be a positive number of pixels, got {size}.")
         if mode not in ("bilinear", "nearest"):
             raise ValueError(f"mode must be 'bilinear' or 'nearest', got {mode!r}.")
         self.size = size
         self.mode = mode
+        self.keep_aspect = keep_aspect
         self.pad = SpatialPad((size, size, -1), mode="constant")
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
@@ -67,6 +72,8 @@ class FitInPlane(InvertibleTransform):
         extent = [float(n * s) for n, s in zip(old, spacing, strict=False)]
         pixel = max(extent) / self.size
         new = (max(1, round(extent[0] / pixel)), max(1, round(extent[1] / pixel)))
+        if not self.keep_aspect:
+            new = (self.size, self.size)
         shrinks = new[0] < old[0] or new[1] < old[1]
         resized = (
             image
@@ -105,6 +112,7 @@ class FitInPlaned(MapTransform, InvertibleTransform):
         keys: volumes to fit.
         size: side of the square in pixels.
         mode: interpolation, one for all keys or one for each.
+        keep_aspect: see :class:`FitInPlane`.
         allow_missing_keys: whether absent keys are passed over.
     """
 
@@ -114,10 +122,14 @@ class FitInPlaned(MapTransform, InvertibleTransform):
         *,
         size: int = 256,
         mode: Sequence[str] | str = "bilinear",
+        keep_aspect: bool = True,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.fits = [FitInPlane(size, mode=m) for m in ensure_tuple_rep(mode, len(self.keys))]
+        self.fits = [
+            FitInPlane(size, mode=m, keep_aspect=keep_aspect)
+            for m in ensure_tuple_rep(mode, len(self.keys))
+        ]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Fit each key's volume."""

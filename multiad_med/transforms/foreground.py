@@ -197,13 +197,15 @@ class ForegroundByHounsfieldd(_Foregroundd):
         super().__init__(keys, mask_key, ForegroundByHounsfield(threshold=threshold))
 
 
-class ForegroundByLabeld(_Foregroundd):
+class ForegroundByLabeld(MapTransform):
     """Dictionary form of :class:`ForegroundByLabel`; the mask goes to a key of its own.
 
     Args:
         keys: the segmentation, one key.
         mask_key: where the mask goes.
         labels: see :class:`ForegroundByLabel`.
+        labels_key: an item that has this key brings its own labels, where a set is made of
+            several sources with different ones.
     """
 
     def __init__(
@@ -212,5 +214,14 @@ class ForegroundByLabeld(_Foregroundd):
         *,
         mask_key: str = "foreground",
         labels: Sequence[int] | None = None,
+        labels_key: str = "organ_labels",
     ) -> None:
-        super().__init__(keys, mask_key, ForegroundByLabel(labels=labels))
+        super().__init__(keys)
+        self.mask_key = mask_key
+        self.labels = labels
+        self.labels_key = labels_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add the mask ``(1, X, Y, Z)``."""
+        rule = ForegroundByLabel(labels=data.get(self.labels_key, self.labels))
+        return {**data, self.mask_key: rule(data[self.first_key(dict(data))])}

@@ -83,7 +83,8 @@ class SliceLabelsd(MapTransform):
 
     Args:
         keys: the lesion mask, one key, which may be absent: ``anomalous`` of the item then holds
-            for every slice, and without it every slice is normal.
+            for every slice, and without it every slice is normal. A single picture is abnormal
+            where its item says so, whatever its mask.
         image_key: tells the number of slices where there is no mask.
         state_key: where the states go.
         min_area, margin, labels: see :class:`SliceLabels`.
@@ -110,9 +111,9 @@ class SliceLabelsd(MapTransform):
         for key in self.key_iterator(result):
             result[self.state_key] = self.rule(result[key])
             result[key] = self.rule.lesion(result[key]).to(torch.uint8)
-        if self.state_key not in result:
+        count = result[self.image_key].shape[-1]
+        if self.state_key not in result or (count == 1 and result.get("anomalous")):
             state = SliceState.ABNORMAL if result.get("anomalous") else SliceState.NORMAL
-            count = result[self.image_key].shape[-1]
             result[self.state_key] = torch.full((count,), int(state), dtype=torch.int8)
         return result
 
@@ -130,15 +131,15 @@ class KeepSlicesd(MapTransform):
     """Keep the axial slices that a study contributes, and remember which they were.
 
     Done before anything costly: most of a CT never reaches the later steps. A slice is kept when
-    it is occupied (:func:`occupied_slices`), lies in ``between``, and, in a study for training or
-    validation, is normal.
+    it is occupied (:func:`occupied_slices`) and, in a study for training, normal. A published split
+    may say more: ``wanted_slices`` of an item (numbers in the RAS volume) leaves no others, and
+    ``normal_only`` keeps none but normal ones.
 
     Args:
         keys: volumes ``(C, X, Y, Z)`` in RAS; absent ones are passed over.
         mask_key: foreground; without it every slice counts as occupied.
         state_key: states ``(Z,)``.
         min_fraction: see :func:`occupied_slices`.
-        between: first slice and the one after the last, in the RAS volume; none means all.
         normal_sections: sections of the datalist of which only normal slices are kept.
         slice_key: where the kept slices' numbers ``(n,)`` go.
     """
@@ -150,7 +151,6 @@ class KeepSlicesd(MapTransform):
         mask_key: str = "foreground",
         state_key: str = "state",
         min_fraction: float = 0.1,
-        between: Sequence[int] | None = None,
         normal_sections: Sequence[str] = ("training",),
         slice_key: str = "slices",
     ) -> None:
@@ -158,7 +158,6 @@ class KeepSlicesd(MapTransform):
         self.mask_key = mask_key
         self.state_key = state_key
         self.min_fraction = min_fraction
-        self.between = None if between is None else (int(between[0]), int(between[1]))
         self.normal_sections = tuple(normal_sections)
         self.slice_key = slice_key
 
@@ -170,10 +169,9 @@ class KeepSlicesd(MapTransform):
         if self.mask_key in result:
             plain = torch.as_tensor(result[self.mask_key]).as_subclass(torch.Tensor)
             keep &= occupied_slices(plain, min_fraction=self.min_fraction)
-        if self.between is not None:
-            number = torch.arange(len(keep))
-            keep &= (number >= self.between[0]) & (number < self.between[1])
-        if result.get("section") in self.normal_sections:
+        if "wanted_slices" in result:
+            keep &= torch.isin(torch.arange(len(keep)), torch.as_tensor(result["wanted_slices"]))
+        if result.get("normal_only") or result.get("section") in self.normal_sections:
             keep &= state == SliceState.NORMAL
         kept = keep.nonzero().flatten()
         for key in self.key_iterator(result):

@@ -19,10 +19,20 @@ class AxialSlices(Transform):
 
     A volume with an affine is brought to RAS first, so that slice ``z`` is axial whatever the axes
     of the file; its slices then run along x (to the patient's right) and y (to the front).
+
+    Args:
+        orient: whether to bring the volume to RAS; not so for B-scans and pictures, whose frame is
+            not the patient's.
     """
 
-    def __init__(self) -> None:
-        self.orientation = Orientation("RAS", labels=None)
+    def __init__(self, *, orient: bool = True) -> None:
+        self.orientation = Orientation("RAS", labels=None) if orient else None
+
+    def oriented(self, image: torch.Tensor) -> torch.Tensor:
+        """The volume whose last axis is the slices'."""
+        if self.orientation is None or not isinstance(image, MetaTensor):
+            return image
+        return self.orientation(image)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Slices ``(Z, C, X, Y)`` of a volume ``(C, X, Y, Z)``.
@@ -34,9 +44,8 @@ class AxialSlices(Transform):
             raise ValueError(
                 f"Axial slices are cut from a volume (C, X, Y, Z), got shape {tuple(image.shape)}."
             )
-        if isinstance(image, MetaTensor):
-            image = self.orientation(image)
-        return torch.as_tensor(image).as_subclass(torch.Tensor).permute(3, 0, 1, 2)
+        image = torch.as_tensor(self.oriented(image)).as_subclass(torch.Tensor)
+        return image.permute(3, 0, 1, 2)
 
 
 class AxialSlicesd(MapTransform):
@@ -44,7 +53,8 @@ class AxialSlicesd(MapTransform):
 
     Args:
         keys: volumes ``(C, X, Y, Z)``.
-        affine_key: where the RAS affine ``(4, 4)`` of the first volume goes, voxel (x, y, z) to mm.
+        affine_key: where the affine ``(4, 4)`` of the first volume goes, voxel (x, y, z) to mm.
+        orient: see :class:`AxialSlices`.
         allow_missing_keys: whether absent keys are passed over.
     """
 
@@ -53,21 +63,21 @@ class AxialSlicesd(MapTransform):
         keys: KeysCollection,
         *,
         affine_key: str = "affine",
+        orient: bool = True,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.affine_key = affine_key
-        self.slices = AxialSlices()
+        self.slices = AxialSlices(orient=orient)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Cut each key's volume into slices ``(Z, C, X, Y)``."""
         result = dict(data)
         for index, key in enumerate(self.key_iterator(result)):
-            if isinstance(result[key], MetaTensor):
-                result[key] = self.slices.orientation(result[key])
-                if index == 0:
-                    result[self.affine_key] = result[key].affine.clone()
-            result[key] = self.slices(result[key])
+            volume = self.slices.oriented(result[key])
+            if index == 0 and isinstance(volume, MetaTensor):
+                result[self.affine_key] = volume.affine.clone()
+            result[key] = self.slices(volume)
         return result
 
 

@@ -1,0 +1,269 @@
+"""Who trains, who calibrates, who tests: sections by subject, and the datalist that says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multiad_med.data.datalist import SECTIONS, DatalistError, shared_subjects
+
+__all__ = ["BmadBrainSplit", "BmadLiverSlices", "SubjectSplit", "datalist_content", "sections_hash"]
+
+Item = Mapping[str, Any]
+Sections = dict[str, list[dict[str, Any]]]
+
+
+def _rank(subject: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{subject}".encode()).digest()
+
+
+def _shares(count: int, fractions: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to ``count``, each at least 1 where its fraction is positive."""
+    exact = [count * f / sum(fractions) for f in fractions]
+    shares = [int(e) for e in exact]
+    for index in sorted(range(len(exact)), key=lambda i: shares[i] - exact[i]):
+        if sum(shares) < count:
+            shares[index] += 1
+    for index, fraction in enumerate(fractions):
+        if fraction > 0 and shares[index] == 0 and max(shares) > 1:
+            shares[shares.index(max(shares))] -= 1
+            shares[index] = 1
+    return shares
+
+
+def _check_order(sections: Sections) -> Sections:
+    return {section: sections.get(section, []) for section in SECTIONS}
+
+
+class SubjectSplit:
+    """Divide studies into sections so that every subject is in one only.
+
+    Sections that a data set publishes are kept. Where none is published, subjects are divided by
+    the three fractions. Where training and test are published but no validation, a share of the
+    training subjects is held out for calibration. A subject with an anomalous study that has no
+    mask to tell its normal slices goes to the test. The choice depends on the seed and each
+    subject's identifier only: order of the files and further subjects hardly move anyone.
+
+    Args:
+        training, validation, test: fractions, which need not add up to 1.
+        seed: of the ranking.
+        stratify: key of the items, such as ``category``; each of its values is divided on its own.
+        allow_shared_subjects: whether a published split may put a subject into several sections.
+            It is a fault of some releases, and a leak; it is then reported instead of refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        training: float = 0.6,
+        validation: float = 0.1,
+        test: float = 0.3,
+        seed: int = 0,
+        stratify: str | None = None,
+        allow_shared_subjects: bool = False,
+    ) -> None:
+        fractions = (training, validation, test)
+        if min(fractions) < 0 or training <= 0:
+            raise ValueError(
+                f"Fractions must not be negative, and training must be positive: {fractions}."
+            )
+        self.fractions = fractions
+        self.seed = seed
+        self.stratify = stratify
+        self.allow_shared_subjects = allow_shared_subjects
+
+    def _divide(self, items: Iterable[Item], fractions: Sequence[float]) -> dict[str, int]:
+        strata: dict[str, set[str]] = defaultdict(set)
+        stratum_of: dict[str, str] = {}
+        for item in items:
+            subject = str(item["subject"])
+            stratum = str(item.get(self.stratify, "")) if self.stratify else ""
+            strata[stratum_of.setdefault(subject, stratum)].add(subject)
+        part: dict[str, int] = {}
+        for subjects in strata.values():
+            ranked = sorted(subjects, key=lambda s: _rank(s, self.seed))
+            start = 0
+            for index, share in enumerate(_shares(len(ranked), fractions)):
+                part.update(dict.fromkeys(ranked[start : start + share], index))
+                start += share
+        return part
+
+    def __call__(self, items: Sequence[Item]) -> Sections:
+        """The items by section, each with its ``section``.
+
+        Raises:
+            DatalistError: when a subject is in two sections, or no study is left for training.
+        """
+        sections: Sections = defaultdict(list)
+        published = [item for item in items if "section" in item]
+        free = [item for item in items if "section" not in item]
+        abnormal = {
+            str(item["subject"]) for item in free if item.get("anomalous") and "label" not in item
+        }
+        part = self._divide((i for i in free if str(i["subject"]) not in abnormal), self.fractions)
+        for item in free:
+            section = SECTIONS[part.get(str(item["subject"]), 2)]
+            sections[section].append({**item, "section": section})
+        held_out: dict[str, int] = {}
+        training, validation, _ = self.fractions
+        if validation > 0 and not any(item["section"] == "validation" for item in published):
+            normal = [item for item in published if item["section"] == "training"]
+            held_out = self._divide(normal, (training, validation)) if not free else {}
+        for item in published:
+            section = str(item["section"])
+            if section == "training" and held_out.get(str(item["subject"])) == 1:
+                section = "validation"
+            sections[section].append({**item, "section": section})
+        result = _check_order(sections)
+        if not result["training"]:
+            raise DatalistError(
+                f"None of {len(items)} studies is left for training. Normal studies are needed, and "
+                f"the fraction for training must reach one subject: {self.fractions}."
+            )
+        wrong = [
+            str(item["image"])
+            for item in result["training"]
+            if item.get("anomalous") and "label" not in item
+        ]
+        if wrong:
+            raise DatalistError(
+                f"{len(wrong)} studies for training are marked anomalous and have no lesion mask that "
+                f"tells their normal slices, first {wrong[:3]}. Training takes normal images only."
+            )
+        clashes = shared_subjects(result)
+        if clashes and not self.allow_shared_subjects:
+            raise DatalistError(
+                f"{len(clashes)} subjects in two splits, first: {', '.join(clashes[:5])}."
+            )
+        return result
+
+
+class BmadBrainSplit:
+    """The split of BMAD's brain data, from its lists of patients, for BraTS 2021 volumes.
+
+    Training, normal validation and normal test patients give their tumour-free slices 60 to 99;
+    all other patients are abnormal and give slices 60, 70, 80, 90 (validation, 11 patients) or 60,
+    68, 76, 84, 92 (test). BMAD took those 11 from Python's set order, which no one can repeat: here
+    they are the 11 with the lowest numbers.
+
+    Args:
+        ids: JSON file with ``training``, ``validation_normal`` and ``test_normal``: five digits.
+    """
+
+    VALIDATION_ABNORMAL = 11
+
+    def __init__(self, ids: str | Path) -> None:
+        lists = json.loads(Path(ids).read_text(encoding="utf-8"))
+        self.section_of = {
+            **dict.fromkeys(lists["training"], "training"),
+            **dict.fromkeys(lists["validation_normal"], "validation"),
+            **dict.fromkeys(lists["test_normal"], "test"),
+        }
+
+    def __call__(self, items: Sequence[Item]) -> Sections:
+        """The items by section, with the slices that each gives.
+
+        Raises:
+            DatalistError: when a subject's name does not end in BraTS 2021's number.
+        """
+        sections: Sections = defaultdict(list)
+        abnormal: list[Item] = []
+        for item in items:
+            number = str(item["subject"]).rsplit("_", 1)[-1]
+            if len(number) != 5 or not number.isdigit():
+                raise DatalistError(
+                    f"BMAD's split names patients of BraTS 2021, such as BraTS2021_00003; got "
+                    f"{item['subject']!r}. Use `split=patient`."
+                )
+            if number in self.section_of:
+                section = self.section_of[number]
+                rule = {"wanted_slices": list(range(60, 100)), "normal_only": True}
+                sections[section].append({**item, **rule, "section": section})
+            else:
+                abnormal.append(item)
+        for index, item in enumerate(sorted(abnormal, key=lambda i: str(i["subject"]))):
+            first = index < self.VALIDATION_ABNORMAL
+            section = "validation" if first else "test"
+            rule = {"wanted_slices": list(range(60, 100, 10 if first else 8))}
+            sections[section].append({**item, **rule, "section": section})
+        return _check_order(sections)
+
+
+class BmadLiverSlices:
+    """BMAD's division of its LiTS slices: by slices, not by patients.
+
+    Of the test slices in the order of their file names (``liver_<number>_<slice>``), the first 73
+    abnormal and the first 93 normal ones validate, so that patients are on both sides.
+
+    Args:
+        abnormal, normal: how many of each validate.
+    """
+
+    def __init__(self, *, abnormal: int = 73, normal: int = 93) -> None:
+        self.count = {"abnormal": abnormal, "normal": normal}
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of a store's index, some of ``test`` moved to ``validation``."""
+        left = dict(self.count)
+        moved: set[int] = set()
+
+        def name(index: int) -> str:
+            return f"liver_{str(rows[index]['subject']).rsplit('-', 1)[-1]}_{rows[index]['slice']}.png"
+
+        test = [i for i, row in enumerate(rows) if row["section"] == "test"]
+        for index in sorted(test, key=name):
+            state = str(rows[index]["state"])
+            if left.get(state, 0) > 0:
+                left[state] -= 1
+                moved.add(index)
+        return [
+            {**row, "section": "validation"} if index in moved else dict(row)
+            for index, row in enumerate(rows)
+        ]
+
+
+def sections_hash(sections: Mapping[str, Sequence[Item]]) -> str:
+    """SHA-256 of who is where: section, subject and study, whatever the folder they lie in."""
+    lines = sorted(
+        f"{section}\t{item['subject']}\t{item['study']}"
+        for section, items in sections.items()
+        for item in items
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def datalist_content(
+    sections: Mapping[str, Sequence[Item]], *, name: str, description: str, modality: str
+) -> dict[str, Any]:
+    """A datalist in the Medical Decathlon's form, with counts and the hash of its split.
+
+    ``load_decathlon_datalist`` and Auto3DSeg read its sections ``training``, ``validation`` and
+    ``test``.
+    """
+    counts = {
+        section: {
+            "studies": len(items),
+            "subjects": len({str(item["subject"]) for item in items}),
+            **(
+                {"categories": dict(Counter(str(item["category"]) for item in items))}
+                if any("category" in item for item in items)
+                else {}
+            ),
+        }
+        for section, items in sections.items()
+    }
+    return {
+        "name": name,
+        "description": description,
+        "modality": {"0": modality},
+        "labels": {"0": "normal", "1": "anomaly"},
+        "numTraining": counts["training"]["studies"],
+        "numTest": counts["test"]["studies"],
+        "counts": counts,
+        "split_sha256": sections_hash(sections),
+        **{section: [dict(item) for item in items] for section, items in sections.items()},
+    }

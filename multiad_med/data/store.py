@@ -1,0 +1,314 @@
+"""Prepared slices on disk: one memory-mapped file per study, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch.utils.data import Dataset
+
+from multiad_med.data.datalist import SECTIONS
+from multiad_med.transforms import SliceState
+
+__all__ = ["STORE_NAME", "SliceStore", "StoreError", "is_store", "read_study", "write_study"]
+
+STORE_NAME = "store.json"
+INDEX_NAME = "index.csv"
+STUDIES = "studies"
+INDEX_COLUMNS = (
+    "section",
+    "subject",
+    "study",
+    "slice",
+    "state",
+    "foreground_area",
+    "lesion_area",
+    "category",
+    "kind",
+    "position",
+    "source_sha256",
+)
+_FOREGROUND, _LESION = 1, 2
+
+
+class StoreError(ValueError):
+    """A folder of prepared slices cannot be used."""
+
+
+def is_store(folder: str | Path) -> bool:
+    """Whether a folder holds prepared slices."""
+    return (Path(folder) / STORE_NAME).is_file()
+
+
+def study_path(store: str | Path, study: str) -> Path:
+    """The file of a study's slices."""
+    return Path(store) / STUDIES / f"{study}.safetensors"
+
+
+def _quantise(image: torch.Tensor, bits: int) -> NDArray[np.uint8 | np.uint16]:
+    """[0, 1] to the full range of 8 or 16 bits, rounded."""
+    top = (1 << bits) - 1
+    values = torch.as_tensor(image).as_subclass(torch.Tensor).numpy(force=True)
+    scaled = np.multiply(values, np.float32(top))
+    scaled += np.float32(0.5)
+    return scaled.astype(np.uint16 if bits == 16 else np.uint8)
+
+
+def write_study(path: Path, prepared: Mapping[str, Any], *, bits: int, about: dict[str, Any]) -> int:
+    """Write a study's slices to ``path``, which the caller renames to its final name.
+
+    Args:
+        path: a temporary name.
+        prepared: ``image (N, C, H, W)`` in [0, 1], ``state (N,)``, ``slices (N,)``; optionally
+            ``foreground`` and ``label`` ``(N, 1, H, W)`` and ``affine (4, 4)``, RAS voxel to mm.
+        bits: 8 or 16 per channel and pixel; 16 where the source has more than 8.
+        about: what else is kept with it, as JSON.
+
+    Returns:
+        The number of slices.
+
+    Raises:
+        ValueError: when the arrays do not belong together.
+    """
+    if bits not in (8, 16):
+        raise ValueError(f"bits must be 8 or 16, got {bits}.")
+    image = prepared["image"]
+    count, size = image.shape[0], tuple(image.shape[-2:])
+    masks = np.zeros((count, *size), np.uint8)
+    for key, bit in (("foreground", _FOREGROUND), ("label", _LESION)):
+        if key in prepared:
+            mask = torch.as_tensor(prepared[key]).as_subclass(torch.Tensor)
+            if tuple(mask.shape) != (count, 1, *size):
+                raise ValueError(
+                    f"{key} has shape {tuple(mask.shape)}, expected {(count, 1, *size)}."
+                )
+            masks |= (mask[:, 0] > 0).to(torch.uint8).mul_(bit).numpy()
+        elif key == "foreground":
+            masks |= np.uint8(_FOREGROUND)
+    arrays = {
+        "images": np.ascontiguousarray(_quantise(image, bits)),
+        "masks": masks,
+        "slices": np.asarray(prepared["slices"], dtype=np.int32),
+        "states": np.asarray(prepared["state"], dtype=np.int8),
+        "foreground_areas": (masks & _FOREGROUND > 0).sum(axis=(1, 2), dtype=np.int32),
+        "lesion_areas": (masks & _LESION > 0).sum(axis=(1, 2), dtype=np.int32),
+    }
+    for name in ("slices", "states"):
+        if arrays[name].shape != (count,):
+            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {(count,)}.")
+    content = dict(about)
+    if "affine" in prepared:
+        content["affine"] = np.asarray(prepared["affine"], dtype=float).tolist()
+    save_file(arrays, path, metadata={"about": json.dumps(content)})
+    return count
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="np")
+    except (SafetensorError, OSError) as error:
+        raise StoreError(
+            f"{path}: not a readable file of slices: {error}. Prepare the data again."
+        ) from error
+
+
+def study_about(path: Path) -> dict[str, Any]:
+    """What :func:`write_study` was told about a study.
+
+    Raises:
+        StoreError: when the file cannot be read.
+    """
+    metadata = _open(path).metadata() or {}
+    try:
+        return json.loads(metadata["about"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path}: holds slices of no known form.") from error
+
+
+def read_study(path: str | Path) -> dict[str, Any]:
+    """All slices of a study.
+
+    Returns:
+        ``image (N, C, H, W)`` in the stored integers, ``foreground`` and ``label`` ``(N, 1, H, W)``
+        booleans, ``slices``, ``state`` and ``about``.
+    """
+    file = _open(Path(path))
+    masks = file.get_tensor("masks")[:, None]
+    return {
+        "image": file.get_tensor("images"),
+        "foreground": masks & _FOREGROUND > 0,
+        "label": masks & _LESION > 0,
+        "slices": file.get_tensor("slices"),
+        "state": file.get_tensor("states"),
+        "about": study_about(Path(path)),
+    }
+
+
+def read_slice(store: str | Path, study: str, position: int) -> dict[str, NDArray[Any]]:
+    """One slice: ``image (C, H, W)`` in the stored integers, ``foreground`` and ``label (H, W)``."""
+    images, masks = _slices(str(study_path(store, study)))
+    mask = masks[position]
+    return {
+        "image": images[position],
+        "foreground": mask & _FOREGROUND > 0,
+        "label": mask & _LESION > 0,
+    }
+
+
+def slice_shape(store: str | Path, study: str) -> tuple[int, ...]:
+    """``(C, H, W)`` of a study's slices."""
+    return tuple(_open(study_path(store, study)).get_slice("images").get_shape()[1:])
+
+
+def index_rows(store: str | Path, items: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+    """One row per slice of the studies, in the columns of :data:`INDEX_COLUMNS`."""
+    for item in items:
+        path = study_path(store, str(item["study"]))
+        file, about = _open(path), study_about(path)
+        slices, states = file.get_tensor("slices"), file.get_tensor("states")
+        foreground = file.get_tensor("foreground_areas")
+        lesion = file.get_tensor("lesion_areas")
+        for position in range(len(slices)):
+            yield {
+                "section": item["section"],
+                "subject": item["subject"],
+                "study": item["study"],
+                "slice": int(slices[position]),
+                "state": SliceState(int(states[position])).name.lower(),
+                "foreground_area": int(foreground[position]),
+                "lesion_area": int(lesion[position]),
+                "category": item.get("category", ""),
+                "kind": item.get("kind", ""),
+                "position": position,
+                "source_sha256": about["source_sha256"],
+            }
+
+
+def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows of :func:`index_rows` as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, INDEX_COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+class SliceStore(Dataset):
+    """Slices of a prepared folder, read where they lie.
+
+    Nothing is held in memory but the index. Several slices asked for at once (``__getitems__``,
+    which ``DataLoader`` uses) are converted in one block.
+
+    Args:
+        folder: what ``multiad prepare`` wrote.
+        section: ``training``, ``validation`` or ``test``.
+        states: which slices; none means normal ones only, except in ``test``, which gives all.
+        channels: which of the stored channels, in this order; none means all. Four MR sequences
+            must be cut to the three that the networks take.
+        labels: whether lesion masks are read too.
+        categories: of an industrial or mixed set; none means all.
+
+    Raises:
+        StoreError: when the folder holds no usable store, or no such slice.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        section: str = "training",
+        states: Sequence[SliceState | str] | None = None,
+        channels: Sequence[int] | None = None,
+        labels: bool = False,
+        categories: Sequence[str] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        if not is_store(self.folder):
+            raise StoreError(
+                f"{self.folder} holds no prepared slices (no {STORE_NAME}). Make them with "
+                "`multiad prepare`, and let an interrupted one finish."
+            )
+        if section not in SECTIONS:
+            raise StoreError(f"Unknown section {section!r}; choose one of {SECTIONS}.")
+        self.about = json.loads((self.folder / STORE_NAME).read_text(encoding="utf-8"))
+        if channels is not None and not all(0 <= c < self.about["channels"] for c in channels):
+            raise StoreError(
+                f"channels {list(channels)} asked for; {self.folder} has {self.about['channels']}."
+            )
+        self.channels = None if channels is None else list(channels)
+        self.labels = labels
+        if states is None:
+            states = list(SliceState) if section == "test" else [SliceState.NORMAL]
+        wanted = {s.name.lower() if isinstance(s, SliceState) else str(s) for s in states}
+        with (self.folder / INDEX_NAME).open(newline="", encoding="utf-8") as stream:
+            self.index = [
+                row
+                for row in csv.DictReader(stream)
+                if row["section"] == section
+                and row["state"] in wanted
+                and (categories is None or row["category"] in categories)
+            ]
+        if not self.index:
+            raise StoreError(
+                f"{self.folder} has no slice of section {section!r} in the states {sorted(wanted)}"
+                + (f" and categories {list(categories)}." if categories else ".")
+            )
+        self._scale = np.float32(1 / ((1 << self.about["bits"]) - 1))
+
+    @property
+    def data(self) -> list[dict[str, str]]:
+        """The index: one row per slice."""
+        return self.index
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.index)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One slice: ``image (C, H, W)`` in [0, 1], ``foreground (1, H, W)``, and where it is from."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Several slices, converted together."""
+        rows = [self.index[i] for i in indices]
+        count, size = len(rows), self.about["size"]
+        picked = self.channels or list(range(self.about["channels"]))
+        images = np.empty((count, len(picked), *size), np.float32)
+        masks = np.empty((count, 1, *size), np.uint8)
+        for i, row in enumerate(rows):
+            image, mask = _slices(str(study_path(self.folder, row["study"])))
+            position = int(row["position"])
+            stored = image[position] if self.channels is None else image[position][self.channels]
+            np.multiply(stored, self._scale, out=images[i])
+            masks[i, 0] = mask[position]
+        image_tensor = torch.from_numpy(images)
+        mask_tensor = torch.from_numpy(masks)
+        foreground = (mask_tensor & _FOREGROUND).bool()
+        label = (mask_tensor & _LESION).bool() if self.labels else None
+        return [
+            {
+                "image": image_tensor[i],
+                "foreground": foreground[i],
+                "subject": row["subject"],
+                "study": row["study"],
+                "slice": int(row["slice"]),
+                "state": row["state"],
+                **({} if label is None else {"label": label[i]}),
+            }
+            for i, row in enumerate(rows)
+        ]
+
+
+@lru_cache(maxsize=4096)
+def _slices(path: str) -> tuple[Any, Any]:
+    """Lazy arrays of a study's images and masks; the mapping stays open, its file does not."""
+    file = _open(Path(path))
+    return file.get_slice("images"), file.get_slice("masks")

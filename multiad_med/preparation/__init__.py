@@ -1,0 +1,19 @@
+"""From the files of a data set, as published, to prepared slices: recipes and how they are run."""
+
+from multiad_med.preparation.export import ExportLayout, export_pictures
+from multiad_med.preparation.recipes import Recipe, RecipeError, load_recipe, recipe_names
+from multiad_med.preparation.run import PreparationError, Summary, prepare
+from multiad_med.preparation.sheet import save_contact_sheet
+
+__all__ = [
+    "ExportLayout",
+    "PreparationError",
+    "Recipe",
+    "RecipeError",
+    "Summary",
+    "export_pictures",
+    "load_recipe",
+    "prepare",
+    "recipe_names",
+    "save_contact_sheet",
+]

@@ -1,0 +1,90 @@
+"""What the command ``multiad prepare`` says and does."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multiad_med.data.datalist import DatalistError
+from multiad_med.data.layouts import recognise
+from multiad_med.io.archives import ArchiveError, unpack
+from multiad_med.io.dicom_series import find_series
+from multiad_med.preparation.recipes import RecipeError, load_recipe, recipe_names
+from multiad_med.preparation.run import PreparationError, Summary, prepare
+
+__all__ = ["ERRORS", "explain_folder", "explain_recipes", "run"]
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+ERRORS = (ArchiveError, DatalistError, PreparationError, RecipeError, OSError)
+
+
+def explain_recipes() -> str:
+    """Name, purpose and settings of every recipe."""
+    parts = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        names = ", ".join(
+            f"{key}={value!r}"
+            for key, value in recipe.settings.items()
+            if not isinstance(value, dict)
+        )
+        parts.append(
+            f"{name}: {recipe.title}\n"
+            + textwrap.indent(recipe.about, "    ")
+            + "\n"
+            + textwrap.fill(
+                f"settings: {names}", 96, initial_indent="    ", subsequent_indent="      "
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def explain_folder(folder: Path) -> str:
+    """What a folder holds, the fitting recipe first."""
+    lines = []
+    findings = recognise(folder)
+    for finding in findings:
+        if finding.recipe is None:
+            lines.append(finding.note)
+            continue
+        sections = ", ".join(f"{n} {section}" for section, n in finding.sections.items())
+        counts = f"{finding.items} studies of {finding.subjects} subjects" if finding.items else ""
+        lines.append("; ".join(part for part in (counts, sections, finding.note) if part))
+        lines[-1] = f"{finding.recipe}: {lines[-1]}"
+    if all(finding.recipe is None for finding in findings):
+        search = find_series(folder)
+        lines[:0] = [
+            f"volumes: DICOM series {series.uid} of patient {series.patient_id}: {series.modality}, "
+            f"{len(series.files)} files, {series.description!r}"
+            for series in search.series
+        ]
+    return "\n".join(lines)
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise RecipeError(f"A setting is NAME=VALUE, got {pair!r}.")
+        try:
+            settings[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"The value of {pair!r} is not YAML: {error}") from error
+    return settings
+
+
+def run(
+    recipe: str, source: Path, target: Path, settings: Sequence[str], workers: int | None
+) -> Summary:
+    """Prepare ``source`` by a recipe; an archive is unpacked beside the slices first."""
+    chosen = load_recipe(recipe, _settings(settings))
+    if source.is_file() and source.name.lower().endswith(_ARCHIVES):
+        unpacked = target.with_name(target.name + "-unpacked")
+        source = unpacked if unpacked.is_dir() else unpack(source, unpacked)
+    return prepare(chosen, source, target, workers=workers)

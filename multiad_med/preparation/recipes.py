@@ -1,0 +1,123 @@
+"""Recipes: MONAI configs that say how a data set becomes slices."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from multiad_med import __version__
+from multiad_med.resources import recipes_dir
+
+__all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_names"]
+
+REQUIRED = ("title", "about", "modality", "upright", "bits", "items", "sections", "transforms")
+_NOT_SETTABLE = {*REQUIRED, "imports", "source", "slice_sections"}
+
+
+class RecipeError(ValueError):
+    """A recipe does not exist, is incomplete, or has no such setting."""
+
+
+class Recipe:
+    """One recipe with its settings.
+
+    Args:
+        path: YAML or JSON file.
+        settings: values that replace the recipe's own, by name.
+
+    Attributes:
+        name: file name without suffix.
+        title, about, modality: for people.
+        upright: whether slices are stored as they are looked at, rows from above; those of RAS
+            volumes are not (first axis to the right, second to the front).
+        bits: of the stored values.
+
+    Raises:
+        RecipeError: when the file is no complete recipe, or a setting is unknown.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
+        self.path = path
+        self.name = path.stem
+        try:
+            self.config: dict[str, Any] = ConfigParser.load_config_file(str(path))
+        except Exception as error:
+            raise RecipeError(f"{path}: not a readable recipe: {error}") from error
+        missing = [key for key in REQUIRED if key not in self.config]
+        if missing:
+            raise RecipeError(f"{path}: the recipe lacks {missing}.")
+        for key, value in (settings or {}).items():
+            if key not in self.settings:
+                raise RecipeError(
+                    f"The recipe {self.name} has no setting {key!r}; it has {sorted(self.settings)}."
+                )
+            self.config[key] = value
+        self.title = str(self.config["title"])
+        self.about = str(self.config["about"]).strip()
+        self.modality = str(self.config["modality"])
+        self.upright = bool(self.config["upright"])
+        self.bits = int(self.config["bits"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Names and values that may be set."""
+        return {k: v for k, v in self.config.items() if k not in _NOT_SETTABLE}
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what decides how a study's slices look."""
+        parts = {k: v for k, v in self.config.items() if k not in ("title", "about", "source")}
+        text = json.dumps({"version": __version__, **parts}, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _parser(self, source: str | Path) -> ConfigParser:
+        return ConfigParser({**self.config, "source": str(source)})
+
+    def sections(self, source: str | Path) -> dict[str, list[dict[str, Any]]]:
+        """Find the studies in ``source`` and divide them.
+
+        Raises:
+            DatalistError: when the folder does not hold this data set, or the split is faulty.
+        """
+        parser = self._parser(source)
+        items: Sequence[Mapping[str, Any]] = parser.get_parsed_content("items")
+        divide: Callable[..., Any] = parser.get_parsed_content("sections")
+        return divide(items)
+
+    def transforms(self, source: str | Path) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        """The transforms from an item to its slices, see :func:`multiad_med.data.write_study`."""
+        return self._parser(source).get_parsed_content("transforms")
+
+
+    def slice_sections(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of the index, moved to other sections where a published split goes by slices."""
+        if "slice_sections" not in self.config:
+            return rows
+        move = self._parser("").get_parsed_content("slice_sections")
+        return move(rows)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in recipes_dir().glob("*.yaml"))
+
+
+def load_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by its name, or by the path of a file of one's own.
+
+    Raises:
+        RecipeError: on an unknown name or setting, or an incomplete file.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        path = recipes_dir() / f"{name}.yaml"
+    if not path.is_file():
+        raise RecipeError(
+            f"No recipe {str(name)!r}; choose one of {recipe_names()}, or give the path of a YAML file."
+        )
+    return Recipe(path, settings)

@@ -1,0 +1,81 @@
+"""A contact sheet: a few prepared slices of each kind, as they would be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiad_med.data.store import read_slice
+from multiad_med.io.atomic import atomic_path
+
+__all__ = ["as_looked_at", "save_contact_sheet"]
+
+COLUMNS = 8
+
+
+def as_looked_at(array: NDArray[Any], *, upright: bool) -> NDArray[Any]:
+    """Turn the last two axes from RAS (to the right, to the front) to rows and columns.
+
+    Radiological: front above, the patient's right on the left. Upright pictures stay.
+    """
+    return array if upright else array[..., ::-1, ::-1].swapaxes(-1, -2)
+
+
+def _choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Slices spread evenly over each section and state."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(f"{row['section']}\n{row['state']}", []).append(row)
+    return {
+        name: [group[i] for i in np.linspace(0, len(group) - 1, min(COLUMNS, len(group))).astype(int)]
+        for name, group in groups.items()
+    }
+
+
+def save_contact_sheet(
+    path: str | Path, store: str | Path, rows: Sequence[Mapping[str, Any]], *, upright: bool
+) -> None:
+    """Draw slices with the outline of their foreground (yellow) and of their lesions (red).
+
+    Args:
+        path: of the PNG.
+        store: folder of the prepared slices.
+        rows: of its index, at least one.
+        upright: see :func:`as_looked_at`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = _choose(rows)
+    figure = Figure(figsize=(1.7 * COLUMNS + 1, 1.9 * len(groups)), facecolor="black")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(
+        len(groups), COLUMNS, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.2}
+    )
+    for line, (name, chosen) in zip(axes, groups.items(), strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        line[0].text(
+            -0.1, 0.5, name, color="white", fontsize=9, ha="right", va="center",
+            transform=line[0].transAxes,
+        )  # fmt: skip
+        for axis, row in zip(line, chosen, strict=False):
+            slice_ = read_slice(store, str(row["study"]), int(row["position"]))
+            image, foreground, lesion = (
+                as_looked_at(slice_[key], upright=upright)
+                for key in ("image", "foreground", "label")
+            )
+            top = np.iinfo(image.dtype).max
+            shown = image[:3] if len(image) >= 3 else image[:1]
+            axis.imshow(shown.transpose(1, 2, 0) / top, cmap="gray", vmin=0, vmax=1)
+            for mask, colour in ((foreground, "yellow"), (lesion, "red")):
+                if mask.any() and not mask.all():
+                    axis.contour(mask, levels=[0.5], colors=colour, linewidths=0.6)
+            label = str(row["study"])
+            axis.set_title(f"{label[-22:]} {row['slice']}", color="white", fontsize=6, pad=2)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, facecolor="black", bbox_inches="tight")

@@ -1,0 +1,38 @@
+"""Synthetic trees of public data sets: names, types, label values and geometry as published.
+
+Contents are plausible, not real: textured ellipsoids with blobs, layered B-scans, textured pictures
+with a scratch. Sizes are the caller's, so that a whole recipe runs on them in a test.
+"""
+
+from tests.trees.bmad import make_bmad
+from tests.trees.pictures import make_btad, make_loco, make_mvtec, make_visa
+from tests.trees.retina import RESC_GREYS, make_pnet, make_resc
+from tests.trees.shapes import picture, save_nifti, save_picture
+from tests.trees.volumes import (
+    BRATS_AFFINE,
+    BRATS_NAMES,
+    make_brats,
+    make_btcv,
+    make_lits,
+    make_liver,
+)
+
+__all__ = [
+    "BRATS_AFFINE",
+    "BRATS_NAMES",
+    "RESC_GREYS",
+    "make_bmad",
+    "make_brats",
+    "make_btad",
+    "make_btcv",
+    "make_lits",
+    "make_liver",
+    "make_loco",
+    "make_mvtec",
+    "make_pnet",
+    "make_resc",
+    "make_visa",
+    "picture",
+    "save_nifti",
+    "save_picture",
+]
