@@ -1,4 +1,4 @@
-"""Where bundles and recipes are, in a source tree and in an installed package, and how Python runs them."""
+"""Where bundles and recipes are, in a source tree or a package, and how Python runs a bundle."""
 
 from __future__ import annotations
 

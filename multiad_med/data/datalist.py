@@ -17,11 +17,13 @@ __all__ = [
     "load_datalist",
     "shared_subjects",
     "split_subjects",
+    "train_or_infer",
 ]
 
 DATALIST_NAME = "datalist.json"
+STORE_NAME = "store.json"
 SECTIONS = ("training", "validation", "test")
-_PATH_KEYS = ("image", "label")
+PATH_KEYS = ("image", "label", "organ")
 
 
 class DatalistError(ValueError):
@@ -87,7 +89,7 @@ def common_folder(items: Sequence[Mapping[str, Any]]) -> str:
     Args:
         items: of a datalist; without any, the working directory is returned.
     """
-    folders = [os.path.dirname(os.path.abspath(item["image"])) for item in items]
+    folders = [os.path.dirname(os.path.abspath(first_path(item))) for item in items]
     return os.path.commonpath(folders) if folders else os.getcwd()
 
 
@@ -114,19 +116,30 @@ def split_subjects(
     return set(unique[count:]), set(unique[:count])
 
 
+def first_path(item: Mapping[str, Any]) -> str:
+    """The path of an item's image, or of the first file of several."""
+    image = item["image"]
+    return str(image if isinstance(image, (str, os.PathLike)) else image[0])
+
+
 def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
-    if not isinstance(item, Mapping) or "image" not in item:
+    if not isinstance(item, Mapping) or not item.get("image"):
         raise DatalistError(f"{source}: an item of {section!r} has no `image`: {item!r}.")
     result = dict(item)
-    for key in _PATH_KEYS:
+    # Prepared slices are trained on without the files that they were made from.
+    check = not (source.parent / STORE_NAME).is_file()
+    for key in PATH_KEYS:
         if key in result:
-            path = source.parent / str(result[key])
-            if not path.exists():
-                raise DatalistError(
-                    f"{source}: {key} {path} of section {section!r} does not exist."
-                )
-            result[key] = str(path)
-    result.setdefault("subject", _subject(Path(result["image"]), Path(result["image"]).parent))
+            one = isinstance(result[key], str)
+            paths = [source.parent / str(p) for p in ([result[key]] if one else result[key])]
+            for path in paths:
+                if check and not path.exists():
+                    raise DatalistError(
+                        f"{source}: {key} {path} of section {section!r} does not exist."
+                    )
+            result[key] = str(paths[0]) if one else [str(path) for path in paths]
+    image = Path(first_path(result))
+    result.setdefault("subject", _subject(image, image.parent))
     return result
 
 
@@ -157,6 +170,32 @@ def _check_sections(sections: Mapping[str, Sequence[Mapping[str, Any]]], source:
                 f"no lesion mask that tells their normal slices, first {abnormal[:3]}. Training and "
                 "calibration take normal images only."
             )
+
+
+def train_or_infer(
+    items: Sequence[Mapping[str, Any]], *, validation_fraction: float = 0.2, seed: int = 0
+) -> dict[str, list[dict[str, Any]]]:
+    """Sections of a folder without datalist, of which it is not known what it is for.
+
+    Args:
+        items: all studies.
+        validation_fraction, seed: see :func:`split_subjects`.
+
+    Returns:
+        Training and validation by subject, and every study as ``test``, for inference; with one
+        subject only, who could not be held out, nothing but ``test``.
+    """
+    studies = [dict(item) for item in items]
+    if len({item["subject"] for item in studies}) < 2:
+        return {"training": [], "validation": [], "test": studies}
+    training, validation = split_subjects(
+        (item["subject"] for item in studies), validation_fraction=validation_fraction, seed=seed
+    )
+    return {
+        "training": [item for item in studies if item["subject"] in training],
+        "validation": [item for item in studies if item["subject"] in validation],
+        "test": studies,
+    }
 
 
 def load_datalist(
@@ -194,16 +233,7 @@ def load_datalist(
         path = path / DATALIST_NAME
     if not path.is_file():
         items = find_studies(path, image_glob=image_glob, label_glob=label_glob)
-        if len({item["subject"] for item in items}) < 2:
-            return {"training": [], "validation": [], "test": list(items)}
-        training, validation = split_subjects(
-            (item["subject"] for item in items), validation_fraction=validation_fraction, seed=seed
-        )
-        return {
-            "training": [item for item in items if item["subject"] in training],
-            "validation": [item for item in items if item["subject"] in validation],
-            "test": list(items),
-        }
+        return train_or_infer(items, validation_fraction=validation_fraction, seed=seed)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from multiad_med.data.datalist import first_path
+
 __all__ = ["StudyError", "study_errors"]
 
 
@@ -26,5 +28,5 @@ def study_errors(item: Mapping[str, Any]) -> Iterator[None]:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = str(cause) or type(cause).__name__
-        image = str(item.get("image"))
+        image = first_path(item) if item.get("image") else "?"
         raise StudyError(reason if image in reason else f"{image}: {reason}") from error

@@ -52,6 +52,9 @@ class SubjectSplit:
         training, validation, test: fractions, which need not add up to 1.
         seed: of the ranking.
         stratify: key of the items, such as ``category``; each of its values is divided on its own.
+        published: sections that a publication calls otherwise, such as ``{validation: test}`` where
+            its validation set is what others test on.
+        needs: keys without which a study is left out, such as ``[organ]``.
         allow_shared_subjects: whether a published split may put a subject into several sections.
             It is a fault of some releases, and a leak; it is then reported instead of refused.
     """
@@ -64,6 +67,8 @@ class SubjectSplit:
         test: float = 0.3,
         seed: int = 0,
         stratify: str | None = None,
+        published: Mapping[str, str] | None = None,
+        needs: Sequence[str] = (),
         allow_shared_subjects: bool = False,
     ) -> None:
         fractions = (training, validation, test)
@@ -74,6 +79,8 @@ class SubjectSplit:
         self.fractions = fractions
         self.seed = seed
         self.stratify = stratify
+        self.published = dict(published or {})
+        self.needs = tuple(needs)
         self.allow_shared_subjects = allow_shared_subjects
 
     def _divide(self, items: Iterable[Item], fractions: Sequence[float]) -> dict[str, int]:
@@ -99,7 +106,12 @@ class SubjectSplit:
             DatalistError: when a subject is in two sections, or no study is left for training.
         """
         sections: Sections = defaultdict(list)
-        published = [item for item in items if "section" in item]
+        items = [item for item in items if all(key in item for key in self.needs)]
+        published = [
+            {**item, "section": self.published.get(item["section"], item["section"])}
+            for item in items
+            if "section" in item
+        ]
         free = [item for item in items if "section" not in item]
         abnormal = {
             str(item["subject"]) for item in free if item.get("anomalous") and "label" not in item
@@ -212,7 +224,9 @@ class BmadLiverSlices:
         moved: set[int] = set()
 
         def name(index: int) -> str:
-            return f"liver_{str(rows[index]['subject']).rsplit('-', 1)[-1]}_{rows[index]['slice']}.png"
+            return (
+                f"liver_{str(rows[index]['subject']).rsplit('-', 1)[-1]}_{rows[index]['slice']}.png"
+            )
 
         test = [i for i, row in enumerate(rows) if row["section"] == "test"]
         for index in sorted(test, key=name):

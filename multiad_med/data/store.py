@@ -16,12 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch.utils.data import Dataset
 
-from multiad_med.data.datalist import SECTIONS
+from multiad_med.data.datalist import SECTIONS, STORE_NAME
 from multiad_med.transforms import SliceState
 
-__all__ = ["STORE_NAME", "SliceStore", "StoreError", "is_store", "read_study", "write_study"]
+__all__ = ["SliceStore", "StoreError", "is_store", "read_study", "write_study"]
 
-STORE_NAME = "store.json"
 INDEX_NAME = "index.csv"
 STUDIES = "studies"
 INDEX_COLUMNS = (
@@ -63,7 +62,9 @@ def _quantise(image: torch.Tensor, bits: int) -> NDArray[np.uint8 | np.uint16]:
     return scaled.astype(np.uint16 if bits == 16 else np.uint8)
 
 
-def write_study(path: Path, prepared: Mapping[str, Any], *, bits: int, about: dict[str, Any]) -> int:
+def write_study(
+    path: Path, prepared: Mapping[str, Any], *, bits: int, about: dict[str, Any]
+) -> int:
     """Write a study's slices to ``path``, which the caller renames to its final name.
 
     Args:

@@ -1,8 +1,22 @@
-"""What is written: study maps, scores, pictures; each file whole or not at all."""
+"""What is read and written: volumes, pictures, maps, scores; each file whole or not at all."""
 
+from multiad_med.io.archives import ArchiveError, unpack
 from multiad_med.io.atomic import atomic_path, write_json
+from multiad_med.io.dicom_geometry import DicomSeriesError
+from multiad_med.io.dicom_reader import DicomSeriesReader
+from multiad_med.io.dicom_series import DicomSeries, SeriesSearch, find_series
+from multiad_med.io.load import LoadVolume, LoadVolumed
 from multiad_med.io.montage import MontageColumn, save_montage
 from multiad_med.io.nifti import StudyMapWriter
+from multiad_med.io.nifti_reader import NiftiError, NiftiReader
+from multiad_med.io.oct import LoadBScans, LoadBScansd, OctError
+from multiad_med.io.pictures import (
+    LoadPictureMasks,
+    LoadPictureMasksd,
+    LoadPictures,
+    LoadPicturesd,
+    PictureError,
+)
 from multiad_med.io.scores import (
     NotCalibratedError,
     SaveScoresd,
@@ -12,14 +26,33 @@ from multiad_med.io.scores import (
 )
 
 __all__ = [
+    "ArchiveError",
+    "DicomSeries",
+    "DicomSeriesError",
+    "DicomSeriesReader",
+    "LoadBScans",
+    "LoadBScansd",
+    "LoadPictureMasks",
+    "LoadPictureMasksd",
+    "LoadPictures",
+    "LoadPicturesd",
+    "LoadVolume",
+    "LoadVolumed",
     "MontageColumn",
+    "NiftiError",
+    "NiftiReader",
     "NotCalibratedError",
+    "OctError",
+    "PictureError",
     "SaveScoresd",
     "ScoreSlicesd",
+    "SeriesSearch",
     "StudyMapWriter",
     "atomic_path",
     "file_sha256",
+    "find_series",
     "save_montage",
     "state_sha256",
+    "unpack",
     "write_json",
 ]

@@ -4,6 +4,7 @@ from multiad_med.preparation.export import ExportLayout, export_pictures
 from multiad_med.preparation.recipes import Recipe, RecipeError, load_recipe, recipe_names
 from multiad_med.preparation.run import PreparationError, Summary, prepare
 from multiad_med.preparation.sheet import save_contact_sheet
+from multiad_med.preparation.sources import find_nifti_or_dicom, load_studies
 
 __all__ = [
     "ExportLayout",
@@ -12,7 +13,9 @@ __all__ = [
     "RecipeError",
     "Summary",
     "export_pictures",
+    "find_nifti_or_dicom",
     "load_recipe",
+    "load_studies",
     "prepare",
     "recipe_names",
     "save_contact_sheet",

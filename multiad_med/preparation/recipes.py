@@ -93,7 +93,6 @@ class Recipe:
         """The transforms from an item to its slices, see :func:`multiad_med.data.write_study`."""
         return self._parser(source).get_parsed_content("transforms")
 
-
     def slice_sections(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows of the index, moved to other sections where a published split goes by slices."""
         if "slice_sections" not in self.config:

@@ -19,12 +19,11 @@ from monai.utils import ensure_tuple
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from multiad_med.data.datalist import DATALIST_NAME, shared_subjects
+from multiad_med.data.datalist import DATALIST_NAME, PATH_KEYS, STORE_NAME, shared_subjects
 from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.splits import datalist_content
 from multiad_med.data.store import (
     INDEX_NAME,
-    STORE_NAME,
     STUDIES,
     index_rows,
     slice_shape,
@@ -39,8 +38,6 @@ from multiad_med.preparation.recipes import Recipe
 from multiad_med.preparation.sheet import save_contact_sheet
 
 __all__ = ["PreparationError", "Summary", "prepare"]
-
-_PATH_KEYS = ("image", "label", "organ")
 
 
 class PreparationError(RuntimeError):
@@ -83,7 +80,7 @@ class Summary:
 def _files(item: Mapping[str, Any]) -> list[Path]:
     """All files that an item is made from, each once."""
     paths: dict[Path, None] = {}
-    for key in _PATH_KEYS:
+    for key in PATH_KEYS:
         for name in ensure_tuple(item[key]) if key in item else ():
             path = Path(name)
             inner = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
@@ -139,7 +136,7 @@ class _Preparation(Dataset):
         path = study_path(self.target, str(item["study"]))
         wanted = {
             "recipe_sha256": self.key,
-            "item": {k: v for k, v in item.items() if k not in _PATH_KEYS},
+            "item": {k: v for k, v in item.items() if k not in PATH_KEYS},
         }
         if self._unchanged(path, wanted, files):
             return "unchanged"
@@ -165,10 +162,13 @@ def _check_target(target: Path, recipe: Recipe) -> None:
         name = json.loads(about.read_text(encoding="utf-8")).get("recipe")
         if name != recipe.name:
             raise PreparationError(
-                f"{target} holds slices of the recipe {name!r}; choose another folder for {recipe.name!r}."
+                f"{target} holds slices of the recipe {name!r}; choose another folder for "
+                f"{recipe.name!r}."
             )
     elif target.is_dir() and any(target.iterdir()) and not (target / DATALIST_NAME).is_file():
-        raise PreparationError(f"{target} is not empty and holds no prepared slices; choose another.")
+        raise PreparationError(
+            f"{target} is not empty and holds no prepared slices; choose another."
+        )
 
 
 def _check_names(items: list[dict[str, Any]]) -> None:
@@ -178,7 +178,9 @@ def _check_names(items: list[dict[str, Any]]) -> None:
     for item in items:
         parts = Path(str(item["study"])).parts
         if ".." in parts or Path(str(item["study"])).is_absolute():
-            raise PreparationError(f"A study's name must stay inside the folder: {item['study']!r}.")
+            raise PreparationError(
+                f"A study's name must stay inside the folder: {item['study']!r}."
+            )
 
 
 def prepare(

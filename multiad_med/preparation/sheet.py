@@ -31,7 +31,9 @@ def _choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, An
     for row in rows:
         groups.setdefault(f"{row['section']}\n{row['state']}", []).append(row)
     return {
-        name: [group[i] for i in np.linspace(0, len(group) - 1, min(COLUMNS, len(group))).astype(int)]
+        name: [
+            group[i] for i in np.linspace(0, len(group) - 1, min(COLUMNS, len(group))).astype(int)
+        ]
         for name, group in groups.items()
     }
 

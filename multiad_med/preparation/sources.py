@@ -6,11 +6,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.datalist import (
+    DATALIST_NAME,
+    DatalistError,
+    load_datalist,
+    train_or_infer,
+)
 from multiad_med.data.layouts import find_volumes
 from multiad_med.io.dicom_series import find_series
 
-__all__ = ["find_nifti_or_dicom"]
+__all__ = ["find_nifti_or_dicom", "load_studies"]
 
 _logger = logging.getLogger(__name__)
 
@@ -52,12 +57,39 @@ def find_nifti_or_dicom(
             + (f" of the modalities {modalities}, but of {kinds}." if kinds else ".")
         )
     for passed, reason in search.skipped:
-        _logger.info("%s passed over: %s", passed, reason)
-    return [
-        {
-            "image": series.image,
-            "subject": _name(series.patient_id),
-            "study": f"{_name(series.patient_id)}/{_name(series.uid)}",
-        }
-        for series in chosen
-    ]
+        _logger.warning("%s passed over: %s", passed, reason)
+    items = []
+    for number, series in enumerate(chosen):
+        patient = _name(series.patient_id or Path(series.files[0]).parent.name)
+        items.append(
+            {
+                "image": series.image,
+                "subject": patient,
+                "study": f"{patient}/{_name(series.uid or f'series{number}')}",
+            }
+        )
+    return items
+
+
+def load_studies(
+    source: str | Path,
+    *,
+    image_glob: str = "**/*.nii*",
+    label_glob: str | None = None,
+    seed: int = 0,
+) -> dict[str, list[dict[str, Any]]]:
+    """The studies to train on or to infer: a datalist, or a folder of NIfTI or DICOM.
+
+    Args:
+        source: datalist, folder with one, prepared slices, or any folder of volumes.
+        image_glob, label_glob, seed: see :func:`multiad_med.data.load_datalist`.
+
+    Raises:
+        DatalistError: as of :func:`multiad_med.data.load_datalist`, or when the folder holds
+            neither NIfTI nor DICOM.
+    """
+    path = Path(source)
+    listed = path.is_file() or (path / DATALIST_NAME).is_file()
+    if listed or not path.is_dir() or any(p.is_file() for p in path.glob(image_glob)):
+        return load_datalist(path, image_glob=image_glob, label_glob=label_glob, seed=seed)
+    return train_or_infer(find_nifti_or_dicom(path, image_glob=image_glob), seed=seed)

@@ -76,9 +76,7 @@ class FitInPlane(InvertibleTransform):
             new = (self.size, self.size)
         shrinks = new[0] < old[0] or new[1] < old[1]
         resized = (
-            image
-            if new == old
-            else _resize_slices(image, new, mode=self.mode, antialias=shrinks)
+            image if new == old else _resize_slices(image, new, mode=self.mode, antialias=shrinks)
         )
         if isinstance(image, MetaTensor):
             resized = MetaTensor(torch.as_tensor(resized).as_subclass(torch.Tensor)).copy_meta_from(

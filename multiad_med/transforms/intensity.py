@@ -18,10 +18,11 @@ __all__ = ["ScaleForegroundIntensity", "ScaleForegroundIntensityd"]
 class ScaleForegroundIntensity(Transform):
     """Map a volume's intensities linearly to [0, 1] by a quantile of its foreground.
 
-    MR has no unit, so each volume, and each of its sequences, brings its own reference: the background (the volume's 2 %
-    quantile) becomes 0, the foreground's ``quantile`` becomes ``target``, and the result is clipped
-    to [0, 1]. With the median as reference a lesion, however bright, hardly moves the scale, and
-    what is brighter than normal tissue keeps its contrast below 1.
+    MR has no unit, so each volume, and each of its sequences, brings its own reference: the
+    background (the volume's 2 % quantile) becomes 0, the foreground's ``quantile`` becomes
+    ``target``, and the result is clipped to [0, 1]. With the median as reference a lesion, however
+    bright, hardly moves the scale, and what is brighter than normal tissue keeps its contrast
+    below 1.
 
     Args:
         quantile: quantile of the foreground voxels, in (0, 1].

@@ -82,9 +82,9 @@ class SliceLabelsd(MapTransform):
     """Dictionary form of :class:`SliceLabels`; also makes the mask binary.
 
     Args:
-        keys: the lesion mask, one key, which may be absent: ``anomalous`` of the item then holds
-            for every slice, and without it every slice is normal. A single picture is abnormal
-            where its item says so, whatever its mask.
+        keys: the lesion mask, one key, which may be absent: without it, slices of a study that is
+            ``anomalous`` are unsure, and all others normal. A single picture is abnormal where its
+            item says so, whatever its mask.
         image_key: tells the number of slices where there is no mask.
         state_key: where the states go.
         min_area, margin, labels: see :class:`SliceLabels`.
@@ -112,8 +112,11 @@ class SliceLabelsd(MapTransform):
             result[self.state_key] = self.rule(result[key])
             result[key] = self.rule.lesion(result[key]).to(torch.uint8)
         count = result[self.image_key].shape[-1]
-        if self.state_key not in result or (count == 1 and result.get("anomalous")):
-            state = SliceState.ABNORMAL if result.get("anomalous") else SliceState.NORMAL
+        anomalous = bool(result.get("anomalous"))
+        if self.state_key not in result or (count == 1 and anomalous):
+            state = SliceState.NORMAL
+            if anomalous:
+                state = SliceState.ABNORMAL if count == 1 else SliceState.UNSURE
             result[self.state_key] = torch.full((count,), int(state), dtype=torch.int8)
         return result
 

@@ -70,6 +70,9 @@ def _challenge_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]
     items, bare = [], []
     for where, paths in _bscans(files, ("original_images",)).items():
         root, name = where.parent.parent, re.sub(r"\.img$", "", where.name, flags=re.IGNORECASE)
+        section = _section(where, folder)
+        if labelled and root not in labelled and section.get("section") == "test":
+            continue
         numbers = {int(path.stem) for path in paths if path.stem.isdecimal()}
         gaps = sorted(set(range(1, max(numbers, default=0) + 1)) - numbers)
         if gaps or len(numbers) != len(paths):
@@ -82,7 +85,7 @@ def _challenge_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]
             "image": [str(path) for path in paths],
             "subject": _subject(name),
             "study": study_name(name),
-            **_section(where, folder),
+            **section,
         }
         if root in labelled:
             masks = labels.get((root, f"{name}_labelMark".lower()), {})
@@ -166,9 +169,10 @@ def find_resc(source: str | Path) -> list[dict[str, Any]]:
       ``Edema_trainingset/original_images/<volume>.img/1.bmp`` and
       ``label_images/<volume>_labelMark/1.bmp``, likewise ``Edema_validationset`` and
       ``Edema_testset``; 128 B-scans of 512 x 1024 pixels per volume. Grey values of the labels: 128
-      PED, 191 SRF, 255 REA (retinal oedema area). A volume's name begins with its patient, of whom
-      there can be several volumes: ``P1830_MacularCube512x128_3-24-2016_9-32-54_OD_sn79873_cube_z``
-      has subject ``P1830`` [our reading of the names].
+      PED, 191 SRF, 255 REA (retinal oedema area). A test set without labels is left out. A
+      volume's name begins with its patient, of whom there can be several volumes:
+      ``P1830_MacularCube512x128_3-24-2016_9-32-54_OD_sn79873_cube_z`` has subject ``P1830`` [our
+      reading of the names].
     - P-Net's [folders as in its public loader]: ``train/images/<volume>``, normal B-scans only;
       ``test/images/<volume>`` with ``test/lesion_mask/<volume>``; ``test/normal_images/<volume>``.
       A volume of both test folders makes two studies of one subject.

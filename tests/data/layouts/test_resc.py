@@ -26,15 +26,10 @@ def _challenge(numbers: range, *, labels: range) -> list[str]:
 def test_challenge_volumes_are_lists_of_bscans(tmp_path: Path, rng: np.random.Generator) -> None:
     make_resc(tmp_path, rng=rng, volumes={"training": 2, "validation": 1, "test": 1}, bscans=12)
     items = find_resc(tmp_path)
-    assert sorted(item["section"] for item in items) == [
-        "test",
-        "training",
-        "training",
-        "validation",
-    ]
+    assert sorted(item["section"] for item in items) == ["training", "training", "validation"]
     for item in items:
         assert [Path(p).stem for p in item["image"]] == [str(n) for n in range(1, 13)]
-        assert ("label" in item) == (item["section"] != "test")
+        assert "label" in item
         assert item["study"].startswith(f"{item['subject']}_MacularCube512x128")
         assert "anomalous" not in item
     (item,) = [item for item in items if item["section"] == "validation"]

@@ -1,0 +1,203 @@
+"""MONAI image reader for one DICOM series or multi-frame object, checked before it is a volume."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader
+from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
+from pydicom import Dataset
+from pydicom.misc import is_dicom
+
+from multiad_med.io.dicom_frames import frames_of
+from multiad_med.io.dicom_geometry import DicomSeriesError, stack_geometry
+from multiad_med.io.dicom_header import (
+    dicom_errors,
+    image_files,
+    is_localiser,
+    read_header,
+    text,
+    why_no_slice,
+)
+from multiad_med.io.dicom_pixels import check_pixels, read_slices
+
+__all__ = ["DicomSeriesReader", "DicomSource"]
+
+_NIFTI = (".nii", ".nii.gz")
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """What :meth:`DicomSeriesReader.get_data` is to read: a folder, or files."""
+
+    paths: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the only path, or the folder that the files share."""
+        if len(self.paths) == 1:
+            return str(self.paths[0])
+        return os.path.commonpath([path.absolute() for path in self.paths])
+
+
+class DicomSeriesReader(ImageReader):
+    """Read one DICOM series as a volume, or refuse it with a named error.
+
+    For ``LoadImaged(keys, reader=DicomSeriesReader(), ensure_channel_first=True)``. An image is a
+    folder (its files, not those of folders in it), a list of files, or one file, classic or multi-frame
+    (enhanced CT, MR and PET, ophthalmic tomography). A folder's files that are no slices, such as
+    reports, are passed over; damaged ones, and any localiser or second series, are not.
+
+    NIfTI files are left to MONAI's other readers, so one ``LoadImaged`` serves a mixed datalist.
+
+    Values: each slice's own slope and intercept are applied (a CT is in HU); int16 where all values are
+    whole and fit, else float32. Pixel padding keeps its value. RealWorldValueMapping is not applied.
+
+    Args:
+        series_uid: the SeriesInstanceUID to read where a folder or list holds several series.
+        tolerance: how far a slice may lie off the even grid, as a fraction of the slice step (along the
+            normal) or of a pixel (across it).
+    """
+
+    def __init__(self, *, series_uid: str | None = None, tolerance: float = 0.05) -> None:
+        if not 0 <= tolerance < 0.5:
+            raise ValueError(f"tolerance must be at least 0 and less than 0.5, got {tolerance}.")
+        self.series_uid = series_uid
+        self.tolerance = tolerance
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether every path is a folder or a DICOM file; the content tells, not the name."""
+        return all(
+            path.is_dir() or (path.is_file() and is_dicom(path)) for path in _paths(filename)
+        )
+
+    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> DicomSource:
+        """Take the paths; :meth:`get_data` reads them.
+
+        ``LoadImage`` goes on to its other readers when a reader fails here, and they would read a refused
+        series with an invented geometry. So nothing is opened before :meth:`get_data`.
+
+        Raises:
+            DicomSeriesError: for a NIfTI file, which the other readers are to take, and for no path.
+        """
+        paths = _paths(data)
+        if not paths:
+            raise DicomSeriesError("No path was given; expected a folder or at least one file.")
+        if any(path.name.lower().endswith(_NIFTI) for path in paths):
+            raise DicomSeriesError(f"{paths[0]}: a NIfTI file, not a DICOM series.")
+        return DicomSource(paths)
+
+    def get_data(self, img: DicomSource) -> tuple[np.ndarray, dict[str, Any]]:
+        """Check, order and decode the slices.
+
+        Returns:
+            The volume (X, Y, Z), indexed by column, row and slice along the normal, int16 or float32, and
+            its metadata: ``affine`` and ``original_affine`` (4, 4) to RAS+ mm, ``spatial_shape``,
+            ``original_channel_dim``, ``space``, ``filename_or_obj``, ``modality``, ``series_uid``, and
+            ``in_patient``, which is false where an ophthalmic tomography states no position in the
+            patient (the affine then gives sizes in mm only).
+
+        Raises:
+            DicomSeriesError: when the files are unreadable or do not make up one volume.
+        """
+        with dicom_errors(Path(img.name)):
+            headers = self._choose(_headers(img), img.name)
+            frames = []
+            for path, header in headers:
+                with dicom_errors(path):
+                    check_pixels(header, path)
+                    frames += frames_of(header, path)
+            geometry = stack_geometry([frame.plane for frame in frames], tolerance=self.tolerance)
+            volume = read_slices([frames[index] for index in geometry.order])
+            header = headers[0][1]
+            meta = {
+                MetaKeys.AFFINE: geometry.affine,
+                MetaKeys.ORIGINAL_AFFINE: geometry.affine.copy(),
+                MetaKeys.SPATIAL_SHAPE: np.asarray(geometry.shape),
+                MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel",
+                MetaKeys.SPACE: SpaceKeys.RAS,
+                ImageMetaKey.FILENAME_OR_OBJ: img.name,
+                "modality": text(header, "Modality"),
+                "series_uid": text(header, "SeriesInstanceUID"),
+                "in_patient": frames[0].plane.in_patient,
+            }
+        return volume.transpose(2, 1, 0), meta
+
+    def _choose(self, headers: list[tuple[Path, Dataset]], name: str) -> list[tuple[Path, Dataset]]:
+        found: dict[str, list[tuple[Path, Dataset]]] = {}
+        for path, header in headers:
+            found.setdefault(text(header, "SeriesInstanceUID"), []).append((path, header))
+        wanted = self.series_uid
+        if wanted is not None and wanted not in found:
+            raise DicomSeriesError(f"{name}: no series {wanted}. It holds {_listed(found)}.")
+        if wanted is None and len(found) > 1:
+            raise DicomSeriesError(
+                f"{name}: {len(found)} series: {_listed(found)}. Choose one with the reader's option "
+                "'series_uid', or give the files of one series (find_series lists them)."
+            )
+        chosen = headers if wanted is None else found[wanted]
+        patients = sorted({text(header, "PatientID") for _, header in chosen})
+        if len(patients) > 1:
+            raise DicomSeriesError(
+                f"{name}: one series with the files of {len(patients)} patients: {patients[:_SHOWN]}. "
+                "Separate the patients' files."
+            )
+        for path, header in chosen:
+            if is_localiser(header):
+                raise DicomSeriesError(
+                    f"{path}: a localiser (ImageType {text(header, 'ImageType')}), not a slice of a "
+                    "volume. Give the series' files without it (find_series passes over localisers)."
+                )
+        return chosen
+
+
+def _paths(data: Sequence[PathLike] | PathLike) -> tuple[Path, ...]:
+    if isinstance(data, str | os.PathLike):
+        return (Path(data),)
+    return tuple(Path(path) for path in data)
+
+
+def _headers(source: DicomSource) -> list[tuple[Path, Dataset]]:
+    headers: list[tuple[Path, Dataset]] = []
+    for path in source.paths:
+        if path.is_dir():
+            for file in image_files(path):
+                header = read_header(file)
+                if header is None and file.suffix.lower() == ".dcm":
+                    raise DicomSeriesError(f"{file}: empty, truncated or not a DICOM file.")
+                if header is not None and why_no_slice(header, file) is None:
+                    headers.append((file, header))
+            continue
+        if not path.exists():
+            raise DicomSeriesError(f"{path}: no such file or folder.")
+        header = read_header(path)
+        if header is None:
+            raise DicomSeriesError(
+                f"{path}: not a DICOM file (no DICM prefix), or a truncated one."
+            )
+        if reason := why_no_slice(header, path):
+            raise DicomSeriesError(f"{path}: {reason}.")
+        headers.append((path, header))
+    if not headers:
+        raise DicomSeriesError(
+            f"{source.name}: no DICOM images in this folder itself. find_series looks through the "
+            "folders below it too."
+        )
+    return headers
+
+
+def _listed(found: dict[str, list[tuple[Path, Dataset]]]) -> str:
+    items = [
+        f"{uid or '(no UID)'} ({len(files)} files, "
+        f"{text(files[0][1], 'SeriesDescription') or 'no description'})"
+        for uid, files in list(found.items())[:_SHOWN]
+    ]
+    more = len(found) - len(items)
+    return ", ".join(items) + (f" and {more} more" if more else "")

@@ -1,0 +1,144 @@
+"""Which image series a folder tree of DICOM files holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset
+
+from multiad_med.io.dicom_geometry import DicomSeriesError
+from multiad_med.io.dicom_header import (
+    dicom_errors,
+    image_files,
+    is_localiser,
+    read_header,
+    text,
+    why_no_slice,
+)
+
+__all__ = ["DicomSeries", "SeriesSearch", "find_series"]
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """The image files of one series; whether they make up one volume, the reader checks.
+
+    Attributes:
+        uid: SeriesInstanceUID, empty if the files state none (their folder then keeps them apart).
+        patient_id: PatientID of the first file.
+        study_uid: StudyInstanceUID of the first file.
+        description: SeriesDescription of the first file.
+        modality: Modality of the first file.
+        number: SeriesNumber of the first file, if it is a number.
+        files: all its files, sorted.
+        folder: the folder that holds exactly these images and no others, if there is one.
+    """
+
+    uid: str
+    patient_id: str
+    study_uid: str
+    description: str
+    modality: str
+    number: int | None
+    files: tuple[Path, ...]
+    folder: Path | None
+
+    @property
+    def image(self) -> str | list[str]:
+        """The value for a datalist: the folder if it holds nothing else, else the list of files."""
+        return str(self.folder) if self.folder else [str(path) for path in self.files]
+
+
+@dataclass(frozen=True)
+class SeriesSearch:
+    """What a folder tree holds.
+
+    Attributes:
+        series: image series, by patient, study and series number.
+        skipped: files that belong to no series, with the reason.
+    """
+
+    series: list[DicomSeries]
+    skipped: list[tuple[Path, str]]
+
+
+def find_series(folder: str | os.PathLike[str]) -> SeriesSearch:
+    """Find the image series below a folder, reading headers only; names of files tell nothing.
+
+    Passed over, with the reason, are localisers (by ImageType), objects that are no slices
+    (reports, presentation states, segmentations, pictures without a position), copies of an object
+    that was found already, damaged files, and what is not DICOM. Hidden files are not looked at.
+    A damaged file does not shrink a series silently: where it lies in the series' own folder,
+    :attr:`DicomSeries.image` is still that folder, and the reader names the file.
+
+    Raises:
+        DicomSeriesError: when the folder does not exist.
+    """
+    top = Path(folder)
+    if not top.is_dir():
+        raise DicomSeriesError(f"{top}: no such folder.")
+    groups: dict[tuple[str, Path | None], list[tuple[Path, dict[str, Any]]]] = {}
+    skipped: list[tuple[Path, str]] = []
+    images: dict[Path, set[Path]] = {}
+    objects: dict[str, Path] = {}
+    for path in _files_below(top):
+        try:
+            header = read_header(path)
+            with dicom_errors(path):
+                reason = "not a DICOM file" if header is None else why_no_slice(header, path)
+            if header is None or reason:
+                skipped.append((path, str(reason)))
+                continue
+            with dicom_errors(path):
+                about, instance = _describe(header), text(header, "SOPInstanceUID")
+                localiser = is_localiser(header)
+        except DicomSeriesError as error:
+            skipped.append((path, str(error)))
+            continue
+        images.setdefault(path.parent, set()).add(path)
+        if localiser:
+            skipped.append((path, "a localiser"))
+        elif instance in objects:
+            skipped.append((path, f"a copy of {objects[instance]}"))
+        else:
+            if instance:
+                objects[instance] = path
+            key = (about["uid"], None if about["uid"] else path.parent)
+            groups.setdefault(key, []).append((path, about))
+    series = [_series(files, images) for files in groups.values()]
+    return SeriesSearch(sorted(series, key=_order), skipped)
+
+
+def _files_below(top: Path) -> Iterable[Path]:
+    for parent, folders, _ in os.walk(top):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from image_files(Path(parent))
+
+
+def _describe(header: Dataset) -> dict[str, Any]:
+    number = text(header, "SeriesNumber")
+    return {
+        "uid": text(header, "SeriesInstanceUID"),
+        "patient_id": text(header, "PatientID"),
+        "study_uid": text(header, "StudyInstanceUID"),
+        "description": text(header, "SeriesDescription"),
+        "modality": text(header, "Modality"),
+        "number": int(number) if number.lstrip("-").isdecimal() else None,
+    }
+
+
+def _series(files: list[tuple[Path, dict[str, Any]]], images: dict[Path, set[Path]]) -> DicomSeries:
+    files = sorted(files, key=lambda file: file[0])
+    paths = tuple(path for path, _ in files)
+    parent = paths[0].parent
+    folder = parent if images[parent] == set(paths) else None
+    return DicomSeries(**files[0][1], files=paths, folder=folder)
+
+
+def _order(series: DicomSeries) -> tuple[str, str, float, str, Path]:
+    number = float("inf") if series.number is None else series.number
+    return series.patient_id, series.study_uid, number, series.uid, series.files[0]

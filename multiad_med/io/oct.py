@@ -1,0 +1,151 @@
+"""OCT volumes: B-scans upright, one after the other, from whatever form they come in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform, Transform
+from monai.utils import ensure_tuple, optional_import
+
+from multiad_med.io.load import LoadVolume
+from multiad_med.io.pictures import LoadPictureMasks, LoadPictures
+
+__all__ = ["LoadBScans", "LoadBScansd", "OctError"]
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_HEIDELBERG = (".vol", ".e2e")
+
+
+class OctError(ValueError):
+    """A file holds no OCT volume that can be read."""
+
+
+def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float]]:
+    """A Heidelberg Engineering volume through eyepy; pixel size in mm (depth, width, B-scan)."""
+    eyepy, available = optional_import("eyepy")
+    if not available:
+        raise OctError(
+            f"{path}: Heidelberg's formats are read by the package eyepie, which is not installed. "
+            "Install it with `pip install eyepie`, or export the volume as DICOM or pictures."
+        )
+    try:
+        read = eyepy.import_heyex_vol if path.suffix.lower() == ".vol" else eyepy.import_heyex_e2e
+        volume = read(str(path))
+        data = np.asarray(volume.data, dtype=np.float32)
+        spacing = [float(volume.scale_y), float(volume.scale_x), float(volume.scale_z)]
+    except Exception as error:
+        raise OctError(f"{path}: not a readable Heidelberg volume: {error}") from error
+    return torch.from_numpy(data).permute(1, 2, 0)[None], spacing
+
+
+class LoadBScans(Transform):
+    """Read an OCT volume with its B-scans upright: rows are depth, columns run along the scan.
+
+    - A list of pictures: B-scans in order, in [0, 1].
+    - ``.npy``: ``(B-scan, depth, width)``.
+    - NIfTI and multi-frame DICOM (ophthalmic tomography): columns, rows, B-scans, as these formats
+      store pictures, with their spacing.
+    - Heidelberg ``.vol`` and ``.e2e``: through the package eyepie, if it is installed.
+
+    The last three keep their values; :class:`monai.transforms.ScaleIntensity` maps them to [0, 1].
+
+    Args:
+        mask: whether the files are label masks, whose values are kept.
+        spacing: pixel size in mm (depth, width, B-scan) of forms that do not tell it.
+    """
+
+    def __init__(self, *, mask: bool = False, spacing: Sequence[float] | None = None) -> None:
+        if spacing is not None and (len(spacing) != 3 or min(spacing) <= 0):
+            raise ValueError(
+                f"spacing must be three positive sizes in mm (depth, width, B-scan), got {spacing}."
+            )
+        self.mask = mask
+        self.spacing = None if spacing is None else [float(s) for s in spacing]
+        self.volume = LoadVolume()
+        self.pictures = (
+            LoadPictureMasks(stack=True, keep_values=True) if mask else LoadPictures(colour=False)
+        )
+
+    def __call__(
+        self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
+    ) -> torch.Tensor:
+        """Volume ``(1, depth, width, B-scan)`` with an affine of its spacing.
+
+        Raises:
+            OctError: when the file holds no OCT volume.
+            ValueError: when a file cannot be read; see :class:`LoadVolume`, :class:`LoadPictures`.
+        """
+        path = Path(ensure_tuple(filename)[0])
+        spacing = self.spacing
+        if path.suffix.lower() in _PICTURES:
+            volume = self.pictures(filename)
+        elif path.suffix.lower() in _HEIDELBERG:
+            volume, spacing = _heidelberg(path)
+        else:
+            image = self.volume(filename)
+            plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+            if plain.ndim != 4 or plain.shape[0] != 1:
+                raise OctError(f"{path}: expected one volume of B-scans, got {tuple(plain.shape)}.")
+            if path.suffix.lower() == ".npy":
+                volume = plain.permute(0, 2, 3, 1)
+            else:
+                volume = plain.transpose(1, 2)
+                affine_of_file = image.affine if isinstance(image, MetaTensor) else np.eye(4)
+                width, depth, step = (float(s) for s in affine_to_spacing(affine_of_file))
+                spacing = [depth, width, step]
+        if self.mask:
+            volume = volume.to(torch.uint8)
+        affine = torch.diag(torch.tensor([*(spacing or [1.0] * 3), 1.0], dtype=torch.float64))
+        result = MetaTensor(volume, affine=affine)
+        result.meta["filename_or_obj"] = str(path)
+        return result
+
+
+class LoadBScansd(MapTransform):
+    """Dictionary form of :class:`LoadBScans`, checking masks against their volume.
+
+    Args:
+        keys: the volume, one key.
+        label_key: its mask, read where present.
+        spacing: see :class:`LoadBScans`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        label_key: str = "label",
+        spacing: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(keys)
+        self.label_key = label_key
+        self.load = LoadBScans(spacing=spacing)
+        self.load_mask = LoadBScans(mask=True, spacing=spacing)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read the volume and its mask.
+
+        Raises:
+            OctError: when their shapes differ.
+        """
+        result = dict(data)
+        key = self.first_key(result)
+        result[key] = self.load(result[key])
+        if self.label_key in result:
+            source = ensure_tuple(result[self.label_key])[0]
+            mask = self.load_mask(result[self.label_key])
+            if mask.shape != result[key].shape:
+                raise OctError(
+                    f"{source}: a mask of shape {tuple(mask.shape[1:])} for a volume of "
+                    f"{tuple(result[key].shape[1:])} (depth, width, B-scans)."
+                )
+            result[self.label_key] = mask
+        return result
