@@ -138,8 +138,8 @@ class SubjectSplit:
             )
         wrong = [
             str(item["image"])
-            for item in result["training"]
-            if item.get("anomalous") and "label" not in item
+            for item in published
+            if item["section"] == "training" and item.get("anomalous") and "label" not in item
         ]
         if wrong:
             raise DatalistError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ INDEX_COLUMNS = (
     "source_sha256",
 )
 _FOREGROUND, _LESION = 1, 2
+_MOST_MAPPINGS = 8192  # Linux allows a process 65,530
 
 
 class StoreError(ValueError):
@@ -154,9 +154,15 @@ def read_study(path: str | Path) -> dict[str, Any]:
     }
 
 
+def _slices(path: Path) -> tuple[Any, Any]:
+    """Lazy arrays of a study's images and masks; the mapping stays open, its file does not."""
+    file = _open(path)
+    return file.get_slice("images"), file.get_slice("masks")
+
+
 def read_slice(store: str | Path, study: str, position: int) -> dict[str, NDArray[Any]]:
     """One slice: ``image (C, H, W)`` in the stored integers, ``foreground`` and ``label (H, W)``."""
-    images, masks = _slices(str(study_path(store, study)))
+    images, masks = _slices(study_path(store, study))
     mask = masks[position]
     return {
         "image": images[position],
@@ -263,6 +269,19 @@ class SliceStore(Dataset):
                 + (f" and categories {list(categories)}." if categories else ".")
             )
         self._scale = np.float32(1 / ((1 << self.about["bits"]) - 1))
+        self._mapped: dict[str, tuple[Any, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open mappings, which another process makes for itself."""
+        return {**self.__dict__, "_mapped": {}}
+
+    def _slices_of(self, study: str) -> tuple[Any, Any]:
+        mapped = self._mapped.get(study)
+        if mapped is None:
+            if len(self._mapped) >= _MOST_MAPPINGS:
+                self._mapped.clear()
+            mapped = self._mapped[study] = _slices(study_path(self.folder, study))
+        return mapped
 
     @property
     def data(self) -> list[dict[str, str]]:
@@ -285,7 +304,7 @@ class SliceStore(Dataset):
         images = np.empty((count, len(picked), *size), np.float32)
         masks = np.empty((count, 1, *size), np.uint8)
         for i, row in enumerate(rows):
-            image, mask = _slices(str(study_path(self.folder, row["study"])))
+            image, mask = self._slices_of(row["study"])
             position = int(row["position"])
             stored = image[position] if self.channels is None else image[position][self.channels]
             np.multiply(stored, self._scale, out=images[i])
@@ -306,10 +325,3 @@ class SliceStore(Dataset):
             }
             for i, row in enumerate(rows)
         ]
-
-
-@lru_cache(maxsize=4096)
-def _slices(path: str) -> tuple[Any, Any]:
-    """Lazy arrays of a study's images and masks; the mapping stays open, its file does not."""
-    file = _open(Path(path))
-    return file.get_slice("images"), file.get_slice("masks")

@@ -1,0 +1,260 @@
+"""Every recipe on its data set's tree, from files as published to slices that can be trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.nn.functional import max_pool2d
+
+from multiad_med.data import SliceStore, read_study
+from multiad_med.data.store import study_path
+from multiad_med.preparation import RecipeError, Summary, load_recipe, prepare, recipe_names
+from multiad_med.resources import recipes_dir
+from tests.trees import (
+    make_bmad,
+    make_brats,
+    make_btad,
+    make_btcv,
+    make_lits,
+    make_liver,
+    make_loco,
+    make_mvtec,
+    make_pnet,
+    make_resc,
+    make_visa,
+    picture,
+    save_picture,
+)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def run(recipe: str, folder: Path, **settings: Any) -> tuple[Summary, Path]:
+    """Prepare ``folder/source`` in this process."""
+    target = folder / "target"
+    settings.setdefault("size", 32)
+    return (
+        prepare(load_recipe(recipe, settings), folder / "source", target, workers=0, progress=False),
+        target,
+    )
+
+
+def states(summary: Summary, section: str) -> dict[str, int]:
+    return {state: n for (name, state), n in summary.slices.items() if name == section}
+
+
+def test_all_recipes_of_the_plan_are_there_and_documented() -> None:
+    assert recipe_names() == [
+        "bmad", "brats2021", "btcv", "images", "lits", "liver_ct", "liver_ct_bmad", "mvtec_ad", "resc",
+        "volumes",
+    ]  # fmt: skip
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert "Source:" in recipe.about
+        text = (recipes_dir() / f"{name}.yaml").read_text()
+        assert text.startswith("#")
+
+
+@pytest.mark.parametrize("year", ["2018", "2019", "2020", "2021", "2023"])
+def test_brats_of_every_year(tmp_path: Path, rng: np.random.Generator, year: str) -> None:
+    make_brats(tmp_path / "source", rng=rng, year=year, studies=4)
+    summary, target = run("brats2021", tmp_path)
+    assert (summary.written, summary.failures) == (4, [])
+    assert set(states(summary, "training")) == {"normal"}
+    assert set(states(summary, "test")) == {"normal", "abnormal"}
+    for row in SliceStore(target, section="test", states=["abnormal"]).index:
+        # The tree's tumours lie in the upper half of 24 slices.
+        assert int(row["slice"]) >= 12
+        assert int(row["lesion_area"]) > 0
+
+
+def test_brats_sequences_become_channels_each_on_its_own_scale(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    make_brats(tmp_path / "source", rng=rng, studies=3)
+    _, target = run("brats2021", tmp_path, sequences=["t1", "t1ce", "t2", "flair"])
+    store = SliceStore(target)
+    slice_ = store[len(store) // 2]
+    assert slice_["image"].shape == (4, 32, 32)
+    inside = slice_["image"][:, slice_["foreground"][0]]
+    # The median of each sequence's brain is 0.4.
+    np.testing.assert_allclose(inside.median(dim=1).values, 0.4, atol=0.06)
+    assert SliceStore(target, channels=[0, 1, 3])[0]["image"].shape == (3, 32, 32)
+
+
+def test_margin_keeps_slices_beside_the_tumour_out_of_the_normal_ones(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    make_brats(tmp_path / "source", rng=rng, studies=3)
+    _, target = run("brats2021", tmp_path, margin=3)
+    rows = SliceStore(target, section="test").index
+    tumour = [int(r["slice"]) for r in rows if r["state"] == "abnormal"]
+    normal = [int(r["slice"]) for r in rows if r["state"] == "normal"]
+    assert min(abs(n - t) for n in normal for t in tumour) == 4
+    assert {r["state"] for r in rows} == {"normal", "abnormal", "unsure"}
+
+
+def test_lits_windows_and_views(tmp_path: Path, rng: np.random.Generator) -> None:
+    make_lits(tmp_path / "source", rng=rng, volumes=4, healthy=1, tests=1)
+    summary, target = run("lits", tmp_path)
+    assert summary.written == 4
+    assert summary.failures == []
+    assert states(summary, "test")["abnormal"] > 0
+    one = SliceStore(target)[0]
+    # But for the pixels that interpolation shares between liver and blackness.
+    near = max_pool2d(one["foreground"].float(), 3, stride=1, padding=1) > 0
+    assert one["image"][~near].max() == 0
+    for view in ("crop", "full"):
+        folder = tmp_path / view
+        folder.mkdir()
+        (folder / "source").symlink_to(tmp_path / "source")
+        _, other = run("lits", folder, view=view, windows=["liver", "abdomen", [-200, 250]])
+        slice_ = SliceStore(other)[0]
+        assert slice_["image"].shape == (3, 32, 32)
+        assert slice_["image"][:, ~slice_["foreground"][0]].max() > 0
+        if view == "crop":
+            assert slice_["foreground"].sum() >= one["foreground"].sum()
+
+
+def test_btcv_is_all_normal_and_liver_only(tmp_path: Path, rng: np.random.Generator) -> None:
+    make_btcv(tmp_path / "source", rng=rng, volumes=4, tests=1)
+    summary, target = run("btcv", tmp_path)
+    assert summary.written == 4
+    assert {state for _, state in summary.slices} == {"normal"}
+    assert SliceStore(target)[0]["foreground"].any()
+
+
+def test_liver_ct_gives_both_sets_the_same_window(tmp_path: Path, rng: np.random.Generator) -> None:
+    make_liver(tmp_path / "source", rng=rng)
+    summary, target = run("liver_ct", tmp_path)
+    assert set(states(summary, "test")) >= {"normal", "abnormal"}
+    train, test = SliceStore(target), SliceStore(target, section="test", states=["normal"])
+    assert all(r["subject"].startswith("btcv-") for r in train.index)
+    assert all(r["subject"].startswith("lits-") for r in test.index)
+    levels = [
+        np.median(np.concatenate([s["image"][s["foreground"]].numpy() for s in store]))
+        for store in (train, test)
+    ]
+    assert abs(levels[0] - levels[1]) < 0.05
+
+
+def test_liver_as_bmad_shares_patients_and_says_where_they_come_from(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    make_liver(tmp_path / "source", rng=rng, lits=6)
+    summary, target = run("liver_ct_bmad", tmp_path)
+    assert set(states(summary, "training")) == {"normal"}
+    # Fewer test slices than BMAD's 93 + 73: all of them validate.
+    assert sum(states(summary, "validation").values()) > 0
+    image = read_study(study_path(target, SliceStore(target).index[0]["study"]))["image"]
+    assert image.dtype == np.uint8
+
+
+def test_resc_labels_choose_the_normal_bscans(tmp_path: Path, rng: np.random.Generator) -> None:
+    volumes = {"training": 3, "validation": 1, "test": 1}
+    make_resc(tmp_path / "source", rng=rng, volumes=volumes, bscans=8)
+    summary, target = run("resc", tmp_path)
+    # Lesions lie in the second half of every volume's eight B-scans.
+    assert states(summary, "test") == {"normal": 4, "abnormal": 4}
+    assert set(states(summary, "training")) == {"normal"}
+    assert all(int(r["slice"]) < 4 for r in SliceStore(target).index)
+    only_ped, _ = run("resc", tmp_path, lesions=[128])
+    assert only_ped.written == 4
+
+
+def test_resc_as_p_net_publishes_it(tmp_path: Path, rng: np.random.Generator) -> None:
+    make_pnet(tmp_path / "source", rng=rng)
+    summary, _ = run("resc", tmp_path)
+    assert summary.failures == []
+    assert set(states(summary, "training")) == {"normal"}
+    assert states(summary, "test")["abnormal"] > 0
+
+
+@pytest.mark.parametrize("make", [make_mvtec, make_loco, make_btad, make_visa])
+def test_industrial_trees(tmp_path: Path, rng: np.random.Generator, make: Any) -> None:
+    make(tmp_path / "source", rng=rng)
+    summary, target = run("mvtec_ad", tmp_path)
+    assert summary.failures == []
+    assert set(states(summary, "training")) == set(states(summary, "validation")) == {"normal"}
+    assert set(states(summary, "test")) == {"normal", "abnormal"}
+    abnormal = SliceStore(target, section="test", states=["abnormal"], labels=True)
+    assert all(slice_["label"].any() for slice_ in abnormal)
+    assert abnormal[0]["image"].shape == (3, 32, 32)
+
+
+def test_one_industrial_category_or_several(tmp_path: Path, rng: np.random.Generator) -> None:
+    make_mvtec(tmp_path / "source", rng=rng)
+    _, target = run("mvtec_ad", tmp_path)
+    assert {r["category"] for r in SliceStore(target).index} == {"bottle", "screw"}
+    only = SliceStore(target, categories=["screw"])
+    assert {r["category"] for r in only.index} == {"screw"}
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/source").symlink_to(tmp_path / "source")
+    _, single = run("mvtec_ad", tmp_path / "one", categories=["screw"])
+    assert {r["category"] for r in SliceStore(single).index} == {"screw"}
+
+
+@pytest.mark.parametrize("spelling", ["release", "script", "mirror"])
+def test_bmad_in_every_spelling(tmp_path: Path, rng: np.random.Generator, spelling: str) -> None:
+    make_bmad(tmp_path / "source", rng=rng, spelling=spelling)
+    summary, target = run("bmad", tmp_path)
+    assert summary.failures == []
+    assert {r["category"] for r in SliceStore(target).index} == {"brain", "liver", "resc"}
+    assert states(summary, "test")["abnormal"] > 0
+
+
+def test_bmads_shared_patients_are_refused_or_reported(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    source = tmp_path / "source/Liver_AD/hist_DIY"
+    for name in ("train/good/1_3", "valid/good/img/2_4", "test/good/img/2_9"):
+        save_picture(source / f"{name}.png", picture(16, rng, defect=False)[0])
+    summary, _ = run("bmad", tmp_path)
+    assert "1 subjects are in two splits" in summary.warnings[0]
+    with pytest.raises(ValueError, match=r"lits-2 \(validation and test\)"):
+        run("bmad", tmp_path, allow_shared_subjects=False)
+
+
+def test_a_folder_of_pictures(tmp_path: Path, rng: np.random.Generator) -> None:
+    for index in range(6):
+        save_picture(tmp_path / f"source/good/{index}.png", picture(24, rng, defect=False)[0])
+    for index in range(2):
+        save_picture(tmp_path / f"source/bad/{index}.png", picture(24, rng, defect=True)[0])
+    summary, _ = run("images", tmp_path)
+    assert summary.failures == []
+    assert set(states(summary, "training")) == {"normal"}
+    assert states(summary, "test") == {"abnormal": 2}
+
+
+def test_pictures_keep_their_aspect_unless_told_otherwise(tmp_path: Path) -> None:
+    wide = np.full((10, 40), 200, np.uint8)
+    for index in range(3):
+        (tmp_path / "source").mkdir(exist_ok=True)
+        Image.fromarray(wide).save(tmp_path / f"source/{index}.png")
+    # A picture of one grey value shows nothing, but is a picture.
+    _, target = run("images", tmp_path, colour=False)
+    image = SliceStore(target)[0]["image"][0]
+    assert int((image > 0).any(dim=1).sum()) == 8  # 32 * 10 / 40 rows
+    assert int((image > 0).any(dim=0).sum()) == 32
+
+
+def test_unknown_recipes_and_settings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="choose one of"):
+        load_recipe("brats")
+    with pytest.raises(RecipeError, match="no setting 'windows'"):
+        load_recipe("brats2021", {"windows": ["liver"]})
+    with pytest.raises(RecipeError, match="no setting 'transforms'"):
+        load_recipe("brats2021", {"transforms": None})
+    own = tmp_path / "own.yaml"
+    own.write_text("title: mine\n")
+    with pytest.raises(RecipeError, match="lacks"):
+        load_recipe(own)
+    own.write_text((recipes_dir() / "images.yaml").read_text().replace("size: 256", "size: 64"))
+    assert load_recipe(own).settings["size"] == 64
