@@ -19,13 +19,13 @@ class StudyError(RuntimeError):
 def study_errors(item: Mapping[str, Any]) -> Iterator[None]:
     """Turn whatever goes wrong inside into a :class:`StudyError` that names the item's image.
 
-    MONAI wraps an error once for every level of ``Compose``; the message gives the innermost.
+    MONAI wraps an error once for every level of ``Compose``; the message gives what it wrapped.
     """
     try:
         yield
     except Exception as error:
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        while cause.__cause__ is not None and str(cause).startswith("applying transform "):
             cause = cause.__cause__
         reason = str(cause) or type(cause).__name__
         image = first_path(item) if item.get("image") else "?"

@@ -7,11 +7,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import ImageReader, ITKReader, NumpyReader
-from monai.transforms import LoadImage, MapTransform
-from monai.utils import convert_to_dst_type, ensure_tuple
+from monai.data import ImageReader, ITKReader, MetaTensor, NumpyReader
+from monai.data.utils import is_no_channel
+from monai.transforms import MapTransform, Transform
+from monai.utils import ensure_tuple
 
 from multiad_med.io.dicom_reader import DicomSeriesReader
 from multiad_med.io.nifti_reader import NiftiReader
@@ -30,8 +32,8 @@ def _is_dicom(path: Path) -> bool:
         return stream.read(4) == b"DICM"
 
 
-class LoadVolume(LoadImage):
-    """MONAI's ``LoadImage``, with exactly one reader for each form of file.
+class LoadVolume(Transform):
+    """What MONAI's ``LoadImage`` does, with exactly one reader for each form of file.
 
     ``LoadImage`` tries its other readers when one refuses a file, so that a DICOM series with a
     missing slice would come in through the next one, with an affine that is not true. Here NIfTI
@@ -40,14 +42,15 @@ class LoadVolume(LoadImage):
     ITKReader, and a refusal is final. A list of NIfTI files becomes channels (MR sequences); a
     list of DICOM files is one series.
 
-    Voxels keep their integer type where it has at most 16 bits; all others become float32.
+    Voxels stay in the file's order in memory, in which slices are contiguous (``LoadImage`` turns a
+    large CT around in memory, which takes longer than to inflate it), and keep their integer type
+    where it has at most 16 bits; all others become float32.
 
     Args:
         series_uid: which series of a DICOM folder that holds several.
     """
 
     def __init__(self, *, series_uid: str | None = None) -> None:
-        super().__init__(image_only=True, dtype=None, ensure_channel_first=True)
         self.series_uid = series_uid
 
     def _reader(self, path: Path) -> ImageReader:
@@ -67,19 +70,25 @@ class LoadVolume(LoadImage):
             f"a file), NumPy (.npy), NRRD and MetaImage ({', '.join(_ITK_SUFFIXES)})."
         )
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
-    ) -> torch.Tensor:
+    ) -> MetaTensor:
         """Read a volume ``(C, X, Y, Z)`` with its RAS+ affine in mm.
 
         Raises:
             FileNotFoundError: when there is no such file.
             ValueError: naming the file and the reason (see the readers for their own errors).
         """
-        paths = [Path(name) for name in ensure_tuple(filename)]
-        image = super().__call__(filename, reader=self._reader(paths[0]))
-        small = image.dtype in (torch.uint8, torch.int8, torch.int16)
-        return image if small else convert_to_dst_type(image, image, dtype=torch.float32)[0]
+        paths = [Path(name).expanduser() for name in ensure_tuple(filename)]
+        reader = self._reader(paths[0])
+        array, meta = reader.get_data(reader.read(paths if len(paths) > 1 else paths[0]))
+        small = array.dtype in (np.uint8, np.int8, np.int16)
+        values = torch.from_numpy(array if small else array.astype(np.float32, copy=False))
+        channel = meta.get("original_channel_dim", float("nan"))
+        values = values[None] if is_no_channel(channel) else values.movedim(int(channel), 0)
+        meta = {**meta, "filename_or_obj": str(paths[0]), "original_channel_dim": 0}
+        affine = np.asarray(meta.pop("affine", np.eye(4)), dtype=float)
+        return MetaTensor(values, affine=torch.from_numpy(affine.copy()), meta=meta)
 
 
 class LoadVolumed(MapTransform):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import os
 from collections.abc import Sequence
@@ -11,19 +10,19 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from isal import isal_zlib
+from isal import igzip
 from monai.config import PathLike
 from monai.data import NibabelReader
 from monai.utils import ensure_tuple
+from nibabel.volumeutils import apply_read_scaling
+from numpy.typing import NDArray
 
 __all__ = ["NiftiError", "NiftiReader"]
 
 _logger = logging.getLogger(__name__)
 
 _HEADER_BYTES = 540  # enough for NIfTI-1 (348) and NIfTI-2
-_GZIP_MEMBER = 31  # zlib's window bits for a gzip stream
 _LARGEST_RATIO = 1032  # what deflate can reach at most
-_INFLATE_ERROR: type[Exception] = isal_zlib.error  # type: ignore[assignment]
 
 
 class NiftiError(ValueError):
@@ -60,13 +59,17 @@ class NiftiReader(NibabelReader):
 
     def _open(self, path: Path) -> Any:
         try:
-            if path.name.endswith(".gz"):
+            image: Any
+            if path.name.lower().endswith(".gz"):
                 image = _inflate(path)
             else:
                 image = nib.load(path)
-                _check_size(path, image.header, os.path.getsize(path))
+                # The header of a loaded image has lost its offset.
+                _check_size(path, image.header, image.dataobj.offset, os.path.getsize(path))
         except (NiftiError, FileNotFoundError):
             raise
+        except EOFError as error:
+            raise NiftiError(f"{path}: truncated: {error}") from error
         except Exception as error:
             raise NiftiError(f"{path}: not a readable NIfTI file: {error}") from error
         kind = image.get_data_dtype().kind
@@ -75,16 +78,25 @@ class NiftiReader(NibabelReader):
                 f"{path}: its voxels are of type {image.get_data_dtype()} (colour or complex); real "
                 "numbers are needed. Save one component as a volume of its own."
             )
-        if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-            raise NiftiError(
-                f"{path}: its affine maps voxels to no place in space:\n{image.affine}\n"
-                "Correct the file's sform or qform."
-            )
+        _check_affine(path, image.affine)
         _warn_on_two_frames(path, image)
         return image
 
+    def _get_array_data(self, img: Any, filename: PathLike) -> Any:
+        """Voxels in the machine's byte order, which torch demands."""
+        array = super()._get_array_data(img, filename)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
 
-def _check_size(path: Path, header: Any, available: int) -> int:
+
+def _check_affine(path: Path, affine: NDArray[np.floating]) -> None:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise NiftiError(
+            f"{path}: its affine maps voxels to no place in space:\n{affine}\n"
+            "Correct the file's sform or qform."
+        )
+
+
+def _check_size(path: Path, header: Any, offset: int, available: int) -> int:
     """The bytes that header and voxels take."""
     shape = header.get_data_shape()
     voxels = 1
@@ -92,7 +104,6 @@ def _check_size(path: Path, header: Any, available: int) -> int:
         if extent < 1:
             raise NiftiError(f"{path}: the header says an impossible shape {shape}.")
         voxels *= int(extent)
-    offset = int(header.get_data_offset())
     needed = offset + voxels * header.get_data_dtype().itemsize
     if not 0 <= offset < 1 << 31 or needed > available:
         raise NiftiError(
@@ -103,41 +114,36 @@ def _check_size(path: Path, header: Any, available: int) -> int:
 
 
 def _inflate(path: Path) -> Any:
-    """The image in a compressed file, its bytes in memory."""
-    compressed = path.read_bytes()
-    stream = isal_zlib.decompressobj(_GZIP_MEMBER)
-    try:
-        head = stream.decompress(compressed, _HEADER_BYTES)
-    except (_INFLATE_ERROR, EOFError, gzip.BadGzipFile) as error:
-        raise NiftiError(f"{path}: not a readable gzip file: {error}") from error
-    kinds = (nib.Nifti1Image, nib.Nifti2Image)
-    image_class = next((k for k in kinds if k.header_class.may_contain_header(head)), None)
-    if image_class is None:
-        raise NiftiError(f"{path}: not a NIfTI file: its header has no NIfTI signature.")
-    size = image_class.header_class.template_dtype.itemsize
-    header = image_class.header_class(head[:size])
-    needed = _check_size(path, header, _LARGEST_RATIO * len(compressed) + 1024)
-    parts, got, tail = [head], len(head), stream.unconsumed_tail
-    while got < needed:
+    """The image in a compressed file, its voxels in memory as they come."""
+    most = _LARGEST_RATIO * os.path.getsize(path) + 1024
+    with igzip.open(path, "rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+        kinds = (nib.Nifti1Image, nib.Nifti2Image)
+        image_class = next((k for k in kinds if k.header_class.may_contain_header(head)), None)
+        if image_class is None:
+            raise NiftiError(f"{path}: not a NIfTI file: its header has no NIfTI signature.")
+        header = image_class.header_class(head[: image_class.header_class.template_dtype.itemsize])
+        offset = int(header.get_data_offset())
+        needed = _check_size(path, header, offset, most)
+        content = np.empty(needed, np.uint8)
+        got = min(len(head), needed)
+        content[:got] = np.frombuffer(head, np.uint8, got)
+        while got < needed:
+            count = stream.readinto(memoryview(content)[got:])  # type: ignore[arg-type]
+            if not count:
+                raise NiftiError(f"{path}: truncated: it ends after {got} of {needed} bytes.")
+            got += count
         try:
-            part = stream.decompress(tail, needed - got)
-        except _INFLATE_ERROR as error:
-            raise NiftiError(f"{path}: damaged after {got} of {needed} bytes: {error}") from error
-        if not part and stream.eof and stream.unused_data:
-            tail = stream.unused_data
-            stream = isal_zlib.decompressobj(_GZIP_MEMBER)
-            continue
-        if not part:
-            raise NiftiError(f"{path}: truncated: it ends after {got} of {needed} bytes.")
-        parts.append(part)
-        got += len(part)
-        tail = stream.unconsumed_tail
-    if not stream.eof:
-        try:  # the checksum comes last
-            stream.decompress(tail, 1)
-        except _INFLATE_ERROR as error:
+            stream.read(1)  # the checksum comes last
+        except (OSError, EOFError) as error:
             raise NiftiError(f"{path}: damaged: {error}") from error
-    return image_class.from_bytes(b"".join(parts))
+    voxels = content[offset:].view(header.get_data_dtype())
+    array = apply_read_scaling(voxels, *header.get_slope_inter())
+    affine = header.get_best_affine()
+    _check_affine(path, affine)
+    image = image_class(array.reshape(header.get_data_shape(), order="F"), affine, header)
+    image.set_data_dtype(header.get_data_dtype())
+    return image
 
 
 def _warn_on_two_frames(path: Path, image: Any) -> None:

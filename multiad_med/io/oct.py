@@ -28,22 +28,35 @@ class OctError(ValueError):
     """A file holds no OCT volume that can be read."""
 
 
-def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float]]:
-    """A Heidelberg Engineering volume through eyepy; pixel size in mm (depth, width, B-scan)."""
+def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
+    """A Heidelberg Engineering volume through eyepy; pixel size in mm (depth, width, B-scan).
+
+    Eyepy finds no pixel size in ``.e2e`` files.
+    """
     eyepy, available = optional_import("eyepy")
     if not available:
         raise OctError(
-            f"{path}: Heidelberg's formats are read by the package eyepie, which is not installed. "
-            "Install it with `pip install eyepie`, or export the volume as DICOM or pictures."
+            f"{path}: Heidelberg's formats are read by the package eyepy, which is not installed. "
+            "Install it with `pip install eyepy`, or export the volume as DICOM or pictures."
         )
     try:
-        read = eyepy.import_heyex_vol if path.suffix.lower() == ".vol" else eyepy.import_heyex_e2e
-        volume = read(str(path))
-        data = np.asarray(volume.data, dtype=np.float32)
-        spacing = [float(volume.scale_y), float(volume.scale_x), float(volume.scale_z)]
+        if path.suffix.lower() == ".vol":
+            volumes = [eyepy.import_heyex_vol(str(path))]
+        else:
+            with eyepy.io.HeE2eReader(str(path)) as reader:
+                volumes = reader.volumes
+        data = [np.asarray(volume.data, dtype=np.float32) for volume in volumes]
     except Exception as error:
         raise OctError(f"{path}: not a readable Heidelberg volume: {error}") from error
-    return torch.from_numpy(data).permute(1, 2, 0)[None], spacing
+    if len(data) != 1:
+        raise OctError(
+            f"{path}: expected one volume of B-scans, found {len(data)}. Export each as a file of its "
+            "own, such as .vol or DICOM."
+        )
+    volume, spacing = volumes[0], None
+    if volume.scale_unit == "mm":
+        spacing = [float(volume.scale_y), float(volume.scale_x), float(volume.scale_z)]
+    return torch.from_numpy(data[0]).permute(1, 2, 0)[None], spacing
 
 
 class LoadBScans(Transform):
@@ -53,7 +66,7 @@ class LoadBScans(Transform):
     - ``.npy``: ``(B-scan, depth, width)``.
     - NIfTI and multi-frame DICOM (ophthalmic tomography): columns, rows, B-scans, as these formats
       store pictures, with their spacing.
-    - Heidelberg ``.vol`` and ``.e2e``: through the package eyepie, if it is installed.
+    - Heidelberg ``.vol`` and ``.e2e``: through the package eyepy, if it is installed.
 
     The last three keep their values; :class:`monai.transforms.ScaleIntensity` maps them to [0, 1].
 
@@ -88,7 +101,8 @@ class LoadBScans(Transform):
         if path.suffix.lower() in _PICTURES:
             volume = self.pictures(filename)
         elif path.suffix.lower() in _HEIDELBERG:
-            volume, spacing = _heidelberg(path)
+            volume, stated = _heidelberg(path)
+            spacing = stated or spacing
         else:
             image = self.volume(filename)
             plain = torch.as_tensor(image).as_subclass(torch.Tensor)

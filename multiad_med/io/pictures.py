@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ class PictureError(ValueError):
 
 def _open(path: Path) -> Image.Image:
     try:
-        picture = Image.open(path)
+        # From memory: a damaged length makes Pillow ask for gigabytes, which a file would allocate.
+        picture = Image.open(BytesIO(path.read_bytes()))
         picture.load()
     except FileNotFoundError:
         raise
@@ -116,6 +118,10 @@ class LoadPictureMasks(Transform):
         if self.keep_values:
             indexed = picture.mode == "P"  # a palette's indices are the labels
             values = np.asarray(picture) if indexed else _grey(picture)
+            if values.max(initial=0) > 255:
+                raise PictureError(
+                    f"{path}: label {values.max()}; labels of 0 to 255 are supported."
+                )
             return values.astype(np.uint8)
         if picture.mode in ("RGB", "RGBA", "P"):
             values = np.asarray(picture.convert("RGB")).max(axis=-1)

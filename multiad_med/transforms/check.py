@@ -12,6 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey
 
+from multiad_med.transforms.memory import as_stored
+
 __all__ = ["CheckMaskGridd", "CheckVolume", "CheckVolumed", "VolumeError"]
 
 
@@ -61,13 +63,15 @@ class CheckVolume(Transform):
         if 0 in image.shape:
             raise VolumeError(f"{source}the volume is empty: shape {tuple(image.shape[1:])}.")
         plain = torch.as_tensor(image).as_subclass(torch.Tensor)
-        bad = int((~torch.isfinite(plain)).sum()) if plain.is_floating_point() else 0
+        bad = 0
+        if plain.is_floating_point():
+            bad = plain.numel() - int(torch.isfinite(as_stored(plain)).sum())
         if bad:
             raise VolumeError(
                 f"{source}{bad} voxels are NaN or infinite. Repair them before use; no value is invented."
             )
         for index, channel in enumerate(plain):
-            low, high = float(channel.min()), float(channel.max())
+            low, high = (float(v) for v in as_stored(channel).aminmax())
             if low == high:
                 which = f" of channel {index}" if self.channels > 1 else ""
                 raise VolumeError(

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import KeepLargestConnectedComponent, MapTransform, Transform
-from monai.utils import convert_to_dst_type
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from multiad_med.transforms.memory import as_stored, with_meta_of
 from multiad_med.transforms.quantiles import quantiles
 
 __all__ = [
@@ -28,6 +28,29 @@ __all__ = [
 _IN_PLANE = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(2, 1)] * 2)[:3]
 
 
+def slice_areas(mask: torch.Tensor) -> torch.Tensor:
+    """Number of positive pixels in each slice ``(Z,)`` of a mask ``(X, Y, Z)``."""
+    # Slice by slice: a sum over two axes of booleans takes ten times as long.
+    # Last axis first and x last: as NIfTI and DICOM lie in memory.
+    inside = torch.as_tensor(mask).as_subclass(torch.Tensor).permute(2, 1, 0)
+    if inside.dtype is not torch.bool:
+        inside = inside > 0
+    return torch.tensor([int(np.count_nonzero(plane)) for plane in inside.numpy(force=True)])
+
+
+def where_labelled(mask: torch.Tensor, labels: Sequence[int] | None) -> torch.Tensor:
+    """Booleans of the mask's shape: where it has one of the labels, or, without labels, is above 0."""
+    found = torch.empty_like(mask, dtype=torch.bool)
+    stored, target = as_stored(mask), as_stored(found)
+    if labels is None:
+        torch.gt(stored, 0, out=target)
+    else:
+        target.zero_()
+        for label in labels:
+            target |= stored == label
+    return found
+
+
 def occupied_slices(mask: torch.Tensor, *, min_fraction: float = 0.1) -> torch.Tensor:
     """Which axial slices show enough foreground to be worth a look.
 
@@ -41,8 +64,7 @@ def occupied_slices(mask: torch.Tensor, *, min_fraction: float = 0.1) -> torch.T
     Returns:
         Booleans ``(Z,)``; all false where there is no foreground at all.
     """
-    inside = (mask > 0).any(dim=0) if len(mask) > 1 else mask[0] > 0
-    area = inside.sum(dim=(0, 1))
+    area = slice_areas((mask > 0).any(dim=0) if len(mask) > 1 else mask[0])
     return (area > 0) & (area >= min_fraction * area.max())
 
 
@@ -93,7 +115,7 @@ class ForegroundByIntensity(Transform):
                 high = float(channel.max())
             mask |= channel > low + self.level * (high - low)
         filled = torch.from_numpy(_fill_holes_in_plane(mask.numpy(force=True)))
-        return convert_to_dst_type(filled[None].view(torch.uint8), image, dtype=torch.uint8)[0]
+        return with_meta_of(filled[None].view(torch.uint8), image)
 
 
 class ForegroundByHounsfield(Transform):
@@ -116,7 +138,7 @@ class ForegroundByHounsfield(Transform):
         body = self.largest((plain > self.threshold).to(torch.uint8))
         inside = torch.as_tensor(body).as_subclass(torch.Tensor)[0] > 0
         filled = torch.from_numpy(_fill_holes_in_plane(inside.numpy(force=True)))
-        return convert_to_dst_type(filled[None].view(torch.uint8), image, dtype=torch.uint8)[0]
+        return with_meta_of(filled[None].view(torch.uint8), image)
 
 
 class ForegroundByLabel(Transform):
@@ -137,19 +159,14 @@ class ForegroundByLabel(Transform):
             ValueError: when no voxel has any of the labels.
         """
         plain = torch.as_tensor(segmentation).as_subclass(torch.Tensor)
-        if self.labels is None:
-            mask = plain > 0
-        else:
-            mask = torch.zeros_like(plain, dtype=torch.bool)
-            for label in self.labels:
-                mask |= plain == label
-        if not bool(mask.any()):
+        mask = where_labelled(plain, self.labels)
+        if not bool(as_stored(mask).any()):
             wanted = "above 0" if self.labels is None else f"of the values {list(self.labels)}"
             found = [round(v, 3) for v in plain.unique().tolist()[:10]]
             raise ValueError(
                 f"No voxel {wanted} in the organ mask, which holds the values {found}."
             )
-        return convert_to_dst_type(mask.view(torch.uint8), segmentation, dtype=torch.uint8)[0]
+        return with_meta_of(mask.view(torch.uint8), segmentation)
 
 
 class _Foregroundd(MapTransform):

@@ -12,9 +12,9 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Transform
-from monai.utils import convert_to_dst_type
 
-from multiad_med.transforms.foreground import occupied_slices
+from multiad_med.transforms.foreground import occupied_slices, slice_areas, where_labelled
+from multiad_med.transforms.memory import with_meta_of
 
 __all__ = ["KeepSlicesd", "SliceLabels", "SliceLabelsd", "SliceState"]
 
@@ -29,6 +29,10 @@ class SliceState(IntEnum):
     UNSURE = -1
     NORMAL = 0
     ABNORMAL = 1
+
+
+def _plain(volume: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(volume).as_subclass(torch.Tensor)
 
 
 class SliceLabels(Transform):
@@ -52,20 +56,14 @@ class SliceLabels(Transform):
         self.margin = margin
         self.labels = None if labels is None else tuple(labels)
 
-    def lesion(self, mask: torch.Tensor) -> torch.Tensor:
-        """Booleans of the mask's shape: where it has one of the lesion labels."""
-        if self.labels is None:
-            return mask > 0
-        lesion = torch.zeros_like(mask, dtype=torch.bool)
-        for label in self.labels:
-            lesion |= mask == label
-        return lesion
-
     def __call__(self, mask: torch.Tensor) -> torch.Tensor:
         """States ``(Z,)``, int8, see :class:`SliceState`, of a mask ``(1, X, Y, Z)`` in RAS."""
+        return self.states(where_labelled(_plain(mask), self.labels), mask)
+
+    def states(self, lesion: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """States ``(Z,)`` of a binary lesion ``(1, X, Y, Z)`` on the grid of ``mask``."""
         spacing = affine_to_spacing(mask.affine) if isinstance(mask, MetaTensor) else np.ones(3)
-        plain = torch.as_tensor(mask).as_subclass(torch.Tensor)
-        pixels = self.lesion(plain).sum(dim=(0, 1, 2))
+        pixels = slice_areas(lesion[0])
         area = pixels * float(spacing[0] * spacing[1])
         abnormal = (pixels > 0) & (area >= self.min_area)
         state = torch.where(pixels > 0, SliceState.UNSURE, SliceState.NORMAL).to(torch.int8)
@@ -109,8 +107,9 @@ class SliceLabelsd(MapTransform):
         """Add the states ``(Z,)``; the mask ``(1, X, Y, Z)`` becomes uint8 in {0, 1}."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[self.state_key] = self.rule(result[key])
-            result[key] = self.rule.lesion(result[key]).to(torch.uint8)
+            lesion = where_labelled(_plain(result[key]), self.rule.labels)
+            result[self.state_key] = self.rule.states(lesion, result[key])
+            result[key] = with_meta_of(lesion.view(torch.uint8), result[key])
         count = result[self.image_key].shape[-1]
         anomalous = bool(result.get("anomalous"))
         if self.state_key not in result or (count == 1 and anomalous):
@@ -123,11 +122,14 @@ class SliceLabelsd(MapTransform):
 
 def _take(volume: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
     """Slices of ``(C, X, Y, Z)``, in the memory's order of the volume."""
-    order = sorted(range(4), key=volume.stride, reverse=True)
-    plain = torch.as_tensor(volume).as_subclass(torch.Tensor).permute(order)
-    taken = plain.index_select(order.index(3), slices)
-    taken = taken.permute([order.index(axis) for axis in range(4)])
-    return convert_to_dst_type(taken, volume, dtype=volume.dtype)[0]
+    plain = _plain(volume)
+    if len(slices) and int(slices[-1] - slices[0]) == len(slices) - 1:
+        taken = plain[..., int(slices[0]) : int(slices[-1]) + 1]
+    else:
+        order = sorted(range(4), key=plain.stride, reverse=True)
+        taken = plain.permute(order).index_select(order.index(3), slices)
+        taken = taken.permute([order.index(axis) for axis in range(4)])
+    return with_meta_of(taken, volume)
 
 
 class KeepSlicesd(MapTransform):
@@ -170,8 +172,7 @@ class KeepSlicesd(MapTransform):
         state = result[self.state_key]
         keep = torch.ones(len(state), dtype=torch.bool)
         if self.mask_key in result:
-            plain = torch.as_tensor(result[self.mask_key]).as_subclass(torch.Tensor)
-            keep &= occupied_slices(plain, min_fraction=self.min_fraction)
+            keep &= occupied_slices(_plain(result[self.mask_key]), min_fraction=self.min_fraction)
         if "wanted_slices" in result:
             keep &= torch.isin(torch.arange(len(keep)), torch.as_tensor(result["wanted_slices"]))
         if result.get("normal_only") or result.get("section") in self.normal_sections:

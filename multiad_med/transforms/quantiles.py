@@ -32,6 +32,9 @@ def quantiles(values: torch.Tensor, fractions: Sequence[float]) -> list[float]:
     ranks = [max(1, round(q * count)) for q in fractions]
     # The order of the values does not matter, that of the memory decides the speed.
     array = flat.numpy(force=True).ravel(order="K")
+    lowest = array.min()
+    if max(ranks) <= np.count_nonzero(array == lowest):  # as in air around a head
+        return [float(lowest)] * len(ranks)
     if flat.dtype in _COUNTABLE:
         low = int(np.iinfo(array.dtype).min)
         unsigned = array.view(np.dtype(f"u{array.dtype.itemsize}"))

@@ -9,7 +9,8 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, Transform
-from monai.utils import convert_to_dst_type
+
+from multiad_med.transforms.memory import with_meta_of
 
 __all__ = ["AxialSlices", "AxialSlicesd", "NeighbourSlices", "NeighbourSlicesd"]
 
@@ -112,7 +113,7 @@ class NeighbourSlices(Transform):
         position = torch.arange(volume.shape[-1])
         last = volume.shape[-1] - 1
         channels = [volume[..., (position + offset).clamp(0, last)] for offset in self.offsets]
-        return convert_to_dst_type(torch.stack(channels), image, dtype=image.dtype)[0]
+        return with_meta_of(torch.stack(channels), image)
 
 
 class NeighbourSlicesd(MapTransform):

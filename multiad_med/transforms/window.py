@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
-from monai.utils import convert_to_dst_type
+
+from multiad_med.transforms.memory import as_stored, with_meta_of
 
 __all__ = ["HounsfieldWindow", "HounsfieldWindowd", "Window"]
 
@@ -78,11 +79,16 @@ class HounsfieldWindow(Transform):
         if image.shape[0] != 1:
             raise ValueError(f"Windows take one channel in HU, got {image.shape[0]} channels.")
         hounsfield = torch.as_tensor(image).as_subclass(torch.Tensor)[0]
-        channels = [
-            ((hounsfield.float() - low).mul_(1 / (high - low))).clamp_(0, 1)
-            for low, high in self.limits
-        ]
-        return convert_to_dst_type(torch.stack(channels), image, dtype=torch.float32)[0]
+        result = torch.empty_like(
+            hounsfield.expand(len(self.limits), *hounsfield.shape)
+            if len(self.limits) > 1
+            else hounsfield[None],
+            dtype=torch.float32,
+        )
+        for channel, (low, high) in zip(result, self.limits, strict=True):
+            stored = as_stored(channel)
+            torch.sub(as_stored(hounsfield), low, out=stored).mul_(1 / (high - low)).clamp_(0, 1)
+        return with_meta_of(result, image)
 
 
 class HounsfieldWindowd(MapTransform):

@@ -7,11 +7,17 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.transforms import Compose, Invertd, Orientationd
 
 from multiad_med.data import read_study
 from multiad_med.data.store import STUDIES
+from multiad_med.inferers import AxialInferer
+from multiad_med.io import LoadVolumed
 from multiad_med.preparation import load_recipe, prepare
-from tests.transforms.test_geometry import OBLIQUE, ORIENTATIONS, reoriented
+from multiad_med.transforms import FitInPlaned
+from tests.dicom_files import ct_slices, save
+from tests.io.test_dicom_agreement import right_handed_cosines
+from tests.transforms.test_geometry import OBLIQUE, ORIENTATIONS, brightness, reoriented
 
 ANISOTROPIC = np.diag([0.5, 0.5, 5.0, 1.0]) @ np.array(
     [[1, 0, 0, -20], [0, 1, 0, 33], [0, 0, 1, 4], [0, 0, 0, 1.0]]
@@ -67,9 +73,54 @@ def test_sform_counts_where_both_are_given(tmp_path: Path, forms: str) -> None:
     other = np.diag([-2.0, -2.0, 3.0, 1.0])
     image = nib.Nifti1Image(marked_head(), None)
     image.set_sform(affine, code=0 if forms == "qform" else 1)
-    image.set_qform(
-        other if forms == "disagreeing" else affine, code=0 if forms == "sform" else 1
-    )
+    image.set_qform(other if forms == "disagreeing" else affine, code=0 if forms == "sform" else 1)
     (tmp_path / "in").mkdir()
     nib.save(image, tmp_path / "in/v.nii")
     assert_same_point(store_peak(prepared(tmp_path / "in", tmp_path / "out")), affine)
+
+
+DICOM_OBLIQUE = (0.96, 0.28, 0.0, -0.28, 0.96, 0.0)
+
+
+def series(folder: Path, cosines: tuple[float, ...], *, descending: bool) -> np.ndarray:
+    """A CT series 0.5 x 0.5 x 5 mm with one bright voxel; returns that voxel's world point in RAS."""
+    volume = np.full((9, 40, 32), 500, np.uint16)
+    volume[2:7, 6:34, 5:27] = 1100
+    slice_, row, column = 5, 21, 13
+    volume[slice_, row, column] = 4000
+    slices = ct_slices(volume, orientation=cosines, spacing=(0.5, 0.5), step=5.0)
+    first = slices[slice_]
+    across, down = np.array(cosines[:3]), np.array(cosines[3:])
+    place = np.array(first.ImagePositionPatient, float) + 0.5 * (column * across + row * down)
+    save(slices[::-1] if descending else slices, folder)
+    return place * [-1, -1, 1]
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("cosines", [*right_handed_cosines(), DICOM_OBLIQUE])
+def test_marked_voxel_of_a_dicom_series_keeps_its_world_point(
+    tmp_path: Path, cosines: tuple[float, ...], descending: bool
+) -> None:
+    place = series(tmp_path / "in", cosines, descending=descending)
+    found = store_peak(
+        prepared(tmp_path / "in", tmp_path / "out", kind="ct", windows=[-1000, 4000])
+    )
+    # To half a voxel, which is half a pixel in-plane and half a slice across.
+    distance = np.abs(found[:3] - place)
+    assert np.linalg.norm(distance) < np.linalg.norm([0.25, 0.25, 2.5])
+    preprocessing = Compose(
+        [
+            LoadVolumed("image"),
+            Orientationd("image", axcodes="RAS", labels=None),
+            FitInPlaned("image", size=160),
+        ]
+    )
+    data = preprocessing({"image": str(tmp_path / "in")})
+    data["pred"] = AxialInferer(sw_batch_size=4)(data["image"][None] + 1100, brightness)[0]
+    invert = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=False, to_tensor=True)
+    result = invert(data)["pred"]
+    source = LoadVolumed("image")({"image": str(tmp_path / "in")})["image"]
+    assert result.shape == source.shape
+    np.testing.assert_allclose(result.affine, source.affine, atol=1e-4)
+    peak = np.unravel_index(int(result[0].argmax()), result.shape[1:])
+    np.testing.assert_allclose((np.asarray(result.affine) @ [*peak, 1])[:3], place, atol=1e-3)

@@ -41,7 +41,9 @@ def run(recipe: str, folder: Path, **settings: Any) -> tuple[Summary, Path]:
     target = folder / "target"
     settings.setdefault("size", 32)
     return (
-        prepare(load_recipe(recipe, settings), folder / "source", target, workers=0, progress=False),
+        prepare(
+            load_recipe(recipe, settings), folder / "source", target, workers=0, progress=False
+        ),
         target,
     )
 

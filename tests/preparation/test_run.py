@@ -52,7 +52,9 @@ def test_what_is_written_and_nothing_else(brats: Path, tmp_path: Path) -> None:
     assert about["recipe"] == "brats2021"
     assert about["settings"]["size"] == 32
     assert about["size"] == [32, 32]
-    assert about["split_sha256"] == json.loads((target / "datalist.json").read_text())["split_sha256"]
+    assert (
+        about["split_sha256"] == json.loads((target / "datalist.json").read_text())["split_sha256"]
+    )
 
 
 def test_unchanged_studies_are_not_prepared_again(brats: Path, tmp_path: Path) -> None:

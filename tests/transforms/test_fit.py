@@ -1,0 +1,149 @@
+"""Resizing within the slice: aspect, antialiasing, labels, and any order of memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
+
+from multiad_med.transforms import FitInPlane, FitInPlaned
+
+
+def volume(*shape: int, seed: int = 0, spacing: tuple[float, ...] = (1, 1, 1)) -> MetaTensor:
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    return MetaTensor(values, affine=torch.diag(torch.tensor([*spacing, 1], dtype=torch.float64)))
+
+
+def plain(image: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(image).as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("shape", [(20, 80), (80, 20), (7, 64), (1, 30)])
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (0.2, 3, 1)])
+def test_without_aspect_both_sides_are_filled(
+    shape: tuple[int, int], spacing: tuple[float, ...]
+) -> None:
+    image = volume(1, *shape, 3, spacing=spacing)
+    image += 1
+    fitted = FitInPlane(64, keep_aspect=False)(image)
+    assert fitted.shape == (1, 64, 64, 3)
+    assert float(plain(fitted).min()) >= 1 - 1e-6  # nowhere padding, which is 0
+    fitted_spacing = np.linalg.norm(np.asarray(fitted.affine)[:3, :3], axis=0)
+    expected = [shape[0] * spacing[0] / 64, shape[1] * spacing[1] / 64, 1]
+    np.testing.assert_allclose(fitted_spacing, expected)
+
+
+def test_with_aspect_the_rest_is_padding_shared_by_both_sides() -> None:
+    fitted = plain(FitInPlane(64)(volume(1, 20, 80, 2) + 1))
+    assert torch.equal((fitted > 0).all(dim=2)[0, :, 0].nonzero().flatten(), torch.arange(24, 40))
+
+
+def test_without_aspect_the_way_back_leads_to_the_source_grid() -> None:
+    image = volume(1, 20, 50, 3, spacing=(0.5, 2, 3))
+    transform = Compose([FitInPlaned("image", size=64, keep_aspect=False)])
+    data = transform({"image": image})
+    data["pred"] = data["image"].clone()
+    post = Invertd("pred", transform, orig_keys="image", nearest_interp=False, to_tensor=True)
+    restored = post(data)["pred"]
+    assert restored.shape == image.shape
+    np.testing.assert_allclose(restored.affine, image.affine)
+
+
+def test_a_slice_of_the_right_size_is_not_touched() -> None:
+    image = volume(1, 32, 32, 2)
+    for keep_aspect in (True, False):
+        assert torch.equal(plain(FitInPlane(32, keep_aspect=keep_aspect)(image)), plain(image))
+
+
+def test_shrinking_does_not_alias() -> None:
+    # One bright column of four: every pixel of a quarter of the size covers 1/4 of brightness.
+    # Without a filter the samples lie between the second and third column, where all is dark.
+    stripes = torch.zeros(1, 128, 128, 2)
+    stripes[:, ::4] = 1
+    fitted = FitInPlane(32)(stripes)
+    inner = fitted[:, 2:-2]
+    torch.testing.assert_close(inner, torch.full_like(inner, 0.25), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [16, 33, 50])
+@pytest.mark.parametrize("shape", [(100, 100), (100, 60), (60, 100)])
+def test_shrinking_keeps_the_mean(shape: tuple[int, int], size: int) -> None:
+    image = volume(2, *shape, 3)
+    fitted = plain(FitInPlane(size, keep_aspect=False)(image))
+    # The border's pixels weigh a little more, so the mean moves by their share of the noise.
+    torch.testing.assert_close(
+        fitted.mean(dim=(1, 2)), plain(image).mean(dim=(1, 2)), atol=0.02, rtol=0
+    )
+    assert float(fitted.std()) < 0.6 * float(image.std())
+
+
+def test_a_constant_slice_stays_constant() -> None:
+    for size in (16, 200):
+        fitted = FitInPlane(size)(torch.full((1, 48, 48, 2), 0.3))
+        torch.testing.assert_close(fitted, torch.full_like(fitted, 0.3))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("shape", [(30, 44), (44, 30), (40, 40)])
+@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_memory_order_does_not_matter(
+    mode: str, shape: tuple[int, int], size: int, channels: int
+) -> None:
+    c_ordered = plain(volume(channels, *shape, 5))
+    f_ordered = torch.from_numpy(np.asfortranarray(c_ordered.numpy()))
+    assert c_ordered.stride() != f_ordered.stride()
+    fit = FitInPlane(size, mode=mode)
+    torch.testing.assert_close(fit(f_ordered), fit(c_ordered), atol=1e-6, rtol=0)
+
+
+def test_slices_and_channels_are_fitted_each_by_itself() -> None:
+    image = plain(volume(2, 30, 44, 3))
+    fit = FitInPlane(20)
+    together = fit(image)
+    for channel in range(2):
+        for z in range(3):
+            alone = fit(image[channel : channel + 1, :, :, z : z + 1])
+            torch.testing.assert_close(together[channel, :, :, z], alone[0, :, :, 0])
+
+
+@pytest.mark.parametrize("size", [17, 90])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_nearest_keeps_labels_and_their_type(size: int, dtype: torch.dtype) -> None:
+    labels = (torch.tensor([0, 3, 7, 200])[torch.randint(0, 4, (1, 40, 50, 3))]).to(dtype)
+    fitted = FitInPlane(size, mode="nearest")(labels)
+    assert fitted.dtype == dtype
+    assert set(fitted.unique().tolist()) <= {0, 3, 7, 200}
+    assert {3, 7, 200} <= set(fitted.unique().tolist())
+
+
+def test_nearest_takes_the_pixel_whose_middle_is_nearest() -> None:
+    ramp = torch.arange(12.0).reshape(1, 12, 1, 1).expand(1, 12, 12, 1).contiguous()
+    fitted = FitInPlane(4, mode="nearest")(ramp)
+    assert fitted[0, :, 0, 0].tolist() == [1, 4, 7, 10]  # the middle of each three
+
+
+def test_image_and_mask_stay_in_register() -> None:
+    image = torch.zeros(1, 64, 48, 1)
+    image[0, 16:32, 12:36] = 1
+    data = FitInPlaned(["image", "label"], size=32, mode=["bilinear", "nearest"])(
+        {"image": image, "label": image.to(torch.uint8)}
+    )
+    assert torch.equal(data["label"] > 0, data["image"] > 0.5)
+    assert int(data["label"].sum()) == 8 * 12
+
+
+@pytest.mark.parametrize("mode", ["bicubic", "", "nearest-exact"])
+def test_unknown_modes_are_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match="'bilinear' or 'nearest'"):
+        FitInPlane(32, mode=mode)
+
+
+def test_absent_keys_are_passed_over_only_where_allowed() -> None:
+    item = {"image": torch.rand(1, 8, 8, 1)}
+    allowed = FitInPlaned(["image", "label"], size=4, allow_missing_keys=True)(item)
+    assert set(allowed) == {"image"}
+    with pytest.raises(KeyError, match="label"):
+        FitInPlaned(["image", "label"], size=4)(item)
