@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 from multiad_med import __version__
+from multiad_med.data.datalist import DatalistError
 from multiad_med.resources import recipes_dir
 
 __all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_names"]
@@ -21,6 +23,20 @@ _NOT_SETTABLE = {*REQUIRED, "imports", "source", "slice_sections"}
 
 class RecipeError(ValueError):
     """A recipe does not exist, is incomplete, or has no such setting."""
+
+
+@contextmanager
+def _own_errors(path: Path) -> Iterator[None]:
+    """Raise what went wrong in a component, not MONAI's word that its instantiation did."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None and str(cause).startswith("Failed to "):
+            cause = cause.__cause__
+        if isinstance(cause, (DatalistError, OSError)):
+            raise cause from None
+        raise RecipeError(f"{path}: {cause}") from error
 
 
 class Recipe:
@@ -85,13 +101,15 @@ class Recipe:
             DatalistError: when the folder does not hold this data set, or the split is faulty.
         """
         parser = self._parser(source)
-        items: Sequence[Mapping[str, Any]] = parser.get_parsed_content("items")
-        divide: Callable[..., Any] = parser.get_parsed_content("sections")
-        return divide(items)
+        with _own_errors(self.path):
+            items: Sequence[Mapping[str, Any]] = parser.get_parsed_content("items")
+            divide: Callable[..., Any] = parser.get_parsed_content("sections")
+            return divide(items)
 
     def transforms(self, source: str | Path) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
         """The transforms from an item to its slices, see :func:`multiad_med.data.write_study`."""
-        return self._parser(source).get_parsed_content("transforms")
+        with _own_errors(self.path):
+            return self._parser(source).get_parsed_content("transforms")
 
     def slice_sections(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows of the index, moved to other sections where a published split goes by slices."""
