@@ -85,23 +85,25 @@ def write_study(
     image = prepared["image"]
     count, size = image.shape[0], tuple(image.shape[-2:])
     masks = np.zeros((count, *size), np.uint8)
+    areas = {}
     for key, bit in (("foreground", _FOREGROUND), ("label", _LESION)):
+        inside = np.full((count, *size), key == "foreground")
         if key in prepared:
             mask = torch.as_tensor(prepared[key]).as_subclass(torch.Tensor)
             if tuple(mask.shape) != (count, 1, *size):
                 raise ValueError(
                     f"{key} has shape {tuple(mask.shape)}, expected {(count, 1, *size)}."
                 )
-            masks |= (mask[:, 0] > 0).to(torch.uint8).mul_(bit).numpy()
-        elif key == "foreground":
-            masks |= np.uint8(_FOREGROUND)
+            np.greater(mask[:, 0].numpy(force=True), 0, out=inside)
+        masks |= inside.view(np.uint8) * np.uint8(bit)
+        areas[key] = np.array([np.count_nonzero(slice_) for slice_ in inside], dtype=np.int32)
     arrays = {
         "images": np.ascontiguousarray(_quantise(image, bits)),
         "masks": masks,
         "slices": np.asarray(prepared["slices"], dtype=np.int32),
         "states": np.asarray(prepared["state"], dtype=np.int8),
-        "foreground_areas": (masks & _FOREGROUND > 0).sum(axis=(1, 2), dtype=np.int32),
-        "lesion_areas": (masks & _LESION > 0).sum(axis=(1, 2), dtype=np.int32),
+        "foreground_areas": areas["foreground"],
+        "lesion_areas": areas["label"],
     }
     for name in ("slices", "states"):
         if arrays[name].shape != (count,):

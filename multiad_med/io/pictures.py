@@ -35,6 +35,9 @@ def _open(path: Path) -> Image.Image:
         raise
     except Exception as error:  # Pillow has many, among them SyntaxError and struct.error
         raise PictureError(f"{path}: not a readable picture: {error}") from error
+    pages = getattr(picture, "n_frames", 1)
+    if pages > 1:
+        raise PictureError(f"{path}: {pages} pages; save each as a picture of its own.")
     return picture
 
 

@@ -46,8 +46,9 @@ def where_labelled(mask: torch.Tensor, labels: Sequence[int] | None) -> torch.Te
         torch.gt(stored, 0, out=target)
     else:
         target.zero_()
+        one = torch.empty_like(target)
         for label in labels:
-            target |= stored == label
+            target |= torch.eq(stored, label, out=one)
     return found
 
 
@@ -160,7 +161,7 @@ class ForegroundByLabel(Transform):
         """
         plain = torch.as_tensor(segmentation).as_subclass(torch.Tensor)
         mask = where_labelled(plain, self.labels)
-        if not bool(as_stored(mask).any()):
+        if not as_stored(mask).numpy(force=True).any():
             wanted = "above 0" if self.labels is None else f"of the values {list(self.labels)}"
             found = [round(v, 3) for v in plain.unique().tolist()[:10]]
             raise ValueError(

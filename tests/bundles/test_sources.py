@@ -97,7 +97,5 @@ def test_nifti_of_the_same_head_gives_the_same_map(
     write_nifti(tmp_path / "nifti/anna.nii.gz", source[0].numpy(), source.affine.numpy())
     _inference(trained, tmp_path / "a", tmp_path / "in")
     _inference(trained, tmp_path / "b", tmp_path / "nifti")
-    one, two = (
-        nib.load(tmp_path / f"{x}/anna_anomaly_map.nii.gz").get_fdata() for x in ("a", "b")
-    )
+    one, two = (nib.load(tmp_path / f"{x}/anna_anomaly_map.nii.gz").get_fdata() for x in ("a", "b"))
     np.testing.assert_allclose(one, two, atol=1e-5)

@@ -250,3 +250,10 @@ def test_a_mask_must_have_its_pictures_size(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match=r"good\.png: .*\(2, 3, 2\).*\(2, 3, 1\)"):
         LoadPictureMasksd("label", stack=True)({"image": image, "label": [good, good]})
     assert set(load({"image": image})) == {"image"}
+
+
+def test_several_pages_are_refused(tmp_path: Path) -> None:
+    page = Image.new("L", (4, 4))
+    page.save(tmp_path / "p.tif", save_all=True, append_images=[page])
+    with pytest.raises(PictureError, match=r"p\.tif: 2 pages"):
+        LoadPictures()(tmp_path / "p.tif")

@@ -25,8 +25,8 @@ _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "
 
 
 def _study(path: Path, folder: Path) -> str:
-    inside = path.relative_to(folder).parent.parts if path.is_relative_to(folder) else ()
-    return study_name(*inside, case_name(path))
+    inside = path.relative_to(folder).parent if path.is_relative_to(folder) else path.parent.name
+    return study_name(*Path(inside).parts, case_name(path))
 
 
 def _table_item(row: dict[str, str], where: str, folder: Path) -> dict[str, Any]:
