@@ -23,7 +23,8 @@ class ExportLayout(StrEnum):
     """How the tree is laid out.
 
     ``MVTEC``: ``train/good``, ``test/good``, ``test/<kind>`` and ``ground_truth/<kind>`` with masks
-    named ``*_mask.png``; validation slices in ``validation/good``. ``BMAD``: ``train/good``,
+    named ``*_mask.png``; normal validation slices in ``validation/good``, as in MVTec LOCO, which
+    has no place for abnormal ones. ``BMAD``: ``train/good``,
     ``valid`` and ``test`` with ``good`` and ``Ungood``, each with ``img`` and ``label``.
     """
 
@@ -67,7 +68,7 @@ def export_pictures(
 ) -> int:
     """Write the slices of a store as PNG, upright, with masks of 0 and 255.
 
-    Unsure slices (see :class:`SliceState`) are left out, since the layouts have no place for them.
+    Unsure slices (see :class:`SliceState`) are left out: the layouts have no place for them.
 
     Args:
         store: what ``multiad prepare`` wrote.
@@ -90,8 +91,9 @@ def export_pictures(
     rows: list[Mapping[str, Any]] = []
     about: dict[str, Any] = {}
     for section in ("training", "validation", "test"):
+        only_normal = layout is ExportLayout.MVTEC and section == "validation"
         try:
-            part = SliceStore(store, section=section, states=states)
+            part = SliceStore(store, section=section, states=states[:1] if only_normal else states)
         except StoreError:
             if section == "training":
                 raise

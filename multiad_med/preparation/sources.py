@@ -30,6 +30,7 @@ def find_nifti_or_dicom(
     image_glob: str = "**/*.nii*",
     label_glob: str | None = None,
     modalities: list[str] | None = None,
+    kind: str | None = None,
 ) -> list[dict[str, Any]]:
     """List the volumes of a table or folder: NIfTI where the folder has any, else DICOM series.
 
@@ -37,13 +38,14 @@ def find_nifti_or_dicom(
         source: folder, or a table as :func:`multiad_med.data.layouts.find_volumes` reads it.
         image_glob, label_glob: of NIfTI in a folder.
         modalities: of DICOM series, such as ``[CT]``; none means all.
+        kind: ``mr`` or ``ct``, as which they will be prepared; none does not matter.
 
     Returns:
         Items as of :func:`find_volumes`; of DICOM, ``subject`` is the patient's identifier and each
         image series is a study.
 
     Raises:
-        DatalistError: when there is neither.
+        DatalistError: when there is neither, or a series is of another kind.
     """
     path = Path(source).expanduser()
     if not path.is_dir() or any(p.is_file() for p in path.glob(image_glob)):
@@ -55,6 +57,14 @@ def find_nifti_or_dicom(
         raise DatalistError(
             f"{path} holds no file that matches {image_glob!r} and no DICOM image series"
             + (f" of the modalities {modalities}, but of {kinds}." if kinds else ".")
+        )
+    wrong = [s for s in chosen if kind and s.modality in ("CT", "MR") and s.modality != kind.upper()]
+    if wrong:
+        raise DatalistError(
+            f"{len(wrong)} of {len(chosen)} DICOM series below {path} are {wrong[0].modality} and would be "
+            f"prepared as {kind.upper() if kind else kind}, first {wrong[0].description!r} of patient "
+            f"{wrong[0].patient_id!r}. Set kind={wrong[0].modality.lower()}, or choose series by "
+            f"dicom_modalities."
         )
     for passed, reason in search.skipped:
         _logger.warning("%s passed over: %s", passed, reason)

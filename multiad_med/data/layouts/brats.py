@@ -83,8 +83,9 @@ def find_brats(
 
     Returns:
         Items with ``image`` (a path, or a list of several), ``label`` where a segmentation is
-        published (none in the validation releases), ``subject``, ``study`` and ``anomalous``,
-        which is always true: every patient of BraTS has a tumour. Label values: 1 necrotic core,
+        published (none in the validation releases), ``subject``, ``study``, ``grade`` (HGG or LGG,
+        where folders tell it) and ``anomalous``, which is always true: every patient of BraTS has
+        a tumour. Label values: 1 necrotic core,
         2 oedema, 4 enhancing tumour (3 from 2023 on); every value above 0 is lesion.
         ``BraTS-GLI-00001-000`` is time point 000 of subject ``BraTS-GLI-00001``; the last number
         of ``BraTS19_2013_10_1`` is taken for a time point too [our reading], which can only keep
@@ -138,6 +139,9 @@ def find_brats(
             "study": study_name(study),
             "anomalous": True,
         }
+        grades = {"HGG", "LGG"} & set(where.relative_to(folder.parent).parts)
+        if grades:
+            item["grade"] = grades.pop()
         seg = _segmentation(files, study, where)
         if labelled.setdefault(where.parent, seg is not None) != (seg is not None):
             raise DatalistError(
