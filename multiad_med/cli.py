@@ -70,23 +70,25 @@ def prepare(
     """
     from multiad_med.preparation import command
 
-    if show_list:
-        typer.echo(command.explain_recipes())
-    elif check is not None:
-        typer.echo(command.explain_folder(check))
-    elif recipe is None or source is None or target is None:
-        raise typer.BadParameter(
-            "Give a recipe, --source and --target; or --list; or --check and a folder."
-        )
-    else:
-        try:
+    failed = False
+    try:
+        if show_list:
+            typer.echo(command.explain_recipes())
+        elif check is not None:
+            typer.echo(command.explain_folder(check))
+        elif recipe is None or source is None or target is None:
+            raise typer.BadParameter(
+                "Give a recipe, --source and --target; or --list; or --check and a folder."
+            )
+        else:
             summary = command.run(recipe, source, target, settings or [], workers)
-        except command.ERRORS as error:
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(1) from error
-        typer.echo(str(summary))
-        if summary.failures:
-            raise typer.Exit(1)
+            typer.echo(str(summary))
+            failed = bool(summary.failures)
+    except command.ERRORS as error:
+        typer.echo(f"Error: {error}", err=True)
+        failed = True
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -97,12 +99,13 @@ def export(
     bits: Annotated[int, typer.Option(help="8, or 16 for one grey channel.")] = 8,
 ) -> None:
     """Write prepared slices as a tree of PNG files that other tools read."""
-    from multiad_med.data import StoreError
     from multiad_med.preparation import ExportLayout, export_pictures
 
+    if layout not in list(ExportLayout):
+        raise typer.BadParameter(f"layout is one of {[str(name) for name in ExportLayout]}.")
     try:
         count = export_pictures(store, target, layout=ExportLayout(layout), bits=bits)
-    except (StoreError, ValueError) as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(f"{count} slices written to {target}")

@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 
 from multiad_med.data import SliceStore, read_study
 from multiad_med.preparation import load_recipe, prepare
-from multiad_med.preparation.run import _Preparation
+from multiad_med.preparation.studies import StudyPreparation
 
 # WideResNet-50-2 at 256²: 14.9 GMACs a forward (docs/decisions.md, output stride 32), teacher forward
 # and student forward and backward: four forwards' worth, 119 GFLOP. An H100 reaches 990 TFLOP/s
@@ -119,7 +119,7 @@ def study_seconds(recipe, source: Path, *, workers: int, studies: int) -> tuple[
     items = [item for part in recipe.sections(source).values() for item in part]
     repeated = [{**items[0], "section": "test", "study": f"s{i}"} for i in range(studies + workers)]
     with tempfile.TemporaryDirectory() as target:
-        work = _Preparation(recipe, source, Path(target), repeated)
+        work = StudyPreparation(recipe, source, Path(target), repeated)
         times = []
         for outcome in DataLoader(work, batch_size=None, num_workers=workers, prefetch_factor=1):
             if outcome[1] != "written":

@@ -244,5 +244,7 @@ def load_datalist(
         section: [_check_item(item, section, path) for item in content.get(section, [])]
         for section in SECTIONS
     }
-    _check_sections(sections, path)
+    # A store's slices are chosen by their state, and its preparation has checked the sections.
+    if not (path.parent / STORE_NAME).is_file():
+        _check_sections(sections, path)
     return sections

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from multiad_med.data.errors import StudyError, study_errors
-from multiad_med.data.store import SliceStore, is_store
+from multiad_med.data.store import SliceStore, StoreError, is_store
 from multiad_med.transforms import occupied_slices
 
 __all__ = ["SliceDataset", "open_slices"]
@@ -107,6 +107,8 @@ def open_slices(
     data: Sequence[Mapping[str, Any]],
     transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     min_fraction: float = 0.1,
+    size: int | None = None,
+    channels: Sequence[int] | None = None,
 ) -> SliceStore | SliceDataset:
     """Normal slices of a section: from prepared ones where there are any, else from the volumes.
 
@@ -114,7 +116,18 @@ def open_slices(
         source: folder of prepared slices, of volumes, or a datalist.
         section: ``training`` or ``validation``.
         data, transform, min_fraction: of :class:`SliceDataset`; a store has had its own.
+        size: side of the square that inference will use; a store of another is refused.
+        channels: see :class:`SliceStore`; of a store only.
+
+    Raises:
+        StoreError: when the store's slices have another size.
     """
     if is_store(source):
-        return SliceStore(source, section=section)
+        store = SliceStore(source, section=section, channels=channels)
+        if size is not None and store.about["size"] != [size, size]:
+            raise StoreError(
+                f"{source} holds slices of {store.about['size']}, wanted is {size}: prepare them with "
+                f"--set size={size}, or train and infer with their size."
+            )
+        return store
     return SliceDataset(data, transform, min_fraction=min_fraction)

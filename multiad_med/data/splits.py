@@ -22,7 +22,7 @@ def _rank(subject: str, seed: int) -> bytes:
 
 
 def _shares(count: int, fractions: Sequence[float]) -> list[int]:
-    """Whole numbers that add up to ``count``, each at least 1 where its fraction is positive."""
+    """Whole numbers that add up to ``count``; 1 at least for a positive fraction, if there are enough."""
     exact = [count * f / sum(fractions) for f in fractions]
     shares = [int(e) for e in exact]
     for index in sorted(range(len(exact)), key=lambda i: shares[i] - exact[i]):
@@ -164,11 +164,13 @@ class BmadBrainSplit:
 
     Args:
         ids: JSON file with ``training``, ``validation_normal`` and ``test_normal``: five digits.
+        spacing: must be none, since BMAD's slice numbers are those of the volumes as published.
     """
 
     VALIDATION_ABNORMAL = 11
 
-    def __init__(self, ids: str | Path) -> None:
+    def __init__(self, ids: str | Path, *, spacing: Sequence[float] | None = None) -> None:
+        self.resampled = spacing is not None
         lists = json.loads(Path(ids).read_text(encoding="utf-8"))
         self.section_of = {
             **dict.fromkeys(lists["training"], "training"),
@@ -182,6 +184,10 @@ class BmadBrainSplit:
         Raises:
             DatalistError: when a subject's name does not end in BraTS 2021's number.
         """
+        if self.resampled:
+            raise DatalistError(
+                "BMAD's slice numbers are of volumes as published: set spacing=null."
+            )
         sections: Sections = defaultdict(list)
         abnormal: list[Item] = []
         for item in items:
@@ -202,6 +208,11 @@ class BmadBrainSplit:
             section = "validation" if first else "test"
             rule = {"wanted_slices": list(range(60, 100, 10 if first else 8))}
             sections[section].append({**item, **rule, "section": section})
+        if not sections["training"]:
+            raise DatalistError(
+                f"None of {len(items)} studies is one of BMAD's 424 training patients. Use "
+                "`split=patient`."
+            )
         return _check_order(sections)
 
 

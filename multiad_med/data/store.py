@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -257,15 +258,19 @@ class SliceStore(Dataset):
         if states is None:
             states = list(SliceState) if section == "test" else [SliceState.NORMAL]
         wanted = {s.name.lower() if isinstance(s, SliceState) else str(s) for s in states}
-        with (self.folder / INDEX_NAME).open(newline="", encoding="utf-8") as stream:
-            self.index = [
-                row
-                for row in csv.DictReader(stream)
-                if row["section"] == section
-                and row["state"] in wanted
-                and (categories is None or row["category"] in categories)
-            ]
-        if not self.index:
+        self._wanted = (section, frozenset(wanted), categories)
+        # A few shared strings and small numbers a slice, whatever the size of the index.
+        self._rows = [
+            (
+                intern(r["study"]),
+                intern(r["subject"]),
+                intern(r["state"]),
+                int(r["slice"]),
+                int(r["position"]),
+            )
+            for r in self._read_index()
+        ]
+        if not self._rows:
             raise StoreError(
                 f"{self.folder} has no slice of section {section!r} in the states {sorted(wanted)}"
                 + (f" and categories {list(categories)}." if categories else ".")
@@ -285,14 +290,30 @@ class SliceStore(Dataset):
             mapped = self._mapped[study] = _slices(study_path(self.folder, study))
         return mapped
 
+    def _read_index(self) -> Iterator[dict[str, str]]:
+        section, wanted, categories = self._wanted
+        with (self.folder / INDEX_NAME).open(newline="", encoding="utf-8") as stream:
+            for row in csv.DictReader(stream):
+                if (
+                    row["section"] == section
+                    and row["state"] in wanted
+                    and (categories is None or row["category"] in categories)
+                ):
+                    yield row
+
+    @property
+    def index(self) -> list[dict[str, str]]:
+        """The rows of the index, one per slice, read anew."""
+        return list(self._read_index())
+
     @property
     def data(self) -> list[dict[str, str]]:
-        """The index: one row per slice."""
+        """The index, under the name that MONAI's data sets have for what they hold."""
         return self.index
 
     def __len__(self) -> int:
         """Number of slices."""
-        return len(self.index)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One slice: ``image (C, H, W)`` in [0, 1], ``foreground (1, H, W)``, and where it is from."""
@@ -300,14 +321,13 @@ class SliceStore(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Several slices, converted together."""
-        rows = [self.index[i] for i in indices]
+        rows = [self._rows[i] for i in indices]
         count, size = len(rows), self.about["size"]
         picked = self.channels or list(range(self.about["channels"]))
         images = np.empty((count, len(picked), *size), np.float32)
         masks = np.empty((count, 1, *size), np.uint8)
-        for i, row in enumerate(rows):
-            image, mask = self._slices_of(row["study"])
-            position = int(row["position"])
+        for i, (study, _, _, _, position) in enumerate(rows):
+            image, mask = self._slices_of(study)
             stored = image[position] if self.channels is None else image[position][self.channels]
             np.multiply(stored, self._scale, out=images[i])
             masks[i, 0] = mask[position]
@@ -319,11 +339,11 @@ class SliceStore(Dataset):
             {
                 "image": image_tensor[i],
                 "foreground": foreground[i],
-                "subject": row["subject"],
-                "study": row["study"],
-                "slice": int(row["slice"]),
-                "state": row["state"],
+                "subject": subject,
+                "study": study,
+                "slice": number,
+                "state": state,
                 **({} if label is None else {"label": label[i]}),
             }
-            for i, row in enumerate(rows)
+            for i, (study, subject, state, number, _) in enumerate(rows)
         ]

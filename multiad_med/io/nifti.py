@@ -43,6 +43,8 @@ class StudyMapWriter(NibabelWriter):
         codes = [int(np.asarray(fields.get(name, 0))) for name in ("sform_code", "qform_code")]
         code = codes[0] or codes[1] or 1
         affine = to_affine_nd(3, np.asarray(self.affine, dtype=float))
+        unit = float(fields.get("millimetres", 1.0))
+        affine = np.diag([1 / unit, 1 / unit, 1 / unit, 1.0]) @ affine
         image.set_sform(affine, code=code)
         image.set_qform(affine, code=code)
         with atomic_path(filename) as temporary:

@@ -17,12 +17,17 @@ from monai.utils import ensure_tuple
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-__all__ = ["NiftiError", "NiftiReader"]
+__all__ = ["NiftiError", "NiftiReader", "millimetres"]
 
 _logger = logging.getLogger(__name__)
 
 _HEADER_BYTES = 540  # enough for NIfTI-1 (348) and NIfTI-2
 _LARGEST_RATIO = 1032  # what deflate can reach at most
+
+
+def millimetres(xyzt_units: int) -> float:
+    """Length of a header's spatial unit in mm; of an unknown one, 1."""
+    return {1: 1000.0, 2: 1.0, 3: 0.001}.get(int(xyzt_units) & 7, 1.0)
 
 
 class NiftiError(ValueError):
@@ -82,6 +87,16 @@ class NiftiReader(NibabelReader):
         _warn_on_two_frames(path, image)
         return image
 
+    def _get_meta_dict(self, img: Any) -> dict[str, Any]:
+        """The header's fields, and ``millimetres``: the unit of the file, of which maps are written."""
+        unit = millimetres(int(img.header["xyzt_units"]))
+        return {**super()._get_meta_dict(img), "millimetres": unit}
+
+    def _get_affine(self, img: Any) -> Any:
+        """The affine in mm, whatever the header's unit."""
+        unit = millimetres(int(img.header["xyzt_units"]))
+        return np.diag([unit, unit, unit, 1.0]) @ super()._get_affine(img)
+
     def _get_array_data(self, img: Any, filename: PathLike) -> Any:
         """Voxels in the machine's byte order, which torch demands."""
         array = super()._get_array_data(img, filename)
@@ -89,7 +104,10 @@ class NiftiReader(NibabelReader):
 
 
 def _check_affine(path: Path, affine: NDArray[np.floating]) -> None:
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    # As a part of the largest volume that axes of these lengths could span.
+    flat = not sizes.all() or abs(np.linalg.det(affine[:3, :3] / np.where(sizes, sizes, 1))) < 1e-6
+    if not np.isfinite(affine).all() or flat:
         raise NiftiError(
             f"{path}: its affine maps voxels to no place in space:\n{affine}\n"
             "Correct the file's sform or qform."

@@ -116,6 +116,11 @@ class LoadBScans(Transform):
                 width, depth, step = (float(s) for s in affine_to_spacing(affine_of_file))
                 spacing = [depth, width, step]
         if self.mask:
+            if int(volume.min()) < 0 or int(volume.max()) > 255:
+                raise OctError(
+                    f"{path}: labels are whole numbers from 0 to 255, got {int(volume.min())} to "
+                    f"{int(volume.max())}."
+                )
             volume = volume.to(torch.uint8)
         affine = torch.diag(torch.tensor([*(spacing or [1.0] * 3), 1.0], dtype=torch.float64))
         result = MetaTensor(volume, affine=affine)

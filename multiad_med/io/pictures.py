@@ -14,7 +14,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 __all__ = ["LoadPictureMasks", "LoadPictureMasksd", "LoadPictures", "LoadPicturesd", "PictureError"]
 
@@ -38,7 +38,8 @@ def _open(path: Path) -> Image.Image:
     pages = getattr(picture, "n_frames", 1)
     if pages > 1:
         raise PictureError(f"{path}: {pages} pages; save each as a picture of its own.")
-    return picture
+    # A camera notes how it was held; masks are drawn on what viewers show.
+    return ImageOps.exif_transpose(picture)
 
 
 def _grey(picture: Image.Image) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,8 @@ from typing import Any
 
 import yaml
 
-from multiad_med.data.datalist import DatalistError
 from multiad_med.data.layouts import recognise
-from multiad_med.io.archives import ArchiveError, unpack
+from multiad_med.io.archives import unpack
 from multiad_med.io.dicom_series import find_series
 from multiad_med.preparation.recipes import RecipeError, load_recipe, recipe_names
 from multiad_med.preparation.run import PreparationError, Summary, prepare
@@ -20,7 +20,7 @@ __all__ = ["ERRORS", "explain_folder", "explain_recipes", "run"]
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
-ERRORS = (ArchiveError, DatalistError, PreparationError, RecipeError, OSError)
+ERRORS = (PreparationError, ValueError, OSError)  # archives, datalists, recipes, stores: ValueError
 
 
 def explain_recipes() -> str:
@@ -28,11 +28,7 @@ def explain_recipes() -> str:
     parts = []
     for name in recipe_names():
         recipe = load_recipe(name)
-        names = ", ".join(
-            f"{key}={value!r}"
-            for key, value in recipe.settings.items()
-            if not isinstance(value, dict)
-        )
+        names = ", ".join(f"{key}={value!r}" for key, value in recipe.settings.items())
         parts.append(
             f"{name}: {recipe.title}\n"
             + textwrap.indent(recipe.about, "    ")
@@ -85,6 +81,9 @@ def run(
     """Prepare ``source`` by a recipe; an archive is unpacked beside the slices first."""
     chosen = load_recipe(recipe, _settings(settings))
     if source.is_file() and source.name.lower().endswith(_ARCHIVES):
-        unpacked = target.with_name(target.name + "-unpacked")
+        # Named after the archive as it is now: another one is another folder.
+        state = source.stat()
+        key = hashlib.sha256(f"{source.name} {state.st_size} {state.st_mtime_ns}".encode())
+        unpacked = target.with_name(f"{target.name}-unpacked-{key.hexdigest()[:8]}")
         source = unpacked if unpacked.is_dir() else unpack(source, unpacked)
     return prepare(chosen, source, target, workers=workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -108,6 +109,10 @@ def export_pictures(
             f"bits={bits} does not fit slices of {channels} channels and {about['bits']} bits: 8 always "
             "does, 16 only one channel of 16."
         )
+    paths = [_paths(row, layout)[0] for row in rows]
+    twice = [str(path) for path, n in Counter(paths).items() if n > 1]
+    if twice:
+        raise StoreError(f"Two slices would have one name, first {twice[0]}. Rename their studies.")
     for row in _progress(rows, progress):
         slice_ = read_slice(store, row["study"], int(row["position"]))
         image, label = (

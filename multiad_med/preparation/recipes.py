@@ -18,7 +18,7 @@ from multiad_med.resources import recipes_dir
 __all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_names"]
 
 REQUIRED = ("title", "about", "modality", "upright", "bits", "items", "sections", "transforms")
-_NOT_SETTABLE = {*REQUIRED, "imports", "source", "slice_sections"}
+_NOT_SETTABLE = {*REQUIRED, "choices", "imports", "source", "slice_sections"}
 
 
 class RecipeError(ValueError):
@@ -72,6 +72,9 @@ class Recipe:
                 raise RecipeError(
                     f"The recipe {self.name} has no setting {key!r}; it has {sorted(self.settings)}."
                 )
+            allowed = self.config.get("choices", {}).get(key)
+            if allowed is not None and value not in allowed:
+                raise RecipeError(f"{key} is one of {allowed}, got {value!r}.")
             self.config[key] = value
         self.title = str(self.config["title"])
         self.about = str(self.config["about"]).strip()
@@ -82,7 +85,11 @@ class Recipe:
     @property
     def settings(self) -> dict[str, Any]:
         """Names and values that may be set."""
-        return {k: v for k, v in self.config.items() if k not in _NOT_SETTABLE}
+        return {
+            key: value
+            for key, value in self.config.items()
+            if key not in _NOT_SETTABLE and not (isinstance(value, dict) and "_target_" in value)
+        }
 
     @property
     def sha256(self) -> str:

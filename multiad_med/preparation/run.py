@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import json
 import os
-import platform
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from monai.utils import ensure_tuple
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from multiad_med.data.datalist import DATALIST_NAME, PATH_KEYS, STORE_NAME, shared_subjects
-from multiad_med.data.errors import StudyError, study_errors
+from multiad_med.data.datalist import (
+    DATALIST_NAME,
+    SECTIONS,
+    STORE_NAME,
+    shared_subjects,
+)
 from multiad_med.data.splits import datalist_content
 from multiad_med.data.store import (
     INDEX_NAME,
-    STUDIES,
     index_rows,
     slice_shape,
-    study_about,
-    study_path,
     write_index,
-    write_study,
 )
 from multiad_med.io.atomic import atomic_path, write_json
-from multiad_med.io.scores import file_sha256
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.preparation.sheet import save_contact_sheet
+from multiad_med.preparation.studies import StudyPreparation
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["PreparationError", "Summary", "prepare"]
 
@@ -81,112 +80,43 @@ class Summary:
         return "\n".join(lines)
 
 
-def _files(item: Mapping[str, Any]) -> list[Path]:
-    """All files that an item is made from, each once."""
-    paths: dict[Path, None] = {}
-    for key in PATH_KEYS:
-        for name in ensure_tuple(item[key]) if key in item else ():
-            path = Path(name)
-            inner = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-            paths.update(dict.fromkeys(inner))
-    return list(paths)
-
-
-def _signature(files: Iterable[Path]) -> list[list[Any]]:
-    """Size and time of each file: enough to see at once that nothing changed."""
-    return [[str(f), (stat := f.stat()).st_size, stat.st_mtime_ns] for f in files]
-
-
-class _Preparation(Dataset):
-    """Prepares and writes the study that is asked for; a ``DataLoader`` asks in parallel."""
-
-    def __init__(
-        self, recipe: Recipe, source: Path, target: Path, items: list[dict[str, Any]]
-    ) -> None:
-        self.recipe = recipe
-        self.source = source
-        self.target = target
-        self.items = items
-        self.key = recipe.sha256
-        self.transforms: Any = None
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[int, str, str]:
-        """Index, outcome (``written``, ``unchanged`` or ``failed``), message."""
-        item = self.items[index]
-        try:
-            with study_errors(item):
-                return index, self._prepare(item), ""
-        except StudyError as error:
-            return index, "failed", str(error)
-
-    def _unchanged(self, path: Path, wanted: Mapping[str, Any], files: list[Path]) -> bool:
-        if not path.is_file():
-            return False
-        try:
-            about = study_about(path)
-        except ValueError:
-            return False
-        if {k: about.get(k) for k in wanted} != wanted:
-            return False
-        if about["signature"] == _signature(files):
-            return True
-        return about["source_sha256"] == _hash(files)
-
-    def _prepare(self, item: Mapping[str, Any]) -> str:
-        files = _files(item)
-        path = study_path(self.target, str(item["study"]))
-        wanted = {
-            "recipe_sha256": self.key,
-            "item": {k: v for k, v in item.items() if k not in PATH_KEYS},
-        }
-        if self._unchanged(path, wanted, files):
-            return "unchanged"
-        if self.transforms is None:
-            if get_worker_info() is not None:
-                torch.set_num_threads(1)
-                _keep_freed_memory()
-            self.transforms = self.recipe.transforms(self.source)
-        prepared = self.transforms(dict(item))
-        about = {**wanted, "signature": _signature(files), "source_sha256": _hash(files)}
-        with atomic_path(path) as temporary:
-            write_study(temporary, prepared, bits=self.recipe.bits, about=about)
-        return "written"
-
-
-def _keep_freed_memory() -> None:
-    """Let this process reuse the memory of its last volume instead of returning it.
-
-    Every array of a CT is hundreds of megabytes, which glibc asks of the kernel anew each time, page
-    by page: a third of the whole time. Other C libraries are left as they are.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def _hash(files: Iterable[Path]) -> str:
-    """SHA-256 of one file, or of the hashes of several."""
-    hashes = [file_sha256(f) for f in files]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def _check_target(target: Path, recipe: Recipe) -> None:
-    about = target / STORE_NAME
-    if about.is_file():
-        name = json.loads(about.read_text(encoding="utf-8")).get("recipe")
-        if name != recipe.name:
-            raise PreparationError(
-                f"{target} holds slices of the recipe {name!r}; choose another folder for "
-                f"{recipe.name!r}."
-            )
-    elif target.is_dir() and any(target.iterdir()) and not (target / DATALIST_NAME).is_file():
+def _check_target(source: Path, target: Path, recipe: Recipe) -> None:
+    if target.resolve().is_relative_to(source.resolve()):
+        raise PreparationError(f"{target} lies in the source {source}; choose a folder outside it.")
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    name = None
+    # Written first, and by a preparation only with the hash of its split.
+    if (target / DATALIST_NAME).is_file():
+        content = json.loads((target / DATALIST_NAME).read_text(encoding="utf-8"))
+        name = content.get("name") if "split_sha256" in content else None
+    if name is None:
         raise PreparationError(
             f"{target} is not empty and holds no prepared slices; choose another."
         )
+    if name != recipe.name:
+        raise PreparationError(
+            f"{target} holds slices of the recipe {name!r}; choose another folder for {recipe.name!r}."
+        )
+
+
+@contextmanager
+def _alone_in(target: Path) -> Iterator[None]:
+    """Hold the folder against a second preparation; the system lets go of it with the process."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(target, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PreparationError(
+                f"Another preparation is writing to {target}; let it finish."
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def _check_names(items: list[dict[str, Any]]) -> None:
@@ -233,49 +163,79 @@ def prepare(
     sections = recipe.sections(source)
     items = [item for section in sections.values() for item in section]
     _check_names(items)
-    _check_target(target, recipe)
+    _check_target(source, target, recipe)
     target.mkdir(parents=True, exist_ok=True)
-    summary = Summary()
-    clashes = shared_subjects(sections)
-    if clashes:
-        summary.warnings.append(
-            f"{len(clashes)} subjects are in two splits, as published (first: {clashes[0]}): what is "
-            "calibrated on validation is not independent of test"
-        )
+    with _alone_in(target):
+        # The store is complete once it says so. What a killed run left half-written goes.
+        (target / STORE_NAME).unlink(missing_ok=True)
+        for partial in list(target.rglob(".partial-*")):
+            shutil.rmtree(partial, ignore_errors=True)
+        _write_datalist(target, recipe, sections)
+        summary = _prepare_studies(recipe, source, target, items, workers, progress)
+    summary.seconds = time.perf_counter() - start
+    return summary
+
+
+def _write_datalist(
+    target: Path, recipe: Recipe, sections: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    """Write the datalist; returns the hash of its split."""
     content = datalist_content(
         sections, name=recipe.name, description=recipe.title, modality=recipe.modality
     )
     write_json(target / DATALIST_NAME, content)
-    # The store is complete once it says so. What a killed run left half-written goes.
-    (target / STORE_NAME).unlink(missing_ok=True)
-    for partial in list((target / STUDIES).rglob(".partial-*")):
-        shutil.rmtree(partial, ignore_errors=True)
+    return str(content["split_sha256"])
+
+
+def _processors() -> int:
+    """Processors that this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _prepare_studies(
+    recipe: Recipe,
+    source: Path,
+    target: Path,
+    items: list[dict[str, Any]],
+    workers: int | None,
+    progress: bool,
+) -> Summary:
+    summary = Summary()
     if workers is None:
-        workers = os.cpu_count() or 1
+        workers = _processors()
     loader = DataLoader(
-        _Preparation(recipe, source.absolute(), target, items),
+        StudyPreparation(recipe, source.absolute(), target, items),
         batch_size=None,
         num_workers=min(workers, len(items)),
         collate_fn=_as_is,
     )
     failed: set[int] = set()
-    for index, outcome, message in tqdm(
-        loader, desc=f"preparing {recipe.name}", unit="study", disable=not progress
-    ):
-        if outcome == "failed":
-            failed.add(index)
-            summary.failures.append(message)
-        elif outcome == "written":
-            summary.written += 1
-        else:
-            summary.unchanged += 1
+    try:
+        for index, outcome, message in tqdm(
+            loader, desc=f"preparing {recipe.name}", unit="study", disable=not progress
+        ):
+            if outcome == "failed":
+                failed.add(index)
+                summary.failures.append(message)
+            elif outcome == "written":
+                summary.written += 1
+            else:
+                summary.unchanged += 1
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise PreparationError(
+            f"A worker was ended from outside, as happens when memory runs out: {error}. The same "
+            f"command goes on where it stopped; give it fewer workers than {workers}."
+        ) from error
     kept = [item for index, item in enumerate(items) if index not in failed]
     if not kept:
         raise PreparationError(
             f"None of {len(items)} studies could be prepared. First: {summary.failures[0]}"
         )
-    _finish(recipe, target, kept, summary, content["split_sha256"])
-    summary.seconds = time.perf_counter() - start
+    _finish(recipe, target, kept, summary)
     return summary
 
 
@@ -283,10 +243,19 @@ def _as_is(result: Any) -> Any:
     return result
 
 
-def _finish(
-    recipe: Recipe, target: Path, items: list[dict[str, Any]], summary: Summary, split: str
-) -> None:
+def _finish(recipe: Recipe, target: Path, items: list[dict[str, Any]], summary: Summary) -> None:
     rows = recipe.slice_sections(list(index_rows(target, items)))
+    sections: dict[str, list[dict[str, Any]]] = {name: [] for name in SECTIONS}
+    for item in items:
+        sections[item["section"]].append(item)
+    split = _write_datalist(target, recipe, sections)
+    subjects = {name: [r for r in rows if r["section"] == name] for name in SECTIONS}
+    clashes = shared_subjects(subjects)
+    if clashes:
+        summary.warnings.append(
+            f"{len(clashes)} subjects are in two splits, as published (first: {clashes[0]}): what is "
+            "calibrated on validation is not independent of test"
+        )
     for row in rows:
         summary.slices[row["section"], row["state"]] += 1
     if not rows:

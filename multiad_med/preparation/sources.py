@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from multiad_med.io.dicom_series import find_series
 __all__ = ["find_nifti_or_dicom", "load_studies"]
 
 _logger = logging.getLogger(__name__)
+
+_MASK = re.compile(r"(^|[-_.])(seg|segmentation|mask|label|labels|roi)\d*[-_.]", re.IGNORECASE)
 
 
 def _name(text: str) -> str:
@@ -49,7 +52,15 @@ def find_nifti_or_dicom(
     """
     path = Path(source).expanduser()
     if not path.is_dir() or any(p.is_file() for p in path.glob(image_glob)):
-        return find_volumes(path, image_glob=image_glob, label_glob=label_glob)
+        items = find_volumes(path, image_glob=image_glob, label_glob=label_glob)
+        masks = [i["image"] for i in items if path.is_dir() and _MASK.search(Path(i["image"]).name)]
+        if masks:
+            raise DatalistError(
+                f"{len(masks)} of {len(items)} files that match {image_glob!r} look like masks, first "
+                f"{masks[0]}. Set label_glob to theirs (such as '**/*seg.nii.gz'), or image_glob to the "
+                "images only."
+            )
+        return items
     search = find_series(path)
     chosen = [s for s in search.series if modalities is None or s.modality in modalities]
     if not chosen:
@@ -58,11 +69,13 @@ def find_nifti_or_dicom(
             f"{path} holds no file that matches {image_glob!r} and no DICOM image series"
             + (f" of the modalities {modalities}, but of {kinds}." if kinds else ".")
         )
-    wrong = [s for s in chosen if kind and s.modality in ("CT", "MR") and s.modality != kind.upper()]
+    wrong = [
+        s for s in chosen if kind and s.modality in ("CT", "MR") and s.modality != kind.upper()
+    ]
     if wrong:
         raise DatalistError(
-            f"{len(wrong)} of {len(chosen)} DICOM series below {path} are {wrong[0].modality} and would be "
-            f"prepared as {kind.upper() if kind else kind}, first {wrong[0].description!r} of patient "
+            f"{len(wrong)} of {len(chosen)} DICOM series below {path} are {wrong[0].modality} and would "
+            f"be prepared as {str(kind).upper()}, first {wrong[0].description!r} of patient "
             f"{wrong[0].patient_id!r}. Set kind={wrong[0].modality.lower()}, or choose series by "
             f"dicom_modalities."
         )
@@ -86,6 +99,7 @@ def load_studies(
     *,
     image_glob: str = "**/*.nii*",
     label_glob: str | None = None,
+    kind: str | None = None,
     seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
     """The studies to train on or to infer: a datalist, or a folder of NIfTI or DICOM.
@@ -93,6 +107,7 @@ def load_studies(
     Args:
         source: datalist, folder with one, prepared slices, or any folder of volumes.
         image_glob, label_glob, seed: see :func:`multiad_med.data.load_datalist`.
+        kind: ``mr`` or ``ct``, which DICOM series must be.
 
     Raises:
         DatalistError: as of :func:`multiad_med.data.load_datalist`, or when the folder holds
@@ -102,4 +117,4 @@ def load_studies(
     listed = path.is_file() or (path / DATALIST_NAME).is_file()
     if listed or not path.is_dir() or any(p.is_file() for p in path.glob(image_glob)):
         return load_datalist(path, image_glob=image_glob, label_glob=label_glob, seed=seed)
-    return train_or_infer(find_nifti_or_dicom(path, image_glob=image_glob), seed=seed)
+    return train_or_infer(find_nifti_or_dicom(path, image_glob=image_glob, kind=kind), seed=seed)

@@ -2,6 +2,7 @@
 
 from multiad_med.transforms.bmad import BmadLiver, BmadLiverd
 from multiad_med.transforms.check import CheckMaskGridd, CheckVolume, CheckVolumed, VolumeError
+from multiad_med.transforms.crop import CropInPlane, CropInPlaned
 from multiad_med.transforms.fit import FitInPlane, FitInPlaned
 from multiad_med.transforms.foreground import (
     ForegroundByHounsfield,
@@ -30,6 +31,8 @@ __all__ = [
     "CheckMaskGridd",
     "CheckVolume",
     "CheckVolumed",
+    "CropInPlane",
+    "CropInPlaned",
     "FitInPlane",
     "FitInPlaned",
     "ForegroundByHounsfield",

@@ -12,7 +12,7 @@ from monai.transforms import KeepLargestConnectedComponent, MapTransform, Transf
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from multiad_med.transforms.memory import as_stored, with_meta_of
+from multiad_med.transforms.memory import as_stored, empty_stored, stored_order, with_meta_of
 from multiad_med.transforms.quantiles import quantiles
 
 __all__ = [
@@ -40,8 +40,9 @@ def slice_areas(mask: torch.Tensor) -> torch.Tensor:
 
 def where_labelled(mask: torch.Tensor, labels: Sequence[int] | None) -> torch.Tensor:
     """Booleans of the mask's shape: where it has one of the labels, or, without labels, is above 0."""
-    found = torch.empty_like(mask, dtype=torch.bool)
-    stored, target = as_stored(mask), as_stored(found)
+    order = stored_order(mask)
+    found = empty_stored(mask, torch.bool)
+    stored, target = mask.permute(order), found.permute(order)
     if labels is None:
         torch.gt(stored, 0, out=target)
     else:
@@ -171,7 +172,10 @@ class ForegroundByLabel(Transform):
 
 
 class _Foregroundd(MapTransform):
-    """What the dictionary forms share: one key in, the mask to a key of its own."""
+    """What the dictionary forms share: one key in, the mask to a key of its own.
+
+    A mask that is there already, given with the data, counts, and no rule is applied.
+    """
 
     def __init__(self, keys: KeysCollection, mask_key: str, rule: Transform) -> None:
         super().__init__(keys)
@@ -182,6 +186,8 @@ class _Foregroundd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the mask ``(1, X, Y, Z)``."""
+        if self.mask_key in data:
+            return dict(data)
         return {**data, self.mask_key: self.rule(data[self.keys[0]])}
 
 
@@ -224,6 +230,7 @@ class ForegroundByLabeld(MapTransform):
         labels: see :class:`ForegroundByLabel`.
         labels_key: an item that has this key brings its own labels, where a set is made of
             several sources with different ones.
+        allow_missing_keys: whether an item without segmentation is passed over.
     """
 
     def __init__(
@@ -233,13 +240,17 @@ class ForegroundByLabeld(MapTransform):
         mask_key: str = "foreground",
         labels: Sequence[int] | None = None,
         labels_key: str = "organ_labels",
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys)
+        super().__init__(keys, allow_missing_keys)
         self.mask_key = mask_key
         self.labels = labels
         self.labels_key = labels_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the mask ``(1, X, Y, Z)``."""
-        rule = ForegroundByLabel(labels=data.get(self.labels_key, self.labels))
-        return {**data, self.mask_key: rule(data[self.first_key(dict(data))])}
+        result = dict(data)
+        for key in self.key_iterator(dict(data)):
+            rule = ForegroundByLabel(labels=data.get(self.labels_key, self.labels))
+            result[self.mask_key] = rule(result[key])
+        return result

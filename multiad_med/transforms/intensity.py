@@ -9,7 +9,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
-from multiad_med.transforms.memory import as_stored, with_meta_of
+from multiad_med.transforms.memory import empty_stored, stored_order, with_meta_of
 from multiad_med.transforms.quantiles import quantiles
 
 __all__ = ["ScaleForegroundIntensity", "ScaleForegroundIntensityd"]
@@ -42,15 +42,15 @@ class ScaleForegroundIntensity(Transform):
     ) -> torch.Tensor:
         """Scale ``(C, X, Y, Z)`` given its foreground ``(1, X, Y, Z)``; float32 in [0, 1]."""
         values = torch.as_tensor(image).as_subclass(torch.Tensor)
-        inside = torch.as_tensor(mask).as_subclass(torch.Tensor)[0] > 0
-        if inside.stride() != values[0].stride():
-            inside = torch.empty_like(values[0], dtype=torch.bool).copy_(inside)
-        scaled = torch.empty_like(values, dtype=torch.float32)
-        for source, target in zip(values, scaled, strict=True):
+        order = stored_order(values[0])
+        inside = torch.as_tensor(mask).as_subclass(torch.Tensor)[0].permute(order) > 0
+        scaled = empty_stored(values[0], torch.float32, channels=len(values))
+        for channel, target in zip(values, scaled, strict=True):
+            source = channel.permute(order)
             (low,) = quantiles(source, (0.02,))
-            (high,) = quantiles(as_stored(source)[as_stored(inside)], (self.quantile,))
+            (high,) = quantiles(source[inside], (self.quantile,))
             slope = self.target / (high - low) if high > low else 0.0
-            torch.sub(as_stored(source), low, out=as_stored(target)).mul_(slope).clamp_(0, 1)
+            torch.sub(source, low, out=target.permute(order)).mul_(slope).clamp_(0, 1)
         return with_meta_of(scaled, image)
 
 

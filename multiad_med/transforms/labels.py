@@ -14,7 +14,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.foreground import occupied_slices, slice_areas, where_labelled
-from multiad_med.transforms.memory import with_meta_of
+from multiad_med.transforms.memory import as_stored, with_meta_of
 
 __all__ = ["KeepSlicesd", "SliceLabels", "SliceLabelsd", "SliceState"]
 
@@ -45,20 +45,45 @@ class SliceLabels(Transform):
         min_area: in mm².
         margin: in slices.
         labels: values of the mask that mean lesion, such as 2 in LiTS; none means all above 0.
+        known_labels: with ``labels``, all values above 0 that a mask may have; another one means
+            that the mask speaks another language, and is refused.
     """
 
     def __init__(
-        self, *, min_area: float = 0.0, margin: int = 0, labels: Sequence[int] | None = None
+        self,
+        *,
+        min_area: float = 0.0,
+        margin: int = 0,
+        labels: Sequence[int] | None = None,
+        known_labels: Sequence[int] | None = None,
     ) -> None:
         if min_area < 0 or margin < 0:
             raise ValueError(f"min_area and margin must not be negative: {min_area}, {margin}.")
         self.min_area = min_area
         self.margin = margin
         self.labels = None if labels is None else tuple(labels)
+        self.known_labels = None if known_labels is None else tuple(known_labels)
+
+    def lesion(self, mask: torch.Tensor) -> torch.Tensor:
+        """Booleans of the mask's shape, as a plain tensor: where there is lesion.
+
+        Raises:
+            ValueError: when the mask has a value above 0 that is not known.
+        """
+        plain = _plain(mask)
+        if self.labels is not None and self.known_labels is not None:
+            known = int(sum(as_stored(plain).eq(v).sum() for v in self.known_labels))
+            if int((as_stored(plain) > 0).sum()) > known:
+                raise ValueError(
+                    f"The mask has the values {[round(v, 3) for v in plain.unique().tolist()[:10]]}; "
+                    f"known are 0 and {list(self.known_labels)}, of which {list(self.labels)} are "
+                    "lesion here. Choose the labels of this mask, or none for all above 0."
+                )
+        return where_labelled(plain, self.labels)
 
     def __call__(self, mask: torch.Tensor) -> torch.Tensor:
         """States ``(Z,)``, int8, see :class:`SliceState`, of a mask ``(1, X, Y, Z)`` in RAS."""
-        return self.states(where_labelled(_plain(mask), self.labels), mask)
+        return self.states(self.lesion(mask), mask)
 
     def states(self, lesion: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """States ``(Z,)`` of a binary lesion ``(1, X, Y, Z)`` on the grid of ``mask``."""
@@ -85,7 +110,7 @@ class SliceLabelsd(MapTransform):
             item says so, whatever its mask.
         image_key: tells the number of slices where there is no mask.
         state_key: where the states go.
-        min_area, margin, labels: see :class:`SliceLabels`.
+        min_area, margin, labels, known_labels: see :class:`SliceLabels`.
     """
 
     def __init__(
@@ -97,17 +122,20 @@ class SliceLabelsd(MapTransform):
         min_area: float = 0.0,
         margin: int = 0,
         labels: Sequence[int] | None = None,
+        known_labels: Sequence[int] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.image_key = image_key
         self.state_key = state_key
-        self.rule = SliceLabels(min_area=min_area, margin=margin, labels=labels)
+        self.rule = SliceLabels(
+            min_area=min_area, margin=margin, labels=labels, known_labels=known_labels
+        )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the states ``(Z,)``; the mask ``(1, X, Y, Z)`` becomes uint8 in {0, 1}."""
         result = dict(data)
         for key in self.key_iterator(result):
-            lesion = where_labelled(_plain(result[key]), self.rule.labels)
+            lesion = self.rule.lesion(result[key])
             result[self.state_key] = self.rule.states(lesion, result[key])
             result[key] = with_meta_of(lesion.view(torch.uint8), result[key])
         count = result[self.image_key].shape[-1]

@@ -5,17 +5,31 @@ from __future__ import annotations
 import torch
 from monai.data import MetaTensor
 
-__all__ = ["as_stored", "with_meta_of"]
+__all__ = ["as_stored", "empty_stored", "stored_order", "with_meta_of"]
+
+
+def stored_order(volume: torch.Tensor) -> list[int]:
+    """The volume's axes, the slowest in memory first."""
+    return sorted(range(volume.ndim), key=volume.stride, reverse=True)
 
 
 def as_stored(volume: torch.Tensor) -> torch.Tensor:
-    """The same values as a plain tensor whose axes are in the memory's order, the slowest first.
+    """The same values as a plain tensor whose axes are in the memory's order.
 
-    For whatever does not depend on where a voxel lies: extrema, counts, selections by a mask of
-    the same layout. Torch walks a volume whose first axis is the fastest up to fifty times slower.
+    For whatever does not depend on where a voxel lies: extrema, counts. Torch walks a volume whose
+    first axis is the fastest up to fifty times slower.
     """
     plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
-    return plain.permute(sorted(range(plain.ndim), key=plain.stride, reverse=True))
+    return plain.permute(stored_order(plain))
+
+
+def empty_stored(volume: torch.Tensor, dtype: torch.dtype, *, channels: int = 0) -> torch.Tensor:
+    """A tensor of the volume's shape and layout; with ``channels``, so many of them in front."""
+    order = stored_order(volume)
+    front = [channels] if channels else []
+    stored = torch.empty([*front, *(volume.shape[axis] for axis in order)], dtype=dtype)
+    back = [len(front) + order.index(axis) for axis in range(volume.ndim)]
+    return stored.permute([*range(len(front)), *back])
 
 
 def with_meta_of(values: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
-from multiad_med.transforms.memory import as_stored, with_meta_of
+from multiad_med.transforms.memory import empty_stored, stored_order, with_meta_of
 
 __all__ = ["HounsfieldWindow", "HounsfieldWindowd", "Window"]
 
@@ -71,23 +71,28 @@ class HounsfieldWindow(Transform):
         self.limits = [_limits(window) for window in windows]
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Window ``(1, ...)`` in HU; float32 ``(windows, ...)`` in [0, 1].
+        """Window ``(C, ...)`` in HU; float32 in [0, 1].
+
+        One channel gives ``(windows, ...)``; several, such as neighbouring slices, are each seen
+        through the one window.
 
         Raises:
-            ValueError: when the image has several channels.
+            ValueError: when there are several channels and several windows.
         """
-        if image.shape[0] != 1:
-            raise ValueError(f"Windows take one channel in HU, got {image.shape[0]} channels.")
-        hounsfield = torch.as_tensor(image).as_subclass(torch.Tensor)[0]
-        result = torch.empty_like(
-            hounsfield.expand(len(self.limits), *hounsfield.shape)
-            if len(self.limits) > 1
-            else hounsfield[None],
-            dtype=torch.float32,
-        )
-        for channel, (low, high) in zip(result, self.limits, strict=True):
-            stored = as_stored(channel)
-            torch.sub(as_stored(hounsfield), low, out=stored).mul_(1 / (high - low)).clamp_(0, 1)
+        count, windows = image.shape[0], len(self.limits)
+        if count > 1 and windows > 1:
+            raise ValueError(
+                f"Several windows take one channel in HU, got {count}. Choose one window, or no "
+                "neighbouring slices."
+            )
+        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        order = stored_order(plain[0])
+        result = empty_stored(plain[0], torch.float32, channels=max(count, windows))
+        for index, channel in enumerate(result):
+            hounsfield = plain[index if count > 1 else 0].permute(order)
+            low, high = self.limits[index if windows > 1 else 0]
+            stored = channel.permute(order)
+            torch.sub(hounsfield, low, out=stored).mul_(1 / (high - low)).clamp_(0, 1)
         return with_meta_of(result, image)
 
 

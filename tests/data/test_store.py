@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from multiad_med.data import SliceStore, StoreError, is_store, read_study, write_study
+from multiad_med.data import (
+    SliceStore,
+    StoreError,
+    is_store,
+    open_slices,
+    read_study,
+    write_study,
+)
 from multiad_med.data.store import index_rows, study_path, write_index
 from multiad_med.transforms import SliceState
 
@@ -114,6 +121,14 @@ def test_channels_are_picked_in_order(tmp_path: Path) -> None:
     torch.testing.assert_close(image, studies["a/1"]["image"][0][[3, 0, 1]], atol=1e-5, rtol=0)
     with pytest.raises(StoreError, match="has 4"):
         SliceStore(tmp_path, channels=[4])
+
+
+def test_slices_of_another_size_than_inference_takes_are_refused(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    options = {"section": "training", "data": [], "transform": dict}
+    assert len(open_slices(tmp_path, size=8, **options)) == 5
+    with pytest.raises(StoreError, match=r"slices of \[8, 8\], wanted is 16"):
+        open_slices(tmp_path, size=16, **options)
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImaged
 
 from multiad_med.io import (
+    LoadVolumed,
     MontageColumn,
     NotCalibratedError,
     SaveScoresd,
@@ -53,10 +54,11 @@ def test_an_existing_file_survives_a_failed_rewrite(tmp_path: Path) -> None:
 OBLIQUE = np.array([[1.9, 0.2, 0.1, 5], [-0.2, 1.9, 0.3, 6], [-0.1, -0.3, 4.9, 7], [0, 0, 0, 1.0]])
 
 
-@pytest.mark.parametrize("units", ["mm", "micron", "unknown"])
+@pytest.mark.parametrize("load", [LoadImaged, LoadVolumed])
+@pytest.mark.parametrize("units", ["mm", "micron", "meter", "unknown"])
 @pytest.mark.parametrize(("sform", "qform"), [(2, 1), (0, 1), (4, 0)])
 def test_written_map_has_the_sources_affine_units_and_code(
-    tmp_path: Path, units: str, sform: int, qform: int
+    tmp_path: Path, units: str, sform: int, qform: int, load: type
 ) -> None:
     source = nib.Nifti1Image(np.zeros((5, 6, 7), np.int16), None)
     source.set_sform(OBLIQUE, code=sform)
@@ -64,9 +66,12 @@ def test_written_map_has_the_sources_affine_units_and_code(
     source.header.set_xyzt_units(units)
     nib.save(source, tmp_path / "v.nii.gz")
     expected = nib.load(tmp_path / "v.nii.gz")
-    data = LoadImaged("pred", ensure_channel_first=True, image_only=True)(
-        {"pred": str(tmp_path / "v.nii.gz")}
-    )
+    options = {"ensure_channel_first": True, "image_only": True} if load is LoadImaged else {}
+    data = load("pred", **options)({"pred": str(tmp_path / "v.nii.gz")})
+    if load is LoadVolumed:
+        in_mm = {"micron": 0.001, "meter": 1000}.get(units, 1) * np.array([1.9, 1.9, 4.9])
+        zooms = np.linalg.norm(np.asarray(data["pred"].affine)[:3, :3], axis=0)
+        np.testing.assert_allclose(zooms, in_mm, rtol=0.02)
     data["pred"] = data["pred"] + torch.rand(1, 5, 6, 7)
     SaveImaged(
         "pred",

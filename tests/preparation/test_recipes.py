@@ -10,10 +10,19 @@ import pytest
 from PIL import Image
 from torch.nn.functional import max_pool2d
 
-from multiad_med.data import SliceStore, read_study
+from multiad_med.data import DatalistError, SliceStore, read_study
 from multiad_med.data.store import study_path
-from multiad_med.preparation import RecipeError, Summary, load_recipe, prepare, recipe_names
+from multiad_med.preparation import (
+    PreparationError,
+    RecipeError,
+    Summary,
+    load_recipe,
+    load_studies,
+    prepare,
+    recipe_names,
+)
 from multiad_med.resources import recipes_dir
+from tests.conftest import head, write_nifti
 from tests.trees import (
     make_bmad,
     make_brats,
@@ -155,6 +164,7 @@ def test_liver_as_bmad_shares_patients_and_says_where_they_come_from(
     assert set(states(summary, "training")) == {"normal"}
     # Fewer test slices than BMAD's 93 + 73: all of them validate.
     assert sum(states(summary, "validation").values()) > 0
+    assert SliceStore(target, section="validation", states=["abnormal"]).index
     image = read_study(study_path(target, SliceStore(target).index[0]["study"]))["image"]
     assert image.dtype == np.uint8
 
@@ -169,6 +179,93 @@ def test_resc_labels_choose_the_normal_bscans(tmp_path: Path, rng: np.random.Gen
     assert all(int(r["slice"]) < 4 for r in SliceStore(target).index)
     only_ped, _ = run("resc", tmp_path, lesions=[128])
     assert only_ped.written == 4
+
+
+def test_resc_without_labels_is_not_taken_for_normal(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for index in range(4):
+        (tmp_path / "source").mkdir(exist_ok=True)
+        np.save(tmp_path / f"source/eye{index}.npy", rng.random((6, 20, 30)).astype(np.float32))
+    with pytest.raises(DatalistError, match="left for training"):
+        run("resc", tmp_path)
+    summary, _ = run("resc", tmp_path, unlabelled="normal")
+    assert states(summary, "training")["normal"] >= 12
+
+
+def test_resc_masks_of_other_values_count_or_are_refused(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    (tmp_path / "source").mkdir()
+    for index in range(4):
+        mask = np.zeros((6, 20, 30), np.uint8)
+        mask[3:, 5:9, 5:9] = 1
+        np.save(tmp_path / f"source/eye{index}.npy", rng.random(mask.shape).astype(np.float32))
+        np.save(tmp_path / f"source/eye{index}_label.npy", mask)
+    summary, target = run("resc", tmp_path)
+    assert all(int(r["slice"]) < 3 for r in SliceStore(target).index)
+    assert states(summary, "test") == {"normal": 3, "abnormal": 3}
+    with pytest.raises(PreparationError, match="known are 0 and"):
+        run("resc", tmp_path, lesions=[128, 191])
+
+
+def test_no_tumour_is_in_the_channels_of_a_normal_slice(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    make_lits(tmp_path / "source", rng=rng, volumes=4, healthy=0)
+    _, target = run("lits", tmp_path, neighbours=3)
+    for section in ("training", "test"):
+        rows = SliceStore(target, section=section).index
+        tumour = {(r["study"], int(r["slice"])) for r in rows if r["state"] == "abnormal"}
+        for row in rows:
+            if row["state"] == "normal":
+                assert not {(row["study"], int(row["slice"]) + d) for d in (-1, 1)} & tumour
+    assert SliceStore(target)[0]["image"].shape == (3, 32, 32)
+
+
+def test_the_crop_does_not_depend_on_which_slices_are_kept(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Training keeps normal slices only; its scale is that of the test all the same."""
+    make_lits(tmp_path / "source", rng=rng, volumes=3, healthy=0)
+    affines = []
+    for fractions in ({"training": 1, "test": 0}, {"training": 1, "test": 99}):
+        folder = tmp_path / str(len(affines))
+        folder.mkdir()
+        (folder / "source").symlink_to(tmp_path / "source")
+        _, target = run("lits", folder, view="crop", validation=0, **fractions)
+        paths = sorted((target / "studies").iterdir())
+        affines.append([read_study(path)["about"]["affine"] for path in paths])
+    np.testing.assert_allclose(*affines)
+
+
+def test_an_organ_mask_in_a_table_is_the_foreground(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    organ = np.zeros((40, 48, 10), np.uint8)
+    organ[10:20, 10:20, 3:7] = 1
+    rows = ["image,organ"]
+    for index in range(3):
+        write_nifti(tmp_path / f"i{index}.nii", head(rng))
+        write_nifti(tmp_path / f"o{index}.nii", organ)
+        rows.append(f"i{index}.nii,o{index}.nii")
+    (tmp_path / "source.csv").write_text("\n".join(rows))
+    (tmp_path / "source").symlink_to("source.csv")
+    recipe = load_recipe("volumes", {"size": 48})
+    prepare(recipe, tmp_path / "source.csv", tmp_path / "out", workers=0, progress=False)
+    store = SliceStore(tmp_path / "out")
+    assert {int(r["slice"]) for r in store.index} == {3, 4, 5, 6}
+    assert {int(r["foreground_area"]) for r in store.index} == {100}
+
+
+def test_masks_among_the_images_are_noticed(tmp_path: Path, rng: np.random.Generator) -> None:
+    for index in range(3):
+        write_nifti(tmp_path / f"source/p{index}/t1.nii.gz", head(rng))
+        write_nifti(tmp_path / f"source/p{index}/t1_seg.nii.gz", np.zeros((40, 48, 10), np.uint8))
+    with pytest.raises(DatalistError, match=r"3 of 6 files .* look like masks"):
+        run("volumes", tmp_path)
+    summary, _ = run("volumes", tmp_path, label_glob="**/*_seg.nii.gz")
+    assert summary.written == 3
 
 
 def test_resc_as_p_net_publishes_it(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -218,8 +315,10 @@ def test_bmads_shared_patients_are_refused_or_reported(
     source = tmp_path / "source/Liver_AD/hist_DIY"
     for name in ("train/good/1_3", "valid/good/img/2_4", "test/good/img/2_9"):
         save_picture(source / f"{name}.png", picture(16, rng, defect=False)[0])
-    summary, _ = run("bmad", tmp_path)
+    summary, target = run("bmad", tmp_path)
     assert "1 subjects are in two splits" in summary.warnings[0]
+    # What was accepted once can be trained on.
+    assert len(load_studies(target)["validation"]) == 1
     with pytest.raises(ValueError, match=r"lits-2 \(validation and test\)"):
         run("bmad", tmp_path, allow_shared_subjects=False)
 
@@ -252,6 +351,8 @@ def test_unknown_recipes_and_settings_are_named(tmp_path: Path) -> None:
         load_recipe("brats")
     with pytest.raises(RecipeError, match="no setting 'windows'"):
         load_recipe("brats2021", {"windows": ["liver"]})
+    with pytest.raises(RecipeError, match=r"view is one of .*, got 'Mask'"):
+        load_recipe("lits", {"view": "Mask"})
     with pytest.raises(RecipeError, match="no setting 'transforms'"):
         load_recipe("brats2021", {"transforms": None})
     own = tmp_path / "own.yaml"

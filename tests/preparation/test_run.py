@@ -19,6 +19,8 @@ from monai.bundle import ConfigParser
 from multiad_med.data import SliceDataset, SliceStore, is_store
 from multiad_med.data.store import STUDIES
 from multiad_med.preparation import PreparationError, Recipe, load_recipe, prepare
+from multiad_med.preparation.run import _alone_in
+from multiad_med.preparation.studies import StudyPreparation
 from multiad_med.resources import bundle_path
 from tests.conftest import head, write_nifti
 from tests.trees import make_brats, make_mvtec
@@ -86,6 +88,32 @@ def test_other_settings_prepare_anew_and_another_recipe_is_refused(
     (tmp_path / "mine/thesis.txt").write_text("x")
     with pytest.raises(PreparationError, match="not empty"):
         _run(brats, tmp_path / "mine")
+    # A datalist of one's own is not taken for a preparation's.
+    own = '{"training": []}'
+    (tmp_path / "mine/datalist.json").write_text(own)
+    with pytest.raises(PreparationError, match="not empty"):
+        _run(brats, tmp_path / "mine")
+    assert (tmp_path / "mine/datalist.json").read_text() == own
+    with pytest.raises(PreparationError, match="lies in the source"):
+        _run(brats, brats / "slices")
+
+
+def test_two_preparations_of_one_folder_are_refused(brats: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    _run(brats, target)
+    with _alone_in(target), pytest.raises(PreparationError, match="Another preparation"):
+        _run(brats, target)
+    assert _run(brats, target).unchanged == 4
+
+
+def test_a_worker_ended_from_outside_is_said_and_the_rest_resumed(
+    brats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StudyPreparation, "_prepare", lambda self, item: os.kill(os.getpid(), 9))
+    with pytest.raises(PreparationError, match="fewer workers than 2"):
+        _run(brats, tmp_path / "out", workers=2)
+    monkeypatch.undo()
+    assert _run(brats, tmp_path / "out").written == 4
 
 
 def test_workers_change_nothing(brats: Path, tmp_path: Path) -> None:
@@ -106,6 +134,8 @@ def test_a_bad_study_is_named_and_the_others_are_prepared(brats: Path, tmp_path:
     assert str(bad) in summary.failures[0]
     assert "truncated" in str(summary)
     assert not any(bad.parent.name in p.name for p in (target / STUDIES).iterdir())
+    datalist = json.loads((target / "datalist.json").read_text())
+    assert sum(part["studies"] for part in datalist["counts"].values()) == 3
     for path in brats.rglob("*flair.nii.gz"):
         path.write_bytes(b"")
     with pytest.raises(PreparationError, match="None of 4 studies could be prepared"):

@@ -78,9 +78,13 @@ def test_windows_that_are_none_are_refused(windows: Any, message: str) -> None:
         HounsfieldWindow(windows)
 
 
-def test_several_channels_are_refused() -> None:
+def test_several_channels_go_through_one_window_and_not_through_several() -> None:
+    neighbours = torch.stack([grey(0, 50, 100)[0], grey(50, 100, 150)[0]])
+    result = HounsfieldWindow([(0, 200)])(neighbours)
+    expected = torch.tensor([[0, 0.25, 0.5], [0.25, 0.5, 0.75]])
+    torch.testing.assert_close(result.reshape(2, 3), expected)
     with pytest.raises(ValueError, match="one channel in HU, got 2"):
-        HounsfieldWindow()(torch.zeros(2, 4, 4, 1))
+        HounsfieldWindow(["liver", "bone"])(neighbours)
 
 
 @pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.float32, torch.float64])

@@ -95,7 +95,7 @@ def _challenge_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]
     if bare:
         raise DatalistError(
             f"{len(bare)} B-scans have no label in label_images/<volume>_labelMark/: {first(bare)}. "
-            "Unpack all labels of this set, or remove its label_images folder."
+            "Unpack all labels of this set."
         )
     return items
 
@@ -160,7 +160,7 @@ def _volume_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     return items
 
 
-def find_resc(source: str | Path) -> list[dict[str, Any]]:
+def find_resc(source: str | Path, *, unlabelled: str = "anomalous") -> list[dict[str, Any]]:
     """List the OCT volumes of RESC.
 
     Four forms are read, the first that is there:
@@ -182,6 +182,8 @@ def find_resc(source: str | Path) -> list[dict[str, Any]]:
 
     Args:
         source: folder of the release, or above it.
+        unlabelled: what volumes without labels are, where the form does not say: ``anomalous``, as
+            all of RESC's patients are, or ``normal``, where one's own eyes are healthy.
 
     Returns:
         Items with ``image`` (a list of B-scans in numeric order, or a path), ``label`` (the same
@@ -194,6 +196,8 @@ def find_resc(source: str | Path) -> list[dict[str, Any]]:
         DatalistError: when no form matches, B-scans or labels are missing, or a volume occurs
             twice.
     """
+    if unlabelled not in ("anomalous", "normal"):
+        raise DatalistError(f"unlabelled is 'anomalous' or 'normal', got {unlabelled!r}.")
     folder = existing_folder(source)
     files = walk(folder)
     hint = looks_like(path.relative_to(folder).as_posix() for path in files)
@@ -202,6 +206,9 @@ def find_resc(source: str | Path) -> list[dict[str, Any]]:
         readers.append(_volume_items)
     for reader in readers:
         if items := reader(files, folder):
+            for item in items:
+                if "label" not in item and unlabelled == "anomalous":
+                    item.setdefault("anomalous", True)
             return by_study(items)
     try:
         slices = [item for item in find_bmad(folder) if item["category"] == "resc"]

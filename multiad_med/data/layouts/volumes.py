@@ -11,6 +11,7 @@ from multiad_med.data.layouts.files import (
     by_study,
     case_name,
     existing_folder,
+    first,
     natural_key,
     nothing_found,
     study_name,
@@ -83,6 +84,12 @@ def _read_table(table: Path) -> list[dict[str, Any]]:
         items.append(_table_item(cells, f"{table}, line {line}", table.parent))
     if not items:
         raise DatalistError(f"{table} has a header and no rows.")
+    bare = [str(i["image"]) for i in items if "label" not in i and "anomalous" not in i]
+    if bare and any("label" in item for item in items):
+        raise DatalistError(
+            f"{table}: {len(bare)} of {len(items)} rows have no label, while others have: {first(bare)}. "
+            "Say with `anomalous` whether they are normal (false) or not (true)."
+        )
     return items
 
 

@@ -30,7 +30,9 @@ def test_every_year_is_read(tmp_path: Path, rng: np.random.Generator, year: str)
         assert item["anomalous"] is True
         assert "section" not in item
         # Where the release tells grades apart by folders, half of its studies are of each.
-        assert item.get("grade") == ({"HGG", "LGG"} & set(Path(item["image"]).parts) or {None}).pop()
+        assert (
+            item.get("grade") == ({"HGG", "LGG"} & set(Path(item["image"]).parts) or {None}).pop()
+        )
     assert any("grade" in item for item in items) == (year in ("2018", "2019"))
 
 

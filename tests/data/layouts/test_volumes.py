@@ -43,7 +43,7 @@ def test_table_gives_every_column(touch: Touch) -> None:
     text = (
         "\ufeffimage,label,organ,subject,study,section,anomalous\n"
         "images/a.nii.gz,m.nii,m.nii,p1,first visit,test,Yes\n"
-        "b.nii,,,,,,\n"
+        "b.nii,,,,,,no\n"
     )
     assert find_volumes(_table(folder, text)) == [
         {
@@ -55,8 +55,14 @@ def test_table_gives_every_column(touch: Touch) -> None:
             "section": "test",
             "anomalous": True,
         },
-        {"image": str(folder / "b.nii"), "subject": "b", "study": "b"},
+        {"image": str(folder / "b.nii"), "subject": "b", "study": "b", "anomalous": False},
     ]
+
+
+def test_table_must_say_what_rows_without_a_label_are(touch: Touch) -> None:
+    folder = touch("a.nii", "b.nii", "m.nii")
+    with pytest.raises(DatalistError, match=r"1 of 2 rows have no label.*b\.nii"):
+        find_volumes(_table(folder, "image,label\na.nii,m.nii\nb.nii,\n"))
 
 
 def test_table_with_tabs(touch: Touch) -> None:
