@@ -24,6 +24,9 @@ DATALIST_NAME = "datalist.json"
 STORE_NAME = "store.json"
 SECTIONS = ("training", "validation", "test")
 PATH_KEYS = ("image", "label", "organ")
+_PARTS = frozenset(
+    "data images imagestr imagests normal test testing train training val valid validation".split()
+)
 
 
 class DatalistError(ValueError):
@@ -31,13 +34,12 @@ class DatalistError(ValueError):
 
 
 def _subject(path: Path, folder: Path) -> str:
-    """A study's subject: its sub-folder where it has one, otherwise its file name."""
-    inside = path.relative_to(folder)
-    return (
-        inside.parts[0]
-        if len(inside.parts) > 1
-        else path.name.removesuffix(".gz").removesuffix(".nii")
-    )
+    """A study's subject: its sub-folder where it has one, otherwise its file name.
+
+    A sub-folder that names a part of the data, such as ``train`` or ``images``, is nobody.
+    """
+    folders = [part for part in path.relative_to(folder).parts[:-1] if part.lower() not in _PARTS]
+    return folders[0] if folders else path.name.removesuffix(".gz").removesuffix(".nii")
 
 
 def find_studies(

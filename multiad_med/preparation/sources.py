@@ -20,7 +20,7 @@ __all__ = ["find_nifti_or_dicom", "load_studies"]
 
 _logger = logging.getLogger(__name__)
 
-_MASK = re.compile(r"(^|[-_.])(seg|segmentation|mask|label|labels|roi)\d*[-_.]", re.IGNORECASE)
+_MASK = re.compile(r"((^|[-_.])(seg|segmentation|labels?|roi)|mask)\d*[-_.]", re.IGNORECASE)
 
 
 def _name(text: str) -> str:

@@ -69,6 +69,13 @@ def test_masks_are_found_by_their_pattern(tmp_path: Path) -> None:
         find_studies(tmp_path, image_glob="*/T1c*.nii.gz", label_glob="*/seg*.nii.gz")
 
 
+def test_folders_that_name_a_part_of_the_data_are_nobody(tmp_path: Path) -> None:
+    for name in ("train/anna/v.nii.gz", "train/berta/v.nii.gz", "images/carla.nii.gz"):
+        _volume(tmp_path / name)
+    subjects = {item["subject"] for item in find_studies(tmp_path)}
+    assert subjects == {"anna", "berta", "carla"}
+
+
 def test_subject_in_two_splits_is_refused_and_named(tmp_path: Path) -> None:
     _volume(tmp_path / "a.nii")
     _volume(tmp_path / "b.nii")

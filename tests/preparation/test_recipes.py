@@ -261,10 +261,12 @@ def test_an_organ_mask_in_a_table_is_the_foreground(
 def test_masks_among_the_images_are_noticed(tmp_path: Path, rng: np.random.Generator) -> None:
     for index in range(3):
         write_nifti(tmp_path / f"source/p{index}/t1.nii.gz", head(rng))
-        write_nifti(tmp_path / f"source/p{index}/t1_seg.nii.gz", np.zeros((40, 48, 10), np.uint8))
+        name = ("t1_seg", "brainmask", "labels_1")[index]
+        mask = np.zeros((40, 48, 10), np.uint8)
+        write_nifti(tmp_path / f"source/p{index}/{name}.nii.gz", mask)
     with pytest.raises(DatalistError, match=r"3 of 6 files .* look like masks"):
         run("volumes", tmp_path)
-    summary, _ = run("volumes", tmp_path, label_glob="**/*_seg.nii.gz")
+    summary, _ = run("volumes", tmp_path, image_glob="**/t1.nii.gz")
     assert summary.written == 3
 
 
