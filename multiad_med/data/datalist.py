@@ -25,7 +25,20 @@ STORE_NAME = "store.json"
 SECTIONS = ("training", "validation", "test")
 PATH_KEYS = ("image", "label", "organ")
 _PARTS = frozenset(
-    "data images imagestr imagests normal test testing train training val valid validation".split()
+    [
+        "data",
+        "images",
+        "imagestr",
+        "imagests",
+        "normal",
+        "test",
+        "testing",
+        "train",
+        "training",
+        "val",
+        "valid",
+        "validation",
+    ]
 )
 
 
