@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,9 +94,11 @@ class Recipe:
 
     @property
     def sha256(self) -> str:
-        """Hash of what decides how a study's slices look."""
-        parts = {k: v for k, v in self.config.items() if k not in ("title", "about", "source")}
-        text = json.dumps({"version": __version__, **parts}, sort_keys=True, default=str)
+        """Hash of what decides how a study's slices look: the transforms and the settings they use."""
+        transforms = json.dumps(self.config["transforms"], default=str)
+        used = {name: self.config.get(name) for name in re.findall(r"@(\w+)", transforms)}
+        parts = [__version__, self.bits, transforms, used]
+        text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _parser(self, source: str | Path) -> ConfigParser:

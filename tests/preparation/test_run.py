@@ -17,6 +17,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from multiad_med.data import SliceDataset, SliceStore, is_store
+from multiad_med.data.datalist import SECTIONS
 from multiad_med.data.store import STUDIES
 from multiad_med.preparation import PreparationError, Recipe, load_recipe, prepare
 from multiad_med.preparation.run import _alone_in
@@ -114,6 +115,17 @@ def test_a_worker_ended_from_outside_is_said_and_the_rest_resumed(
         _run(brats, tmp_path / "out", workers=2)
     monkeypatch.undo()
     assert _run(brats, tmp_path / "out").written == 4
+
+
+def test_another_seed_prepares_only_who_moved(brats: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    _run(brats, target)
+    before = {r["study"]: s for s in SECTIONS for r in SliceStore(target, section=s).index}
+    summary = _run(brats, target, _recipe(seed=2))
+    after = {r["study"]: s for s in SECTIONS for r in SliceStore(target, section=s).index}
+    moved = sum(before[study] != section for study, section in after.items())
+    assert 0 < moved < 4
+    assert (summary.written, summary.unchanged) == (moved, 4 - moved)
 
 
 def test_workers_change_nothing(brats: Path, tmp_path: Path) -> None:
