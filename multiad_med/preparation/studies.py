@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import platform
 from collections.abc import Iterable, Mapping
@@ -93,10 +94,16 @@ class StudyPreparation(Dataset):
                 torch.set_num_threads(1)
                 _keep_freed_memory()
             self.transforms = self.recipe.transforms(self.source)
+            # What is there now stays, so that collecting after each study costs little.
+            gc.collect()
+            gc.freeze()
         prepared = self.transforms(dict(item))
         about = {**wanted, "signature": _signature(files), "source_sha256": _hash(files)}
         with atomic_path(path) as temporary:
             write_study(temporary, prepared, bits=self.recipe.bits, about=about)
+        # MetaTensors refer to themselves: without this, several volumes wait to be collected.
+        del prepared
+        gc.collect()
         return "written"
 
 

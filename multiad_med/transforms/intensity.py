@@ -48,7 +48,9 @@ class ScaleForegroundIntensity(Transform):
         for channel, target in zip(values, scaled, strict=True):
             source = channel.permute(order)
             (low,) = quantiles(source, (0.02,))
-            (high,) = quantiles(source[inside], (self.quantile,))
+            # numpy selects by a mask in half of torch's time.
+            chosen = source.numpy(force=True)[inside.numpy(force=True)]
+            (high,) = quantiles(torch.from_numpy(chosen), (self.quantile,))
             slope = self.target / (high - low) if high > low else 0.0
             torch.sub(source, low, out=target.permute(order)).mul_(slope).clamp_(0, 1)
         return with_meta_of(scaled, image)

@@ -72,8 +72,9 @@ class SliceLabels(Transform):
         """
         plain = _plain(mask)
         if self.labels is not None and self.known_labels is not None:
-            known = int(sum(as_stored(plain).eq(v).sum() for v in self.known_labels))
-            if int((as_stored(plain) > 0).sum()) > known:
+            stored = as_stored(plain).numpy(force=True)
+            known = sum(np.count_nonzero(stored == value) for value in self.known_labels)
+            if np.count_nonzero(stored > 0) > known:
                 raise ValueError(
                     f"The mask has the values {[round(v, 3) for v in plain.unique().tolist()[:10]]}; "
                     f"known are 0 and {list(self.known_labels)}, of which {list(self.labels)} are "
