@@ -9,6 +9,7 @@ studies of smooth anatomy and noise into a temporary folder, gzipped as the data
   per study and on one core; and slices per second;
 - the preparation with two processes, beside one;
 - slices per second of the training loader from the prepared store;
+- seconds to fit 130 CT slices into 256², by us and by MONAI's ``Resize`` with its antialiasing;
 - peak memory of the preparation of 5 and of 50 small studies.
 """
 
@@ -27,20 +28,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import nibabel as nib
 import numpy as np
+import torch
 from isal import isal_zlib
+from monai.data import MetaTensor
+from monai.transforms import Resize
 from scipy.ndimage import gaussian_filter, zoom
 from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
 
 from multiad_med.data import SliceStore, read_study
+from multiad_med.networks import ResNetFeatures
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.preparation.studies import StudyPreparation
+from multiad_med.transforms import FitInPlane
 
-# WideResNet-50-2 at 256²: 14.9 GMACs a forward (docs/decisions.md, output stride 32), teacher forward
-# and student forward and backward: four forwards' worth, 119 GFLOP. An H100 reaches 990 TFLOP/s
-# (dense bf16) on paper; published ResNet-50 trainings (about 3,000 pictures/s at 224², 24.5 GFLOP
-# each) reach 75. Twice that, for the larger matrices of the wide network, is taken as its limit.
+# An assumption, not a measurement: an H100 has 990 TFLOP/s (dense bf16) on paper, and trains ResNet-50
+# at some 3,000 pictures/s of 24.5 GFLOP each, which is 75 TFLOP/s. Twice that, for the larger
+# matrices of the wide network, is taken for WideResNet-50-2.
 H100_TFLOPS = 150.0
-WRN_GFLOP = 4 * 2 * 14.9
 
 
 def smooth(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
@@ -161,11 +166,23 @@ def loader(folder: Path) -> None:
                 count += len(batch["image"])
             rates.append(count / (time.perf_counter() - (start or 0)))
         print(f"  loader, {workers} workers: {max(rates):.0f} slices/s")
-    need = H100_TFLOPS * 1e3 / WRN_GFLOP
+    with FlopCounterMode(display=False) as counter:
+        ResNetFeatures("wide_resnet50_2", output_stride=32)(torch.zeros(1, 3, 256, 256))
+    # The teacher's forward, and the student's forward and (twice as dear) backward.
+    gflop = 4 * counter.get_total_flops() / 1e9
+    need = H100_TFLOPS * 1e3 / gflop
     print(
         f"  WRN-50-2 on an H100, estimated: {need:.0f} slices/s "
-        f"({H100_TFLOPS:.0f} TFLOP/s reached, {WRN_GFLOP:.0f} GFLOP a slice)"
+        f"({H100_TFLOPS:.0f} TFLOP/s assumed, {gflop:.0f} GFLOP a slice)"
     )
+
+
+def resizing() -> None:
+    torch.set_num_threads(1)
+    volume = MetaTensor(torch.rand(1, 512, 512, 130))
+    ours = timed(lambda: FitInPlane(256)(volume))
+    monai = timed(lambda: Resize((256, 256, 130), mode="trilinear", anti_aliasing=True)(volume), 1)
+    print(f"fitting 130 slices of 512²: {ours:.2f} s, MONAI's Resize {monai:.2f} s")
 
 
 def peak_memory(count: int) -> float:
@@ -215,6 +232,7 @@ def main() -> None:
             make_lits(lits, count)
             files = [lits / "volume-0.nii.gz", lits / "segmentation-0.nii.gz"]
             report("LiTS size", "lits", lits, files, options.studies)
+    resizing()
     if not options.skip_memory:
         few, many = peak_memory(5), peak_memory(50)
         print(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,11 @@ def common_folder(items: Sequence[Mapping[str, Any]]) -> str:
     return os.path.commonpath(folders) if folders else os.getcwd()
 
 
+def rank_subjects(subjects: Iterable[str], *, seed: int) -> list[str]:
+    """Each subject once, in an order that depends on its own identifier and the seed only."""
+    return sorted(set(subjects), key=lambda s: hashlib.sha256(f"{seed}:{s}".encode()).digest())
+
+
 def split_subjects(
     subjects: Iterable[str], *, validation_fraction: float = 0.2, seed: int = 0
 ) -> tuple[set[str], set[str]]:
@@ -116,17 +121,16 @@ def split_subjects(
     Args:
         subjects: identifiers; repeated ones count once.
         validation_fraction: part of the subjects for validation, at least one.
-        seed: of the shuffle.
+        seed: of the ranking.
 
     Raises:
         DatalistError: with fewer than two subjects, of whom none could be held out.
     """
-    unique = sorted(set(subjects))
+    unique = rank_subjects(subjects, seed=seed)
     if len(unique) < 2:
         raise DatalistError(
             f"At least two subjects are needed, one of them held out for calibration; got {unique}."
         )
-    random.Random(seed).shuffle(unique)
     count = min(len(unique) - 1, max(1, round(validation_fraction * len(unique))))
     return set(unique[count:]), set(unique[:count])
 

@@ -9,16 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import SECTIONS, DatalistError, shared_subjects
+from multiad_med.data.datalist import SECTIONS, DatalistError, rank_subjects, shared_subjects
 
 __all__ = ["BmadBrainSplit", "BmadLiverSlices", "SubjectSplit", "datalist_content", "sections_hash"]
 
 Item = Mapping[str, Any]
 Sections = dict[str, list[dict[str, Any]]]
-
-
-def _rank(subject: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:{subject}".encode()).digest()
 
 
 def _shares(count: int, fractions: Sequence[float]) -> list[int]:
@@ -35,7 +31,7 @@ def _shares(count: int, fractions: Sequence[float]) -> list[int]:
     return shares
 
 
-def _check_order(sections: Sections) -> Sections:
+def _in_order(sections: Sections) -> Sections:
     return {section: sections.get(section, []) for section in SECTIONS}
 
 
@@ -92,7 +88,7 @@ class SubjectSplit:
             strata[stratum_of.setdefault(subject, stratum)].add(subject)
         part: dict[str, int] = {}
         for subjects in strata.values():
-            ranked = sorted(subjects, key=lambda s: _rank(s, self.seed))
+            ranked = rank_subjects(subjects, seed=self.seed)
             start = 0
             for index, share in enumerate(_shares(len(ranked), fractions)):
                 part.update(dict.fromkeys(ranked[start : start + share], index))
@@ -130,7 +126,7 @@ class SubjectSplit:
             if section == "training" and held_out.get(str(item["subject"])) == 1:
                 section = "validation"
             sections[section].append({**item, "section": section})
-        result = _check_order(sections)
+        result = _in_order(sections)
         if not result["training"]:
             raise DatalistError(
                 f"None of {len(items)} studies is left for training. Normal studies are needed, and "
@@ -213,7 +209,7 @@ class BmadBrainSplit:
                 f"None of {len(items)} studies is one of BMAD's 424 training patients. Use "
                 "`split=patient`."
             )
-        return _check_order(sections)
+        return _in_order(sections)
 
 
 class BmadLiverSlices:

@@ -14,6 +14,7 @@ from multiad_med.data.datalist import (
     train_or_infer,
 )
 from multiad_med.data.layouts import find_volumes
+from multiad_med.data.layouts.files import study_name
 from multiad_med.io.dicom_series import find_series
 
 __all__ = ["find_nifti_or_dicom", "load_studies"]
@@ -21,10 +22,6 @@ __all__ = ["find_nifti_or_dicom", "load_studies"]
 _logger = logging.getLogger(__name__)
 
 _MASK = re.compile(r"((^|[-_.])(seg|segmentation|labels?|roi)|mask)\d*[-_.]", re.IGNORECASE)
-
-
-def _name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in text).strip("._") or "unnamed"
 
 
 def find_nifti_or_dicom(
@@ -83,12 +80,12 @@ def find_nifti_or_dicom(
         _logger.warning("%s passed over: %s", passed, reason)
     items = []
     for number, series in enumerate(chosen):
-        patient = _name(series.patient_id or Path(series.files[0]).parent.name)
+        patient = study_name((series.patient_id or series.files[0].parent.name).replace("/", "_"))
         items.append(
             {
                 "image": series.image,
                 "subject": patient,
-                "study": f"{patient}/{_name(series.uid or f'series{number}')}",
+                "study": study_name(patient, series.uid or f"series{number}"),
             }
         )
     return items

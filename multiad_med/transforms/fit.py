@@ -43,8 +43,8 @@ class FitInPlane(InvertibleTransform):
     The aspect is kept in millimetres: pixels that are not square become square. The third axis
     keeps its voxels. Interpolation is bilinear within the slice, with an antialiasing filter where
     the slice shrinks. The inverse brings a map back to the grid that came in, with the same
-    interpolation. (MONAI's ``Resize`` filters whole volumes in three dimensions, at fifty times
-    the cost for a CT.)
+    interpolation. (MONAI's ``Resize`` filters whole volumes in three dimensions;
+    ``docs/benchmarks/preparation.py`` prints what either costs.)
 
     Args:
         size: side of the square in pixels.

@@ -30,7 +30,7 @@ _IN_PLANE = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(
 
 def slice_areas(mask: torch.Tensor) -> torch.Tensor:
     """Number of positive pixels in each slice ``(Z,)`` of a mask ``(X, Y, Z)``."""
-    # Slice by slice: a sum over two axes of booleans takes ten times as long.
+    # Slice by slice: a sum over two axes of booleans takes much longer.
     # Last axis first and x last: as NIfTI and DICOM lie in memory.
     inside = torch.as_tensor(mask).as_subclass(torch.Tensor).permute(2, 1, 0)
     if inside.dtype is not torch.bool:

@@ -17,7 +17,7 @@ def as_stored(volume: torch.Tensor) -> torch.Tensor:
     """The same values as a plain tensor whose axes are in the memory's order.
 
     For whatever does not depend on where a voxel lies: extrema, counts. Torch walks a volume whose
-    first axis is the fastest up to fifty times slower.
+    first axis is the fastest much more slowly.
     """
     plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
     return plain.permute(stored_order(plain))

@@ -348,6 +348,12 @@ def test_pictures_keep_their_aspect_unless_told_otherwise(tmp_path: Path) -> Non
     assert int((image > 0).any(dim=0).sum()) == 32
 
 
+def test_liver_recipes_prepare_alike() -> None:
+    """What trains on one set and is tested on another must not differ by its preparation."""
+    one, *others = (load_recipe(name).config["transforms"] for name in ("lits", "btcv", "liver_ct"))
+    assert all(other == one for other in others)
+
+
 def test_unknown_recipes_and_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="choose one of"):
         load_recipe("brats")
