@@ -1,6 +1,71 @@
-"""Exact metrics of anomaly detection."""
+"""Metrics of anomaly detection, exact and streaming."""
 
 from multiad_med.metrics.aupro import aupro
-from multiad_med.metrics.ranking import Ranking, auroc, average_precision, f1_max
+from multiad_med.metrics.bootstrap import (
+    Estimate,
+    bootstrap_froc,
+    bootstrap_mean,
+    bootstrap_ranking,
+    interval,
+    paired_difference,
+    resamples,
+)
+from multiad_med.metrics.cumulative import AUPRO, AUROC, AveragePrecision, F1Max
+from multiad_med.metrics.froc import FROC_RATES, Froc, candidate_thresholds, froc
+from multiad_med.metrics.handlers import (
+    AUPROHandler,
+    AUROCHandler,
+    AveragePrecisionHandler,
+    F1MaxHandler,
+)
+from multiad_med.metrics.histograms import SubjectHistograms, score_edges
+from multiad_med.metrics.lesions import Lesions, false_positive_components, lesion_scores, lesions
+from multiad_med.metrics.ranking import (
+    PrecisionRecallCurve,
+    Ranking,
+    RocCurve,
+    auroc,
+    average_precision,
+    f1_max,
+)
+from multiad_med.metrics.streaming import StreamingAupro, StreamingRanking
+from multiad_med.metrics.volume import dice, hausdorff95
 
-__all__ = ["Ranking", "aupro", "auroc", "average_precision", "f1_max"]
+__all__ = [
+    "AUPRO",
+    "AUROC",
+    "FROC_RATES",
+    "AUPROHandler",
+    "AUROCHandler",
+    "AveragePrecision",
+    "AveragePrecisionHandler",
+    "Estimate",
+    "F1Max",
+    "F1MaxHandler",
+    "Froc",
+    "Lesions",
+    "PrecisionRecallCurve",
+    "Ranking",
+    "RocCurve",
+    "StreamingAupro",
+    "StreamingRanking",
+    "SubjectHistograms",
+    "aupro",
+    "auroc",
+    "average_precision",
+    "bootstrap_froc",
+    "bootstrap_mean",
+    "bootstrap_ranking",
+    "candidate_thresholds",
+    "dice",
+    "f1_max",
+    "false_positive_components",
+    "froc",
+    "hausdorff95",
+    "interval",
+    "lesion_scores",
+    "lesions",
+    "paired_difference",
+    "resamples",
+    "score_edges",
+]

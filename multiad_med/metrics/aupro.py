@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from skimage.measure import label as connected_components
+from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
-__all__ = ["aupro"]
+from multiad_med.metrics.counting import as_anomalous, as_scores, count_from
+
+__all__ = ["aupro", "check_fpr_limit", "mean_reach", "read_map"]
 
 
-def aupro(maps: Sequence[Tensor], masks: Sequence[Tensor], *, fpr_limit: float = 0.3) -> float:
+def aupro(
+    maps: Sequence[Tensor | NDArray[Any]],
+    masks: Sequence[Tensor | NDArray[Any]],
+    *,
+    fpr_limit: float = 0.3,
+) -> float:
     """Area under the PRO curve up to a false-positive rate, divided by that rate. Exact.
 
     PRO at a threshold is the overlap of the flagged pixels with each 8-connected lesion region,
     averaged over all regions of all images; the false-positive rate is over the normal pixels of all
-    images (Bergmann et al., MVTec AD). Every distinct score is a threshold, and the curve is
-    linear between thresholds.
+    images (Bergmann et al., MVTec AD, IJCV 2021). Every distinct score is a threshold, and the curve
+    is linear between thresholds.
 
     Args:
-        maps: anomaly maps ``(H, W)``; images may differ in size.
+        maps: anomaly maps ``(H, W)``, tensors or arrays; images may differ in size.
         masks: lesion masks of the same shapes, lesion where not 0.
         fpr_limit: in (0, 1].
 
@@ -29,45 +38,83 @@ def aupro(maps: Sequence[Tensor], masks: Sequence[Tensor], *, fpr_limit: float =
         A value in [0, 1]; NaN when there is no lesion or no normal pixel.
 
     Raises:
-        ValueError: when numbers or shapes differ, there are no maps, a map is not finite, or the
-            limit is not in (0, 1].
+        ValueError: when numbers or shapes differ, there are no maps or no pixels, a map is not
+            ``(H, W)`` or not finite, a mask holds NaN, or the limit is not in (0, 1].
+    """
+    check_fpr_limit(fpr_limit)
+    if len(maps) != len(masks) or not len(maps):
+        raise ValueError(
+            f"Got {len(maps)} maps and {len(masks)} masks; give one mask per map, and at least one."
+        )
+    images = [read_map(m, mask) for m, mask in zip(maps, masks, strict=True)]
+    scores = np.concatenate([image[0] for image in images])
+    lesion = np.concatenate([image[1] for image in images])
+    weights = np.concatenate([image[2] for image in images])
+    regions = sum(image[3] for image in images)
+    normals = scores.size - weights.size
+    if not regions or not normals:
+        return math.nan
+
+    thresholds, group = np.unique(scores.compress(lesion), return_inverse=True)
+    weight = np.bincount(group, weights)
+    tied = np.bincount(group)
+    above, reached = count_from(scores, thresholds)
+    lesion_reached = np.cumsum(tied[::-1])[::-1]
+    before = (above - lesion_reached + tied) / normals
+    after = (reached - lesion_reached) / normals
+    return float(weight @ mean_reach(before, after, fpr_limit)) / regions / fpr_limit
+
+
+def check_fpr_limit(fpr_limit: float) -> None:
+    """Refuse a false-positive rate that is none.
+
+    Raises:
+        ValueError: when the limit is not in (0, 1].
     """
     if not 0 < fpr_limit <= 1:
-        raise ValueError(f"fpr_limit must lie in (0, 1], got {fpr_limit}.")
-    if len(maps) != len(masks) or not len(maps):
-        raise ValueError(f"Got {len(maps)} maps and {len(masks)} masks.")
-    weights, regions = [], 0
-    for anomaly_map, mask in zip(maps, masks, strict=True):
-        if anomaly_map.shape != mask.shape:
-            raise ValueError(
-                f"A map {tuple(anomaly_map.shape)} and its mask {tuple(mask.shape)} differ in shape."
-            )
-        components, count = connected_components(
-            np.asarray(mask) != 0, connectivity=2, return_num=True
-        )
-        sizes = np.bincount(components.ravel(), minlength=count + 1).astype(float)
-        sizes[0] = np.inf
-        weights.append(torch.from_numpy((1.0 / sizes)[components].ravel()))
-        regions += count
-    scores = torch.cat([torch.as_tensor(m).flatten().float() for m in maps])
-    if not torch.isfinite(scores).all():
-        raise ValueError(f"{int((~torch.isfinite(scores)).sum())} scores are NaN or infinite.")
-    weight = torch.cat(weights)
-    normal = weight == 0
-    if regions == 0 or not normal.any():
-        return float("nan")
+        raise ValueError(f"fpr_limit must lie in (0, 1], got {fpr_limit}; 0.3 is customary.")
 
-    ordered, order = scores.sort(descending=True)
-    last = torch.ones_like(ordered, dtype=torch.bool)
-    last[:-1] = ordered[1:] != ordered[:-1]
-    pro = weight[order].cumsum(0)[last] / regions
-    fpr = normal[order].cumsum(0)[last].double() / normal.sum()
-    zero = pro.new_zeros(1)
-    pro, fpr = torch.cat([zero, pro]), torch.cat([zero, fpr])
-    inside = int((fpr <= fpr_limit).sum())
-    if inside < len(fpr):
-        part = (fpr_limit - fpr[inside - 1]) / (fpr[inside] - fpr[inside - 1])
-        end = pro[inside - 1] + part * (pro[inside] - pro[inside - 1])
-        pro = torch.cat([pro[:inside], end[None]])
-        fpr = torch.cat([fpr[:inside], fpr.new_full((1,), fpr_limit)])
-    return float(torch.trapezoid(pro, fpr)) / fpr_limit
+
+def read_map(
+    anomaly_map: Tensor | NDArray[Any], mask: Tensor | NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.float64], int]:
+    """Scores, lesion pixels, and 1 / area of its 8-connected region for each lesion pixel.
+
+    Returns:
+        Scores ``(H W,)``; lesion or not ``(H W,)``; weights ``(lesion pixels,)``, in the same order;
+        the number of regions.
+
+    Raises:
+        ValueError: when the shapes differ, are not ``(H, W)`` or hold no pixel, a score is not
+            finite, or the mask holds NaN.
+    """
+    height_width = tuple(anomaly_map.shape)
+    if height_width != tuple(mask.shape):
+        raise ValueError(
+            f"A map {height_width} and its mask {tuple(mask.shape)} differ in shape; "
+            "resize the mask (nearest) or the map."
+        )
+    if len(height_width) != 2 or 0 in height_width:
+        raise ValueError(
+            f"A map must be (H, W) with at least one pixel, got {height_width}; regions are those "
+            "of one image, so give a list of images and take the channel away."
+        )
+    scores, lesion = as_scores(anomaly_map), as_anomalous(mask)
+    if not lesion.any():
+        return scores, lesion, np.empty(0), 0
+    labels, regions = ndimage.label(lesion.reshape(height_width), np.ones((3, 3)))
+    region = labels.ravel().compress(lesion)
+    return scores, lesion, 1.0 / np.bincount(region)[region], regions
+
+
+def mean_reach(
+    before: NDArray[np.float64], after: NDArray[np.float64], limit: float
+) -> NDArray[np.float64]:
+    """How far below the limit rates lie that rise evenly from one to the other, on average.
+
+    A lesion pixel flagged at the false-positive rate x adds its weight to the curve from there to
+    the limit; flagged with normal pixels of the same score, it does so evenly from ``before`` them to
+    ``after`` them.
+    """
+    crossing = np.maximum(limit - before, 0) ** 2 / (2 * np.maximum(after - before, 1e-300))
+    return np.where(after <= limit, limit - (before + after) / 2, crossing)

@@ -1,68 +1,96 @@
-"""Exact metrics of a ranking: AUROC, average precision, largest F1, from one sort."""
+"""Exact metrics of a ranking: AUROC, average precision, largest F1, and their curves."""
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
+from typing import Any, NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Ranking", "auroc", "average_precision", "f1_max"]
+from multiad_med.metrics.counting import as_anomalous, as_scores, check_same_shape, count_from
+
+__all__ = [
+    "PrecisionRecallCurve",
+    "Ranking",
+    "RocCurve",
+    "auroc",
+    "average_precision",
+    "f1_max",
+]
+
+
+class RocCurve(NamedTuple):
+    """Points from (0, 0) to (1, 1); a point flags the scores that reach its threshold."""
+
+    false_positive_rate: NDArray[np.float64]
+    true_positive_rate: NDArray[np.float64]
+    thresholds: NDArray[Any]
+
+
+class PrecisionRecallCurve(NamedTuple):
+    """Points by rising recall; a point flags the scores that reach its threshold."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    thresholds: NDArray[Any]
 
 
 class Ranking:
-    """Scores sorted once, with counts at every distinct score.
+    """Counts at every distinct score of an anomalous item, from which each metric follows.
 
-    Scores are used as they are; no sigmoid, no binning. Tied scores are one threshold.
+    Scores are used as they are; no sigmoid, no binning, no rounding. Tied scores are one threshold.
+    No threshold between two anomalous scores has a better F1, precision or recall than the upper
+    one, and the ROC curve runs straight there, so normal items need only be counted. Scores on
+    another device are copied to the CPU.
 
     Args:
-        scores: any shape, the larger the more anomalous.
+        scores: any shape, the larger the more anomalous; tensor or array.
         labels: same shape, anomalous where not 0.
 
+    Attributes:
+        thresholds: distinct scores of anomalous items ``(K,)``, descending.
+        true_positives: anomalous items that reach each threshold ``(K,)``.
+        false_positives: normal items that reach each threshold ``(K,)``.
+        positives, negatives: numbers of anomalous and of normal items.
+
     Raises:
-        ValueError: when the shapes differ, there are no scores, or a score is not finite.
+        ValueError: when the shapes differ, there are no scores, a score is not finite, or a label
+            is NaN.
     """
 
-    def __init__(self, scores: Tensor, labels: Tensor) -> None:
-        scores, labels = torch.as_tensor(scores), torch.as_tensor(labels)
-        if scores.shape != labels.shape:
-            raise ValueError(
-                f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)} differ in shape."
-            )
-        if scores.numel() == 0:
-            raise ValueError("There are no scores.")
-        if not torch.isfinite(scores).all():
-            raise ValueError(f"{int((~torch.isfinite(scores)).sum())} scores are NaN or infinite.")
-        ordered, order = scores.flatten().sort(descending=True)
-        positive = (labels.flatten() != 0)[order].cumsum(0)
-        last = torch.ones_like(ordered, dtype=torch.bool)
-        last[:-1] = ordered[1:] != ordered[:-1]
-        self.thresholds = ordered[last]
-        self.true_positives = positive[last].double()
-        rank = torch.arange(1, len(ordered) + 1, device=ordered.device)[last]
-        self.false_positives = rank.double() - self.true_positives
-        self.positives = float(self.true_positives[-1])
-        self.negatives = float(self.false_positives[-1])
+    def __init__(self, scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> None:
+        check_same_shape(scores, labels)
+        values, anomalous = as_scores(scores), as_anomalous(labels)
+        if values.size == 0:
+            raise ValueError("There are no scores; a ranking needs at least one. Is the set empty?")
+        thresholds, tied = np.unique(values.compress(anomalous), return_counts=True)
+        above, reached = count_from(values, thresholds)
+        true_positives = np.cumsum(tied[::-1])
+        self.positives = int(tied.sum())
+        self.negatives = values.size - self.positives
+        self.thresholds = thresholds[::-1]
+        self.true_positives = true_positives
+        self.false_positives = reached[::-1] - true_positives
+        self._tied = tied[::-1]
+        self._false_positives_above = above[::-1] - true_positives + self._tied
 
     @cached_property
     def auroc(self) -> float:
         """Area under the ROC curve, ties counting half; NaN when a class is missing."""
         if not self.positives or not self.negatives:
-            return float("nan")
-        zero = self.true_positives.new_zeros(1)
-        area = torch.trapezoid(
-            torch.cat([zero, self.true_positives]), torch.cat([zero, self.false_positives])
-        )
-        return float(area) / self.positives / self.negatives
+            return math.nan
+        beaten = self.negatives - (self._false_positives_above + self.false_positives) / 2
+        return float(self._tied @ beaten) / self.positives / self.negatives
 
     @cached_property
     def average_precision(self) -> float:
         """Precision averaged over the steps of recall; NaN without an anomalous item."""
         if not self.positives:
-            return float("nan")
-        precision = self.true_positives / (self.true_positives + self.false_positives)
-        steps = torch.diff(self.true_positives, prepend=self.true_positives.new_zeros(1))
-        return float((precision * steps).sum()) / self.positives
+            return math.nan
+        return float(self._tied @ self._precision) / self.positives
 
     @cached_property
     def f1_max(self) -> float:
@@ -70,22 +98,81 @@ class Ranking:
 
         The threshold is chosen on the very data it is judged on: an upper bound.
         """
-        if not self.positives:
-            return float("nan")
+        return float(self._f1.max()) if self.positives else math.nan
+
+    @cached_property
+    def f1_max_threshold(self) -> float:
+        """Score from which to flag for :attr:`f1_max`; NaN without an anomalous item."""
+        return float(self.thresholds[self._f1.argmax()]) if self.positives else math.nan
+
+    def roc_curve(self, *, points: int = 1000) -> RocCurve:
+        """Corners of the ROC curve, thinned evenly along it; a missing class's rate is NaN.
+
+        Args:
+            points: at most so many, 2 or more.
+
+        Raises:
+            ValueError: when fewer than 2 points are asked for.
+        """
+        # Two corners per threshold: before its anomalous items are flagged, and with its ties.
+        false = np.column_stack([self._false_positives_above, self.false_positives]).ravel()
+        true = np.column_stack([self.true_positives - self._tied, self.true_positives]).ravel()
+        just_over = np.nextafter(self.thresholds, self.thresholds.dtype.type(np.inf))
+        at = np.column_stack([just_over, self.thresholds]).ravel()
+        false = np.concatenate([[0], false, [self.negatives]])
+        true = np.concatenate([[0], true, [self.positives]])
+        at = np.concatenate([[np.inf], at, [-np.inf]])
+        path = false / max(self.negatives, 1) + true / max(self.positives, 1)
+        kept = _thinned(path, points)
+        return RocCurve(
+            false[kept] / (self.negatives or math.nan),
+            true[kept] / (self.positives or math.nan),
+            at[kept],
+        )
+
+    def precision_recall_curve(self, *, points: int = 1000) -> PrecisionRecallCurve:
+        """Precision and recall at the thresholds, thinned evenly by recall; empty without positives.
+
+        Args:
+            points: at most so many, 2 or more.
+
+        Raises:
+            ValueError: when fewer than 2 points are asked for.
+        """
+        recall = self.true_positives / (self.positives or math.nan)
+        kept = _thinned(recall, points)
+        return PrecisionRecallCurve(self._precision[kept], recall[kept], self.thresholds[kept])
+
+    @property
+    def _precision(self) -> NDArray[np.float64]:
+        return self.true_positives / (self.true_positives + self.false_positives)
+
+    @property
+    def _f1(self) -> NDArray[np.float64]:
         flagged = self.true_positives + self.false_positives
-        return float((2 * self.true_positives / (flagged + self.positives)).max())
+        return 2 * self.true_positives / (flagged + self.positives)
 
 
-def auroc(scores: Tensor, labels: Tensor) -> float:
+def _thinned(path: NDArray[np.float64], points: int) -> NDArray[np.intp]:
+    """Indices of at most so many points, evenly along a rising path, its ends among them."""
+    if points < 2:
+        raise ValueError(f"points must be 2 or more, got {points}; a curve has two ends.")
+    if path.size <= points:
+        return np.arange(path.size)
+    even = np.linspace(path[0], path[-1], points)
+    return np.unique(np.searchsorted(path, even))
+
+
+def auroc(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
     """Area under the ROC curve; see :class:`Ranking`."""
     return Ranking(scores, labels).auroc
 
 
-def average_precision(scores: Tensor, labels: Tensor) -> float:
+def average_precision(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
     """Average precision; see :class:`Ranking`."""
     return Ranking(scores, labels).average_precision
 
 
-def f1_max(scores: Tensor, labels: Tensor) -> float:
+def f1_max(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
     """Largest F1 over all thresholds; see :class:`Ranking`."""
     return Ranking(scores, labels).f1_max

@@ -1,0 +1,373 @@
+"""AUROC, average precision, largest F1 and AUPRO of any number of pixels in fixed memory."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import ignite.distributed as idist
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multiad_med.metrics.aupro import check_fpr_limit, mean_reach, read_map
+from multiad_med.metrics.counting import as_anomalous, as_scores, check_same_shape, ordered_keys
+
+__all__ = ["StreamingAupro", "StreamingRanking"]
+
+PROMISED = 1e-4
+BINS_LOG2 = 22
+PAGE_LOG2 = 10  # a page is the float32 values that share their upper 22 bits
+CHUNK = 1 << 18
+
+
+class _Histogram:
+    """Numbers of normal items and weights of anomalous ones by score, in 2^22 bins at most.
+
+    A bin is a run of neighbouring float32 values. Bins are given out in pages of 2^10 values, to pages
+    that hold a score, one value per bin; when they run out, all bins are joined in pairs. So bins
+    are as fine as the scores seen allow, whatever their range; at the coarsest, with a score on every
+    page, 2^10 values wide (13 bits of mantissa). Their width depends on all scores alone, not
+    on their order or on how they are shared among histograms.
+    """
+
+    def __init__(self, weight_dtype: type[np.number[Any]]) -> None:
+        self.normals = np.zeros(1 << BINS_LOG2, np.int64)
+        self.weights = np.zeros(1 << BINS_LOG2, weight_dtype)
+        self.rounded = False
+        self._slot_of_page = np.full(1 << BINS_LOG2, -1, np.int32)
+        self._pages = np.empty(0, np.int64)
+        self._joined = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether every bin holds one value only."""
+        return not self._joined and not self.rounded
+
+    @property
+    def _filled(self) -> int:
+        return self._pages.size << (PAGE_LOG2 - self._joined)
+
+    def add(
+        self, scores: NDArray[Any], anomalous: NDArray[np.bool_], weights: NDArray[Any] | int
+    ) -> None:
+        """Count float32 scores ``(N,)``; weights are a number, or one per anomalous score, in order."""
+        keys = ordered_keys(scores)
+        pages = keys >> np.uint32(PAGE_LOG2)
+        slots = self._slot_of_page[pages]
+        if slots.min(initial=0) < 0:
+            self._give_bins(np.unique(pages.compress(slots < 0)))
+            slots = self._slot_of_page[pages]
+        bins = slots.astype(np.intp) << (PAGE_LOG2 - self._joined)
+        bins |= (keys & np.uint32((1 << PAGE_LOG2) - 1)) >> np.uint32(self._joined)
+        np.add.at(self.normals, bins.compress(~anomalous), 1)
+        np.add.at(self.weights, bins.compress(anomalous), weights)
+
+    def merge(self, other: _Histogram) -> None:
+        """Add another's counts, which stay as they are."""
+        self._give_bins(other._pages[self._slot_of_page[other._pages] < 0])
+        while self._joined < other._joined:
+            self._join_bins()
+        width = 1 << (PAGE_LOG2 - self._joined)
+        fine = 1 << (self._joined - other._joined)
+        slots = self._slot_of_page[other._pages]
+        for mine, theirs in ((self.normals, other.normals), (self.weights, other.weights)):
+            counts = theirs[: other._filled].reshape(-1, width, fine).sum(-1)
+            mine[: self._filled].reshape(-1, width)[slots] += counts
+        self.rounded |= other.rounded
+
+    def over_ranks(self) -> _Histogram:
+        """Sum over all ranks, on each; every rank must call it."""
+        seen = torch.zeros(self._slot_of_page.size, dtype=torch.uint8)
+        seen[torch.from_numpy(self._pages)] = 1
+        rounded = torch.tensor([self.rounded], dtype=torch.uint8)
+        total = _Histogram(self.weights.dtype.type)
+        total._give_bins(np.flatnonzero(_reduced(seen, "MAX")))
+        total.merge(self)
+        total.rounded = bool(_reduced(rounded, "MAX")[0])
+        for counts in (total.normals, total.weights):
+            filled = counts[: total._filled]
+            filled[:] = _reduced(torch.from_numpy(filled), "SUM")
+        return total
+
+    def descending(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Normals and weights of the bins that are not empty, from the highest score down, in parts."""
+        width = 1 << (PAGE_LOG2 - self._joined)
+        normals, weights = (
+            counts[: self._filled].reshape(-1, width) for counts in (self.normals, self.weights)
+        )
+        order = np.argsort(self._pages)[::-1]
+        for start in range(0, order.size, CHUNK // width):
+            pages = order[start : start + CHUNK // width]
+            normal, weight = normals[pages, ::-1].ravel(), weights[pages, ::-1].ravel()
+            kept = (normal > 0) | (weight > 0)
+            yield normal[kept], weight[kept]
+
+    def _give_bins(self, new: NDArray[Any]) -> None:
+        """Give bins to distinct pages that have none."""
+        total = self._pages.size + new.size
+        while total << (PAGE_LOG2 - self._joined) > self.normals.size:
+            self._join_bins()
+        self._slot_of_page[new] = np.arange(self._pages.size, total)
+        self._pages = np.concatenate([self._pages, new])
+
+    def _join_bins(self) -> None:
+        for counts in (self.normals, self.weights):
+            pairs = counts[: self._filled].reshape(-1, 2).sum(1)
+            counts[: self._filled] = 0
+            counts[: pairs.size] = pairs
+        self._joined += 1
+
+
+def _as_single(scores: NDArray[Any]) -> tuple[NDArray[np.float32], bool]:
+    """Scores in float32, and whether any was rounded."""
+    single = scores.astype(np.float32, copy=False)
+    if single is scores:
+        return single, False
+    over = int(np.isinf(single).sum())
+    if over:
+        raise ValueError(
+            f"{over} scores exceed float32's range (3.4e38), of {scores.size}; scale all scores "
+            "down, or use the exact metric."
+        )
+    return single, bool((single != scores).any())
+
+
+def _reduced(tensor: Tensor, operation: str) -> NDArray[Any]:
+    return np.asarray(idist.all_reduce(tensor, operation))
+
+
+def _within_promise(name: str, value: float, bound: float) -> float:
+    if bound > PROMISED:
+        warnings.warn(
+            f"{name} {value:.6f} may be off by {bound:.1e}, more than {PROMISED:.0e}: many scores of "
+            "both classes lie closer together than a bin is wide, or there are few anomalous ones. "
+            "Use the exact metric (streaming=False, Ranking or aupro).",
+            stacklevel=3,
+        )
+    return value
+
+
+class StreamingRanking:
+    """AUROC, average precision and largest F1 of scores that come in parts, in about 100 MiB.
+
+    Scores of any range are counted in up to 4.2 million bins of neighbouring float32 values; see
+    :attr:`error_bound` for how far a value may be off: usually less than 1e-5, and a warning tells
+    when it may be more than 1e-4. Where each bin holds one value, as with scores of few distinct
+    values or in a narrow range, the results are exact.
+    """
+
+    def __init__(self) -> None:
+        self._histogram = _Histogram(np.int64)
+        self._figures: dict[str, tuple[float, float]] | None = None
+
+    def update(self, scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> None:
+        """Add scores of any shape, and labels of the same shape, anomalous where not 0.
+
+        Raises:
+            ValueError: when the shapes differ, a score is not finite or beyond float32, or a label
+                is NaN.
+        """
+        check_same_shape(scores, labels)
+        values, rounded = _as_single(as_scores(scores))
+        anomalous = as_anomalous(labels)
+        self._figures = None
+        self._histogram.rounded |= rounded
+        for start in range(0, values.size, CHUNK):
+            part = slice(start, start + CHUNK)
+            self._histogram.add(values[part], anomalous[part], 1)
+
+    def merge(self, other: StreamingRanking) -> None:
+        """Add all that another one has seen."""
+        self._histogram.merge(other._histogram)
+        self._figures = None
+
+    def over_ranks(self) -> Self:
+        """What all ranks have seen together, on each; every rank must call it."""
+        total = type(self)()
+        total._histogram = self._histogram.over_ranks()
+        return total
+
+    @property
+    def auroc(self) -> float:
+        """Area under the ROC curve; NaN when a class is missing.
+
+        Raises:
+            ValueError: when no score has been added; so does every other figure.
+        """
+        return _within_promise("AUROC", *self._computed["auroc"])
+
+    @property
+    def average_precision(self) -> float:
+        """Precision averaged over the steps of recall; NaN without an anomalous item."""
+        return _within_promise("Average precision", *self._computed["average_precision"])
+
+    @property
+    def f1_max(self) -> float:
+        """Largest F1 over all thresholds between bins; NaN without an anomalous item."""
+        return _within_promise("F1", *self._computed["f1_max"])
+
+    @property
+    def error_bound(self) -> dict[str, float]:
+        """By metric, the largest possible distance from the exact value; NaN where that is NaN.
+
+        Values are those of scores tied within each bin. The exact ones lie between them and those of
+        the best and of the worst order within the bins, which is what is measured here.
+        """
+        return {name: bound for name, (_, bound) in self._computed.items()}
+
+    @property
+    def _computed(self) -> dict[str, tuple[float, float]]:
+        if self._figures is None:
+            self._figures = self._compute()
+        return self._figures
+
+    def _compute(self) -> dict[str, tuple[float, float]]:
+        negatives, positives = (
+            int(counts.sum()) for counts in (self._histogram.normals, self._histogram.weights)
+        )
+        if not negatives + positives:
+            raise ValueError("There are no scores; call update() before asking for a figure.")
+        figures = dict.fromkeys(("auroc", "average_precision", "f1_max"), (math.nan, math.nan))
+        if not positives:
+            return figures
+        true = false = 0
+        area = area_off = precision = best_precision = worst_precision = f1 = best_f1 = 0.0
+        for normal, tied in self._histogram.descending():
+            true_after, false_after = true + np.cumsum(tied), false + np.cumsum(normal)
+            true_before, false_before = true_after - tied, false_after - normal
+            true, false = int(true_after[-1]), int(false_after[-1])
+            area += float(tied @ (negatives - (false_before + false_after) / 2))
+            area_off += float(tied @ (normal / 2))
+            precision += float(tied @ (true_after / (true_after + false_after)))
+            best_precision += float(tied @ (true_after / np.maximum(true_after + false_before, 1)))
+            worst_precision += _worst_precision(tied, true_before, false_after)
+            f1 = max(f1, float((2 * true_after / (true_after + false_after + positives)).max()))
+            best = 2 * true_after / (true_after + false_before + positives)
+            best_f1 = max(best_f1, float(best.max()))
+        inexact = 0.0 if self._histogram.exact else 1.0
+        off = max(best_precision - precision, precision - worst_precision)
+        figures["average_precision"] = precision / positives, inexact * off / positives
+        figures["f1_max"] = f1, inexact * (best_f1 - f1)
+        if negatives:
+            pairs = float(positives) * negatives
+            figures["auroc"] = area / pairs, inexact * area_off / pairs
+        return figures
+
+
+def _worst_precision(
+    tied: NDArray[np.int64], true_before: NDArray[np.int64], false_after: NDArray[np.int64]
+) -> float:
+    """At most the sum of the bins' anomalous items' precisions when each bin's normal ones come first.
+
+    The i-th has precision (t + i) / (t + i + f); the sum over i to n of 1 / (t + i + f) is at most
+    log(1 + n / (t + f)).
+    """
+    start = true_before + false_after
+    several = tied - false_after * np.log1p(tied / np.maximum(start, 1))
+    worst = np.where(tied > 1, several, (true_before + 1) / (start + 1))
+    return float(worst.sum(where=tied > 0))
+
+
+class StreamingAupro:
+    """AUPRO of maps that come in parts, in about 100 MiB; see :func:`~multiad_med.metrics.aupro`.
+
+    Bins, error and warning are those of :class:`StreamingRanking`. Regions are found in each map, so a
+    map must come whole.
+
+    Args:
+        fpr_limit: in (0, 1].
+
+    Raises:
+        ValueError: when the limit is not in (0, 1].
+    """
+
+    def __init__(self, *, fpr_limit: float = 0.3) -> None:
+        check_fpr_limit(fpr_limit)
+        self.fpr_limit = fpr_limit
+        self._histogram = _Histogram(np.float64)
+        self._regions = 0
+        self._figure: tuple[float, float] | None = None
+
+    def update(
+        self,
+        maps: Sequence[Tensor | NDArray[Any]] | Tensor | NDArray[Any],
+        masks: Sequence[Tensor | NDArray[Any]] | Tensor | NDArray[Any],
+    ) -> None:
+        """Add maps ``(H, W)``, which may differ in size, and their masks, lesion where not 0.
+
+        Raises:
+            ValueError: when numbers or shapes differ, a map is not ``(H, W)``, not finite or beyond
+                float32, or a mask holds NaN.
+        """
+        if len(maps) != len(masks):
+            raise ValueError(f"Got {len(maps)} maps and {len(masks)} masks; give one mask per map.")
+        images = [read_map(m, mask) for m, mask in zip(maps, masks, strict=True)]
+        singles = [_as_single(image[0]) for image in images]
+        self._figure = None
+        for (single, rounded), (_, lesion, weights, regions) in zip(singles, images, strict=True):
+            self._histogram.rounded |= rounded
+            self._histogram.add(single, lesion, weights)
+            self._regions += regions
+
+    def merge(self, other: StreamingAupro) -> None:
+        """Add all that another one of the same limit has seen.
+
+        Raises:
+            ValueError: when the limits differ.
+        """
+        if self.fpr_limit != other.fpr_limit:
+            raise ValueError(
+                f"fpr_limit differs: {self.fpr_limit} and {other.fpr_limit}; merge equal ones."
+            )
+        self._histogram.merge(other._histogram)
+        self._regions += other._regions
+        self._figure = None
+
+    def over_ranks(self) -> Self:
+        """What all ranks have seen together, on each; every rank must call it."""
+        total = type(self)(fpr_limit=self.fpr_limit)
+        total._histogram = self._histogram.over_ranks()
+        total._regions = int(_reduced(torch.tensor([self._regions]), "SUM")[0])
+        return total
+
+    @property
+    def aupro(self) -> float:
+        """Area under the PRO curve up to the limit, divided by it; NaN when a class is missing.
+
+        Raises:
+            ValueError: when no map has been added.
+        """
+        return _within_promise("AUPRO", *self._computed)
+
+    @property
+    def error_bound(self) -> float:
+        """Largest possible distance from the exact value; NaN where that is NaN."""
+        return self._computed[1]
+
+    @property
+    def _computed(self) -> tuple[float, float]:
+        if self._figure is None:
+            self._figure = self._compute()
+        return self._figure
+
+    def _compute(self) -> tuple[float, float]:
+        normals = int(self._histogram.normals.sum())
+        if not normals + self._regions:
+            raise ValueError("There are no maps; call update() before asking for a figure.")
+        if not normals or not self._regions:
+            return math.nan, math.nan
+        false = 0
+        value = best = worst = 0.0
+        for normal, weight in self._histogram.descending():
+            false_after = false + np.cumsum(normal)
+            before, after = (false_after - normal) / normals, false_after / normals
+            false = int(false_after[-1])
+            value += float(weight @ mean_reach(before, after, self.fpr_limit))
+            best += float(weight @ np.maximum(self.fpr_limit - before, 0))
+            worst += float(weight @ np.maximum(self.fpr_limit - after, 0))
+        value, best, worst = (x / self._regions / self.fpr_limit for x in (value, best, worst))
+        return value, 0.0 if self._histogram.exact else max(best - value, value - worst)

@@ -1,0 +1,97 @@
+"""Overlap and distance of two masks on the grid of the source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from monai.metrics import compute_hausdorff_distance
+from torch import Tensor
+
+from multiad_med.metrics.counting import as_anomalous
+
+__all__ = ["checked_spacing", "dice", "hausdorff95"]
+
+
+def checked_spacing(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
+    """The spacing as floats, if it has a positive, finite number of mm for each axis.
+
+    Args:
+        spacing: mm per axis, in the order of the array's axes.
+        axes: number of axes of the array.
+
+    Raises:
+        ValueError: when a number is missing, too many, not positive, or not finite.
+    """
+    values = tuple(float(value) for value in spacing)
+    if len(values) != axes or not all(math.isfinite(v) and v > 0 for v in values):
+        raise ValueError(
+            f"spacing must be {axes} positive numbers of mm, one per axis of the array, got {values}."
+        )
+    return values
+
+
+def _two_masks(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    if prediction.shape != truth.shape:
+        raise ValueError(
+            f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape; "
+            "bring both to one grid first."
+        )
+    first, second = (torch.from_numpy(as_anomalous(mask)) for mask in (prediction, truth))
+    return first.reshape(prediction.shape), second.reshape(truth.shape)
+
+
+def dice(prediction: Tensor, truth: Tensor) -> float:
+    """Dice overlap 2 |A & B| / (|A| + |B|) of two masks.
+
+    Two empty masks have no overlap to speak of: NaN, so that scans without a lesion do not raise a
+    mean. An empty truth with a non-empty prediction is 0. MONAI's ``compute_dice`` leaves out (NaN)
+    every empty truth, whatever was predicted, or with ``ignore_empty=False`` gives 1 to two empty
+    masks.
+
+    Args:
+        prediction, truth: masks of one shape, inside where not 0.
+
+    Returns:
+        A value in [0, 1], or NaN.
+
+    Raises:
+        ValueError: when the shapes differ, or a mask has NaN.
+    """
+    first, second = _two_masks(prediction, truth)
+    total = int(first.sum() + second.sum())
+    return 2 * int((first & second).sum()) / total if total else math.nan
+
+
+def hausdorff95(prediction: Tensor, truth: Tensor, *, spacing: Sequence[float]) -> float:
+    """Symmetric 95 % Hausdorff distance between the surfaces of two masks, in mm.
+
+    The larger of two numbers: the 95 % quantile of the distances from each surface voxel of one mask
+    to the nearest of the other, and the same the other way round
+    (:func:`monai.metrics.compute_hausdorff_distance`; tools that pool both directions before the
+    quantile give smaller numbers). Surface voxels are those with a face neighbour outside the mask
+    or outside the image.
+
+    Args:
+        prediction, truth: masks ``(X, Y, Z)`` or ``(H, W)``, inside where not 0.
+        spacing: mm per axis, in the order of the axes.
+
+    Returns:
+        mm; NaN when one mask or both are empty, where no distance is defined. How often that
+        happens belongs beside a mean of this number.
+
+    Raises:
+        ValueError: when the shapes differ, a mask has NaN, it is not 2D or 3D, or the spacing does
+            not fit.
+    """
+    first, second = _two_masks(prediction, truth)
+    if first.ndim not in (2, 3):
+        raise ValueError(f"Masks must be (H, W) or (X, Y, Z), got {tuple(first.shape)}.")
+    mm = checked_spacing(spacing, first.ndim)
+    if not first.any() or not second.any():
+        return math.nan
+    distance = compute_hausdorff_distance(
+        first[None, None], second[None, None], include_background=True, percentile=95, spacing=mm
+    )
+    return float(distance)

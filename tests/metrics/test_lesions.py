@@ -1,0 +1,360 @@
+"""Lesions, false positives and FROC against numbers by hand, slow loops, MONAI, and by properties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.metrics import compute_froc_curve_data, compute_froc_score
+from scipy import ndimage
+from torch import Tensor
+
+from multiad_med.metrics import (
+    FROC_RATES,
+    Froc,
+    candidate_thresholds,
+    false_positive_components,
+    froc,
+    lesion_scores,
+    lesions,
+)
+
+Scan = tuple[Tensor, Tensor]
+
+
+def _scan(seed: int, *, levels: int = 8, shape: tuple[int, ...] = (7, 6, 5)) -> Scan:
+    """Map with ties and mask with several lesions."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random(shape) < rng.uniform(0.01, 0.3)
+    truth[(0,) * len(shape)] = True
+    return torch.from_numpy(rng.integers(0, levels, shape).astype(np.float32)), torch.from_numpy(
+        truth
+    )
+
+
+def _froc(scans: Sequence[Scan], thresholds: Tensor, **options) -> Froc:
+    found = [lesions(truth, spacing=(1, 1, 2)) for _, truth in scans]
+    return froc(
+        [lesion_scores(m, f) for (m, _), f in zip(scans, found, strict=True)],
+        [false_positive_components(m, t, thresholds) for m, t in scans],
+        thresholds,
+        volumes=[f.volumes for f in found],
+        **options,
+    )
+
+
+# ---------------------------------------------------------------- lesions
+
+
+def test_lesions_touching_at_a_corner_are_one_and_volumes_are_in_mm3() -> None:
+    truth = torch.zeros(6, 6, 6)
+    truth[0, 0, 0] = truth[1, 1, 1] = 3
+    truth[4, 4, 3:] = 1
+    found = lesions(truth, spacing=(0.5, 2, 3))
+    assert found.voxels.tolist() == [2, 3]
+    assert found.volumes.tolist() == [6.0, 9.0]
+    assert found.labels[1, 1, 1] == found.labels[0, 0, 0] == 1
+    assert torch.equal(found.labels > 0, truth > 0)
+    assert lesions(truth).volumes.tolist() == [2.0, 3.0]
+
+
+def test_lesions_in_2d_are_8_connected_with_areas_in_mm2() -> None:
+    found = lesions(torch.eye(5), spacing=(0.5, 0.4))
+    assert found.voxels.tolist() == [5]
+    assert found.volumes.tolist() == pytest.approx([1.0])
+
+
+def test_no_lesion_is_no_error() -> None:
+    found = lesions(torch.zeros(3, 3, 3), spacing=(1, 1, 1))
+    assert len(found.voxels) == len(found.volumes) == 0
+    assert lesion_scores(torch.rand(3, 3, 3), found).shape == (0,)
+
+
+# ---------------------------------------------------------------- scores
+
+
+@pytest.mark.parametrize(("size", "needed"), [(1, 1), (9, 1), (10, 1), (11, 2), (30, 3), (70, 7)])
+def test_a_tenth_of_a_lesion_is_enough(size: int, needed: int) -> None:
+    values = torch.arange(size + 2).float()[None]
+    truth = torch.ones(1, size + 2)
+    truth[0, -2:] = 0
+    score = lesion_scores(values, lesions(truth))
+    assert score.tolist() == [size - needed]
+
+
+def test_needed_voxels_are_not_rounded_up_by_floating_point() -> None:
+    score = lesion_scores(torch.arange(100.0)[None], lesions(torch.ones(1, 100)), overlap=0.07)
+    assert score.tolist() == [93]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.001, 0.1, 0.25, 0.5, 1.0]))
+def test_scores_equal_the_rule_at_every_threshold(seed: int, overlap: float) -> None:
+    values, truth = _scan(seed)
+    foreground = torch.from_numpy(np.random.default_rng(seed + 1).random(values.shape) < 0.8)
+    found = lesions(truth)
+    scores = lesion_scores(values, found, overlap=overlap, foreground=foreground)
+    for number, score in enumerate(scores, 1):
+        inside = found.labels == number
+        for threshold in values.unique():
+            flagged = (values >= threshold) & foreground & inside
+            detected = int(flagged.sum()) / int(inside.sum()) >= overlap
+            assert detected == bool(score >= threshold)
+
+
+# ---------------------------------------------------------------- false positives
+
+
+def test_false_positives_by_hand() -> None:
+    values = torch.zeros(9, 9, 9)
+    truth = torch.zeros(9, 9, 9)
+    truth[0, 0, 0:2] = 1
+    values[0, 0, 1:4] = 5  # reaches into the lesion
+    values[4, 4, 4] = values[5, 5, 5] = 4  # touch at a corner: one
+    values[8, 8, 8] = 3
+    values[0, 8, 0] = 2  # outside the foreground
+    thresholds = torch.tensor([3.0, 6.0, 2.0, 5.0, 0.0, 4.0])
+    counts = false_positive_components(values, truth, thresholds)
+    assert counts.tolist() == [2, 0, 3, 0, 0, 1]
+    foreground = torch.ones(9, 9, 9)
+    foreground[0, 8] = 0
+    inside = false_positive_components(values, truth, thresholds, foreground=foreground)
+    assert inside.tolist() == [2, 0, 2, 0, 0, 1]
+    assert false_positive_components(values, 0 * truth, thresholds).tolist() == [3, 0, 4, 1, 1, 2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.booleans())
+def test_false_positives_equal_a_slow_loop(seed: int, flat: bool) -> None:
+    values, truth = _scan(seed, shape=(9, 8) if flat else (7, 6, 5))
+    foreground = np.random.default_rng(seed + 1).random(values.shape) < 0.7
+    thresholds = values.unique() + 0.5
+    expected = []
+    for threshold in thresholds:
+        flagged = (values >= threshold).numpy() & foreground
+        labels, count = ndimage.label(flagged, ndimage.generate_binary_structure(values.ndim, 3))
+        expected.append(
+            sum(not truth.numpy()[labels == number].any() for number in range(1, count + 1))
+        )
+    ours = false_positive_components(
+        values, truth, thresholds, foreground=torch.from_numpy(foreground)
+    )
+    assert ours.tolist() == expected
+
+
+# ---------------------------------------------------------------- thresholds
+
+
+def test_candidate_thresholds_are_values_at_geometric_ranks() -> None:
+    thresholds = candidate_thresholds(torch.arange(10_000.0), count=4, largest=0.1)
+    assert thresholds.tolist() == [9999, 9990, 9900, 9000]
+
+
+def test_candidate_thresholds_follow_a_monotone_change() -> None:
+    values = torch.rand(5000, generator=torch.Generator().manual_seed(0)).double()
+    changed = candidate_thresholds((3 * values).exp())
+    assert torch.equal((3 * candidate_thresholds(values)).exp(), changed)
+
+
+def test_a_constant_map_has_no_threshold_that_flags_anything() -> None:
+    values = torch.full((4, 4, 4), 0.25)
+    thresholds = candidate_thresholds(values)
+    assert len(thresholds) == 1
+    assert not (values >= thresholds).any()
+    mask = torch.zeros(4, 4, 4)
+    mask[0] = 1
+    assert _froc([(values, mask)], thresholds).score == 0
+
+
+def test_a_map_of_two_values_keeps_the_upper_one() -> None:
+    values = torch.zeros(100)
+    values[:30] = 1
+    assert candidate_thresholds(values).tolist() == [1.0]
+
+
+# ---------------------------------------------------------------- FROC
+
+
+def test_froc_by_hand() -> None:
+    result = froc(
+        [torch.tensor([0.9, 0.4]), torch.tensor([])],
+        [torch.tensor([0, 1, 3]), torch.tensor([1, 4, 0])],
+        torch.tensor([0.8, 0.5, 0.3]),
+    )
+    assert result.lesions == result.scans == 2
+    assert result.thresholds == pytest.approx((0.8, 0.5, 0.3))
+    # 5 false positives at 0.5 and 3 at 0.3: the lower threshold inherits the 5.
+    assert result.false_positives == (0.5, 2.5, 2.5)
+    assert result.sensitivity == (0.5, 0.5, 1.0)
+    assert result.at_rates == {0.25: 0.0, 0.5: 0.5, 1.0: 0.5, 2.0: 0.5, 4.0: 1.0, 8.0: 1.0}
+    assert result.score == pytest.approx((4 - 0.5) / 6)
+
+
+def test_flagging_everything_is_not_rewarded() -> None:
+    """All in one component that holds the lesion: no false positive, every lesion, and no merit."""
+    values = torch.rand(12, 12, 12, generator=torch.Generator().manual_seed(0))
+    truth = torch.zeros(12, 12, 12)
+    truth[10, 10, 10] = 1
+    values[10, 10, 10] = 0
+    thresholds = torch.linspace(0, 1, 100)
+    counts = false_positive_components(values, truth, thresholds)
+    assert counts[0] == 0
+    assert counts.max() > 8
+    assert _froc([(values, truth)], thresholds).score == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_perfect_maps_score_1(seed: int) -> None:
+    scans = [(truth.float() + 0.0, truth) for _, truth in (_scan(seed), _scan(seed + 1))]
+    pooled = torch.cat([m.flatten() for m, _ in scans])
+    result = _froc(scans, candidate_thresholds(pooled))
+    assert result.score == 1
+    assert set(result.at_rates) == set(FROC_RATES)
+    assert result.false_positives == (0,)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_monotone_change_of_maps_and_thresholds_changes_nothing(seed: int) -> None:
+    scans = [_scan(seed + i, levels=30) for i in range(3)]
+    thresholds = candidate_thresholds(torch.cat([m.flatten() for m, _ in scans]), largest=0.5)
+    before = _froc(scans, thresholds)
+    after = _froc([((m / 7).exp(), t) for m, t in scans], (thresholds / 7).exp())
+    assert before.at_rates == after.at_rates
+    assert before.sensitivity == after.sensitivity
+    assert before.false_positives == after.false_positives
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_order_of_thresholds_does_not_matter_and_curves_rise(seed: int) -> None:
+    scans = [_scan(seed + i) for i in range(3)]
+    thresholds = torch.arange(9.0)
+    shuffled = thresholds[torch.randperm(9, generator=torch.Generator().manual_seed(seed))]
+    result = _froc(scans, thresholds)
+    assert result == _froc(scans, shuffled)
+    for curve in (result.sensitivity, result.false_positives, tuple(result.at_rates.values())):
+        assert list(curve) == sorted(curve)
+
+
+def test_froc_equals_monai_where_each_detection_is_one_component() -> None:
+    """Single voxels far apart, a distinct score each; every rate is a point of the curve."""
+    rng = np.random.default_rng(0)
+    scans, false, true = 4, [], []
+    data = []
+    for _ in range(scans):
+        values, truth = np.zeros((2, 24, 12, 12), dtype=np.float32)
+        places = np.argwhere(np.ones((12, 6, 6))) * 2
+        places = places[rng.permutation(len(places))[:18]]
+        for index, place in enumerate(places):
+            score = rng.uniform(0.1, 1) + (0.3 if index < 6 else 0)
+            values[tuple(place)] = score
+            truth[tuple(place)] = index < 6
+            (true if index < 6 else false).append(values[tuple(place)])
+        data.append((torch.from_numpy(values), torch.from_numpy(truth)))
+    curve = compute_froc_curve_data(np.array(false), np.array(true), len(true), scans)
+    expected = compute_froc_score(*curve, eval_thresholds=FROC_RATES)
+    thresholds = torch.tensor(sorted(false + true))
+    ours = _froc(data, thresholds)
+    assert 0.2 < ours.score < 0.95
+    assert ours.score == pytest.approx(expected)
+
+
+def test_only_lesions_of_a_size_can_be_counted() -> None:
+    scores = [torch.tensor([0.9, 0.1]), torch.tensor([0.1])]
+    counts = [torch.tensor([0]), torch.tensor([0])]
+    volumes = [torch.tensor([50.0, 10.0]), torch.tensor([100.0])]
+
+    def at(low: float, high: float) -> Froc:
+        return froc(scores, counts, torch.tensor([0.5]), volumes=volumes, size_range=(low, high))
+
+    assert (at(10, 100).score, at(10, 100).lesions) == (0.5, 2)
+    assert (at(50, 51).score, at(50, 51).lesions) == (1.0, 1)
+    assert (at(100, math.inf).score, at(100, math.inf).lesions) == (0.0, 1)
+    assert math.isnan(at(60, 70).score)
+
+
+def test_without_any_lesion_sensitivity_is_nan() -> None:
+    result = froc([torch.tensor([])], [torch.tensor([3, 1])], torch.tensor([0.1, 0.2]))
+    assert math.isnan(result.score)
+    assert all(math.isnan(s) for s in (*result.sensitivity, *result.at_rates.values()))
+    assert result.false_positives == (1, 3)
+
+
+def test_a_lesion_outside_the_foreground_is_missed() -> None:
+    truth = torch.zeros(4, 4)
+    truth[0, 0] = 1
+    scores = lesion_scores(torch.ones(4, 4), lesions(truth), foreground=1 - truth)
+    assert scores.tolist() == [-math.inf]
+    assert froc([scores], [torch.tensor([0])], torch.tensor([0.5])).score == 0
+
+
+# ---------------------------------------------------------------- refusals
+
+ONE = torch.tensor([0.5])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lesions(torch.ones(2, 2, 2, 2)), r"lesion mask must be \(H, W\) or"),
+        (lambda: lesions(torch.full((2, 2), math.nan)), "4 labels are NaN"),
+        (lambda: lesions(torch.ones(2, 2), spacing=(1, 1, 1)), "spacing must be 2 positive"),
+        (lambda: lesion_scores(torch.rand(3, 3), lesions(torch.ones(3, 4))), "differ in shape"),
+        (
+            lambda: lesion_scores(torch.full((3, 3), math.nan), lesions(torch.ones(3, 3))),
+            "9 scores are NaN",
+        ),
+        (
+            lambda: lesion_scores(torch.rand(3, 3), lesions(torch.eye(3)), overlap=0),
+            r"overlap must lie in \(0, 1\], got 0",
+        ),
+        (
+            lambda: lesion_scores(
+                torch.rand(3, 3), lesions(torch.eye(3)), foreground=torch.ones(2, 2)
+            ),
+            r"foreground \(2, 2\) differ in shape",
+        ),
+        (lambda: false_positive_components(torch.rand(3), torch.rand(3), ONE), r"map must be \(H"),
+        (
+            lambda: false_positive_components(torch.rand(3, 3), torch.ones(2, 2), ONE),
+            r"lesion mask \(2, 2\) differ in shape",
+        ),
+        (
+            lambda: false_positive_components(torch.rand(3, 3), torch.eye(3), torch.tensor([])),
+            "thresholds must be a vector of one or more finite",
+        ),
+        (
+            lambda: false_positive_components(
+                torch.rand(3, 3), torch.eye(3), torch.tensor([math.nan])
+            ),
+            "thresholds must be a vector of one or more finite",
+        ),
+        (lambda: candidate_thresholds(torch.tensor([])), "no values"),
+        (lambda: candidate_thresholds(torch.tensor([1.0, math.inf])), "1 scores are NaN or inf"),
+        (lambda: candidate_thresholds(ONE, count=0), "count must be 1 or more, got 0"),
+        (lambda: candidate_thresholds(ONE, largest=1), r"largest must lie in \(0, 1\), got 1"),
+        (lambda: froc([], [], ONE), "lesion scores of 0 scans"),
+        (lambda: froc([ONE], [], ONE), "false positives of 0"),
+        (lambda: froc([ONE], [torch.tensor([1, 2])], ONE), "needs 1 false-positive counts"),
+        (lambda: froc([torch.tensor([math.nan])], [ONE], ONE), "score is NaN"),
+        (lambda: froc([ONE], [ONE], ONE, size_range=(0, 1)), "size_range needs the volume"),
+        (
+            lambda: froc([ONE], [ONE], ONE, volumes=[torch.ones(2)], size_range=(0, 1)),
+            "size_range needs the volume",
+        ),
+        (
+            lambda: froc([ONE], [ONE], ONE, volumes=[ONE], size_range=(2, 1)),
+            r"low < high, got \(2, 1\)",
+        ),
+    ],
+)
+def test_wrong_input_is_refused(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
