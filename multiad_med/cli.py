@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -109,6 +110,122 @@ def export(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(f"{count} slices written to {target}")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        Path, typer.Argument(help="Prepared slices, or volumes or a datalist with lesion masks.")
+    ],
+    model: Annotated[Path, typer.Option(help="model.pt of a finished training.")],
+    output: Annotated[Path, typer.Option(help="Folder for metrics, tables and report.html.")],
+    bundle: Annotated[str, typer.Option(help="Bundle it was trained with.")] = "multiad_brain_mri",
+    preset: Annotated[str | None, typer.Option(help="Of the network, if not the bundle's.")] = None,
+    part: Annotated[
+        str, typer.Option(help="Of prepared slices: all, development, report.")
+    ] = "all",
+    logs: Annotated[Path | None, typer.Option(help="Folder of the training's log.")] = None,
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the intervals.")] = 1000,
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Say how good a trained model is, how sure that is, and where it fails: one HTML page."""
+    from rich.console import Console
+
+    from multiad_med.evaluation.command import ERRORS, evaluate_model
+    from multiad_med.evaluation.summary import print_summary
+
+    try:
+        report = evaluate_model(
+            data,
+            model,
+            output,
+            bundle=bundle,
+            preset=preset,
+            part=part,
+            training_logs=logs,
+            bootstrap=bootstrap,
+            device=device,
+        )
+    except ERRORS as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    print_summary(metrics, Console(), title=str(data))
+    typer.echo(f"report: {report}")
+
+
+@app.command()
+def ablate(
+    stores: Annotated[list[Path], typer.Argument(help="Folders that `multiad prepare` wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for outcomes and ablation.md.")],
+    preset: Annotated[str, typer.Option(help="Of the networks.")] = "efficientnet_lite0",
+    teacher_weights: Annotated[str, typer.Option(help="imagenet, or a file.")] = "imagenet",
+    epochs: Annotated[int, typer.Option(help="Of each training.")] = 20,
+    learning_rate: Annotated[float, typer.Option(help="Highest of the cycle.")] = 1e-3,
+    adversarial_weight: Annotated[float, typer.Option(help="Lambda where D is on.")] = 0.01,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeat for several.")] = None,
+    part: Annotated[str, typer.Option(help="all, development, report.")] = "all",
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Run the paper's Table 4 on prepared slices: SE, discriminator and fusion, each on and off."""
+    from multiad_med.evaluation.ablate import ablate as run_ablation
+    from multiad_med.evaluation.ablate import ablation_table
+    from multiad_med.evaluation.command import ERRORS
+    from multiad_med.evaluation.detectors import Settings
+
+    try:
+        outcomes = run_ablation(
+            stores,
+            output,
+            settings=Settings(
+                preset, teacher_weights=teacher_weights, epochs=epochs, learning_rate=learning_rate
+            ),
+            adversarial_weight=adversarial_weight,
+            seeds=seeds or [0],
+            part=part,
+            device=device,
+        )
+    except ERRORS as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(ablation_table(outcomes))
+
+
+@app.command()
+def compare(
+    stores: Annotated[list[Path], typer.Argument(help="Folders that `multiad prepare` wrote.")],
+    output: Annotated[Path, typer.Option(help="Folder for outcomes and comparison.md.")],
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", help="Repeat for several; all by default.")
+    ] = None,
+    teacher: Annotated[str, typer.Option(help="Architecture.")] = "efficientnet_lite0",
+    teacher_weights: Annotated[str, typer.Option(help="imagenet, or a file.")] = "imagenet",
+    epochs: Annotated[int, typer.Option(help="Of methods that train by epochs.")] = 20,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeat for several.")] = None,
+    part: Annotated[str, typer.Option(help="all, development, report.")] = "all",
+    device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
+) -> None:
+    """Train and test Multi-AD, its presets and its peers on the same slices (needs the extra peers)."""
+    from multiad_med.evaluation.command import ERRORS
+    from multiad_med.evaluation.compare import METHODS, comparison_table
+    from multiad_med.evaluation.compare import compare as run_comparison
+
+    try:
+        outcomes = run_comparison(
+            stores,
+            output,
+            methods=methods or METHODS,
+            seeds=seeds or [0],
+            teacher=teacher,
+            teacher_weights=teacher_weights,
+            epochs=epochs,
+            part=part,
+            device=device,
+        )
+    except ERRORS as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(comparison_table(outcomes))
 
 
 @app.command()

@@ -53,7 +53,7 @@ def test_small_demo_leaves_maps_picture_and_metrics(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     for key in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "best_dice", "dice"):
         assert 0 <= metrics[key] <= 1, key
-    assert len(metrics["volumes"]) == 1
+    assert len(metrics["studies"]) == 1
     item = load_datalist(tmp_path / "cohort")["test"][0]
     heat = nib.load(tmp_path / "test00_mass_anomaly_map.nii.gz")
     assert heat.shape == _volume(item).shape

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from multiad_med.data import load_datalist
 from multiad_med.demo.cohort import Cohort, make_cohort
+from multiad_med.evaluation.summary import print_summary
 from multiad_med.io import MontageColumn, save_montage
 from multiad_med.resources import run_bundle
 
@@ -44,29 +45,16 @@ def _column(item: dict[str, Any], maps: Path) -> MontageColumn:
 
 
 def _print_tables(metrics: dict[str, Any], console: Console) -> None:
-    summary = Table(title="Unseen test volumes")
-    summary.add_column("metric")
-    summary.add_column("value", justify="right")
-    for key, label in (
-        ("image_auroc", "slice AUROC"),
-        ("image_ap", "slice average precision"),
-        ("pixel_auroc", "pixel AUROC"),
-        ("pixel_ap", "pixel average precision"),
-        ("aupro", "AUPRO (to 0.3)"),
-        ("best_dice", "best Dice (upper bound)"),
-        ("dice", "Dice at the calibrated threshold"),
-    ):
-        value = metrics[key]
-        summary.add_row(label, "-" if value is None else f"{value:.3f}")
+    print_summary(metrics, console, title="Unseen test volumes")
     volumes = Table(title="Per volume")
     for heading in ("subject", "score", "lesion voxels", "Dice"):
         volumes.add_column(heading, justify="left" if heading == "subject" else "right")
-    for study in metrics["volumes"]:
+    for study in metrics["studies"]:
         overlap = "-" if study["dice"] is None else f"{study['dice']:.3f}"
         volumes.add_row(
-            study["subject"], f"{study['volume_score']:.3f}", str(study["lesion_voxels"]), overlap
+            study["subject"], f"{study['score']:.3f}", str(study["lesion_voxels"]), overlap
         )
-    console.print(summary, volumes)
+    console.print(volumes)
 
 
 def run_demo(
@@ -77,7 +65,8 @@ def run_demo(
     Args:
         output: folder that receives ``cohort/``, ``model/`` with its TensorBoard
             log, the maps (``*_anomaly_map.nii.gz``,
-            ``*_anomaly_mask.nii.gz``, ``*_anomaly.json``), ``montage.png`` and ``metrics.json``.
+            ``*_anomaly_mask.nii.gz``, ``*_anomaly.json``), ``montage.png``, ``metrics.json`` and
+            ``report.html``.
         seed: of the cohort and the training; the same seed gives the same result.
         cohort: numbers of subjects.
         epochs: of the training.
@@ -112,11 +101,12 @@ def run_demo(
         dataset_dir=str(data),
         output_dir=str(output),
         ckpt_path=str(model),
+        training_logs=str(output / "model"),
     )
     console.rule("4 of 4: picture and table")
     columns = [_column(item, output) for item in load_datalist(data)["test"]]
     save_montage(columns, output / "montage.png")
     metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     _print_tables(metrics, console)
-    console.print(f"maps, montage.png and metrics.json are in {output}")
+    console.print(f"maps, montage.png, metrics.json and report.html are in {output}")
     return metrics

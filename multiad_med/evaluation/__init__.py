@@ -1,5 +1,16 @@
-"""Evaluation of labelled studies."""
+"""Evaluation of labelled studies: every figure, the report, comparison with peers, ablation."""
 
-from multiad_med.evaluation.handler import StudyMetricsHandler, dice
+from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.evaluate import Thresholds, evaluate_cases
+from multiad_med.evaluation.handler import EvaluationHandler
+from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.results import Evaluation
 
-__all__ = ["StudyMetricsHandler", "dice"]
+__all__ = [
+    "Case",
+    "Evaluation",
+    "EvaluationHandler",
+    "Part",
+    "Thresholds",
+    "evaluate_cases",
+]

@@ -1,55 +1,65 @@
-"""Metrics of a run over labelled studies, written as JSON."""
+"""Evaluation of a run over labelled studies, on the grid of their files."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.utils import CommonKeys, ImageMetaKey
 from torch import Tensor
 
-from multiad_med.io import write_json
-from multiad_med.metrics import Ranking, aupro
+from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.curves import training_curves
+from multiad_med.evaluation.evaluate import Thresholds, evaluate_cases
+from multiad_med.evaluation.manifest import data_manifest, run_manifest
+from multiad_med.evaluation.report import write_report
+from multiad_med.networks import MultiAD
 
-__all__ = ["StudyMetricsHandler", "dice"]
-
-
-def dice(prediction: Tensor, truth: Tensor) -> float:
-    """Dice overlap of two masks; NaN when both are empty."""
-    total = int(prediction.sum() + truth.sum())
-    return 2 * int((prediction & truth).sum()) / total if total else math.nan
+__all__ = ["EvaluationHandler"]
 
 
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+class EvaluationHandler:
+    """Computes every figure over the studies of an evaluator and writes the report.
 
+    A slice is an axial slice that was scored (the occupied ones); pixels are all those of such
+    slices, on the source's resolution. Writes ``metrics.json``, ``slices.csv``, ``studies.csv`` and
+    ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`.
 
-class StudyMetricsHandler:
-    """Computes image- and pixel-level metrics over the studies of an evaluator.
-
-    An image is an axial slice that was scored (the occupied ones); pixels are all those of such
-    slices, on the source's resolution. ``metrics.json`` gets ``image_auroc``, ``image_ap``,
-    ``pixel_auroc``, ``pixel_ap``, ``aupro`` (limit 0.3), ``best_dice`` (an upper bound, its threshold
-    being chosen on these very studies), ``dice`` (at the threshold set on held-out normals), and
-    per study ``volume_score`` and ``dice``. A metric that one missing class leaves undefined is
-    ``null``.
-
-    The evaluator's batches must have ``label`` and its output ``pred``, ``(1, X, Y, Z)`` in RAS+ each,
-    and ``slice_scores (Z,)``, NaN where skipped.
+    The evaluator's batches must have ``label`` and ``foreground``, its output ``pred`` and ``image``,
+    all ``(1, X, Y, Z)`` in RAS+ on the source's grid, and ``slice_scores (Z,)``, NaN where skipped.
 
     Args:
-        output_dir: folder for ``metrics.json``.
-        map_key, label_key: where the calibrated map and the lesion mask are.
+        output_dir: folder for the files.
+        network: the calibrated network, whose thresholds are told.
+        model: its file, whose hash goes into the manifest.
+        data: what was evaluated, for the manifest.
+        title: of the report.
+        training_logs: see :func:`multiad_med.evaluation.evaluate_model`.
+        bootstrap: number of resamples.
     """
 
     def __init__(
-        self, output_dir: str | Path, *, map_key: str = "pred", label_key: str = "label"
+        self,
+        output_dir: str | Path,
+        *,
+        network: MultiAD,
+        model: str | Path,
+        data: str | Path,
+        title: str = "Evaluation",
+        training_logs: str | Path | None = None,
+        bootstrap: int = 1000,
     ) -> None:
         self.output_dir = Path(output_dir)
-        self.map_key = map_key
-        self.label_key = label_key
+        self.network = network
+        self.model = model
+        self.data = data
+        self.title = title
+        self.training = [] if training_logs is None else training_curves(training_logs)
+        self.bootstrap = bootstrap
 
     def attach(self, engine: Engine) -> None:
         """Register for the start, every study, and the end."""
@@ -58,58 +68,54 @@ class StudyMetricsHandler:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        self._maps: list[Tensor] = []
-        self._masks: list[Tensor] = []
-        self._scores: list[Tensor] = []
-        self._studies: list[dict[str, Any]] = []
+        self._cases: list[Case] = []
 
     def _collect(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
-            maps, label = (
-                torch.as_tensor(volume).as_subclass(Tensor)[0].cpu()
-                for volume in (output[self.map_key], item[self.label_key])
-            )
             scores = output["slice_scores"]
-            scored = ~scores.isnan()
-            maps, label = (v[..., scored].permute(2, 0, 1) for v in (maps, label > 0))
-            self._maps.append(maps)
-            self._masks.append(label)
-            self._scores.append(scores[scored])
-            self._studies.append(
-                {
-                    "subject": str(item.get("subject", "")),
-                    "volume_score": float(output["volume_score"]),
-                    "lesion_voxels": int(label.sum()),
-                    "dice": _finite_or_none(dice(maps >= 0.5, label)),
-                }
+            scored = (~scores.isnan()).nonzero().flatten()
+            if not len(scored):
+                continue
+
+            def slices(volume: Tensor, chosen: Tensor = scored) -> Tensor:
+                plain = torch.as_tensor(volume).as_subclass(Tensor)[0].cpu()
+                return plain[..., chosen].permute(2, 0, 1)
+
+            prediction: MetaTensor = output[CommonKeys.PRED]
+            x, y, z = (float(s) for s in affine_to_spacing(prediction.affine))
+            source = Path(str(prediction.meta[ImageMetaKey.FILENAME_OR_OBJ])).name
+            study = source.removesuffix(".gz").removesuffix(".nii")
+            label = slices(item[CommonKeys.LABEL]) > 0
+            self._cases.append(
+                Case(
+                    study=study,
+                    subject=str(item.get("subject") or study),
+                    image=slices(output[CommonKeys.IMAGE]).float().clamp(0, 1),
+                    anomaly_map=slices(prediction).float(),
+                    label=label,
+                    foreground=slices(item["foreground"]) > 0.5,
+                    numbers=scored,
+                    scores=scores[scored].float(),
+                    abnormal=label.flatten(1).any(dim=1),
+                    spacing=(x, y, z),
+                )
             )
 
     def _finish(self, engine: Engine) -> None:
-        if not self._studies:
+        if not self._cases:
             return
-        slices = [m for study in self._maps for m in study]
-        masks = [m for study in self._masks for m in study]
-        labels = torch.stack([m.any() for m in masks])
-        images = Ranking(torch.cat(self._scores), labels)
-        flat_maps = torch.cat([m.flatten() for m in slices])
-        flat_masks = torch.cat([m.flatten() for m in masks])
-        pixels = Ranking(flat_maps, flat_masks)
-        metrics = {
-            "image_auroc": images.auroc,
-            "image_ap": images.average_precision,
-            "pixel_auroc": pixels.auroc,
-            "pixel_ap": pixels.average_precision,
-            "aupro": aupro(slices, masks),
-            "best_dice": pixels.f1_max,
-            "dice": dice(flat_maps >= 0.5, flat_masks),
-        }
-        engine.state.metrics.update(metrics)
-        write_json(
-            self.output_dir / "metrics.json",
-            {name: _finite_or_none(value) for name, value in metrics.items()}
-            | {
-                "images": len(labels),
-                "anomalous_images": int(labels.sum()),
-                "volumes": self._studies,
-            },
+        evaluation = evaluate_cases(
+            self._cases,
+            thresholds=Thresholds.of(self.network),
+            bootstrap=self.bootstrap,
+            training=self.training,
+            manifest=run_manifest(
+                data=data_manifest(self.data),
+                model=self.model,
+                device=next(self.network.parameters()).device,
+            ),
         )
+        engine.state.metrics.update(
+            {k: e.value for level in evaluation.figures.values() for k, e in level.items()}
+        )
+        write_report(evaluation, self.output_dir, title=self.title)

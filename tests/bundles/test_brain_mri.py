@@ -156,7 +156,7 @@ def test_evaluation_writes_metrics_equal_to_those_of_the_written_maps(
         torch.from_numpy(np.concatenate(maps)), torch.from_numpy(np.concatenate(masks) > 0)
     )
     assert metrics["pixel_auroc"] == pytest.approx(expected, abs=1e-6)
-    assert [v["subject"] for v in metrics["volumes"]] == ["s4", "s5"]
+    assert [v["subject"] for v in metrics["studies"]] == ["s4", "s5"]
 
 
 def test_a_folder_of_volumes_trains_and_infers_without_a_datalist(

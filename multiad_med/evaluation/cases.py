@@ -1,0 +1,93 @@
+"""A study that was scored: what every figure is computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["Case"]
+
+
+@dataclass
+class Case:
+    """The scored slices of one study: of a volume its axial slices, of a picture itself.
+
+    Attributes:
+        study, subject: names; a subject (patient) may have several studies.
+        image: ``(N, X, Y)`` in [0, 1], one grey channel.
+        anomaly_map: ``(N, X, Y)`` float, the larger the more anomalous, calibrated so that
+            ``threshold`` of :func:`evaluate_cases` separates.
+        label: ``(N, X, Y)`` bool, true inside lesions.
+        foreground: ``(N, X, Y)`` bool.
+        numbers: ``(N,)`` number of each slice in its volume, ascending.
+        scores: ``(N,)`` score of each slice.
+        abnormal: ``(N,)`` bool, whether the slice is abnormal; a slice without mask can be.
+        spacing: voxel size along X, Y and from slice to slice in mm; None for pictures.
+        category, kind: of product and of defect, where there are any.
+        upright: whether axes are rows and columns of a picture; else RAS (right, front).
+
+    Raises:
+        ValueError: when shapes differ, there is no slice, or a map or score is not finite.
+    """
+
+    study: str
+    subject: str
+    image: Tensor
+    anomaly_map: Tensor
+    label: Tensor
+    foreground: Tensor
+    numbers: Tensor
+    scores: Tensor
+    abnormal: Tensor
+    spacing: tuple[float, float, float] | None = None
+    category: str = ""
+    kind: str = ""
+    upright: bool = False
+    masked: Tensor = field(init=False)
+    """``(N,)`` bool, whether the pixels' truth is known: normal, or abnormal with a mask."""
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.anomaly_map.shape)
+        if len(shape) != 3 or 0 in shape:
+            raise ValueError(
+                f"{self.study}: expected maps (N, X, Y) of at least one slice, got {shape}."
+            )
+        for name in ("image", "label", "foreground"):
+            own = tuple(getattr(self, name).shape)
+            if own != shape:
+                raise ValueError(f"{self.study}: {name} has shape {own}, its maps {shape}.")
+        for name in ("numbers", "scores", "abnormal"):
+            if tuple(getattr(self, name).shape) != shape[:1]:
+                raise ValueError(
+                    f"{self.study}: {name} has shape {tuple(getattr(self, name).shape)}, expected "
+                    f"{shape[:1]}, one per slice."
+                )
+        for name in ("anomaly_map", "scores"):
+            bad = int((~torch.isfinite(getattr(self, name))).sum())
+            if bad:
+                raise ValueError(
+                    f"{self.study}: {bad} values of {name} are NaN or infinite; a detector must give "
+                    "a finite map and score for every slice."
+                )
+        self.label, self.foreground = self.label > 0, self.foreground > 0
+        self.masked = ~self.abnormal | self.label.flatten(1).any(dim=1)
+
+    @property
+    def score(self) -> float:
+        """Score of the study: its highest slice score."""
+        return float(self.scores.max())
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether any slice is abnormal."""
+        return bool(self.abnormal.any())
+
+    def volume(self, name: str) -> Tensor:
+        """An attribute's slices at their places in the volume, ``(X, Y, Z)``, 0 where there is none."""
+        slices: Tensor = getattr(self, name)
+        first = int(self.numbers[0])
+        result = slices.new_zeros((int(self.numbers[-1]) - first + 1, *slices.shape[1:]))
+        result[self.numbers - first] = slices
+        return result.permute(1, 2, 0)

@@ -1,0 +1,141 @@
+"""What ``multiad evaluate`` does: a trained model on labelled data, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from multiad_med.data import is_store
+from multiad_med.evaluation.curves import training_curves
+from multiad_med.evaluation.detectors import map_slices, stored_megabytes
+from multiad_med.evaluation.evaluate import Thresholds, evaluate_cases
+from multiad_med.evaluation.manifest import data_manifest, run_manifest
+from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.predictions import predicted_cases
+from multiad_med.evaluation.report import write_report
+from multiad_med.io import NotCalibratedError
+from multiad_med.networks import MultiAD, TeacherWeights, build_multiad, load_model
+from multiad_med.resources import bundle_path, run_bundle
+
+__all__ = ["ERRORS", "TrainedDetector", "evaluate_model"]
+
+ERRORS = (ValueError, OSError, RuntimeError)
+"""What a user's input can cause; its message is shown without a trace."""
+
+
+class TrainedDetector:
+    """A trained Multi-AD as a :class:`Detector` that needs no fitting.
+
+    Args:
+        network: a calibrated one.
+        device: where it is.
+
+    Raises:
+        NotCalibratedError: when it was never calibrated.
+    """
+
+    name = "Multi-AD"
+
+    def __init__(self, network: MultiAD, *, device: str | torch.device = "cpu") -> None:
+        if not bool(network.calibrated):
+            raise NotCalibratedError(
+                "The model is not calibrated: give the model.pt that a finished training wrote."
+            )
+        self.network = network
+        self.device = torch.device(device)
+
+    def fit(self, training: Dataset, held_out: Dataset, *, seed: int) -> None:
+        """Nothing: it was trained before."""
+
+    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated maps and scores; see :func:`map_slices`."""
+        return map_slices(self.network, images.to(self.device), foreground)
+
+    @property
+    def size_mb(self) -> float:
+        """Of the state dict."""
+        return stored_megabytes(self.network.state_dict())
+
+
+def _preset_of(bundle: str) -> str:
+    parser = ConfigParser()
+    parser.read_config(bundle_path(bundle) / "configs" / "evaluate.json")
+    return str(parser["preset"])
+
+
+def evaluate_model(
+    data: str | Path,
+    model: str | Path,
+    output: str | Path,
+    *,
+    bundle: str = "multiad_brain_mri",
+    preset: str | None = None,
+    part: Part | str = Part.ALL,
+    training_logs: str | Path | None = None,
+    bootstrap: int = 1000,
+    device: str | torch.device = "cpu",
+) -> Path:
+    """Evaluate a trained model on labelled data and write the report.
+
+    Args:
+        data: folder of prepared slices, evaluated at their size; or volumes or a datalist with lesion
+            masks, which the bundle's own evaluation brings back to the grids of their files.
+        model: ``model.pt`` of a finished training.
+        output: folder for ``metrics.json``, ``slices.csv``, ``studies.csv`` and ``report.html``.
+        bundle: that the model was trained with.
+        preset: of the network, if not the bundle's.
+        part: of a store's test section; see :class:`Part`.
+        training_logs: folder of the training's TensorBoard log, for its curves.
+        bootstrap: number of resamples.
+        device: where to run.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: when nothing can be evaluated, or ``part`` is given for volumes.
+        WeightsError: when the model does not fit the preset.
+    """
+    output = Path(output)
+    curves = [] if training_logs is None else training_curves(training_logs)
+    if not is_store(data):
+        if Part(part) is not Part.ALL:
+            raise ValueError("Parts are of prepared slices only; volumes are evaluated all.")
+        override: dict[str, Any] = {} if preset is None else {"preset": preset}
+        run_bundle(
+            bundle,
+            "evaluate.json",
+            workflow_type="infer",
+            dataset_dir=str(data),
+            ckpt_path=str(model),
+            output_dir=str(output),
+            training_logs=None if training_logs is None else str(training_logs),
+            bootstrap=bootstrap,
+            device=torch.device(device),
+            **override,
+        )
+        return output / "report.html"
+    name = _preset_of(bundle) if preset is None else preset
+    network = build_multiad(name, teacher_weights=TeacherWeights.CHECKPOINT)
+    load_model(network, model)
+    detector = TrainedDetector(network.to(device), device=device)
+    evaluation = evaluate_cases(
+        predicted_cases(detector, data, part=part),
+        thresholds=Thresholds.of(network),
+        bootstrap=bootstrap,
+        training=curves,
+        manifest=run_manifest(
+            data=data_manifest(data),
+            model=model,
+            config={"preset": name, "part": str(part), "bootstrap": bootstrap},
+            seed=0,
+            device=device,
+        ),
+    )
+    write_report(evaluation, output, title=f"{name} on {Path(data).name}")
+    return output / "report.html"

@@ -1,0 +1,263 @@
+"""Multi-AD and its peers, trained and tested on the same slices, teacher, size, split and metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from multiad_med.data import SliceStore
+from multiad_med.evaluation.detectors import Detector, MultiADDetector, Settings
+from multiad_med.evaluation.outcomes import Job, Outcome, run_job
+from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.tables import (
+    average_over_sets,
+    markdown_table,
+    mean_and_deviation,
+    write_outcomes,
+)
+from multiad_med.io.atomic import atomic_path
+from multiad_med.metrics import bootstrap_ranking, paired_difference, resamples
+from multiad_med.networks import TeacherWeights, build_multiad
+
+__all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "sets_of"]
+
+MULTIAD = {"multiad": "decoder", "multiad_paper": "image"}
+"""Our methods by name, and the student each has."""
+
+METHODS = (
+    *MULTIAD,
+    "padim",
+    "patchcore",
+    "stfpm",
+    "reverse_distillation",
+    "efficient_ad",
+    "supersimplenet",
+    "dinomaly",
+    "mkd",
+    "simplenet",
+)
+"""All methods; a peer that cannot be run is listed with the reason."""
+
+_logger = logging.getLogger(__name__)
+
+
+def multiad_settings(student: str, *, teacher: str, teacher_weights: str, epochs: int) -> Settings:
+    """How Multi-AD is trained in a comparison: its best measured settings, or the paper's student."""
+    if student == "decoder":
+        preset = "efficientnet_lite0_decoder" if teacher == "efficientnet_lite0" else teacher
+        return Settings(
+            preset,
+            teacher_weights=teacher_weights,
+            student=student,
+            stages=(1, 2, 3),
+            output_stride=32,
+            epochs=epochs,
+        )
+    return Settings(
+        teacher,
+        teacher_weights=teacher_weights,
+        output_stride=32,
+        epochs=epochs,
+        learning_rate=1e-3,
+    )
+
+
+def _multiad(settings: Settings, name: str, device: str) -> Detector:
+    return MultiADDetector(settings, name=name, device=device)
+
+
+def _peer(
+    name: str, *, teacher: str, teacher_weights: str, size: int, epochs: int, device: str
+) -> Detector:
+    from multiad_med.evaluation.peers import build_peer
+
+    network = build_multiad(teacher, teacher_weights=teacher_weights, output_stride=32)
+    return build_peer(
+        name,
+        teacher=network.teacher,
+        architecture=teacher,
+        size=size,
+        epochs=epochs,
+        device=device,
+    )
+
+
+def sets_of(stores: Sequence[str | Path]) -> list[tuple[str, str, int]]:
+    """``(store, category, size)`` of every category of every store.
+
+    Raises:
+        StoreError: when a folder holds no store.
+    """
+    found = []
+    for folder in stores:
+        store = SliceStore(folder)
+        categories = sorted({row["category"] for row in store.index})
+        size = int(store.about["size"][0])
+        found += [
+            (str(Path(folder).resolve()), category if len(categories) > 1 else "", size)
+            for category in categories
+        ]
+    return found
+
+
+def compare(
+    stores: Sequence[str | Path],
+    output: str | Path,
+    *,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] = (0,),
+    teacher: str = "efficientnet_lite0",
+    teacher_weights: str = TeacherWeights.IMAGENET,
+    epochs: int = 20,
+    part: Part | str = Part.ALL,
+    device: str = "cpu",
+) -> list[Outcome]:
+    """Train and test methods on prepared slices; write ``comparison.csv`` and ``comparison.md``.
+
+    Every method of one run sees the same training, held-out and test slices and the same frozen
+    teacher, and is measured by the same code. Each runs in a process of its own, so that its memory
+    is its own. What is in ``output`` already is not run again.
+
+    Args:
+        stores: folders of `multiad prepare`; each category of an industrial set is trained alone.
+        output: folder for the outcomes and tables.
+        methods: of :data:`METHODS`.
+        seeds: one training each.
+        teacher: architecture of the teacher of all methods that have one.
+        teacher_weights: ``imagenet`` or a file.
+        epochs: of the methods that train by epochs.
+        part: of the test sections; see :class:`Part`.
+        device: where to run.
+
+    Raises:
+        ValueError: on an unknown method.
+        StoreError: when a folder holds no store.
+    """
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown:
+        raise ValueError(f"Unknown methods {unknown}; choose from {list(METHODS)}.")
+    output = Path(output)
+    outcomes: list[Outcome] = []
+    for store, category, size in sets_of(stores):
+        for method in methods:
+            for seed in seeds:
+                if method in MULTIAD:
+                    settings = multiad_settings(
+                        MULTIAD[method],
+                        teacher=teacher,
+                        teacher_weights=str(teacher_weights),
+                        epochs=epochs,
+                    )
+                    build = partial(_multiad, settings, method, device)
+                else:
+                    build = partial(
+                        _peer,
+                        method,
+                        teacher=teacher,
+                        teacher_weights=str(teacher_weights),
+                        size=size,
+                        epochs=epochs,
+                        device=device,
+                    )
+                job = Job(method, build, store, category, seed, Part(part), device)
+                _logger.info("%s on %s %s, seed %d", method, Path(store).name, category, seed)
+                outcomes += run_job(job, output / "outcomes")
+    write_outcomes(output / "comparison.csv", outcomes)
+    with atomic_path(output / "comparison.md") as temporary:
+        temporary.write_text(comparison_table(outcomes), encoding="utf-8")
+    return outcomes
+
+
+def _image_p_value(first: Sequence[Outcome], other: Sequence[Outcome]) -> str:
+    """Difference of image AUROC and its p value by paired bootstrap over subjects, seeds averaged."""
+
+    def averaged(outcomes: Sequence[Outcome]) -> dict[tuple[str, int, bool], float]:
+        sums: dict[tuple[str, int, bool], float] = {}
+        for outcome in outcomes:
+            # Ranks, since scores of different seeds have different scales.
+            ranks = rankdata([score for *_, score in outcome.scores]) / len(outcome.scores)
+            for (subject, number, abnormal, _), rank in zip(outcome.scores, ranks, strict=True):
+                key = (subject, number, abnormal)
+                sums[key] = sums.get(key, 0.0) + float(rank)
+        return sums
+
+    ours, theirs = averaged(first), averaged(other)
+    keys = sorted(ours)
+    if keys != sorted(theirs):
+        return "–"
+    subjects = sorted({subject for subject, *_ in keys})
+    column = torch.tensor([subjects.index(subject) for subject, *_ in keys])
+    labels = torch.tensor([abnormal for *_, abnormal in keys])
+    if labels.all() or not labels.any():
+        return "–"
+
+    def metric(scores: dict[tuple[str, int, bool], float]) -> Callable[[Tensor], Tensor]:
+        values = torch.tensor([scores[key] for key in keys])
+        return lambda weights: bootstrap_ranking(values, labels, column, weights)["auroc"]
+
+    difference, p = paired_difference(
+        metric(ours),
+        metric(theirs),
+        resamples(len(subjects)),
+        subjects=(subjects, subjects),
+    )
+    return f"{difference.value:+.3f} (p {p:.3f})"
+
+
+def comparison_table(outcomes: Sequence[Outcome]) -> str:
+    """Markdown: one table per set and category, then the average over all of them."""
+    sets = list(dict.fromkeys((o.dataset, o.category) for o in outcomes))
+    methods = list(dict.fromkeys(o.method for o in outcomes))
+    header = [
+        "method", "image AUROC", "image AP", "pixel AUROC", "pixel AP", "AUPRO",
+        f"image AUROC of {methods[0]} minus this", "training, s", "latency, ms", "peak memory, MB",
+        "stored, MB",
+    ]  # fmt: skip
+    text = ""
+    for dataset, category in sets:
+        rows = []
+        for method in methods:
+            its = [o for o in outcomes if (o.dataset, o.category) == (dataset, category)]
+            first = [o for o in its if o.method == methods[0] and not o.note]
+            own = [o for o in its if o.method == method]
+            notes = [o.note for o in own if o.note]
+            if notes:
+                rows.append([method, f"not run: {notes[0]}", *[""] * (len(header) - 2)])
+                continue
+            rows.append(
+                [
+                    method,
+                    *(
+                        mean_and_deviation(o.figures[name] for o in own)
+                        for name in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
+                    ),
+                    "" if method == methods[0] or not first else _image_p_value(first, own),
+                    mean_and_deviation((o.train_seconds for o in own), digits=0),
+                    mean_and_deviation((o.latency_ms for o in own), digits=0),
+                    mean_and_deviation((o.peak_mb for o in own), digits=0),
+                    mean_and_deviation((o.size_mb for o in own), digits=1),
+                ]
+            )
+        name = f"{dataset}, {category}" if category else dataset
+        text += f"### {name}\n\n{markdown_table(header, rows)}\n"
+    if len(sets) > 1:
+        rows = [
+            [
+                method,
+                *(
+                    mean_and_deviation(
+                        average_over_sets([o for o in outcomes if o.method == method], name)
+                    )
+                    for name in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
+                ),
+            ]
+            for method in methods
+        ]
+        text += f"### Average of {len(sets)} sets\n\n{markdown_table(header[:6], rows)}\n"
+    return text

@@ -1,0 +1,394 @@
+"""From scored cases to every figure of an evaluation, with intervals over patients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.examples import choose_examples
+from multiad_med.evaluation.lesion_level import lesion_figures, sampled
+from multiad_med.evaluation.results import Curve, Evaluation, Histogram
+from multiad_med.evaluation.shortcuts import Shortcuts
+from multiad_med.metrics import (
+    Estimate,
+    Ranking,
+    SubjectHistograms,
+    aupro,
+    bootstrap_mean,
+    bootstrap_ranking,
+    dice,
+    hausdorff95,
+    interval,
+    resamples,
+    score_edges,
+)
+from multiad_med.networks import MultiAD
+
+__all__ = ["Thresholds", "evaluate_cases"]
+
+_RANKING = {"auroc": "auroc", "ap": "average_precision", "f1_max": "f1_max"}
+_RELIABILITY_BINS = 20
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds from held-out normal images, and the false-positive rates that they were set for.
+
+    Attributes:
+        pixel: of the map.
+        image: of a slice's score; NaN where none was set.
+        pixel_rate, image_rate: nominal rates, NaN where unknown.
+    """
+
+    pixel: float = 0.5
+    image: float = math.nan
+    pixel_rate: float = math.nan
+    image_rate: float = math.nan
+
+    @classmethod
+    def of(cls, network: MultiAD) -> Thresholds:
+        """Those that :func:`multiad_med.engines.calibrate` put into a network."""
+        return cls(
+            pixel=0.5,
+            image=float(network.image_threshold),
+            pixel_rate=float(network.pixel_false_positive_rate),
+            image_rate=float(network.image_false_positive_rate),
+        )
+
+
+class _Collected:
+    """All cases, and how their subjects are resampled."""
+
+    def __init__(self, cases: list[Case], thresholds: Thresholds, count: int, seed: int) -> None:
+        self.cases = cases
+        self.thresholds = thresholds
+        self.subjects = sorted({case.subject for case in cases})
+        position = {subject: i for i, subject in enumerate(self.subjects)}
+        self.of_case = torch.tensor([position[case.subject] for case in cases])
+        self.weights = resamples(len(self.subjects), count=count, seed=seed)
+        self.scores = torch.cat([case.scores for case in cases])
+        self.abnormal = torch.cat([case.abnormal for case in cases])
+        self.of_slice = self.of_case.repeat_interleave(
+            torch.tensor([len(case.scores) for case in cases])
+        )
+
+    def interval(self, values: Tensor, estimate: float) -> Estimate:
+        if math.isnan(estimate):
+            return Estimate(math.nan, math.nan, math.nan)
+        return interval(values, estimate, subjects=len(self.subjects))
+
+    def ranking(
+        self, prefix: str, scores: Tensor, labels: Tensor, subjects: Tensor
+    ) -> tuple[dict[str, Estimate], Ranking]:
+        """AUROC, AP and largest F1 of items, with intervals."""
+        ranking = Ranking(scores, labels)
+        drawn = bootstrap_ranking(scores, labels, subjects, self.weights)
+        figures = {
+            f"{prefix}_{short}": self.interval(drawn[name], getattr(ranking, name))
+            for short, name in _RANKING.items()
+        }
+        return figures, ranking
+
+
+def _pixels(collected: _Collected) -> tuple[dict[str, Estimate], list[Curve]]:
+    """Figures of the pixels of slices whose truth is known, and their reliability."""
+    parts = [
+        (
+            int(subject),
+            case.anomaly_map[case.masked],
+            case.label[case.masked],
+            case.foreground[case.masked],
+        )
+        for subject, case in zip(collected.of_case, collected.cases, strict=True)
+        if case.masked.any()
+    ]
+    if not parts:
+        return {}, []
+    maps = torch.cat([m.flatten() for _, m, _, _ in parts])
+    labels = torch.cat([y.flatten() for _, _, y, _ in parts])
+    inside = torch.cat([f.flatten() for *_, f in parts])
+    everywhere = Ranking(maps, labels)
+    values = {
+        "pixel_auroc": everywhere.auroc,
+        "pixel_ap": everywhere.average_precision,
+        "best_dice": everywhere.f1_max,
+        "aupro": aupro(
+            [m for _, ms, _, _ in parts for m in ms], [y for _, _, ys, _ in parts for y in ys]
+        ),
+        "dice": dice(maps >= collected.thresholds.pixel, labels),
+    }
+    edges = score_edges(sampled(maps))
+    threshold = torch.tensor([collected.thresholds.pixel], dtype=torch.float64)
+    histograms = SubjectHistograms(edges, len(collected.subjects), regions=True)
+    foreground = SubjectHistograms(edges, len(collected.subjects))
+    flagged = SubjectHistograms(threshold, len(collected.subjects))
+    for subject, ms, ys, fs in parts:
+        histograms.update(subject, ms, ys)
+        foreground.update(subject, ms[fs], ys[fs])
+        flagged.update(subject, ms, ys)
+    drawn = histograms.metrics(collected.weights)
+    weights = collected.weights.double()
+    hits, alarms = weights @ flagged.positives[:, 1], weights @ flagged.negatives[:, 1]
+    truth = weights @ flagged.positives.sum(1)
+    names = {
+        "pixel_auroc": drawn["auroc"],
+        "pixel_ap": drawn["average_precision"],
+        "best_dice": drawn["f1_max"],
+        "aupro": drawn["aupro"],
+        "dice": 2 * hits / (hits + alarms + truth),
+    }
+    figures = {name: collected.interval(names[name], value) for name, value in values.items()}
+    if inside.any():
+        drawn = foreground.metrics(collected.weights)
+        ranking = Ranking(maps[inside], labels[inside])
+        figures |= {
+            "foreground_pixel_auroc": collected.interval(drawn["auroc"], ranking.auroc),
+            "foreground_pixel_ap": collected.interval(
+                drawn["average_precision"], ranking.average_precision
+            ),
+        }
+    return figures, _reliability(maps[inside], labels[inside])
+
+
+def _reliability(maps: Tensor, labels: Tensor) -> list[Curve]:
+    """Share of lesion pixels among the foreground pixels of equal map value, map values in [0, 1)."""
+    if not len(maps) or not 0 <= float(maps.min()) <= float(maps.max()) <= 1:
+        return []
+    bins = (maps * _RELIABILITY_BINS).long().clamp(max=_RELIABILITY_BINS - 1)
+    count = bins.bincount(minlength=_RELIABILITY_BINS)
+    share = bins[labels].bincount(minlength=_RELIABILITY_BINS) / count
+    filled = count > 0
+    middle = (torch.arange(_RELIABILITY_BINS) + 0.5) / _RELIABILITY_BINS
+    return [Curve("share of lesion pixels", middle[filled].tolist(), share[filled].tolist())]
+
+
+def _calibration(collected: _Collected) -> dict[str, float]:
+    """Nominal and observed rates at the thresholds."""
+    t = collected.thresholds
+    normal = [
+        case.anomaly_map[~case.abnormal][case.foreground[~case.abnormal]]
+        for case in collected.cases
+    ]
+    pixels = torch.cat(normal) >= t.pixel
+    flagged = collected.scores >= t.image
+    known = not math.isnan(t.image)
+
+    def rate(items: Tensor) -> float:
+        return float(items.float().mean()) if known and len(items) else math.nan
+
+    return {
+        "pixel_rate_nominal": t.pixel_rate,
+        "pixel_rate_observed": float(pixels.float().mean()) if len(pixels) else math.nan,
+        "slice_rate_nominal": t.image_rate,
+        "slice_rate_observed": rate(flagged[~collected.abnormal]),
+        "slice_sensitivity": rate(flagged[collected.abnormal]),
+    }
+
+
+def _study_row(case: Case, threshold: float) -> dict[str, Any]:
+    """One study's own figures on its whole grid."""
+    maps, label = case.volume("anomaly_map"), case.volume("label")
+    known = bool(case.masked.all())
+    ranking = Ranking(case.anomaly_map[case.masked], case.label[case.masked]) if known else None
+    flagged = maps >= threshold
+    spacing = case.spacing
+    return {
+        "study": case.study,
+        "subject": case.subject,
+        "category": case.category,
+        "kind": case.kind,
+        "anomalous": case.anomalous,
+        "score": case.score,
+        "slices": len(case.scores),
+        "abnormal_slices": int(case.abnormal.sum()),
+        "lesion_voxels": int(label.sum()),
+        "flagged_voxels": int(flagged.sum()),
+        "pixel_auroc": math.nan if ranking is None else ranking.auroc,
+        "pixel_ap": math.nan if ranking is None else ranking.average_precision,
+        "best_dice": math.nan if ranking is None else ranking.f1_max,
+        "dice": dice(flagged, label) if known else math.nan,
+        "hd95_mm": hausdorff95(flagged, label, spacing=spacing)
+        if known and spacing is not None
+        else math.nan,
+    }
+
+
+def _slice_rows(case: Case, threshold: float) -> Iterable[dict[str, Any]]:
+    for i, number in enumerate(case.numbers.tolist()):
+        flagged = case.anomaly_map[i] >= threshold
+        yield {
+            "study": case.study,
+            "subject": case.subject,
+            "category": case.category,
+            "kind": case.kind,
+            "slice": number,
+            "abnormal": bool(case.abnormal[i]),
+            "score": float(case.scores[i]),
+            "foreground_pixels": int(case.foreground[i].sum()),
+            "lesion_pixels": int(case.label[i].sum()),
+            "flagged_pixels": int(flagged.sum()),
+            "dice": dice(flagged, case.label[i]) if case.masked[i] else math.nan,
+        }
+
+
+def _studies(
+    collected: _Collected, rows: list[dict[str, Any]]
+) -> tuple[dict[str, Estimate], dict[str, Estimate], Ranking]:
+    """Figures of studies and of patients; a patient scores as its highest study."""
+    scores = torch.tensor([row["score"] for row in rows])
+    anomalous = torch.tensor([row["anomalous"] for row in rows])
+    studies: dict[str, Estimate] = {}
+    if len(rows) > len(collected.subjects):
+        ranked, _ = collected.ranking("study", scores, anomalous, collected.of_case)
+        studies = {k: v for k, v in ranked.items() if not k.endswith("f1_max")}
+    for name, key in (("mean_dice", "dice"), ("hd95", "hd95_mm")):
+        values = torch.tensor([row[key] for row in rows], dtype=torch.float64)
+        per_subject = torch.full((len(collected.subjects),), math.nan, dtype=torch.float64)
+        for subject in range(len(per_subject)):
+            own = values[collected.of_case == subject]
+            per_subject[subject] = own[~own.isnan()].mean() if (~own.isnan()).any() else math.nan
+        if (~per_subject.isnan()).any():
+            studies[name] = collected.interval(
+                bootstrap_mean(per_subject, collected.weights), float(per_subject.nanmean())
+            )
+    patient_scores = torch.stack(
+        [scores[collected.of_case == s].max() for s in range(len(collected.subjects))]
+    )
+    patient_labels = torch.stack(
+        [anomalous[collected.of_case == s].any() for s in range(len(collected.subjects))]
+    )
+    patients, ranking = collected.ranking(
+        "patient", patient_scores, patient_labels, torch.arange(len(patient_scores))
+    )
+    return studies, {k: v for k, v in patients.items() if not k.endswith("f1_max")}, ranking
+
+
+def _roc(name: str, ranking: Ranking) -> Curve:
+    if not ranking.positives or not ranking.negatives:
+        return Curve(name, [], [])
+    curve = ranking.roc_curve()
+    return Curve(name, curve.false_positive_rate.tolist(), curve.true_positive_rate.tolist())
+
+
+def _precision_recall(name: str, ranking: Ranking) -> Curve:
+    curve = ranking.precision_recall_curve()
+    return Curve(name, curve.recall.tolist(), curve.precision.tolist())
+
+
+def _remarks(
+    figures: Mapping[str, Mapping[str, Estimate]],
+    baselines: Mapping[str, Mapping[str, float]],
+    collected: _Collected,
+) -> list[str]:
+    remarks = []
+    for level, metric in (("slices", "image_auroc"), ("pixels", "foreground_pixel_auroc")):
+        if metric not in figures[level]:
+            continue
+        own = figures[level][metric].value
+        for name, values in baselines.items():
+            if values.get(metric, -math.inf) >= own:
+                remarks.append(
+                    f"The model does not beat a shortcut: {metric} of {name} alone is "
+                    f"{values[metric]:.3f}, the model's {own:.3f}."
+                )
+    if (count := len(collected.subjects)) < 20:
+        remarks.append(f"Only {count} patients: intervals over so few are too narrow.")
+    if collected.abnormal.all() or not collected.abnormal.any():
+        which = "abnormal" if collected.abnormal.all() else "normal"
+        remarks.append(f"All slices are {which}: figures that need both classes are undefined.")
+    if unknown := sum(int((~case.masked).sum()) for case in collected.cases):
+        remarks.append(f"{unknown} abnormal slices have no mask; pixel figures leave them out.")
+    return remarks
+
+
+def evaluate_cases(
+    cases: Iterable[Case],
+    *,
+    thresholds: Thresholds | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    training: list[Curve] | None = None,
+    manifest: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Compute every figure of scored cases.
+
+    Slices, pixels (of all pixels, as published figures are, and inside the foreground), lesions
+    (see :func:`multiad_med.metrics.froc`), studies and patients; 95 % intervals by bootstrap over
+    patients; shortcuts beside them. Memory: about 10 bytes per pixel.
+
+    Args:
+        cases: at least one; those of a volume have their slices in order.
+        thresholds: from held-out normal images; without them 0.5 in the map and none for scores.
+        bootstrap: number of resamples.
+        seed: of the resampling.
+        training: curves of the training, for the report.
+        manifest: of :func:`multiad_med.evaluation.run_manifest`.
+
+    Raises:
+        ValueError: without cases.
+    """
+    thresholds = Thresholds() if thresholds is None else thresholds
+    shortcuts = Shortcuts()
+    kept = []
+    for case in cases:
+        shortcuts.update(case)
+        kept.append(case)
+    if not kept:
+        raise ValueError("There are no predictions to evaluate; the test section is empty.")
+    collected = _Collected(kept, thresholds, bootstrap, seed)
+
+    slices, ranking = collected.ranking(
+        "image", collected.scores, collected.abnormal, collected.of_slice
+    )
+    pixels, reliability = _pixels(collected)
+    lesions, froc_curve, lesion_count = lesion_figures(
+        kept, collected.of_case, collected.weights, len(collected.subjects)
+    )
+    rows = [_study_row(case, thresholds.pixel) for case in kept]
+    studies, patients, patient_ranking = _studies(collected, rows)
+    figures = {"slices": slices, "pixels": pixels, "lesions": lesions}
+    histograms = {
+        "slices": Histogram(
+            collected.scores[~collected.abnormal].tolist(),
+            collected.scores[collected.abnormal].tolist(),
+            thresholds.image,
+        )
+    }
+    curves = {
+        "roc": [_roc("slices", ranking)],
+        "precision_recall": [_precision_recall("slices", ranking)],
+        "froc": froc_curve,
+        "reliability": reliability,
+    }
+    if len(collected.scores) > len(kept):  # volumes: a picture is its own study and patient
+        figures |= {"studies": studies, "patients": patients}
+        curves["roc"].append(_roc("patients", patient_ranking))
+    baselines = shortcuts.figures()
+    return Evaluation(
+        figures=figures,
+        baselines=baselines,
+        remarks=_remarks(figures, baselines, collected),
+        counts={
+            "patients": len(collected.subjects),
+            "studies": len(kept),
+            "slices": len(collected.scores),
+            "abnormal_slices": int(collected.abnormal.sum()),
+            "lesions": lesion_count,
+        },
+        calibration=_calibration(collected),
+        slices=[row for case in kept for row in _slice_rows(case, thresholds.pixel)],
+        studies=rows,
+        curves={
+            name: drawn for name, lines in curves.items() if (drawn := [c for c in lines if c.x])
+        },
+        histograms=histograms,
+        examples=choose_examples(kept, thresholds.pixel),
+        training=training or [],
+        manifest=manifest or {},
+    )

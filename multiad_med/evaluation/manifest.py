@@ -1,0 +1,82 @@
+"""What a run was made with: versions, machine, hashes of model, configuration and data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multiad_med.data import is_store
+from multiad_med.data.datalist import STORE_NAME
+from multiad_med.io import file_sha256
+
+__all__ = ["data_manifest", "run_manifest"]
+
+_PACKAGES = ("multiad-med", "torch", "monai", "numpy", "scikit-image", "nibabel", "anomalib")
+
+
+def data_manifest(source: str | Path) -> dict[str, Any]:
+    """What tells a data set from another: a store's recipe, split and index hashes, a file's hash."""
+    path = Path(source)
+    if is_store(path):
+        about = json.loads((path / STORE_NAME).read_text(encoding="utf-8"))
+        return {
+            "folder": path.name,
+            "recipe": about["recipe"],
+            "recipe_sha256": about["recipe_sha256"],
+            "settings": about["settings"],
+            "split_sha256": about["split_sha256"],
+            "index_sha256": file_sha256(path / "index.csv"),
+        }
+    lists = [path, path / "datalist.json"]
+    hashed = [p for p in lists if p.is_file()]
+    return {"source": path.name} | ({"datalist_sha256": file_sha256(hashed[0])} if hashed else {})
+
+
+def run_manifest(
+    *,
+    data: Mapping[str, Any],
+    model: str | Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+) -> dict[str, Any]:
+    """Everything that a reader needs to make a run again, ready for JSON.
+
+    Args:
+        data: of :func:`data_manifest`.
+        model: file that was evaluated; its SHA-256 is taken.
+        config: settings of the run; they and their SHA-256 are kept.
+        seed: of the run.
+        device: where it ran.
+    """
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    device = torch.device(device)
+    manifest: dict[str, Any] = {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "data": dict(data),
+    }
+    if model is not None:
+        manifest["model"] = {"file": Path(model).name, "sha256": file_sha256(model)}
+    if config is not None:
+        content = json.dumps(config, sort_keys=True, default=str)
+        manifest["config"] = json.loads(content)
+        manifest["config_sha256"] = hashlib.sha256(content.encode()).hexdigest()
+    if seed is not None:
+        manifest["seed"] = seed
+    return manifest

@@ -1,0 +1,227 @@
+"""One method trained and tested on one set, in a process of its own, with its costs."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multiad_med.data import SliceStore
+from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.detectors import Detector, UnavailableError
+from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.predictions import predicted_cases
+from multiad_med.io import write_json
+from multiad_med.metrics import Ranking, aupro
+
+__all__ = ["FIGURES", "Job", "Outcome", "run_job"]
+
+FIGURES = (
+    "image_auroc",
+    "image_ap",
+    "image_f1_max",
+    "pixel_auroc",
+    "pixel_ap",
+    "foreground_pixel_auroc",
+    "foreground_pixel_ap",
+    "aupro",
+)
+_WARM_UPS, _TIMED = 3, 15
+
+
+@dataclass
+class Outcome:
+    """What a method reached on one category of one set with one seed.
+
+    Attributes:
+        method, dataset, category, seed: which run.
+        figures: by the names of :data:`FIGURES`, NaN (None in JSON) where undefined.
+        scores: ``(subject, slice, abnormal, score)`` of every slice, for paired comparison.
+        train_seconds: of :meth:`Detector.fit`, calibration included.
+        latency_ms: median of one slice at a time.
+        peak_mb: largest resident memory of the process, on a GPU the largest allocated there.
+        size_mb: see :class:`Detector`.
+        note: why there are no figures.
+    """
+
+    method: str
+    dataset: str
+    category: str
+    seed: int
+    figures: dict[str, float | None] = field(default_factory=dict)
+    scores: list[tuple[str, int, bool, float]] = field(default_factory=list)
+    train_seconds: float | None = None
+    latency_ms: float | None = None
+    peak_mb: float | None = None
+    size_mb: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be made.
+
+    Attributes:
+        method: name in the tables.
+        build: makes the detector in the new process; picklable. May raise :class:`UnavailableError`.
+        store: folder of prepared slices.
+        category: of the store; empty for all.
+        seed: of the training.
+        part: of the test section.
+        device: where it runs.
+        variants: names of further tests of the trained detector, and what changes it before each,
+            called with the detector and the held-out slices; picklable.
+    """
+
+    method: str
+    build: Callable[[], Detector]
+    store: str
+    category: str
+    seed: int
+    part: Part = Part.ALL
+    device: str = "cpu"
+    variants: tuple[tuple[str, Callable[[Any, SliceStore], None]], ...] = ()
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def figures_of(cases: Sequence[Case]) -> dict[str, float | None]:
+    """Image and pixel figures, without intervals."""
+    images = Ranking(torch.cat([c.scores for c in cases]), torch.cat([c.abnormal for c in cases]))
+    maps = [m for c in cases for m in c.anomaly_map[c.masked]]
+    masks = [m for c in cases for m in c.label[c.masked]]
+    inside = torch.cat([c.foreground[c.masked].flatten() for c in cases])
+    flat, truth = (torch.cat([m.flatten() for m in values]) for values in (maps, masks))
+    pixels, foreground = Ranking(flat, truth), Ranking(flat[inside], truth[inside])
+    values = {
+        "image_auroc": images.auroc,
+        "image_ap": images.average_precision,
+        "image_f1_max": images.f1_max,
+        "pixel_auroc": pixels.auroc,
+        "pixel_ap": pixels.average_precision,
+        "foreground_pixel_auroc": foreground.auroc,
+        "foreground_pixel_ap": foreground.average_precision,
+        "aupro": aupro(maps, masks),
+    }
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _latency(detector: Detector, store: SliceStore, device: torch.device) -> float:
+    """Median milliseconds for one slice."""
+    item = store[0]
+    image, foreground = item["image"][None], item["foreground"][None]
+    times = []
+    for number in range(_WARM_UPS + _TIMED):
+        start = time.perf_counter()
+        detector.predict(image, foreground)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if number >= _WARM_UPS:
+            times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def _peak_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def execute(job: Job) -> list[Outcome]:
+    """Train, test, and time; one outcome for the detector and for each variant."""
+    dataset = Path(job.store).name
+    categories = [job.category] if job.category else None
+    try:
+        detector = job.build()
+    except UnavailableError as error:
+        return [
+            Outcome(name, dataset, job.category, job.seed, note=str(error))
+            for name in (job.method, *(name for name, _ in job.variants))
+        ]
+    training, held_out = (
+        SliceStore(job.store, section=section, categories=categories)
+        for section in ("training", "validation")
+    )
+    start = time.perf_counter()
+    detector.fit(training, held_out, seed=job.seed)
+    seconds = time.perf_counter() - start
+    device = torch.device(job.device)
+    outcomes = []
+    for name, change in ((job.method, None), *job.variants):
+        if change is not None:
+            change(detector, held_out)
+        latency = _latency(detector, held_out, device)
+        cases = list(predicted_cases(detector, job.store, part=job.part, categories=categories))
+        outcomes.append(
+            Outcome(
+                method=name,
+                dataset=dataset,
+                category=job.category,
+                seed=job.seed,
+                figures=figures_of(cases),
+                scores=[
+                    (c.subject, int(n), bool(a), float(s))
+                    for c in cases
+                    for n, a, s in zip(c.numbers, c.abnormal, c.scores, strict=True)
+                ],
+                train_seconds=seconds,
+                latency_ms=latency,
+                peak_mb=_peak_mb(device),
+                size_mb=detector.size_mb,
+            )
+        )
+    return outcomes
+
+
+def _child(job: Job, path: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    write_json(path, [asdict(outcome) for outcome in execute(job)])
+
+
+def run_job(job: Job, folder: str | Path) -> list[Outcome]:
+    """Run a job in a process of its own and keep its outcome.
+
+    A job whose outcome is in the folder already is not run again, so that an interrupted
+    comparison goes on where it stopped.
+
+    Args:
+        job: what to run.
+        folder: for the outcomes, one JSON per job.
+
+    Returns:
+        Its outcomes; one with a note where the process ended without any.
+    """
+    names = [Path(job.store).name, job.category, job.method, str(job.part), f"seed{job.seed}"]
+    stem = "-".join(n.replace("/", "_").replace(" ", "_") for n in names if n)
+    path = Path(folder) / f"{stem}.json"
+    if not path.is_file():
+        process = multiprocessing.get_context("spawn").Process(
+            target=_child, args=(job, path, torch.get_num_threads())
+        )
+        process.start()
+        process.join()
+        if not path.is_file():
+            return [
+                Outcome(
+                    job.method,
+                    Path(job.store).name,
+                    job.category,
+                    job.seed,
+                    note=f"failed with exit status {process.exitcode}; its error is printed above",
+                )
+            ]
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return [Outcome(**{**item, "scores": [tuple(s) for s in item["scores"]]}) for item in content]

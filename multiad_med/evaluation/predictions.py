@@ -1,0 +1,110 @@
+"""From prepared slices and a detector to cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import DataLoader
+from torch import Tensor
+from torch.utils.data import Subset
+
+from multiad_med.data import SliceStore
+from multiad_med.data.store import StoreError, study_about, study_path
+from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.detectors import Detector
+from multiad_med.evaluation.parts import Part, subjects_of_part
+
+__all__ = ["predicted_cases"]
+
+
+def _spacing(store: SliceStore, study: str) -> tuple[float, float, float] | None:
+    affine = study_about(study_path(store.folder, study)).get("affine")
+    if affine is None or store.about.get("upright", False):
+        return None
+    x, y, z = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+    return float(x), float(y), float(z)
+
+
+def predicted_cases(
+    detector: Detector,
+    store: str | Path,
+    *,
+    section: str = "test",
+    part: Part | str = Part.ALL,
+    categories: Sequence[str] | None = None,
+    batch_size: int = 16,
+) -> Iterator[Case]:
+    """Let a detector map the slices of a store, study by study.
+
+    Slices whose state is unsure are left out.
+
+    Args:
+        detector: one that was fitted.
+        store: folder of prepared slices.
+        section: of the store.
+        part: which subjects; see :class:`Part`.
+        categories: of the store; none means all.
+        batch_size: slices per call of the detector.
+
+    Yields:
+        One case per study, in the order of the store.
+
+    Raises:
+        StoreError: when no slice is left.
+    """
+    slices = SliceStore(
+        store,
+        section=section,
+        states=["normal", "abnormal"],
+        labels=True,
+        categories=categories,
+    )
+    rows = slices.index
+    subjects = subjects_of_part(rows, part)
+    chosen = [i for i, row in enumerate(rows) if row["subject"] in subjects]
+    if not chosen:
+        raise StoreError(f"{store}: no slice in part {part} of section {section!r}.")
+    upright = bool(slices.about.get("upright", False))
+    loader = DataLoader(Subset(slices, chosen), batch_size=batch_size)
+
+    def predicted() -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor]]:
+        numbers = iter(chosen)
+        for batch in loader:
+            maps, scores = detector.predict(batch["image"], batch["foreground"])
+            for image, foreground, label, anomaly_map, score in zip(
+                batch["image"], batch["foreground"], batch["label"], maps, scores, strict=True
+            ):
+                yield (
+                    next(numbers),
+                    image.mean(dim=0),
+                    foreground[0],
+                    label[0],
+                    anomaly_map[0].float().cpu(),
+                    score.float().cpu(),
+                )
+
+    for study, group in groupby(predicted(), key=lambda item: rows[item[0]]["study"]):
+        items = sorted(group, key=lambda item: int(rows[item[0]]["slice"]))
+        its = [rows[item[0]] for item in items]
+        image, foreground, label, maps, scores = (
+            torch.stack(part) for part in list(zip(*items, strict=True))[1:]
+        )
+        yield Case(
+            study=study,
+            subject=its[0]["subject"],
+            image=image,
+            anomaly_map=maps,
+            label=label,
+            foreground=foreground,
+            numbers=torch.tensor([int(row["slice"]) for row in its]),
+            scores=scores,
+            abnormal=torch.tensor([row["state"] == "abnormal" for row in its]),
+            spacing=_spacing(slices, study),
+            category=its[0]["category"],
+            kind=its[0]["kind"],
+            upright=upright,
+        )

@@ -1,0 +1,5 @@
+"""An evaluation as files: metrics for programs, tables for spreadsheets, a page for people."""
+
+from multiad_med.evaluation.report.files import write_report
+
+__all__ = ["write_report"]

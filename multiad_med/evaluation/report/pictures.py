@@ -1,0 +1,175 @@
+"""Example slices: the image, the map over it, and the true lesion, each a small JPEG."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from multiad_med.evaluation.report.markup import Html, element
+from multiad_med.evaluation.results import Example
+
+__all__ = ["example_figure", "scale_bar"]
+
+# Below the first value the map is transparent; at the second it has its brightest colour.
+_SHOWN = (0.4, 0.75)
+_SIDE = 256
+_MAX_BYTES = 36_000
+_QUALITIES = (88, 75, 60, 45, 30, 15)
+_MAP_LINE = (255, 255, 255)
+_LESION_LINE = (0, 229, 255)
+
+
+def _array(example: Example, name: str) -> NDArray[np.float32]:
+    values = np.asarray(getattr(example, name).detach().cpu(), dtype=np.float32)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"Example {example.title!r}: {name} must be (H, W), got {values.shape}.")
+    if values.shape != tuple(example.image.shape):
+        raise ValueError(
+            f"Example {example.title!r}: image {tuple(example.image.shape)} and {name} {values.shape} "
+            "differ in shape."
+        )
+    return np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0)
+
+
+def _resized(
+    values: NDArray[np.float32], resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> NDArray[np.float32]:
+    """Values on a grid whose longer side is 256."""
+    height, width = values.shape
+    factor = _SIDE / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(Image.fromarray(values).resize(size, resampling))
+
+
+def _inferno(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colours in [0, 1] with opacity last, of map values."""
+    from matplotlib import colormaps
+
+    low, high = _SHOWN
+    colours = colormaps["inferno"]((values - low) / (high - low))
+    colours[..., 3] = ((values - low) / (0.5 - low)).clip(0, 1) * 0.8
+    return colours.astype(np.float32)
+
+
+def _outlined(
+    picture: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """The picture with a line of two pixels around the mask, and a shadow to be seen on any ground."""
+    line = ndimage.binary_dilation(mask, iterations=2) & ~mask
+    shadow = ndimage.binary_dilation(mask | line) & ~(mask | line)
+    result = picture.copy()
+    result[shadow] = result[shadow] // 3
+    result[line] = colour
+    return result
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> str:
+    """Data URI of at most 36 kB of JPEG, or what the lowest quality takes."""
+    image = Image.fromarray(picture)
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality, subsampling=0)
+        if buffer.tell() <= _MAX_BYTES:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def example_figure(example: Example) -> Html:
+    """Image, image under map, and image with the outline of the lesion, side by side.
+
+    Raises:
+        ValueError: when a picture is not ``(H, W)`` or they differ in shape.
+    """
+    image, heat_map, label = (_array(example, name) for name in ("image", "anomaly_map", "label"))
+    grey = (_resized(image).clip(0, 1)[..., None] * 255).round().astype(np.uint8).repeat(3, axis=2)
+    heat = _resized(heat_map)
+    # An area that touches the lesion is lesion, so that the smallest one is still outlined.
+    lesion = _resized((label > 0).astype(np.float32), Image.Resampling.BOX) > 0
+    colours = _inferno(heat)
+    opacity = colours[..., 3:]
+    overlay = (grey * (1 - opacity) + 255 * colours[..., :3] * opacity).round().astype(np.uint8)
+    marked = bool((heat >= 0.5).any())
+    pictures = (
+        (grey, "The slice."),
+        (
+            _outlined(overlay, heat >= 0.5, _MAP_LINE),
+            "The slice under its anomaly map"
+            + ("; a line encloses what reaches 0.5." if marked else ", which nowhere reaches 0.5."),
+        ),
+        (
+            _outlined(grey, lesion, _LESION_LINE),
+            "The slice with the outline of the true lesion."
+            if lesion.any()
+            else "The slice again, without any lesion.",
+        ),
+    )
+    height, width = grey.shape[:2]
+    return element(
+        "figure",
+        element(
+            "div",
+            *(
+                element("img", src=_jpeg(p), alt=alt, width=str(width), height=str(height))
+                for p, alt in pictures
+            ),
+            class_="pictures",
+        ),
+        element("figcaption", example.title, "" if lesion.any() else " (no lesion outlined)"),
+        class_="example",
+    )
+
+
+def scale_bar() -> Html:
+    """The colours of the map from 0.4 on, with the threshold."""
+    left, width, top, height, steps = 10, 300, 4, 12, 50
+    low, high = _SHOWN
+    colours = _inferno(np.linspace(low, high, steps, dtype=np.float32))
+    # On the grey of an image, as in the overlays.
+    shown = (
+        (255 * (0.45 * (1 - colours[:, 3:]) + colours[:, :3] * colours[:, 3:])).round().astype(int)
+    )
+    boxes = [
+        element(
+            "rect",
+            x=f"{left + i * width // steps}",
+            y=f"{top}",
+            width=f"{width // steps}",
+            height=f"{height}",
+            fill="#{:02x}{:02x}{:02x}".format(*colour),
+        )
+        for i, colour in enumerate(shown.tolist())
+    ]
+    at = left + (0.5 - low) / (high - low) * width
+    texts = [
+        (left, "0.4", "start"),
+        (at, "0.5 threshold", "middle"),
+        (left + width, "0.75 +", "end"),
+    ]
+    return element(
+        "svg",
+        *boxes,
+        element(
+            "line",
+            x1=f"{at:g}",
+            x2=f"{at:g}",
+            y1=f"{top - 3:g}",
+            y2=f"{top + height + 3:g}",
+            stroke="currentColor",
+            stroke_width="1.5",
+        ),
+        *(
+            element("text", text, x=f"{x:g}", y="31", text_anchor=anchor, fill="currentColor")
+            for x, text, anchor in texts
+        ),
+        viewBox="0 0 320 36",
+        class_="scale",
+        shape_rendering="crispEdges",
+        role="img",
+        aria_label="Colours of the anomaly map: transparent below 0.4, the threshold at 0.5, brightest "
+        "from 0.75 on.",
+    )

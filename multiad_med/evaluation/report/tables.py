@@ -1,0 +1,308 @@
+"""The tables of the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from multiad_med.evaluation.report.glossary import (
+    BASELINES,
+    CALIBRATION,
+    HEADLINES,
+    LEVELS,
+    METRICS,
+    Metric,
+)
+from multiad_med.evaluation.report.markup import Html, element
+from multiad_med.metrics import Estimate
+
+__all__ = [
+    "STUDIES_SHOWN",
+    "baseline_table",
+    "calibration_table",
+    "columns_of",
+    "figure_table",
+    "headline_cards",
+    "manifest_table",
+    "study_table",
+    "worst_first",
+]
+
+STUDIES_SHOWN = 200
+"""Rows of the table of studies, at most."""
+
+_MISSING = "\N{EN DASH}"
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_BAR = 120
+
+
+def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of all columns, in the order in which they first occur."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _described(name: str) -> Metric:
+    return METRICS.get(name, Metric(name))
+
+
+def _level(name: str) -> str:
+    return LEVELS.get(name, (name, ""))[0]
+
+
+def _number(value: float, metric: Metric) -> str:
+    if not math.isfinite(value):
+        return _MISSING
+    return f"{value:.3g}\N{NO-BREAK SPACE}{metric.unit}" if metric.unit else f"{value:.3f}"
+
+
+def _interval(estimate: Estimate, metric: Metric) -> str:
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return ""
+    return f"{_number(estimate.low, metric)} to {_number(estimate.high, metric)}"
+
+
+def _bar(estimate: Estimate, metric: Metric) -> Html:
+    """The value as a dot on its interval, from 0 to 1; nothing for what lies on another scale."""
+    if metric.unit or not 0 <= estimate.value <= 1:
+        return Html("")
+
+    def line(low: float, high: float, class_: str) -> Html:
+        ends = [f"{_BAR * min(1.0, max(0.0, end)):.1f}" for end in (low, high)]
+        return element("line", class_=class_, x1=ends[0], x2=ends[1], y1="7", y2="7")
+
+    drawn = [line(0, 1, "axis")]
+    if _interval(estimate, metric):
+        drawn.append(line(estimate.low, estimate.high, "range"))
+    dot = element("circle", class_="value", cx=f"{_BAR * estimate.value:.1f}", cy="7", r="4")
+    return element(
+        "svg", *drawn, dot, class_="interval", viewBox=f"0 0 {_BAR} 14", aria_hidden="true"
+    )
+
+
+def _table(caption: str, head: Iterable[tuple[str, str]], *bodies: Html, class_: str) -> Html:
+    """A table that scrolls sideways where it is too wide.
+
+    Args:
+        caption: above it.
+        head: name and class of each column.
+        bodies: ``tbody`` elements.
+        class_: of the table.
+    """
+    headings = [element("th", name, scope="col", class_=its) for name, its in head]
+    table = element(
+        "table",
+        element("caption", element("span", caption)),
+        element("thead", element("tr", *headings)),
+        *bodies,
+        class_=class_,
+    )
+    return element("div", table, class_="scroll", role="region", tabindex="0", aria_label=caption)
+
+
+def headline_cards(figures: Mapping[str, Mapping[str, Estimate]]) -> Html | None:
+    """The most telling figures, large; None when none of them is defined."""
+    found = {name: (level, e) for level, its in figures.items() for name, e in its.items()}
+    cards = []
+    for name in HEADLINES:
+        if name not in found or not math.isfinite(found[name][1].value):
+            continue
+        level, estimate = found[name]
+        metric = _described(name)
+        interval = _interval(estimate, metric)
+        cards.append(
+            element(
+                "li",
+                element("span", _level(level), class_="level"),
+                element("span", metric.label, class_="name"),
+                element("span", _number(estimate.value, metric), class_="value"),
+                _bar(estimate, metric),
+                element("small", f"95 %: {interval}" if interval else "no interval"),
+            )
+        )
+    return element("ul", *cards, class_="cards") if cards else None
+
+
+def _figure_row(name: str, estimate: Estimate) -> Html:
+    metric = _described(name)
+    words = [element("small", metric.explanation)] if metric.explanation else []
+    if metric.warning:
+        words.append(element("small", metric.warning, class_="warning"))
+    if not math.isfinite(estimate.value):
+        words.append(element("small", f"Undefined here: {metric.needs}.", class_="warning"))
+    return element(
+        "tr",
+        element("th", metric.label, *words, scope="row"),
+        element("td", _number(estimate.value, metric), class_="number"),
+        element("td", _interval(estimate, metric) or _MISSING, class_="number range"),
+        element("td", _bar(estimate, metric), class_="plot"),
+    )
+
+
+def figure_table(figures: Mapping[str, Mapping[str, Estimate]]) -> Html | None:
+    """Every figure with its interval and what it means, by level; None without one."""
+    bodies = []
+    for level, its in figures.items():
+        heading, question = LEVELS.get(level, (level, ""))
+        group = element("th", heading, element("small", question), colspan="4", scope="rowgroup")
+        rows = [_figure_row(name, estimate) for name, estimate in its.items()]
+        if rows:
+            bodies.append(element("tbody", element("tr", group, class_="group"), *rows))
+    if not bodies:
+        return None
+    head = [
+        ("Figure", "text"),
+        ("Value", "number"),
+        ("95 % interval", "number"),
+        ("From 0 to 1", "plot"),
+    ]
+    caption = "Figures by level, with 95 % intervals from resampling patients."
+    return _table(caption, head, *bodies, class_="figures")
+
+
+def baseline_table(
+    baselines: Mapping[str, Mapping[str, float]], figures: Mapping[str, Mapping[str, Estimate]]
+) -> Html | None:
+    """The model and the shortcuts in rows, the best of each column in bold; None without shortcuts."""
+    names = columns_of(baselines.values())
+    if not names:
+        return None
+    found = {name: (level, e.value) for level, its in figures.items() for name, e in its.items()}
+    model = {name: found[name][1] for name in names if name in found}
+    methods: list[tuple[str, Mapping[str, float]]] = [("Model", model), *baselines.items()]
+
+    def text(values: Iterable[float], name: str) -> str:
+        return _number(
+            max((v for v in values if math.isfinite(v)), default=math.nan), _described(name)
+        )
+
+    # Two that show the same digits are equally good.
+    best = {name: text((its.get(name, math.nan) for _, its in methods), name) for name in names}
+    rows = []
+    for method, its in methods:
+        words = [element("small", BASELINES[method])] if method in BASELINES else []
+        cells = []
+        for name in names:
+            shown = text([its.get(name, math.nan)], name)
+            wins = shown == best[name] != _MISSING
+            cells.append(
+                element("td", element("strong", shown) if wins else shown, class_="number")
+            )
+        heading = element("th", method[:1].upper() + method[1:], *words, scope="row")
+        rows.append(element("tr", heading, *cells, class_="model" if its is model else "shortcut"))
+    head = [("Method", "text")]
+    for name in names:
+        level = f"{_level(found[name][0])}: " if name in found else ""
+        head.append((level + _described(name).label, "number"))
+    caption = (
+        "The model beside shortcuts that look for no anomaly; the best of each column in bold."
+    )
+    return _table(caption, head, element("tbody", *rows), class_="baselines")
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.2f}\N{NO-BREAK SPACE}%" if math.isfinite(rate) else _MISSING
+
+
+def calibration_table(calibration: Mapping[str, float]) -> Html | None:
+    """Nominal beside observed rates; None where none is known."""
+    if not any(math.isfinite(rate) for rate in calibration.values()):
+        return None
+    rates: dict[str, dict[str, float]] = {}
+    for key, value in calibration.items():
+        name, _, kind = key.rpartition("_")
+        if kind not in ("nominal", "observed"):
+            name, kind = key, "observed"
+        rates.setdefault(name, {})[kind] = value
+    rows = []
+    for name, its in rates.items():
+        label, words = CALIBRATION.get(name, (name, ""))
+        nominal, observed = (its.get(kind, math.nan) for kind in ("nominal", "observed"))
+        ratio = observed / nominal if nominal else math.nan
+        shown = f"{ratio:.2f}\N{NO-BREAK SPACE}{_TIMES}" if math.isfinite(ratio) else _MISSING
+        cells = [
+            element("td", text, class_="number")
+            for text in (_percent(nominal), _percent(observed), shown)
+        ]
+        rows.append(
+            element("tr", element("th", label, element("small", words), scope="row"), *cells)
+        )
+    head = [("Rate", "text")]
+    head += [(name, "number") for name in ("Nominal", "Observed", "Ratio")]
+    caption = "Rates that the thresholds from held-out normals promise, and rates on these data."
+    return _table(caption, head, element("tbody", *rows), class_="calibration")
+
+
+def _badness(row: Mapping[str, Any]) -> tuple[int, float]:
+    def number(name: str) -> float:
+        value = row.get(name)
+        return value if isinstance(value, (int, float)) and math.isfinite(value) else 0.0
+
+    if number("lesion_voxels") > 0:
+        return 0, number("dice")
+    return (1, number("score")) if row.get("anomalous") else (2, -number("score"))
+
+
+def worst_first(studies: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Studies with lesion masks, the lowest ``dice`` first; other abnormal ones, the lowest ``score``
+    first; normal ones, the highest ``score`` first.
+    """
+    return sorted(studies, key=_badness)
+
+
+def _shown(value: Any, digits: int) -> str:
+    if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
+        return _MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+
+
+def study_table(studies: Sequence[Mapping[str, Any]]) -> Html | None:
+    """The worst 200 studies, without columns that say nothing of them; None without a study."""
+    shown = worst_first(studies)[:STUDIES_SHOWN]
+    head: list[tuple[str, str]] = []
+    cells: list[list[Html]] = [[] for _ in shown]
+    for name in columns_of(shown):
+        values = [row.get(name) for row in shown]
+        numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        large = any(10 <= abs(v) < math.inf for v in numbers)
+        texts = [_shown(value, 1 if large else 3) for value in values]
+        if all(text == _MISSING for text in texts):
+            continue
+        class_ = "number" if numbers else "text"
+        for row, text in zip(cells, texts, strict=True):
+            row.append(
+                element("td", text, class_=class_) if head else element("th", text, scope="row")
+            )
+        head.append((name.replace("_", " "), class_))
+    if not head:
+        return None
+    caption = (
+        "Studies, worst first: those with lesion masks from the lowest Dice on, other abnormal ones from "
+        "the lowest score on, normal ones from the highest score on."
+    )
+    body = element("tbody", *(element("tr", *row) for row in cells))
+    return _table(caption, head, body, class_="wide")
+
+
+def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(content, Mapping) and content:
+        for key, value in content.items():
+            yield from _leaves(value, f"{path} / {key}" if path else str(key))
+    elif isinstance(content, (Mapping, list, tuple)):
+        yield path, ", ".join(str(value) for value in content) or _MISSING
+    else:
+        yield path, _MISSING if content is None else str(content)
+
+
+def manifest_table(manifest: Mapping[str, Any]) -> Html | None:
+    """Every leaf of the nested manifest under its path; None without one."""
+    if not manifest:
+        return None
+    rows = [
+        element("tr", element("th", path, scope="row"), element("td", value))
+        for path, value in _leaves(manifest)
+    ]
+    head = [("Entry", "text"), ("Value", "text")]
+    return _table("What the run was made with.", head, element("tbody", *rows), class_="manifest")

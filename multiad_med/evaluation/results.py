@@ -1,0 +1,116 @@
+"""What an evaluation found: figures with intervals, rows, curves, pictures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from multiad_med.metrics import Estimate
+
+__all__ = ["Curve", "Evaluation", "Example", "Histogram", "finite_or_none"]
+
+
+def finite_or_none(value: float) -> float | None:
+    """The value, or None for what JSON cannot hold."""
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line to be drawn.
+
+    Attributes:
+        name: in the legend.
+        x, y: points.
+    """
+
+    name: str
+    x: list[float]
+    y: list[float]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Scores of normal and abnormal items, and the threshold from held-out normals."""
+
+    normal: list[float]
+    abnormal: list[float]
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """A slice to be looked at.
+
+    Attributes:
+        title: what it is and how it was scored.
+        image: ``(H, W)`` in [0, 1], as a radiologist looks at it.
+        anomaly_map: ``(H, W)`` in [0, 1), 0.5 being the threshold.
+        label: ``(H, W)``, true inside lesions.
+        best: whether it is one of the best, else one of the worst.
+    """
+
+    title: str
+    image: Tensor
+    anomaly_map: Tensor
+    label: Tensor
+    best: bool
+
+
+@dataclass
+class Evaluation:
+    """The result of :func:`multiad_med.evaluation.evaluate_cases`.
+
+    Attributes:
+        figures: by level (``slices``, ``pixels``, ``lesions``, ``studies``, ``patients``), then by name.
+        baselines: figures of shortcuts that look at no anomaly map, by shortcut, then by name.
+        remarks: sentences that a reader must see first, such as that a shortcut does as well.
+        counts: numbers of patients, studies, slices, lesions.
+        calibration: nominal and observed rates at the thresholds from held-out normals.
+        slices, studies: rows of the two tables.
+        curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
+        histograms: by level (``slices``, ``patients``).
+        examples: best and worst slices.
+        training: L_G by epoch or other curves of the training, where known.
+        manifest: versions, seed, hashes.
+    """
+
+    figures: dict[str, dict[str, Estimate]]
+    baselines: dict[str, dict[str, float]]
+    remarks: list[str]
+    counts: dict[str, int]
+    calibration: dict[str, float]
+    slices: list[dict[str, Any]]
+    studies: list[dict[str, Any]]
+    curves: dict[str, list[Curve]]
+    histograms: dict[str, Histogram]
+    examples: list[Example]
+    training: list[Curve] = field(default_factory=list)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Every figure under its name, undefined ones None, intervals beside them."""
+        figures = {k: v for level in self.figures.values() for k, v in level.items()}
+        return {
+            **{name: finite_or_none(e.value) for name, e in figures.items()},
+            "intervals_95": {
+                name: [finite_or_none(e.low), finite_or_none(e.high)]
+                for name, e in figures.items()
+                if math.isfinite(e.low)
+            },
+            "baselines": {
+                name: {k: finite_or_none(v) for k, v in values.items()}
+                for name, values in self.baselines.items()
+            },
+            "remarks": self.remarks,
+            "counts": self.counts,
+            "calibration": {k: finite_or_none(v) for k, v in self.calibration.items()},
+            "studies": [
+                {k: finite_or_none(v) if isinstance(v, float) else v for k, v in row.items()}
+                for row in self.studies
+            ],
+            "manifest": self.manifest,
+        }

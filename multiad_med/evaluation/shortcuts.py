@@ -1,0 +1,94 @@
+"""Figures of shortcuts: what can be had without looking for anomalies at all.
+
+Where a shortcut does as well as a model, the test set rewards something else than finding lesions:
+normal slices come from other heights of the body, lesions are simply bright, and the like.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from monai.networks.layers import GaussianFilter
+from torch import Tensor
+
+from multiad_med.evaluation.cases import Case
+from multiad_med.metrics import Ranking, StreamingRanking
+
+__all__ = ["Shortcuts"]
+
+_SIGMA = 4.0
+_PIXELWISE = ("intensity", "local standard deviation")
+
+
+def _better_direction(scores: Tensor, labels: Tensor) -> Ranking:
+    """The ranking by the scores or by their negatives, whichever separates better."""
+    up, down = Ranking(scores, labels), Ranking(-scores, labels)
+    return down if down.auroc > up.auroc else up
+
+
+class Shortcuts:
+    """Collects shortcut scores of cases, study by study, in memory that does not grow with pixels.
+
+    - *intensity*: the image itself, smoothed with a Gaussian of 4 pixels inside the foreground, so
+      that its border is neither dark nor bright; an image's score is the largest value there.
+    - *local standard deviation*: of the intensities under the same Gaussian; score likewise.
+    - *foreground area*: pixels of the foreground.
+    - *slice position*: place of the slice between the volume's first and last, or its distance
+      from the middle.
+
+    A shortcut has no sign, so each is taken in the direction that separates better on these very
+    data.
+    """
+
+    def __init__(self) -> None:
+        self._pixels = {(name, sign): StreamingRanking() for name in _PIXELWISE for sign in (1, -1)}
+        self._slices: dict[tuple[str, int], list[Tensor]] = {}
+        self._labels: list[Tensor] = []
+        self._smooth = GaussianFilter(2, _SIGMA)
+
+    def update(self, case: Case) -> None:
+        """Take in a case."""
+        image, inside = case.image[:, None].float(), case.foreground[:, None]
+        share = self._smooth(inside.float()).clamp(min=1e-6)
+        mean = self._smooth(image * inside) / share
+        deviation = (self._smooth(image**2 * inside) / share - mean**2).clamp(min=0).sqrt()
+        for name, values in zip(_PIXELWISE, (mean, deviation), strict=True):
+            for sign in (1, -1):
+                signed = sign * values
+                if case.masked.any():
+                    self._pixels[name, sign].update(
+                        signed[case.masked][inside[case.masked]],
+                        case.label[:, None][case.masked][inside[case.masked]],
+                    )
+                lowest = signed.masked_fill(~inside, -math.inf).flatten(1).amax(dim=1)
+                self._add(name, sign, lowest.nan_to_num(neginf=float(signed.min())))
+        self._add("foreground area", 1, case.foreground.flatten(1).sum(dim=1).float())
+        if len(case.numbers) > 1:
+            span = (case.numbers - case.numbers[0]) / (case.numbers[-1] - case.numbers[0])
+        else:
+            span = torch.full((len(case.numbers),), 0.5)
+        self._add("slice position", 1, span.float())
+        self._add("slice position", 2, (span - 0.5).abs().float())
+        self._labels.append(case.abnormal)
+
+    def _add(self, name: str, form: int, scores: Tensor) -> None:
+        self._slices.setdefault((name, form), []).append(scores)
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """``image_auroc`` and ``image_ap`` of each shortcut, of two also ``foreground_pixel_*``."""
+        labels = torch.cat(self._labels)
+        result: dict[str, dict[str, float]] = {}
+        for (name, _), parts in self._slices.items():
+            ranking = _better_direction(torch.cat(parts), labels)
+            found = {"image_auroc": ranking.auroc, "image_ap": ranking.average_precision}
+            if name not in result or found["image_auroc"] > result[name]["image_auroc"]:
+                result[name] = found
+        for name in _PIXELWISE:
+            rankings = [self._pixels[name, sign] for sign in (1, -1)]
+            best = max(rankings, key=lambda r: -1.0 if math.isnan(r.auroc) else r.auroc)
+            result[name] |= {
+                "foreground_pixel_auroc": best.auroc,
+                "foreground_pixel_ap": best.average_precision,
+            }
+        return result

@@ -1,0 +1,60 @@
+"""The main figures of an evaluation in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["print_summary"]
+
+_NAMES = {
+    "image_auroc": "slice AUROC",
+    "image_ap": "slice average precision",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel average precision",
+    "foreground_pixel_auroc": "pixel AUROC in the foreground",
+    "foreground_pixel_ap": "pixel average precision in the foreground",
+    "aupro": "AUPRO (to 0.3)",
+    "best_dice": "best Dice (upper bound)",
+    "dice": "Dice at the calibrated threshold",
+    "froc_score": "FROC score of lesions",
+    "patient_auroc": "patient AUROC",
+    "patient_ap": "patient average precision",
+}
+_SHORTCUT_COLUMNS = ("image_auroc", "image_ap", "foreground_pixel_auroc", "foreground_pixel_ap")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def print_summary(metrics: Mapping[str, Any], console: Console, *, title: str) -> None:
+    """Print figures with their intervals, the shortcuts beside them, and the remarks.
+
+    Args:
+        metrics: content of ``metrics.json``.
+        console: where to.
+        title: of the table.
+    """
+    table = Table(title=title)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, label in _NAMES.items():
+        if name in metrics:
+            low_high = metrics["intervals_95"].get(name)
+            interval = "–" if low_high is None else " to ".join(_number(v) for v in low_high)
+            table.add_row(label, _number(metrics[name]), interval)
+    shortcuts = Table(title="What shortcuts reach on the same slices")
+    shortcuts.add_column("")
+    for name in _SHORTCUT_COLUMNS:
+        shortcuts.add_column(_NAMES[name], justify="right")
+    shortcuts.add_row("this model", *(_number(metrics.get(name)) for name in _SHORTCUT_COLUMNS))
+    for shortcut, values in metrics["baselines"].items():
+        shortcuts.add_row(shortcut, *(_number(values.get(name)) for name in _SHORTCUT_COLUMNS))
+    console.print(table, shortcuts)
+    for remark in metrics["remarks"]:
+        console.print(f"[bold]Note:[/bold] {remark}", highlight=False)

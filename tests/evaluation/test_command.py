@@ -1,0 +1,107 @@
+"""`multiad evaluate` on prepared slices: from a model file to the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from multiad_med.cli import app
+from multiad_med.data import SliceStore
+from multiad_med.engines import calibrate
+from multiad_med.evaluation.command import TrainedDetector, evaluate_model
+from multiad_med.evaluation.curves import training_curves
+from multiad_med.evaluation.manifest import run_manifest
+from multiad_med.io import NotCalibratedError
+from multiad_med.networks import build_multiad
+from tests.evaluation.stores import make_store
+
+PRESET = "efficientnet_lite0_decoder"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "pictures")
+
+
+@pytest.fixture
+def model(store: Path, tmp_path: Path) -> Path:
+    """An untrained but calibrated network: figures mean nothing, everything else does."""
+    torch.manual_seed(0)
+    network = build_multiad(PRESET, teacher_weights="random")
+    batches = torch.utils.data.DataLoader(SliceStore(store, section="validation"), batch_size=2)
+    calibrate(network, batches)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    return tmp_path / "model.pt"
+
+
+def test_command_writes_report_tables_and_metrics(store: Path, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "evaluation"
+    result = CliRunner().invoke(
+        app,
+        ["evaluate", str(store), "--model", str(model), "--output", str(output), "--bootstrap", "20"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "What shortcuts reach" in result.output
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["counts"] == {
+        "patients": 8, "studies": 8, "slices": 8, "abnormal_slices": 4, "lesions": 4,
+    }  # fmt: skip
+    assert metrics["baselines"]["intensity"]["image_auroc"] == 1
+    assert metrics["manifest"]["model"]["file"] == "model.pt"
+    assert len(metrics["manifest"]["model"]["sha256"]) == 64
+    assert metrics["manifest"]["data"]["recipe"] == "images"
+    with (output / "slices.csv").open(newline="") as stream:
+        assert [r["abnormal"] for r in csv.DictReader(stream)].count("True") == 4
+    page = (output / "report.html").read_text()
+    assert "not for diagnostic use" in page.lower()
+    assert "screw/scratch" in page
+
+
+def test_a_part_is_half_of_the_test_set(store: Path, model: Path, tmp_path: Path) -> None:
+    evaluate_model(store, model, tmp_path / "e", part="report", bootstrap=5)
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text())["counts"]["slices"] == 4
+
+
+def test_another_preset_is_refused_with_its_keys(store: Path, model: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app,
+        ["evaluate", str(store), "--model", str(model), "--output", str(tmp_path / "e"),
+         "--preset", "efficientnet_lite0"],
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "another preset?" in result.output
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_network_without_thresholds_is_refused() -> None:
+    with pytest.raises(NotCalibratedError, match="not calibrated"):
+        TrainedDetector(build_multiad(PRESET, teacher_weights="random"))
+
+
+def test_parts_of_volumes_are_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="prepared slices only"):
+        evaluate_model(tmp_path, model, tmp_path / "e", part="report")
+
+
+def test_training_curves_are_read_from_the_log(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path / "log")) as writer:
+        for step, value in enumerate([0.5, 0.25, 0.125], start=1):
+            writer.add_scalar("train_loss", value, step)
+    (curve,) = training_curves(tmp_path)
+    assert (curve.name, curve.x, curve.y) == ("train_loss", [1, 2, 3], [0.5, 0.25, 0.125])
+    with pytest.raises(ValueError, match="no TensorBoard log"):
+        training_curves(tmp_path / "log" / "nothing")
+
+
+def test_manifest_tells_two_configurations_apart() -> None:
+    first, same, other = (
+        run_manifest(data={}, config={"epochs": n}, seed=1)["config_sha256"] for n in (1, 1, 2)
+    )
+    assert first == same != other

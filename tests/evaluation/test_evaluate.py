@@ -1,0 +1,208 @@
+"""Figures of whole evaluations, derived by hand or from scikit-learn."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from multiad_med.evaluation import Case, Thresholds, evaluate_cases
+from tests.evaluation.stores import SIZE, blob, volume_case
+
+LEVELS = Thresholds(pixel=0.5, image=0.5, pixel_rate=0.01, image_rate=0.05)
+
+
+def _cohort(count: int = 4) -> list[Case]:
+    return [
+        volume_case(f"p{i}_t1", lesion=i % 2 == 0, seed=i, spacing=(1.0, 2.0, 3.0))
+        for i in range(count)
+    ]
+
+
+def _value(evaluation, name: str) -> float:
+    return next(level[name].value for level in evaluation.figures.values() if name in level)
+
+
+def test_a_perfect_map_gives_one_everywhere() -> None:
+    evaluation = evaluate_cases(_cohort(), thresholds=LEVELS, bootstrap=20)
+    for name in (
+        "image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "aupro", "dice",
+        "best_dice", "foreground_pixel_auroc", "foreground_pixel_ap", "froc_score",
+        "lesion_sensitivity_0.25", "mean_dice", "patient_auroc", "patient_ap",
+    ):  # fmt: skip
+        assert _value(evaluation, name) == pytest.approx(1), name
+    assert _value(evaluation, "hd95") == 0
+    # Lesions of 6 x 6 x 2 voxels of 1 x 2 x 3 mm are 432 mm3: medium.
+    assert _value(evaluation, "froc_score_medium") == 1
+    assert "froc_score_small" not in evaluation.figures["lesions"]
+    assert evaluation.counts == {
+        "patients": 4,
+        "studies": 4,
+        "slices": 24,
+        "abnormal_slices": 4,
+        "lesions": 2,
+    }
+
+
+def test_figures_equal_scikit_learn_on_a_noisy_map() -> None:
+    cases = _cohort(6)
+    generator = torch.Generator().manual_seed(7)
+    for case in cases:
+        case.anomaly_map += 0.5 * torch.rand(case.anomaly_map.shape, generator=generator)
+        case.scores = case.anomaly_map.flatten(1).amax(dim=1)
+    evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=20)
+    maps = np.concatenate([c.anomaly_map.numpy().ravel() for c in cases])
+    labels = np.concatenate([c.label.numpy().ravel() for c in cases])
+    scores = np.concatenate([c.scores.numpy() for c in cases])
+    abnormal = np.concatenate([c.abnormal.numpy() for c in cases])
+    assert _value(evaluation, "pixel_auroc") == pytest.approx(roc_auc_score(labels, maps), abs=1e-6)
+    assert _value(evaluation, "pixel_ap") == pytest.approx(
+        average_precision_score(labels, maps), abs=1e-6
+    )
+    assert _value(evaluation, "image_auroc") == pytest.approx(roc_auc_score(abnormal, scores))
+    flagged = maps >= 0.5
+    assert _value(evaluation, "dice") == pytest.approx(
+        2 * (flagged & labels).sum() / (flagged.sum() + labels.sum())
+    )
+    estimate = evaluation.figures["pixels"]["pixel_auroc"]
+    assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_pixels_outside_the_foreground_count_in_one_figure_only() -> None:
+    cases = _cohort(2)
+    for case in cases:
+        case.foreground = torch.zeros_like(case.foreground)
+        case.foreground[:, :16] = True
+        case.anomaly_map[:, 16:] = 0.9  # background that shines
+    evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=5)
+    assert _value(evaluation, "foreground_pixel_auroc") == 1
+    assert _value(evaluation, "pixel_auroc") < 0.6
+
+
+def test_observed_rates_are_those_of_normal_slices() -> None:
+    case = volume_case("a", lesion=False)
+    case.anomaly_map = torch.zeros_like(case.anomaly_map)
+    case.anomaly_map[0, :2] = 0.5  # 64 of 6144 pixels reach the threshold
+    case.scores = case.anomaly_map.flatten(1).amax(dim=1)
+    found = evaluate_cases([case], thresholds=LEVELS, bootstrap=5).calibration
+    assert found["pixel_rate_observed"] == pytest.approx(64 / 6144)
+    assert found["slice_rate_observed"] == pytest.approx(1 / 6)
+    assert math.isnan(found["slice_sensitivity"])
+
+
+def test_one_class_gives_nan_and_says_so() -> None:
+    cases = [volume_case(f"p{i}", lesion=False, seed=i) for i in range(2)]
+    evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=5)
+    assert math.isnan(_value(evaluation, "image_auroc"))
+    assert any("All slices are normal" in remark for remark in evaluation.remarks)
+    json.dumps(evaluation.as_json(), allow_nan=False)
+
+
+def test_a_shortcut_that_does_as_well_is_told() -> None:
+    cases = _cohort()
+    for case in cases:
+        case.image[case.label] = 5.0  # lesions simply shine
+    evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=5)
+    assert evaluation.baselines["intensity"]["image_auroc"] == 1
+    assert any("shortcut" in r and "intensity" in r for r in evaluation.remarks)
+
+
+def test_a_model_better_than_all_shortcuts_gets_no_such_remark() -> None:
+    cases = [volume_case(f"p{i}", lesion=True, seed=i) for i in range(4)]
+    for i, case in enumerate(cases):  # lesions at other heights, so that position tells nothing
+        case.label = case.label.roll(i, dims=0)
+        case.anomaly_map = case.anomaly_map.roll(i, dims=0)
+        case.scores, case.abnormal = case.scores.roll(i), case.abnormal.roll(i)
+    remarks = evaluate_cases(cases, thresholds=LEVELS, bootstrap=5).remarks
+    assert not any("shortcut" in remark for remark in remarks)
+
+
+def test_slice_position_is_seen_through() -> None:
+    cases = [volume_case(f"p{i}", lesion=True, seed=i) for i in range(4)]
+    # Slices 2 and 3 of 0 to 5 are the two in the middle: the distance from it tells all.
+    baselines = evaluate_cases(cases, bootstrap=5).baselines
+    assert baselines["slice position"]["image_auroc"] == 1
+    assert baselines["foreground area"]["image_auroc"] == 0.5
+
+
+def test_a_patient_scores_as_its_highest_study() -> None:
+    cases = [
+        volume_case("a_1", lesion=False),
+        volume_case("a_2", lesion=True),
+        volume_case("b_1", lesion=False, shift=0.1),
+        volume_case("b_2", lesion=False),
+    ]
+    evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=5)
+    assert evaluation.counts["patients"] == 2
+    assert _value(evaluation, "patient_auroc") == 1
+    assert _value(evaluation, "study_auroc") == 1
+
+
+def test_abnormal_pictures_without_mask_are_left_out_of_pixels() -> None:
+    with_mask, without = volume_case("a", lesion=True), volume_case("b", lesion=False)
+    whole = Case(
+        study="b",
+        subject="b",
+        image=without.image,
+        anomaly_map=without.anomaly_map,
+        label=without.label,
+        foreground=without.foreground,
+        numbers=without.numbers,
+        scores=without.scores + 1,
+        abnormal=torch.ones(6, dtype=torch.bool),
+    )
+    both = evaluate_cases([with_mask, whole], thresholds=LEVELS, bootstrap=5)
+    alone = evaluate_cases([with_mask], thresholds=LEVELS, bootstrap=5)
+    assert _value(both, "pixel_ap") == _value(alone, "pixel_ap")
+    assert both.counts["abnormal_slices"] == 8
+    assert any("6 abnormal slices have no mask" in r for r in both.remarks)
+
+
+def test_pictures_have_no_patients_of_their_own() -> None:
+    cases = []
+    for i in range(6):
+        label = blob() & torch.tensor(i % 2 == 0)
+        cases.append(
+            Case(
+                study=f"screw/{i}",
+                subject=f"screw/{i}",
+                image=torch.rand(1, SIZE, SIZE),
+                anomaly_map=(0.1 * torch.rand(SIZE, SIZE) + 0.8 * label)[None],
+                label=label[None],
+                foreground=torch.ones(1, SIZE, SIZE, dtype=torch.bool),
+                numbers=torch.tensor([0]),
+                scores=torch.tensor([0.9 if i % 2 == 0 else 0.1]),
+                abnormal=torch.tensor([i % 2 == 0]),
+                upright=True,
+            )
+        )
+    evaluation = evaluate_cases(cases, bootstrap=20)
+    assert set(evaluation.figures) == {"slices", "pixels", "lesions"}
+    assert _value(evaluation, "froc_score") == 1
+    assert len(evaluation.slices) == len(evaluation.studies) == 6
+
+
+def test_no_predictions_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no predictions"):
+        evaluate_cases([])
+
+
+def test_same_seed_gives_the_same_intervals() -> None:
+    first, again, other = (
+        evaluate_cases(_noisy(), thresholds=LEVELS, bootstrap=50, seed=seed).figures["slices"]
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first["image_auroc"] != other["image_auroc"]
+
+
+def _noisy() -> list[Case]:
+    cases = _cohort(8)
+    generator = torch.Generator().manual_seed(3)
+    for case in cases:
+        case.scores = torch.rand(6, generator=generator) + 0.3 * case.abnormal
+    return cases

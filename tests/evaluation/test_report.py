@@ -1,0 +1,375 @@
+"""The report: what it says, that it says it safely, and that it needs nothing else."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multiad_med.evaluation import Thresholds, evaluate_cases
+from multiad_med.evaluation.report import write_report
+from multiad_med.evaluation.report.glossary import METRICS
+from multiad_med.evaluation.results import Curve, Example, Histogram
+from multiad_med.metrics import Estimate
+from tests.evaluation.reports import (
+    NAME,
+    NAN,
+    Reader,
+    empty,
+    example,
+    full,
+    page_of,
+    rows_of,
+    study,
+)
+from tests.evaluation.stores import volume_case
+
+SECTIONS = [
+    "Figures",
+    "Shortcuts",
+    "Curves",
+    "Scores",
+    "Calibration",
+    "Best and worst cases",
+    "Training",
+    "Studies",
+    "How the run was made",
+]
+
+
+def test_the_page_says_everything_in_order(tmp_path: Path) -> None:
+    page = page_of(full(), tmp_path)
+    reader = Reader(page)
+    assert [text for tag, text in reader.texts if tag in ("h1", "title")] == ["A title"] * 2
+    headings = [text for tag, text in reader.texts if tag == "h2"]
+    assert headings == ["Read this first", *SECTIONS]
+    assert [text for tag, text in reader.texts if tag == "h3"] == [
+        "ROC",
+        "Precision and recall",
+        "FROC",
+        "Reliability of the map",
+        "Scores of slices",
+        "Best",
+        "Worst",
+        "L_G",
+    ]
+    for words in (
+        "For research, not for diagnostic use.",
+        "12 patients · 1,234 slices",
+        "95 %: 0.881 to 0.969",
+        "Upper bound: threshold chosen on these very data.",
+        "chance, slices: 0.400",
+        "threshold 0.5",
+        "normal (3)",
+        "$x_{",
+        "versions / torch",
+        "4e-05",
+        "no lesion outlined",
+    ):
+        assert words in reader.text, words
+
+
+def test_figures_have_intervals_units_and_reasons(tmp_path: Path) -> None:
+    rows = rows_of(page_of(full(), tmp_path), "figures")
+
+    def row(start: str) -> list[str]:
+        return next(row for row in rows if row[0].startswith(start))
+
+    assert row("AUROC How often")[1:3] == ["0.931", "0.881 to 0.969"]
+    assert row("Average precision How many")[1:3] == ["0.800", "–"]
+    assert row("Hausdorff distance, 95 %")[1:3] == ["12.3 mm", "9 mm to 20 mm"]
+    assert row("AUPRO")[1:3] == ["–", "–"]
+    assert "it needs both lesion masks and normal pixels" in row("AUPRO")[0]
+
+
+def test_the_better_of_model_and_shortcuts_is_bold(tmp_path: Path) -> None:
+    page = page_of(full(), tmp_path)
+    assert rows_of(page, "baselines")[1:] == [
+        ["Model", "0.931", "0.800"],
+        ["Intensity how bright or dark the pixels are", "0.950", "0.700"],
+        ["Slice position where in the volume the slice lies", "0.600", "–"],
+    ]
+    table = page[page.index('<table class="baselines">') :]
+    assert re.findall(r"<strong>([^<]*)</strong>", table[: table.index("</table>")]) == [
+        "0.800",
+        "0.950",
+    ]
+
+
+def test_a_draw_with_a_shortcut_is_bold_on_both_sides(tmp_path: Path) -> None:
+    drawn = full(
+        figures={"slices": {"image_auroc": Estimate(0.93121, 0.9, 0.95)}},
+        baselines={"intensity": {"image_auroc": 0.93119}},
+    )
+    assert page_of(drawn, tmp_path).count("<strong>0.931</strong>") == 2
+
+
+def test_calibration_compares_nominal_and_observed(tmp_path: Path) -> None:
+    rows = rows_of(page_of(full(), tmp_path), "calibration")
+    assert [row[1:] for row in rows[1:]] == [
+        ["1.00 %", "2.50 %", "2.50 \N{MULTIPLICATION SIGN}"],
+        ["–", "–", "–"],
+        ["–", "70.00 %", "–"],
+    ]
+
+
+def test_studies_are_listed_worst_first(tmp_path: Path) -> None:
+    studies = [
+        study(0, anomalous=False, lesion_voxels=0, dice=NAN, score=0.1),
+        study(1, dice=0.9),
+        study(2, lesion_voxels=0, dice=0.0, score=0.2),
+        study(3, anomalous=False, lesion_voxels=0, dice=0.0, score=0.8),
+        study(4, dice=0.1),
+    ]
+    rows = rows_of(page_of(full(studies=studies), tmp_path), "wide")
+    assert rows[0] == ["study", "anomalous", "score", "lesion voxels", "dice"]
+    assert [row[0] for row in rows[1:]] == ["s4", "s1", "s2", "s3", "s0"]
+    assert rows[1] == ["s4", "yes", "0.500", "9", "0.100"]
+
+
+def test_a_long_table_of_studies_points_to_the_file(tmp_path: Path) -> None:
+    page = page_of(full(studies=[study(i) for i in range(1300)]), tmp_path)
+    assert len(rows_of(page, "wide")) == 201
+    assert "1,100 more are in studies.csv ." in Reader(page).text
+    assert len((tmp_path / "studies.csv").read_text().splitlines()) == 1301
+
+
+def test_strings_are_escaped(tmp_path: Path) -> None:
+    page = page_of(full(), tmp_path, title=NAME)
+    reader = Reader(page)
+    assert "<script" not in page
+    assert reader.text.count(NAME) == 7  # title, h1, remark, figure, two examples, study
+
+
+def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+    page = page_of(full(), tmp_path)
+    reader = Reader(page)
+    assert not re.search(r"https?://|@import|<script|<link|<iframe", page)
+    assert len(reader.values("src")) == 6
+    assert all(value.startswith("data:image/jpeg;base64,") for value in reader.values("src"))
+    assert not reader.values("srcset")
+    ids = reader.values("id")
+    assert len(ids) == len(set(ids))
+    referred = [*reader.values("href"), *re.findall(r"url\(([^)]*)\)", page)]
+    assert referred
+    assert {value.removeprefix("#") for value in referred} <= set(ids)
+
+
+def test_pictures_tables_and_charts_can_be_read_aloud(tmp_path: Path) -> None:
+    reader = Reader(page_of(full(), tmp_path))
+    assert len(reader.values("alt")) == 6
+    assert all(reader.values("alt"))
+    assert "The slice again, without any lesion." in reader.values("alt")
+    tables = sum(tag == "table" for tag, name, _ in reader.attributes if name == "class")
+    captions = [text for tag, text in reader.texts if tag == "span" and text.endswith(".")]
+    assert tables == 5
+    assert len(captions) >= tables
+    charts = {
+        value for tag, name, value in reader.attributes if (tag, name) == ("svg", "aria-label")
+    }
+    assert "ROC: slices, $x_{" in charts
+    assert len(charts) == 7
+
+
+def test_metrics_and_tables_are_written(tmp_path: Path) -> None:
+    evaluation = full()
+    write_report(evaluation, tmp_path / "new" / "folder", title="t")
+    folder = tmp_path / "new" / "folder"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "metrics.json",
+        "report.html",
+        "slices.csv",
+        "studies.csv",
+    ]
+    assert json.loads((folder / "metrics.json").read_text()) == evaluation.as_json()
+    with (folder / "slices.csv").open(newline="", encoding="utf-8") as stream:
+        assert list(csv.reader(stream)) == [["study", "slice", "score"], [NAME, "3", "0.123457"]]
+    with (folder / "studies.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert list(rows[0])[-1] == "hd95_mm"  # only the second row has it
+    assert [row["dice"] for row in rows] == ["0.123457", "0.123457", ""]
+    assert [row["hd95_mm"] for row in rows] == ["", "", ""]
+    assert rows[0]["anomalous"] == "True"
+
+
+def test_an_empty_evaluation_says_what_is_missing(tmp_path: Path) -> None:
+    page = page_of(empty(), tmp_path)
+    reader = Reader(page)
+    assert [text for tag, text in reader.texts if tag == "h2"] == SECTIONS
+    assert page.count('class="absent"') == 14
+    assert "No chart “FROC”: it needs lesions with masks." in reader.text
+    assert not re.search(r"<table|<img|class=\"chart", page)
+    assert (tmp_path / "slices.csv").read_text() == "study,subject,slice\n"
+    assert (tmp_path / "studies.csv").read_text() == "study,subject\n"
+
+
+def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
+    page = page_of(
+        full(
+            figures={"slices": {"image_auroc": Estimate(NAN, NAN, NAN)}},
+            curves={
+                "roc": [Curve("a", [NAN, 1], [0, 1]), Curve("none", [0], [NAN])],
+                "froc": [Curve("none", [], [])],
+                "other": [],
+            },
+            histograms={
+                "slices": Histogram([NAN, 0.5], [], NAN),
+                "patients": Histogram([], [math.inf], 0.5),
+            },
+            calibration={"pixel_rate_observed": NAN},
+            training=[Curve("L_G", [1], [NAN])],
+            examples=[example(best=False)],
+        ),
+        tmp_path,
+    )
+    text = Reader(page).text
+    for words in (
+        "No headline figures",
+        "No chart “FROC”",
+        "No chart “other”: it has no points.",
+        "No calibration",
+        "No training curves",
+        "No best cases",
+        "normal (1)",
+    ):
+        assert words in text, words
+    assert "Scores of patients" not in text
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().split()
+
+
+def test_the_smallest_lesion_and_map_are_outlined(tmp_path: Path) -> None:
+    from multiad_med.evaluation.report.pictures import example_figure
+
+    label = torch.zeros(1024, 1024)
+    label[500, 500] = 1
+    large = Example("t", torch.full((1024, 1024), 0.5), label * 0.9, label, True)
+    nothing = Example("t", torch.full((8, 8), 0.5), torch.zeros(8, 8), torch.zeros(8, 8), True)
+    assert "outline of the true lesion" in example_figure(large)
+    figure = example_figure(nothing)
+    assert "nowhere reaches 0.5" in figure
+    assert "without any lesion" in figure
+
+
+def test_the_page_stays_small(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def noise(best: bool) -> Example:
+        image, heat = torch.rand(2, 512, 512, generator=torch.Generator().manual_seed(1))
+        return Example("noise", image, heat, heat > 0.8, best)
+
+    steps = np.sort(rng.random((2, 200_000)), axis=1).tolist()
+    huge = full(
+        examples=[noise(best) for best in (True, False) for _ in range(9)],
+        curves={
+            name: [Curve(str(i), steps[0], steps[1]) for i in range(4)]
+            for name in ("roc", "precision_recall", "froc", "reliability")
+        },
+        histograms={"slices": Histogram(*rng.random((2, 100_000)).tolist(), 0.5)},
+        training=[Curve("L_G", list(range(200_000)), rng.random(200_000).tolist())],
+        studies=[study(i) for i in range(5000)],
+    )
+    page = page_of(huge, tmp_path)
+    assert len(Reader(page).values("src")) == 36
+    assert (tmp_path / "report.html").stat().st_size < 3_000_000
+
+
+def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_report(full(), tmp_path / name, title="t")
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+def test_names_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
+    odd = b"scan-\xff".decode("utf-8", "surrogateescape")
+    studies = [study(0, study=odd)]
+    curves = {"roc": [Curve(odd, [0, 1], [0, 1])]}
+    assert r"scan-\udcff" in page_of(full(studies=studies, curves=curves), tmp_path)
+
+
+def test_a_real_evaluation_knows_all_its_names(tmp_path: Path) -> None:
+    cases = [volume_case(f"p{i}_t1", lesion=i % 2 == 0, seed=i) for i in range(4)]
+    evaluation = evaluate_cases(cases, thresholds=Thresholds(image=0.5), bootstrap=10)
+    assert {name for level in evaluation.figures.values() for name in level} <= set(METRICS)
+    page = page_of(evaluation, tmp_path)
+    for name in ("figures", "baselines", "calibration", "wide"):
+        assert len(rows_of(page, name)) > 2
+    Reader(page)
+
+
+def test_other_things_than_evaluations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="needs an Evaluation, got dict"):
+        write_report({}, tmp_path / "x", title="t")  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OSError, match=r"cannot be written to .*file"):
+        write_report(full(), tmp_path / "file", title="t")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"curves": {"roc": [Curve("c", [0, 1], [0])]}}, "'c' has 2 x and 1 y"),
+        (
+            {"examples": [Example("e", torch.zeros(4, 4), torch.zeros(4, 5), torch.zeros(4, 4), True)]},
+            r"image \(4, 4\) and anomaly_map \(4, 5\) differ",
+        ),
+        (
+            {"examples": [Example("e", torch.zeros(1, 4, 4), *torch.zeros(2, 4, 4), True)]},
+            r"image must be \(H, W\)",
+        ),
+        ({"manifest": {"rate": NAN}}, "not JSON compliant"),
+    ],
+)  # fmt: skip
+def test_nothing_is_written_unless_everything_can_be(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_report(full(**changes), tmp_path, title="t")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next((path for name in names if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    write_report(full(), tmp_path, title="t")
+    picture = tmp_path / "page.png"
+    subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--window-size=900,3000",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--screenshot={picture}",
+            *(["--force-dark-mode"] if scheme == "dark" else []),
+            (tmp_path / "report.html").as_uri(),
+        ],
+        check=True,
+        timeout=120,
+        capture_output=True,
+    )
+    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    page = colours[counts.argmax()]
+    assert (page > 200).all() if scheme == "light" else (page < 60).all()
+    assert len(colours) > 200
+    assert counts.max() < 0.95 * counts.sum()
