@@ -19,8 +19,9 @@ from multiad_med.metrics.counting import as_anomalous, as_scores, check_same_sha
 __all__ = ["StreamingAupro", "StreamingRanking"]
 
 PROMISED = 1e-4
-BINS_LOG2 = 22
 PAGE_LOG2 = 10  # a page is the float32 values that share their upper 22 bits
+PAGES = 1 << (32 - PAGE_LOG2)
+BINS = PAGES  # so that even when a score lies on every page, each has a bin
 CHUNK = 1 << 18
 
 
@@ -35,10 +36,10 @@ class _Histogram:
     """
 
     def __init__(self, weight_dtype: type[np.number[Any]]) -> None:
-        self.normals = np.zeros(1 << BINS_LOG2, np.int64)
-        self.weights = np.zeros(1 << BINS_LOG2, weight_dtype)
+        self.normals = np.zeros(BINS, np.int64)
+        self.weights = np.zeros(BINS, weight_dtype)
         self.rounded = False
-        self._slot_of_page = np.full(1 << BINS_LOG2, -1, np.int32)
+        self._slot_of_page = np.full(PAGES, -1, np.int32)
         self._pages = np.empty(0, np.int64)
         self._joined = 0
 
@@ -81,7 +82,7 @@ class _Histogram:
 
     def over_ranks(self) -> _Histogram:
         """Sum over all ranks, on each; every rank must call it."""
-        seen = torch.zeros(self._slot_of_page.size, dtype=torch.uint8)
+        seen = torch.zeros(PAGES, dtype=torch.uint8)
         seen[torch.from_numpy(self._pages)] = 1
         rounded = torch.tensor([self.rounded], dtype=torch.uint8)
         total = _Histogram(self.weights.dtype.type)
@@ -109,7 +110,7 @@ class _Histogram:
     def _give_bins(self, new: NDArray[Any]) -> None:
         """Give bins to distinct pages that have none."""
         total = self._pages.size + new.size
-        while total << (PAGE_LOG2 - self._joined) > self.normals.size:
+        while total << (PAGE_LOG2 - self._joined) > BINS:
             self._join_bins()
         self._slot_of_page[new] = np.arange(self._pages.size, total)
         self._pages = np.concatenate([self._pages, new])

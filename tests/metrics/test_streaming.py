@@ -149,6 +149,26 @@ def test_a_bound_above_1e_4_warns_and_names_the_exact_form() -> None:
     assert abs(value - exact.average_precision) <= streaming.error_bound["average_precision"]
 
 
+def test_bounds_hold_with_few_bins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PAGE_LOG2": 24, "PAGES": 256, "BINS": 256}.items():
+        monkeypatch.setattr(f"multiad_med.metrics.streaming.{name}", value)
+    rng = np.random.default_rng(0)
+    for size in (6, 10, 20):
+        for scale in (0.001, 0.1, 10):
+            masks = rng.random((2, size, size)) < rng.choice([0.02, 0.3, 0.9])
+            masks[0, 0, :2] = True, False
+            maps = (1.3 + scale * (rng.normal(size=masks.shape) + masks)).astype(np.float32)
+            maps[1] = -(maps[1] ** 2)
+            exact, ranking, regions = Ranking(maps, masks), StreamingRanking(), StreamingAupro()
+            ranking.update(maps, masks)
+            regions.update(maps, masks)
+            assert not ranking._histogram.exact
+            for metric in NAMES:
+                distance = abs(getattr(ranking, metric) - getattr(exact, metric))
+                assert distance <= ranking.error_bound[metric] + 1e-12
+            assert abs(regions.aupro - aupro(maps, masks)) <= regions.error_bound + 1e-12
+
+
 def test_double_scores_are_rounded_within_the_bound() -> None:
     labels = np.arange(1000) % 2
     scores = 1 + 1e-12 * labels
