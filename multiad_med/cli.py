@@ -131,7 +131,7 @@ def evaluate(
     """Say how good a trained model is, how sure that is, and where it fails: one HTML page."""
     from rich.console import Console
 
-    from multiad_med.evaluation.command import ERRORS, evaluate_model
+    from multiad_med.evaluation.command import ERRORS, evaluate_model, root_cause
     from multiad_med.evaluation.summary import print_summary
 
     try:
@@ -147,7 +147,7 @@ def evaluate(
             device=device,
         )
     except ERRORS as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error: {root_cause(error)}", err=True)
         raise typer.Exit(1) from error
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     print_summary(metrics, Console(), title=str(data))

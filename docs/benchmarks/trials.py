@@ -6,7 +6,7 @@ STORE is a folder of `multiad prepare`. Each trial trains once per seed; from it
 all stages, fusions, smoothings and score rules are made without training again, and the student's
 moving average beside the student itself. Figures are of the development half of the test section
 (multiad_med.evaluation.Part): what is chosen on them is reported on the other half. Results are
-appended to OUTPUT/trials.jsonl, one line per variant.
+appended to OUTPUT/trials.jsonl, one line per variant; --table prints the main ones of that file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ from multiad_med.engines.calibration import _LevelStatistics
 from multiad_med.evaluation.detectors import MultiADDetector, Settings
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.metrics import Ranking, aupro, auroc
-from multiad_med.networks import FusionMode, MultiAD, MultiScaleFusion, cosine_distance_maps
+from multiad_med.networks import (
+    FusionMode,
+    MultiAD,
+    MultiScaleFusion,
+    build_multiad,
+    cosine_distance_maps,
+    load_model,
+)
 from multiad_med.scoring import image_scores
 
 SCORES = {"max": 0.0, "top 0.1 %": 0.001, "top 1 %": 0.01}
@@ -232,6 +239,29 @@ def variants(network: MultiAD, held_out: Any, test: Any, about: dict[str, Any]) 
     return rows
 
 
+def write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to the results."""
+    with (folder / "trials.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def print_table(path: Path) -> None:
+    """Markdown of the z-scored maps of sigma 4, every choice of stages."""
+    print(
+        "| set | trial | epochs | seed | average | stages fused | image AUROC max | top 0.1 % ",
+        end="",
+    )
+    print("| top 1 % | pixel AUROC | pixel AP |\n" + "|---" * 11 + "|")
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        if row["fusion"] == "zscore" and row["sigma"] == 4:
+            cells = [row["store"], row["trial"], row["epochs"], row["seed"]]
+            cells += ["yes" if row["average"] else "no", "+".join(map(str, row["stages"]))]
+            figures = [*(f"image_auroc {rule}" for rule in SCORES), "pixel_auroc", "pixel_ap"]
+            cells += [f"{row[name]:.3f}" for name in figures]
+            print("| " + " | ".join(map(str, cells)) + " |")
+
+
 def main() -> None:
     """Run the trials that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -240,13 +270,25 @@ def main() -> None:
     parser.add_argument("--trials", nargs="+", default=list(TRIALS), choices=list(TRIALS))
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--model", type=Path, help="a trained model.pt, tried without training")
+    parser.add_argument("--preset", default="efficientnet_lite0_decoder", help="of --model")
     args = parser.parse_args()
+    if args.table:
+        print_table(args.output / "trials.jsonl")
+        return
     args.output.mkdir(parents=True, exist_ok=True)
     training = SliceStore(args.store, section="training")
     held_out = SliceStore(args.store, section="validation")
-    test = SliceStore(args.store, section="test", labels=True)
+    test = SliceStore(args.store, section="test", states=["normal", "abnormal"], labels=True)
     chosen = subjects_of_part(test.index, Part.DEVELOPMENT)
     half = Subset(test, [i for i, row in enumerate(test.index) if row["subject"] in chosen])
+    if args.model is not None:
+        network = build_multiad(args.preset, teacher_weights="checkpoint")
+        load_model(network, args.model)
+        about = {"store": args.store.name, "trial": "trained model", "epochs": "", "seed": ""}
+        write(args.output, variants(network, held_out, half, about | {"average": False}))
+        return
     for name in args.trials:
         settings, options = TRIALS[name]
         augmented = options.get("augmented", False)
@@ -272,8 +314,7 @@ def main() -> None:
             rows = variants(network, held_out, half, about | {"average": False})
             network.student = detector.average.student
             rows += variants(network, held_out, half, about | {"average": True})
-            with (args.output / "trials.jsonl").open("a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+            write(args.output, rows)
             default = next(
                 r
                 for r in rows

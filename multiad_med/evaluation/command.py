@@ -22,10 +22,17 @@ from multiad_med.io import NotCalibratedError
 from multiad_med.networks import MultiAD, TeacherWeights, build_multiad, load_model
 from multiad_med.resources import bundle_path, run_bundle
 
-__all__ = ["ERRORS", "TrainedDetector", "evaluate_model"]
+__all__ = ["ERRORS", "TrainedDetector", "evaluate_model", "root_cause"]
 
 ERRORS = (ValueError, OSError, RuntimeError)
 """What a user's input can cause; its message is shown without a trace."""
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What an error came from; MONAI wraps the errors of configs and transforms in its own."""
+    while error.__cause__ is not None and isinstance(error.__cause__, ERRORS):
+        error = error.__cause__
+    return error
 
 
 class TrainedDetector:

@@ -23,17 +23,18 @@ from multiad_med.evaluation.tables import (
 )
 from multiad_med.io.atomic import atomic_path
 from multiad_med.metrics import bootstrap_ranking, paired_difference, resamples
-from multiad_med.networks import TeacherWeights, build_multiad
+from multiad_med.networks import PRESETS, StudentKind, TeacherWeights, build_multiad
 
 __all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "sets_of"]
 
-MULTIAD = {"multiad": "decoder", "multiad_paper": "image"}
+MULTIAD = {"multiad": StudentKind.DECODER, "multiad_paper": StudentKind.IMAGE}
 """Our methods by name, and the student each has."""
 
 METHODS = (
     *MULTIAD,
     "padim",
     "patchcore",
+    "patchcore_1",
     "stfpm",
     "reverse_distillation",
     "efficient_ad",
@@ -42,29 +43,37 @@ METHODS = (
     "mkd",
     "simplenet",
 )
-"""All methods; a peer that cannot be run is listed with the reason."""
+"""All methods (``patchcore_1`` has a coreset of 1 %); a peer that cannot be run is listed with the reason."""
+
+_LEARNING_RATES = {StudentKind.DECODER: 4e-3, StudentKind.IMAGE: 1e-3}
 
 _logger = logging.getLogger(__name__)
 
 
-def multiad_settings(student: str, *, teacher: str, teacher_weights: str, epochs: int) -> Settings:
-    """How Multi-AD is trained in a comparison: its best measured settings, or the paper's student."""
-    if student == "decoder":
-        preset = "efficientnet_lite0_decoder" if teacher == "efficientnet_lite0" else teacher
+def multiad_settings(method: str, *, teacher: str, teacher_weights: str, epochs: int) -> Settings:
+    """How Multi-AD is trained in a comparison.
+
+    Args:
+        method: ``multiad`` (the student and stages that did best in docs/decisions.md),
+            ``multiad_paper`` (the paper's student), or a preset, whose own teacher it then has.
+        teacher, teacher_weights, epochs: see :func:`compare`.
+    """
+    if method in PRESETS:
         return Settings(
-            preset,
+            method,
             teacher_weights=teacher_weights,
-            student=student,
-            stages=(1, 2, 3),
-            output_stride=32,
             epochs=epochs,
+            learning_rate=_LEARNING_RATES[PRESETS[method].student],
         )
+    student = MULTIAD[method]
     return Settings(
         teacher,
         teacher_weights=teacher_weights,
+        student=student,
+        stages=(1, 2, 3) if student is StudentKind.DECODER else None,
         output_stride=32,
         epochs=epochs,
-        learning_rate=1e-3,
+        learning_rate=_LEARNING_RATES[student],
     )
 
 
@@ -127,7 +136,7 @@ def compare(
     Args:
         stores: folders of `multiad prepare`; each category of an industrial set is trained alone.
         output: folder for the outcomes and tables.
-        methods: of :data:`METHODS`.
+        methods: of :data:`METHODS`, or presets of :data:`multiad_med.networks.PRESETS`.
         seeds: one training each.
         teacher: architecture of the teacher of all methods that have one.
         teacher_weights: ``imagenet`` or a file.
@@ -139,20 +148,19 @@ def compare(
         ValueError: on an unknown method.
         StoreError: when a folder holds no store.
     """
-    unknown = sorted(set(methods) - set(METHODS))
+    unknown = sorted(set(methods) - set(METHODS) - set(PRESETS))
     if unknown:
-        raise ValueError(f"Unknown methods {unknown}; choose from {list(METHODS)}.")
+        raise ValueError(
+            f"Unknown methods {unknown}; choose from {list(METHODS)} and the presets {list(PRESETS)}."
+        )
     output = Path(output)
     outcomes: list[Outcome] = []
     for store, category, size in sets_of(stores):
         for method in methods:
             for seed in seeds:
-                if method in MULTIAD:
+                if method in MULTIAD or method in PRESETS:
                     settings = multiad_settings(
-                        MULTIAD[method],
-                        teacher=teacher,
-                        teacher_weights=str(teacher_weights),
-                        epochs=epochs,
+                        method, teacher=teacher, teacher_weights=str(teacher_weights), epochs=epochs
                     )
                     build = partial(_multiad, settings, method, device)
                 else:

@@ -34,6 +34,7 @@ __all__ = ["Thresholds", "evaluate_cases"]
 
 _RANKING = {"auroc": "auroc", "ap": "average_precision", "f1_max": "f1_max"}
 _RELIABILITY_BINS = 20
+_FEW_PATIENTS = 20
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,9 @@ def _remarks(
                     f"The model does not beat a shortcut: {metric} of {name} alone is "
                     f"{values[metric]:.3f}, the model's {own:.3f}."
                 )
-    if (count := len(collected.subjects)) < 20:
+    if (count := len(collected.subjects)) == 1:
+        remarks.append("Only one patient: there are no intervals.")
+    elif count < _FEW_PATIENTS:
         remarks.append(f"Only {count} patients: intervals over so few are too narrow.")
     if collected.abnormal.all() or not collected.abnormal.any():
         which = "abnormal" if collected.abnormal.all() else "normal"

@@ -38,10 +38,14 @@ def _absent(words: str) -> Html:
     return element("p", words, class_="absent")
 
 
+def _counted(number: int, name: str) -> str:
+    if number == 1:
+        name = name.removesuffix("s") if not name.endswith("ies") else f"{name[:-3]}y"
+    return f"{number:,} {name.replace('_', ' ')}"
+
+
 def _header(evaluation: Evaluation, title: str) -> Html:
-    counts = " · ".join(
-        f"{number:,} {name.replace('_', ' ')}" for name, number in evaluation.counts.items()
-    )
+    counts = " · ".join(_counted(number, name) for name, number in evaluation.counts.items())
     return fragment(
         element("h1", title),
         *([element("p", counts, class_="counts")] if counts else []),
