@@ -124,6 +124,9 @@ def evaluate(
     part: Annotated[
         str, typer.Option(help="Of prepared slices: all, development, report.")
     ] = "all",
+    labels: Annotated[
+        str | None, typer.Option(help="Glob of the masks in a folder of volumes.")
+    ] = None,
     logs: Annotated[Path | None, typer.Option(help="Folder of the training's log.")] = None,
     bootstrap: Annotated[int, typer.Option(help="Resamples of the intervals.")] = 1000,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
@@ -142,6 +145,7 @@ def evaluate(
             bundle=bundle,
             preset=preset,
             part=part,
+            labels=labels,
             training_logs=logs,
             bootstrap=bootstrap,
             device=device,
@@ -172,6 +176,7 @@ def ablate(
     from multiad_med.evaluation.ablate import ablation_table
     from multiad_med.evaluation.command import ERRORS
     from multiad_med.evaluation.detectors import Settings
+    from multiad_med.evaluation.outcomes import FAILED
 
     try:
         outcomes = run_ablation(
@@ -189,6 +194,8 @@ def ablate(
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(ablation_table(outcomes))
+    if any(outcome.note.startswith(FAILED) for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -203,12 +210,17 @@ def compare(
     epochs: Annotated[int, typer.Option(help="Of methods that train by epochs.")] = 20,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeat for several.")] = None,
     part: Annotated[str, typer.Option(help="all, development, report.")] = "all",
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", help="METHOD.NAME=PATH, such as dinomaly.weights=dinov2.pth."),
+    ] = None,
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
 ) -> None:
     """Train and test Multi-AD, its presets and its peers on the same slices (needs the extra peers)."""
     from multiad_med.evaluation.command import ERRORS
-    from multiad_med.evaluation.compare import METHODS, comparison_table
+    from multiad_med.evaluation.compare import METHODS, comparison_table, parse_files
     from multiad_med.evaluation.compare import compare as run_comparison
+    from multiad_med.evaluation.outcomes import FAILED
 
     try:
         outcomes = run_comparison(
@@ -221,11 +233,14 @@ def compare(
             epochs=epochs,
             part=part,
             device=device,
+            files=parse_files(files or []),
         )
     except ERRORS as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(comparison_table(outcomes))
+    if any(outcome.note.startswith(FAILED) for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -115,7 +115,7 @@ def ablation_table(outcomes: Sequence[Outcome]) -> str:
             ]
         if len(sets) > 1:
             cells += [
-                mean_and_deviation(average_over_sets(own, figure))
+                mean_and_deviation(average_over_sets(own, figure, sets=len(sets)))
                 for figure in ("image_auroc", "pixel_auroc")
             ]
         rows.append(cells)

@@ -72,6 +72,7 @@ class Case:
                     "a finite map and score for every slice."
                 )
         self.label, self.foreground = self.label > 0, self.foreground > 0
+        self.abnormal = self.abnormal > 0
         self.masked = ~self.abnormal | self.label.flatten(1).any(dim=1)
 
     @property
@@ -83,6 +84,11 @@ class Case:
     def anomalous(self) -> bool:
         """Whether any slice is abnormal."""
         return bool(self.abnormal.any())
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether slices between the first and the last are missing, which splits lesions in 3D."""
+        return bool((self.numbers.diff() != 1).any())
 
     def volume(self, name: str) -> Tensor:
         """An attribute's slices at their places in the volume, ``(X, Y, Z)``, 0 where there is none."""

@@ -83,6 +83,7 @@ def evaluate_model(
     bundle: str = "multiad_brain_mri",
     preset: str | None = None,
     part: Part | str = Part.ALL,
+    labels: str | None = None,
     training_logs: str | Path | None = None,
     bootstrap: int = 1000,
     device: str | torch.device = "cpu",
@@ -97,6 +98,8 @@ def evaluate_model(
         bundle: that the model was trained with.
         preset: of the network, if not the bundle's.
         part: of a store's test section; see :class:`Part`.
+        labels: glob of the lesion masks in a folder of volumes, such as ``**/*_seg.nii.gz``. Every
+            volume needs one; that of a healthy subject is empty.
         training_logs: folder of the training's TensorBoard log, for its curves.
         bootstrap: number of resamples.
         device: where to run.
@@ -111,9 +114,10 @@ def evaluate_model(
     output = Path(output)
     curves = [] if training_logs is None else training_curves(training_logs)
     if not is_store(data):
-        if Part(part) is not Part.ALL:
+        if part != Part.ALL:
             raise ValueError("Parts are of prepared slices only; volumes are evaluated all.")
-        override: dict[str, Any] = {} if preset is None else {"preset": preset}
+        override: dict[str, Any] = {"preset": preset, "label_glob": labels}
+        override = {key: value for key, value in override.items() if value is not None}
         run_bundle(
             bundle,
             "evaluate.json",

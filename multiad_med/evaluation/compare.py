@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from scipy.stats import rankdata
-from torch import Tensor
 
 from multiad_med.data import SliceStore
 from multiad_med.evaluation.detectors import Detector, MultiADDetector, Settings
@@ -23,9 +23,10 @@ from multiad_med.evaluation.tables import (
 )
 from multiad_med.io.atomic import atomic_path
 from multiad_med.metrics import bootstrap_ranking, paired_difference, resamples
+from multiad_med.metrics.bootstrap import Metric
 from multiad_med.networks import PRESETS, StudentKind, TeacherWeights, build_multiad
 
-__all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "sets_of"]
+__all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "parse_files", "sets_of"]
 
 MULTIAD = {"multiad": StudentKind.DECODER, "multiad_paper": StudentKind.IMAGE}
 """Our methods by name, and the student each has."""
@@ -43,7 +44,7 @@ METHODS = (
     "mkd",
     "simplenet",
 )
-"""All methods (``patchcore_1`` has a coreset of 1 %); a peer that cannot be run is listed with the reason."""
+"""All methods; ``patchcore_1`` has a coreset of 1 %. One that cannot run is listed with the reason."""
 
 _LEARNING_RATES = {StudentKind.DECODER: 4e-3, StudentKind.IMAGE: 1e-3}
 
@@ -54,8 +55,8 @@ def multiad_settings(method: str, *, teacher: str, teacher_weights: str, epochs:
     """How Multi-AD is trained in a comparison.
 
     Args:
-        method: ``multiad`` (the student and stages that did best in docs/decisions.md),
-            ``multiad_paper`` (the paper's student), or a preset, whose own teacher it then has.
+        method: ``multiad`` (the decoder student, see docs/decisions.md), ``multiad_paper`` (the
+            paper's student), or a preset, whose own teacher it then has.
         teacher, teacher_weights, epochs: see :func:`compare`.
     """
     if method in PRESETS:
@@ -82,7 +83,14 @@ def _multiad(settings: Settings, name: str, device: str) -> Detector:
 
 
 def _peer(
-    name: str, *, teacher: str, teacher_weights: str, size: int, epochs: int, device: str
+    name: str,
+    *,
+    teacher: str,
+    teacher_weights: str,
+    size: int,
+    epochs: int,
+    device: str,
+    **files: Any,
 ) -> Detector:
     from multiad_med.evaluation.peers import build_peer
 
@@ -94,6 +102,7 @@ def _peer(
         size=size,
         epochs=epochs,
         device=device,
+        **files,
     )
 
 
@@ -102,7 +111,11 @@ def sets_of(stores: Sequence[str | Path]) -> list[tuple[str, str, int]]:
 
     Raises:
         StoreError: when a folder holds no store.
+        ValueError: when two have one name.
     """
+    names = [Path(folder).resolve().name for folder in stores]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Stores must have different names, got {names}; tables go by them.")
     found = []
     for folder in stores:
         store = SliceStore(folder)
@@ -113,6 +126,24 @@ def sets_of(stores: Sequence[str | Path]) -> list[tuple[str, str, int]]:
             for category in categories
         ]
     return found
+
+
+def parse_files(given: Sequence[str]) -> dict[str, dict[str, str]]:
+    """``METHOD.NAME=PATH`` as :func:`compare` takes it.
+
+    Raises:
+        ValueError: on another form, or a file that is not there.
+    """
+    files: dict[str, dict[str, str]] = {}
+    for text in given:
+        target, _, path = text.partition("=")
+        method, _, name = target.partition(".")
+        if not (method in METHODS and name and Path(path).exists()):
+            raise ValueError(
+                f"{text!r} is not METHOD.NAME=PATH of an existing file, as dinomaly.weights=FILE."
+            )
+        files.setdefault(method, {})[name] = path
+    return files
 
 
 def compare(
@@ -126,6 +157,7 @@ def compare(
     epochs: int = 20,
     part: Part | str = Part.ALL,
     device: str = "cpu",
+    files: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Outcome]:
     """Train and test methods on prepared slices; write ``comparison.csv`` and ``comparison.md``.
 
@@ -143,9 +175,12 @@ def compare(
         epochs: of the methods that train by epochs.
         part: of the test sections; see :class:`Part`.
         device: where to run.
+        files: of a peer, by its name: ``weights`` and ``imagenet`` of ``efficient_ad``, ``weights``
+            and ``encoder`` of ``dinomaly``.
 
     Raises:
-        ValueError: on an unknown method.
+        ValueError: on an unknown method or teacher, or stores of one name.
+        WeightsError: when the teacher's weights cannot be had or do not fit.
         StoreError: when a folder holds no store.
     """
     unknown = sorted(set(methods) - set(METHODS) - set(PRESETS))
@@ -153,6 +188,7 @@ def compare(
         raise ValueError(
             f"Unknown methods {unknown}; choose from {list(METHODS)} and the presets {list(PRESETS)}."
         )
+    build_multiad(teacher, teacher_weights=teacher_weights, output_stride=32)
     output = Path(output)
     outcomes: list[Outcome] = []
     for store, category, size in sets_of(stores):
@@ -172,6 +208,7 @@ def compare(
                         size=size,
                         epochs=epochs,
                         device=device,
+                        **(files or {}).get(method, {}),
                     )
                 job = Job(method, build, store, category, seed, Part(part), device)
                 _logger.info("%s on %s %s, seed %d", method, Path(store).name, category, seed)
@@ -182,40 +219,38 @@ def compare(
     return outcomes
 
 
-def _image_p_value(first: Sequence[Outcome], other: Sequence[Outcome]) -> str:
-    """Difference of image AUROC and its p value by paired bootstrap over subjects, seeds averaged."""
+def _image_difference(first: Sequence[Outcome], other: Sequence[Outcome]) -> str:
+    """Difference of image AUROC, the mean over seeds, and its p value by paired bootstrap.
 
-    def averaged(outcomes: Sequence[Outcome]) -> dict[tuple[str, int, bool], float]:
-        sums: dict[tuple[str, int, bool], float] = {}
-        for outcome in outcomes:
-            # Ranks, since scores of different seeds have different scales.
-            ranks = rankdata([score for *_, score in outcome.scores]) / len(outcome.scores)
-            for (subject, number, abnormal, _), rank in zip(outcome.scores, ranks, strict=True):
-                key = (subject, number, abnormal)
-                sums[key] = sums.get(key, 0.0) + float(rank)
-        return sums
+    Subjects are drawn; "–" where the two were not run with equal seeds, or nothing can be tested.
+    """
+    first, other = (sorted(side, key=lambda o: o.seed) for side in (first, other))
 
-    ours, theirs = averaged(first), averaged(other)
-    keys = sorted(ours)
-    if keys != sorted(theirs):
+    def items(outcome: Outcome) -> dict[tuple[str, int], tuple[str, bool, float]]:
+        return {(study, n): (subject, bad, s) for study, subject, n, bad, s in outcome.scores}
+
+    ours, theirs = ([items(outcome) for outcome in side] for side in (first, other))
+    keys = sorted(ours[0])
+    if [o.seed for o in first] != [o.seed for o in other]:
         return "–"
-    subjects = sorted({subject for subject, *_ in keys})
-    column = torch.tensor([subjects.index(subject) for subject, *_ in keys])
-    labels = torch.tensor([abnormal for *_, abnormal in keys])
-    if labels.all() or not labels.any():
+    if any(sorted(run) != keys for run in (*ours, *theirs)):
         return "–"
+    subjects = sorted({ours[0][key][0] for key in keys})
+    column = torch.tensor([subjects.index(ours[0][key][0]) for key in keys])
+    labels = torch.tensor([ours[0][key][1] for key in keys])
 
-    def metric(scores: dict[tuple[str, int, bool], float]) -> Callable[[Tensor], Tensor]:
-        values = torch.tensor([scores[key] for key in keys])
-        return lambda weights: bootstrap_ranking(values, labels, column, weights)["auroc"]
+    def metric(runs: list[dict[tuple[str, int], tuple[str, bool, float]]]) -> Metric:
+        scores = [torch.tensor([run[key][2] for key in keys]) for run in runs]
+        return lambda weights: torch.stack(
+            [bootstrap_ranking(values, labels, column, weights)["auroc"] for values in scores]
+        ).mean(dim=0)
 
     difference, p = paired_difference(
-        metric(ours),
-        metric(theirs),
-        resamples(len(subjects)),
-        subjects=(subjects, subjects),
+        metric(ours), metric(theirs), resamples(len(subjects)), subjects=(subjects, subjects)
     )
-    return f"{difference.value:+.3f} (p {p:.3f})"
+    if math.isnan(difference.value):
+        return "–"
+    return f"{difference.value:+.3f}" + ("" if math.isnan(p) else f" (p {p:.3f})")
 
 
 def comparison_table(outcomes: Sequence[Outcome]) -> str:
@@ -235,21 +270,24 @@ def comparison_table(outcomes: Sequence[Outcome]) -> str:
             first = [o for o in its if o.method == methods[0] and not o.note]
             own = [o for o in its if o.method == method]
             notes = [o.note for o in own if o.note]
-            if notes:
-                rows.append([method, f"not run: {notes[0]}", *[""] * (len(header) - 2)])
+            done = [o for o in own if not o.note]
+            if not done:
+                note = notes[0] if notes else "not asked for"
+                rows.append([method, f"not run: {note}", *[""] * (len(header) - 2)])
                 continue
+            label = f"{method} ({len(done)} of {len(own)} seeds: {notes[0]})" if notes else method
             rows.append(
                 [
-                    method,
+                    label,
                     *(
-                        mean_and_deviation(o.figures[name] for o in own)
+                        mean_and_deviation(o.figures[name] for o in done)
                         for name in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
                     ),
-                    "" if method == methods[0] or not first else _image_p_value(first, own),
-                    mean_and_deviation((o.train_seconds for o in own), digits=0),
-                    mean_and_deviation((o.latency_ms for o in own), digits=0),
-                    mean_and_deviation((o.peak_mb for o in own), digits=0),
-                    mean_and_deviation((o.size_mb for o in own), digits=1),
+                    "" if method == methods[0] or not first else _image_difference(first, done),
+                    mean_and_deviation((o.train_seconds for o in done), digits=0),
+                    mean_and_deviation((o.latency_ms for o in done), digits=0),
+                    mean_and_deviation((o.peak_mb for o in done), digits=0),
+                    mean_and_deviation((o.size_mb for o in done), digits=1),
                 ]
             )
         name = f"{dataset}, {category}" if category else dataset
@@ -260,7 +298,9 @@ def comparison_table(outcomes: Sequence[Outcome]) -> str:
                 method,
                 *(
                     mean_and_deviation(
-                        average_over_sets([o for o in outcomes if o.method == method], name)
+                        average_over_sets(
+                            [o for o in outcomes if o.method == method], name, sets=len(sets)
+                        )
                     )
                     for name in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
                 ),

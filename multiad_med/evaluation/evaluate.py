@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,7 @@ def _pixels(collected: _Collected) -> tuple[dict[str, Estimate], list[Curve]]:
         "aupro": aupro(
             [m for _, ms, _, _ in parts for m in ms], [y for _, _, ys, _ in parts for y in ys]
         ),
-        "dice": dice(maps >= collected.thresholds.pixel, labels),
+        "dice": dice(maps >= collected.thresholds.pixel, labels) if labels.any() else math.nan,
     }
     edges = score_edges(sampled(maps))
     threshold = torch.tensor([collected.thresholds.pixel], dtype=torch.float64)
@@ -196,6 +196,7 @@ def _study_row(case: Case, threshold: float) -> dict[str, Any]:
     """One study's own figures on its whole grid."""
     maps, label = case.volume("anomaly_map"), case.volume("label")
     known = bool(case.masked.all())
+    solid = known and not case.has_gaps
     ranking = Ranking(case.anomaly_map[case.masked], case.label[case.masked]) if known else None
     flagged = maps >= threshold
     spacing = case.spacing
@@ -213,9 +214,9 @@ def _study_row(case: Case, threshold: float) -> dict[str, Any]:
         "pixel_auroc": math.nan if ranking is None else ranking.auroc,
         "pixel_ap": math.nan if ranking is None else ranking.average_precision,
         "best_dice": math.nan if ranking is None else ranking.f1_max,
-        "dice": dice(flagged, label) if known else math.nan,
+        "dice": dice(flagged, label) if known and label.any() else math.nan,
         "hd95_mm": hausdorff95(flagged, label, spacing=spacing)
-        if known and spacing is not None
+        if solid and spacing is not None
         else math.nan,
     }
 
@@ -288,7 +289,12 @@ def _remarks(
     collected: _Collected,
 ) -> list[str]:
     remarks = []
-    for level, metric in (("slices", "image_auroc"), ("pixels", "foreground_pixel_auroc")):
+    for level, metric in (
+        ("slices", "image_auroc"),
+        ("slices", "image_ap"),
+        ("pixels", "foreground_pixel_auroc"),
+        ("pixels", "foreground_pixel_ap"),
+    ):
         if metric not in figures[level]:
             continue
         own = figures[level][metric].value
@@ -307,6 +313,10 @@ def _remarks(
         remarks.append(f"All slices are {which}: figures that need both classes are undefined.")
     if unknown := sum(int((~case.masked).sum()) for case in collected.cases):
         remarks.append(f"{unknown} abnormal slices have no mask; pixel figures leave them out.")
+    if gaps := sum(case.has_gaps for case in collected.cases):
+        remarks.append(
+            f"{gaps} studies lack slices between others; lesion figures and distances leave them out."
+        )
     return remarks
 
 
@@ -318,12 +328,15 @@ def evaluate_cases(
     seed: int = 0,
     training: list[Curve] | None = None,
     manifest: dict[str, Any] | None = None,
+    remarks: Sequence[str] = (),
 ) -> Evaluation:
     """Compute every figure of scored cases.
 
     Slices, pixels (of all pixels, as published figures are, and inside the foreground), lesions
     (see :func:`multiad_med.metrics.froc`), studies and patients; 95 % intervals by bootstrap over
-    patients; shortcuts beside them. Memory: about 10 bytes per pixel.
+    patients; shortcuts beside them. Figures are exact; the intervals of pixel figures come from
+    histograms (:class:`multiad_med.metrics.SubjectHistograms`). All cases are held in memory, and
+    their maps, labels and foreground are copied a few times.
 
     Args:
         cases: at least one; those of a volume have their slices in order.
@@ -332,6 +345,7 @@ def evaluate_cases(
         seed: of the resampling.
         training: curves of the training, for the report.
         manifest: of :func:`multiad_med.evaluation.run_manifest`.
+        remarks: further sentences that a reader must see first.
 
     Raises:
         ValueError: without cases.
@@ -369,20 +383,26 @@ def evaluate_cases(
         "froc": froc_curve,
         "reliability": reliability,
     }
-    if len(collected.scores) > len(kept):  # volumes: a picture is its own study and patient
-        figures |= {"studies": studies, "patients": patients}
+    if len(collected.scores) > len(kept):
+        figures["studies"] = studies
+    if len(collected.scores) > len(collected.subjects):
+        figures["patients"] = patients
         curves["roc"].append(_roc("patients", patient_ranking))
     baselines = shortcuts.figures()
     return Evaluation(
         figures=figures,
         baselines=baselines,
-        remarks=_remarks(figures, baselines, collected),
+        remarks=[*remarks, *_remarks(figures, baselines, collected)],
         counts={
             "patients": len(collected.subjects),
             "studies": len(kept),
             "slices": len(collected.scores),
             "abnormal_slices": int(collected.abnormal.sum()),
             "lesions": lesion_count,
+            "studies_without_distance": sum(
+                case.spacing is not None and row["lesion_voxels"] > 0 and math.isnan(row["hd95_mm"])
+                for case, row in zip(kept, rows, strict=True)
+            ),
         },
         calibration=_calibration(collected),
         slices=[row for case in kept for row in _slice_rows(case, thresholds.pixel)],

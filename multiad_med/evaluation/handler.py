@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from monai.data.utils import affine_to_spacing
 from monai.utils import CommonKeys, ImageMetaKey
 from torch import Tensor
 
+from multiad_med.data import StudyDataset
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.evaluate import Thresholds, evaluate_cases
@@ -38,7 +40,9 @@ class EvaluationHandler:
         model: its file, whose hash goes into the manifest.
         data: what was evaluated, for the manifest.
         title: of the report.
-        training_logs: see :func:`multiad_med.evaluation.evaluate_model`.
+        dataset: the studies that are run, whose failures are told.
+        config: settings of the run, for the manifest.
+        training_logs: folder of the training's TensorBoard log, for its curves.
         bootstrap: number of resamples.
     """
 
@@ -50,6 +54,8 @@ class EvaluationHandler:
         model: str | Path,
         data: str | Path,
         title: str = "Evaluation",
+        dataset: StudyDataset | None = None,
+        config: Mapping[str, Any] | None = None,
         training_logs: str | Path | None = None,
         bootstrap: int = 1000,
     ) -> None:
@@ -58,6 +64,8 @@ class EvaluationHandler:
         self.model = model
         self.data = data
         self.title = title
+        self.dataset = dataset
+        self.config = config
         self.training = [] if training_logs is None else training_curves(training_logs)
         self.bootstrap = bootstrap
 
@@ -104,14 +112,21 @@ class EvaluationHandler:
     def _finish(self, engine: Engine) -> None:
         if not self._cases:
             return
+        failures = [] if self.dataset is None else self.dataset.failures
+        total = len(self._cases) + len(failures)
         evaluation = evaluate_cases(
             self._cases,
+            remarks=[f"{len(failures)} of {total} studies failed and are left out."]
+            if failures
+            else [],
             thresholds=Thresholds.of(self.network),
             bootstrap=self.bootstrap,
             training=self.training,
             manifest=run_manifest(
                 data=data_manifest(self.data),
                 model=self.model,
+                config=self.config,
+                seed=0,
                 device=next(self.network.parameters()).device,
             ),
         )

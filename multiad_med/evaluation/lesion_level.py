@@ -43,7 +43,8 @@ def lesion_figures(
 
     A lesion is a component of the mask, 26-connected in volumes and 8-connected in pictures; it is
     found at a threshold that flags a tenth of it or more. Sizes are told apart where voxels have a
-    size in mm. Studies with an abnormal slice that has no mask are left out.
+    size in mm. Studies with an abnormal slice that has no mask, or with missing slices in between,
+    are left out.
 
     Args:
         cases: scored studies.
@@ -54,7 +55,7 @@ def lesion_figures(
     Returns:
         Figures, the curve, and the number of lesions; an undefined score where there is none.
     """
-    known = [i for i, case in enumerate(cases) if case.masked.all()]
+    known = [i for i, case in enumerate(cases) if case.masked.all() and not case.has_gaps]
     chosen = [cases[i] for i in known]
     values = torch.cat([case.anomaly_map[case.foreground] for case in chosen] or [torch.empty(0)])
     if not len(values) or not any(case.label.any() for case in chosen):
@@ -84,7 +85,7 @@ def lesion_figures(
     figures = {"froc_score": estimate(result.score)}
     for rate, value in result.at_rates.items():
         figures[f"lesion_sensitivity_{rate:g}"] = estimate(value, rates=[rate])
-    if all(case.spacing is not None for case in chosen):
+    if all(case.spacing is not None and len(case.numbers) > 1 for case in chosen):
         for name, size_range in SIZES_MM3.items():
             sized: dict[str, Any] = {"volumes": volumes, "size_range": size_range}
             part = froc(*common, **sized)

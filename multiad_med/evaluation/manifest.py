@@ -29,10 +29,10 @@ def data_manifest(source: str | Path) -> dict[str, Any]:
         about = json.loads((path / STORE_NAME).read_text(encoding="utf-8"))
         return {
             "folder": path.name,
-            "recipe": about["recipe"],
-            "recipe_sha256": about["recipe_sha256"],
-            "settings": about["settings"],
-            "split_sha256": about["split_sha256"],
+            **{
+                key: about.get(key)
+                for key in ("recipe", "recipe_sha256", "settings", "split_sha256")
+            },
             "index_sha256": file_sha256(path / "index.csv"),
         }
     lists = [path, path / "datalist.json"]

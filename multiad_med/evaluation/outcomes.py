@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import multiprocessing
+import re
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,10 @@ from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.detectors import Detector, UnavailableError
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import predicted_cases
-from multiad_med.io import write_json
+from multiad_med.io import file_sha256, write_json
 from multiad_med.metrics import Ranking, aupro
 
-__all__ = ["FIGURES", "Job", "Outcome", "run_job"]
+__all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job"]
 
 FIGURES = (
     "image_auroc",
@@ -36,6 +39,9 @@ FIGURES = (
     "foreground_pixel_ap",
     "aupro",
 )
+FAILED = "failed"
+"""How the note of a run begins whose process died."""
+
 _WARM_UPS, _TIMED = 3, 15
 
 
@@ -46,10 +52,11 @@ class Outcome:
     Attributes:
         method, dataset, category, seed: which run.
         figures: by the names of :data:`FIGURES`, NaN (None in JSON) where undefined.
-        scores: ``(subject, slice, abnormal, score)`` of every slice, for paired comparison.
+        scores: ``(study, subject, slice, abnormal, score)`` of every slice, for paired comparison.
         train_seconds: of :meth:`Detector.fit`, calibration included.
         latency_ms: median of one slice at a time.
-        peak_mb: largest resident memory of the process, on a GPU the largest allocated there.
+        peak_mb: largest resident memory of the process up to the first predictions (training or
+            memory bank included, metrics not), on a GPU the largest allocated there.
         size_mb: see :class:`Detector`.
         note: why there are no figures.
     """
@@ -59,7 +66,7 @@ class Outcome:
     category: str
     seed: int
     figures: dict[str, float | None] = field(default_factory=dict)
-    scores: list[tuple[str, int, bool, float]] = field(default_factory=list)
+    scores: list[tuple[str, str, int, bool, float]] = field(default_factory=list)
     train_seconds: float | None = None
     latency_ms: float | None = None
     peak_mb: float | None = None
@@ -92,6 +99,17 @@ class Job:
     device: str = "cpu"
     variants: tuple[tuple[str, Callable[[Any, SliceStore], None]], ...] = ()
 
+    @property
+    def identifier(self) -> str:
+        """A name for its file, which tells settings and data apart."""
+        build = self.build
+        given = (build.args, build.keywords) if isinstance(build, partial) else build.__qualname__
+        about = f"{given!r} {self.device} {file_sha256(Path(self.store) / 'index.csv')}"
+        digest = hashlib.sha256(about.encode()).hexdigest()[:10]
+        names = [Path(self.store).name, self.category, self.method, str(self.part)]
+        names += [f"seed{self.seed}", digest]
+        return "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
+
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
@@ -100,22 +118,26 @@ def _finite(value: float) -> float | None:
 def figures_of(cases: Sequence[Case]) -> dict[str, float | None]:
     """Image and pixel figures, without intervals."""
     images = Ranking(torch.cat([c.scores for c in cases]), torch.cat([c.abnormal for c in cases]))
+    result = {
+        "image_auroc": images.auroc,
+        "image_ap": images.average_precision,
+        "image_f1_max": images.f1_max,
+    }
+    if not any(c.foreground[c.masked].any() for c in cases):
+        return {name: _finite(result.get(name, math.nan)) for name in FIGURES}
     maps = [m for c in cases for m in c.anomaly_map[c.masked]]
     masks = [m for c in cases for m in c.label[c.masked]]
     inside = torch.cat([c.foreground[c.masked].flatten() for c in cases])
     flat, truth = (torch.cat([m.flatten() for m in values]) for values in (maps, masks))
     pixels, foreground = Ranking(flat, truth), Ranking(flat[inside], truth[inside])
-    values = {
-        "image_auroc": images.auroc,
-        "image_ap": images.average_precision,
-        "image_f1_max": images.f1_max,
+    result |= {
         "pixel_auroc": pixels.auroc,
         "pixel_ap": pixels.average_precision,
         "foreground_pixel_auroc": foreground.auroc,
         "foreground_pixel_ap": foreground.average_precision,
         "aupro": aupro(maps, masks),
     }
-    return {name: _finite(value) for name, value in values.items()}
+    return {name: _finite(value) for name, value in result.items()}
 
 
 def _latency(detector: Detector, store: SliceStore, device: torch.device) -> float:
@@ -140,30 +162,37 @@ def _peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def _without_figures(job: Job, note: str) -> list[Outcome]:
+    return [
+        Outcome(name, Path(job.store).name, job.category, job.seed, note=note)
+        for name in (job.method, *(name for name, _ in job.variants))
+    ]
+
+
 def execute(job: Job) -> list[Outcome]:
     """Train, test, and time; one outcome for the detector and for each variant."""
     dataset = Path(job.store).name
     categories = [job.category] if job.category else None
-    try:
-        detector = job.build()
-    except UnavailableError as error:
-        return [
-            Outcome(name, dataset, job.category, job.seed, note=str(error))
-            for name in (job.method, *(name for name, _ in job.variants))
-        ]
     training, held_out = (
         SliceStore(job.store, section=section, categories=categories)
         for section in ("training", "validation")
     )
-    start = time.perf_counter()
-    detector.fit(training, held_out, seed=job.seed)
-    seconds = time.perf_counter() - start
     device = torch.device(job.device)
+    try:
+        detector = job.build()
+        start = time.perf_counter()
+        detector.fit(training, held_out, seed=job.seed)
+    except UnavailableError as error:
+        return _without_figures(job, str(error))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - start
     outcomes = []
     for name, change in ((job.method, None), *job.variants):
         if change is not None:
             change(detector, held_out)
         latency = _latency(detector, held_out, device)
+        peak = _peak_mb(device)
         cases = list(predicted_cases(detector, job.store, part=job.part, categories=categories))
         outcomes.append(
             Outcome(
@@ -173,13 +202,13 @@ def execute(job: Job) -> list[Outcome]:
                 seed=job.seed,
                 figures=figures_of(cases),
                 scores=[
-                    (c.subject, int(n), bool(a), float(s))
+                    (c.study, c.subject, int(n), bool(a), float(s))
                     for c in cases
                     for n, a, s in zip(c.numbers, c.abnormal, c.scores, strict=True)
                 ],
                 train_seconds=seconds,
                 latency_ms=latency,
-                peak_mb=_peak_mb(device),
+                peak_mb=peak,
                 size_mb=detector.size_mb,
             )
         )
@@ -195,7 +224,8 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
     """Run a job in a process of its own and keep its outcome.
 
     A job whose outcome is in the folder already is not run again, so that an interrupted
-    comparison goes on where it stopped.
+    comparison goes on where it stopped. Another setting, store or index is another job; what could
+    not be run is tried again.
 
     Args:
         job: what to run.
@@ -204,9 +234,7 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
     Returns:
         Its outcomes; one with a note where the process ended without any.
     """
-    names = [Path(job.store).name, job.category, job.method, str(job.part), f"seed{job.seed}"]
-    stem = "-".join(n.replace("/", "_").replace(" ", "_") for n in names if n)
-    path = Path(folder) / f"{stem}.json"
+    path = Path(folder) / f"{job.identifier}.json"
     if not path.is_file():
         process = multiprocessing.get_context("spawn").Process(
             target=_child, args=(job, path, torch.get_num_threads())
@@ -214,14 +242,9 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
         process.start()
         process.join()
         if not path.is_file():
-            return [
-                Outcome(
-                    job.method,
-                    Path(job.store).name,
-                    job.category,
-                    job.seed,
-                    note=f"failed with exit status {process.exitcode}; its error is printed above",
-                )
-            ]
+            note = f"{FAILED} with exit status {process.exitcode}; its error is printed above"
+            return _without_figures(job, note)
     content = json.loads(path.read_text(encoding="utf-8"))
+    if any(item["note"] for item in content):
+        path.unlink()
     return [Outcome(**{**item, "scores": [tuple(s) for s in item["scores"]]}) for item in content]

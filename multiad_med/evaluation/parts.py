@@ -32,14 +32,18 @@ def subjects_of_part(rows: Sequence[Mapping[str, str]], part: Part | str) -> set
     Args:
         rows: of a store's index, with ``subject``, ``category``, ``kind`` and ``state``.
         part: see :class:`Part`.
+
+    Raises:
+        ValueError: on an unknown part.
     """
-    part = Part(part)
+    if part not in list(Part):
+        raise ValueError(f"Unknown part {part!r}; choose one of {[str(p) for p in Part]}.")
     kinds: dict[str, set[tuple[str, str]]] = defaultdict(set)
     abnormal: dict[str, bool] = defaultdict(bool)
     for row in rows:
         kinds[row["subject"]].add((row["category"], row["kind"]))
         abnormal[row["subject"]] |= row["state"] == "abnormal"
-    if part is Part.ALL:
+    if part == Part.ALL:
         return set(kinds)
     groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
     for subject, its in kinds.items():
@@ -47,5 +51,5 @@ def subjects_of_part(rows: Sequence[Mapping[str, str]], part: Part | str) -> set
     chosen: set[str] = set()
     for subjects in groups.values():
         ranked = rank_subjects(subjects, seed=0)
-        chosen.update(ranked[0 if part is Part.DEVELOPMENT else 1 :: 2])
+        chosen.update(ranked[0 if part == Part.DEVELOPMENT else 1 :: 2])
     return chosen

@@ -72,7 +72,7 @@ class Evaluation:
         calibration: nominal and observed rates at the thresholds from held-out normals.
         slices, studies: rows of the two tables.
         curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
-        histograms: by level (``slices``, ``patients``).
+        histograms: by level (``slices``).
         examples: best and worst slices.
         training: L_G by epoch or other curves of the training, where known.
         manifest: versions, seed, hashes.

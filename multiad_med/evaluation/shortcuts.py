@@ -35,7 +35,7 @@ class Shortcuts:
     - *local standard deviation*: of the intensities under the same Gaussian; score likewise.
     - *foreground area*: pixels of the foreground.
     - *slice position*: place of the slice between the volume's first and last, or its distance
-      from the middle.
+      from the middle; not where every study is a single slice.
 
     A shortcut has no sign, so each is taken in the direction that separates better on these very
     data.
@@ -45,6 +45,8 @@ class Shortcuts:
         self._pixels = {(name, sign): StreamingRanking() for name in _PIXELWISE for sign in (1, -1)}
         self._slices: dict[tuple[str, int], list[Tensor]] = {}
         self._labels: list[Tensor] = []
+        self._any_pixels = False
+        self._is_single = True
         self._smooth = GaussianFilter(2, _SIGMA)
 
     def update(self, case: Case) -> None:
@@ -56,15 +58,17 @@ class Shortcuts:
         for name, values in zip(_PIXELWISE, (mean, deviation), strict=True):
             for sign in (1, -1):
                 signed = sign * values
-                if case.masked.any():
+                if inside[case.masked].any():
+                    self._any_pixels = True
                     self._pixels[name, sign].update(
                         signed[case.masked][inside[case.masked]],
                         case.label[:, None][case.masked][inside[case.masked]],
                     )
-                lowest = signed.masked_fill(~inside, -math.inf).flatten(1).amax(dim=1)
-                self._add(name, sign, lowest.nan_to_num(neginf=float(signed.min())))
+                highest = signed.masked_fill(~inside, -math.inf).flatten(1).amax(dim=1)
+                self._add(name, sign, highest.nan_to_num(neginf=float(signed.min())))
         self._add("foreground area", 1, case.foreground.flatten(1).sum(dim=1).float())
         if len(case.numbers) > 1:
+            self._is_single = False
             span = (case.numbers - case.numbers[0]) / (case.numbers[-1] - case.numbers[0])
         else:
             span = torch.full((len(case.numbers),), 0.5)
@@ -84,7 +88,9 @@ class Shortcuts:
             found = {"image_auroc": ranking.auroc, "image_ap": ranking.average_precision}
             if name not in result or found["image_auroc"] > result[name]["image_auroc"]:
                 result[name] = found
-        for name in _PIXELWISE:
+        if self._is_single:
+            del result["slice position"]
+        for name in _PIXELWISE if self._any_pixels else ():
             rankings = [self._pixels[name, sign] for sign in (1, -1)]
             best = max(rankings, key=lambda r: -1.0 if math.isnan(r.auroc) else r.auroc)
             result[name] |= {

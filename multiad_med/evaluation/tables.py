@@ -26,16 +26,15 @@ def mean_and_deviation(values: Iterable[float | None], *, digits: int = 3) -> st
     return f"{mean} ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else mean
 
 
-def average_over_sets(outcomes: Sequence[Outcome], figure: str) -> list[float]:
-    """A figure's mean over sets and categories, one value per seed that has them all."""
+def average_over_sets(outcomes: Sequence[Outcome], figure: str, *, sets: int) -> list[float]:
+    """A figure's mean over all ``sets`` sets and categories, one value per seed that has them all."""
     by_seed: dict[int, list[float | None]] = {}
     for outcome in outcomes:
         by_seed.setdefault(outcome.seed, []).append(outcome.figures.get(figure))
-    most = max((len(values) for values in by_seed.values()), default=0)
     return [
-        statistics.fmean(v for v in values if v is not None)
+        statistics.fmean(known)
         for _, values in sorted(by_seed.items())
-        if len(values) == most and None not in values
+        if len(known := [v for v in values if v is not None]) == sets
     ]
 
 

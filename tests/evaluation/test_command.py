@@ -50,6 +50,7 @@ def test_command_writes_report_tables_and_metrics(store: Path, model: Path, tmp_
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["counts"] == {
         "patients": 8, "studies": 8, "slices": 8, "abnormal_slices": 4, "lesions": 4,
+        "studies_without_distance": 0,
     }  # fmt: skip
     assert metrics["baselines"]["intensity"]["image_auroc"] == 1
     assert metrics["manifest"]["model"]["file"] == "model.pt"

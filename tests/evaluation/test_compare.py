@@ -17,7 +17,10 @@ from tests.evaluation.stores import make_store
 
 def _outcome(method: str, value: float, *, dataset: str = "a", seed: int = 0) -> Outcome:
     figures = dict.fromkeys(("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro"), value)
-    scores = [(f"s{i}", 0, i % 2 == 0, value * (i % 2 == 0) + 0.01 * i) for i in range(30)]
+    scores = [
+        (f"study{i}", f"patient{i // 2}", 0, i % 2 == 0, value * (i % 2 == 0) + 0.01 * i)
+        for i in range(60)
+    ]
     return Outcome(method, dataset, "", seed, figures, scores, 1.0, 2.0, 3.0, 4.0)  # type: ignore[arg-type]
 
 
@@ -35,7 +38,8 @@ def test_average_is_per_seed_and_over_sets_that_all_have() -> None:
         _outcome("m", 1.0, dataset="b", seed=1),
         _outcome("m", 0.9, dataset="a", seed=2),  # not run on b
     ]
-    assert average_over_sets(outcomes, "image_auroc") == pytest.approx([0.3, 0.8])
+    assert average_over_sets(outcomes, "image_auroc", sets=2) == pytest.approx([0.3, 0.8])
+    assert average_over_sets(outcomes, "image_auroc", sets=3) == []
 
 
 def test_comparison_table_has_averages_differences_and_reasons() -> None:
@@ -54,6 +58,40 @@ def test_comparison_table_has_averages_differences_and_reasons() -> None:
     average = table[table.index("Average of 2 sets") :]
     assert "| ours | 0.900" in average
     assert "| mkd | – |" in average
+
+
+def test_difference_is_of_the_mean_over_seeds_and_keeps_studies_of_a_patient_apart() -> None:
+    def run(seed: int, order: list[float]) -> Outcome:
+        scores = [(f"s{i}", "p", 0, i < 2, value) for i, value in enumerate(order)]
+        scores += [(f"t{i}", "q", 0, i < 2, value) for i, value in enumerate(order)]
+        return Outcome("m", "a", "", seed, {}, scores)
+
+    # AUROC 1 and 0.5: mean 0.75; two patients of four studies each. The other: 0.5 and 0.5.
+    ours = [run(0, [0.9, 0.8, 0.1, 0.2]), run(1, [0.9, 0.1, 0.5, 0.4])]
+    theirs = [run(0, [0.9, 0.1, 0.5, 0.4]), run(1, [0.9, 0.1, 0.5, 0.4])]
+    assert comparison._image_difference(ours, theirs).startswith("+0.250")
+    assert comparison._image_difference(ours, theirs[:1]) == "–"
+
+
+def test_a_single_patient_gets_a_difference_and_no_p() -> None:
+    scores = [(f"s{i}", "p", 0, i < 2, 1.0 - i) for i in range(4)]
+    other = [(*rest, -score) for *rest, score in scores]
+    first, second = (Outcome("m", "a", "", 0, {}, s) for s in (scores, other))  # type: ignore[arg-type]
+    assert comparison._image_difference([first], [second]) == "+1.000"
+
+
+def test_stores_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="different names"):
+        comparison.sets_of([tmp_path / "a" / "screw", tmp_path / "b" / "screw"])
+
+
+def test_files_of_peers_are_parsed_and_checked(tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    weights.touch()
+    parsed = comparison.parse_files([f"dinomaly.weights={weights}"])
+    assert parsed == {"dinomaly": {"weights": str(weights)}}
+    with pytest.raises(ValueError, match=r"METHOD\.NAME=PATH"):
+        comparison.parse_files(["dinomaly.weights=nothing"])
 
 
 def test_unknown_method_is_refused(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_a_perfect_map_gives_one_everywhere() -> None:
         "slices": 24,
         "abnormal_slices": 4,
         "lesions": 2,
+        "studies_without_distance": 0,
     }
 
 
@@ -184,6 +185,64 @@ def test_pictures_have_no_patients_of_their_own() -> None:
     assert set(evaluation.figures) == {"slices", "pixels", "lesions"}
     assert _value(evaluation, "froc_score") == 1
     assert len(evaluation.slices) == len(evaluation.studies) == 6
+
+
+def test_missing_slices_split_no_lesion_into_two() -> None:
+    whole, gap = volume_case("a", lesion=True), volume_case("b", lesion=True)
+    gap.numbers = torch.tensor([0, 2, 4, 6, 8, 10])
+    evaluation = evaluate_cases([whole, gap], thresholds=LEVELS, bootstrap=5)
+    assert evaluation.counts["lesions"] == 1
+    assert math.isnan(evaluation.studies[1]["hd95_mm"])
+    assert any("1 studies lack slices" in r for r in evaluation.remarks)
+
+
+def test_healthy_studies_have_no_dice() -> None:
+    healthy = volume_case("b", lesion=False, shift=0.3)  # flags voxels
+    evaluation = evaluate_cases(
+        [volume_case("a", lesion=True), healthy], thresholds=LEVELS, bootstrap=5
+    )
+    assert math.isnan(evaluation.studies[1]["dice"])
+    assert _value(evaluation, "mean_dice") == 1
+    assert math.isnan(_value(evaluate_cases([healthy], bootstrap=5), "dice"))
+
+
+def test_nothing_known_of_any_pixel_leaves_slice_figures() -> None:
+    case = volume_case("a", lesion=False)
+    unmasked = Case(
+        **{
+            name: getattr(case, name)
+            for name in Case.__dataclass_fields__
+            if name not in ("masked", "abnormal")
+        },
+        abnormal=torch.ones(6),
+    )
+    evaluation = evaluate_cases([unmasked], bootstrap=5)
+    assert evaluation.figures["pixels"] == {}
+    assert "foreground_pixel_auroc" not in evaluation.baselines["intensity"]
+    assert _value(evaluation, "image_ap") == 1
+
+
+def test_pictures_of_one_patient_make_patient_figures() -> None:
+    cases = []
+    for i in range(8):
+        label = blob() & torch.tensor(i < 4)
+        cases.append(
+            Case(
+                study=f"picture{i}",
+                subject=f"patient{i // 2}",
+                image=torch.rand(1, SIZE, SIZE),
+                anomaly_map=(0.1 * torch.rand(SIZE, SIZE) + 0.8 * label)[None],
+                label=label[None],
+                foreground=torch.ones(1, SIZE, SIZE, dtype=torch.bool),
+                numbers=torch.tensor([0]),
+                scores=torch.tensor([0.9 if i < 4 else 0.1]),
+                abnormal=torch.tensor([i < 4]),
+            )
+        )
+    evaluation = evaluate_cases(cases, bootstrap=20)
+    assert _value(evaluation, "patient_auroc") == 1
+    assert evaluation.counts["patients"] == 4
+    assert "slice position" not in evaluation.baselines
 
 
 def test_no_predictions_is_an_error() -> None:

@@ -36,7 +36,7 @@ def test_figures_of_bright_defects_are_perfect_for_brightness(store: str) -> Non
     (outcome,) = execute(Job("bright", Brightness, store, "", 0))
     assert outcome.figures == pytest.approx(dict.fromkeys(FIGURES, 1.0))
     assert len(outcome.scores) == 8
-    assert sum(abnormal for _, _, abnormal, _ in outcome.scores) == 4
+    assert sum(abnormal for *_, abnormal, _ in outcome.scores) == 4
     assert outcome.train_seconds >= 0
     assert outcome.latency_ms > 0
     assert outcome.peak_mb > 10
@@ -70,15 +70,33 @@ def test_a_process_of_its_own_keeps_its_outcome_and_is_not_run_twice(
     assert run_job(job, tmp_path / "outcomes")[0].figures["image_auroc"] == 0.25
 
 
+def test_other_settings_or_data_are_another_job(store: str, tmp_path: Path) -> None:
+    def job(**settings: object) -> Job:
+        return Job("b", partial(Brightness, **settings), store, "", 0)  # type: ignore[arg-type]
+
+    assert job(sign=1.0).identifier == job(sign=1.0).identifier != job(sign=2.0).identifier
+    before = job().identifier
+    (Path(store) / "index.csv").open("a").write("\n")
+    assert job().identifier != before
+
+
+def test_what_is_unavailable_is_tried_again(store: str, tmp_path: Path) -> None:
+    job = Job("peer", _unavailable, store, "", 0)
+    assert run_job(job, tmp_path)[0].note == "no weights at hand"
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_a_process_that_dies_leaves_a_note_and_is_run_again(store: str, tmp_path: Path) -> None:
-    (outcome,) = run_job(Job("crash", _crash, store, "", 0), tmp_path)
-    assert "exit status 3" in outcome.note
+    job = Job("crash", _crash, store, "", 0, variants=(("twin", _upside_down),))
+    outcomes = run_job(job, tmp_path)
+    assert [o.method for o in outcomes] == ["crash", "twin"]
+    assert all("exit status 3" in o.note for o in outcomes)
     assert not list(tmp_path.glob("*crash*"))
 
 
 def test_one_category_alone(tmp_path: Path) -> None:
     store = str(make_store(tmp_path / "both", categories=("nut", "screw")))
     (one,) = execute(Job("b", partial(Brightness), store, "nut", 0))
-    assert {subject.split("/")[0] for subject, *_ in one.scores} == {"nut"}
+    assert {study.split("/")[0] for study, *_ in one.scores} == {"nut"}
     (both,) = execute(Job("b", partial(Brightness), store, "", 0))
     assert len(both.scores) == 2 * len(one.scores)

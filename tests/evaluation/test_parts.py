@@ -48,5 +48,5 @@ def test_order_of_the_rows_does_not_matter() -> None:
 
 
 def test_unknown_part_is_refused() -> None:
-    with pytest.raises(ValueError, match="not a valid Part"):
+    with pytest.raises(ValueError, match="Unknown part 'test'; choose one of"):
         subjects_of_part(_rows(3), "test")

@@ -80,7 +80,7 @@ def _figures(evaluation: Evaluation) -> Html:
         _lead(
             "A 95 % interval holds the middle 95 % of the values that a figure takes when patients are "
             "drawn anew with replacement (bootstrap): how far it depends on who happened to be in the "
-            "test set. A single picture counts as a slice, a study and a patient of its own. A dash "
+            "test set. A picture of no named patient counts as a patient of its own. A dash "
             "stands for a figure that is undefined on these data, or an interval that was not computed."
         ),
         table,
