@@ -222,17 +222,21 @@ def compare(
 def _image_difference(first: Sequence[Outcome], other: Sequence[Outcome]) -> str:
     """Difference of image AUROC, the mean over seeds, and its p value by paired bootstrap.
 
-    Subjects are drawn; "–" where the two were not run with equal seeds, or nothing can be tested.
+    Subjects are drawn, and seeds compared that both were run with; "–" where there is none.
     """
-    first, other = (sorted(side, key=lambda o: o.seed) for side in (first, other))
+    common = {o.seed for o in first} & {o.seed for o in other}
+    first, other = (
+        sorted((o for o in side if o.seed in common), key=lambda o: o.seed)
+        for side in (first, other)
+    )
+    if not common:
+        return "–"
 
     def items(outcome: Outcome) -> dict[tuple[str, int], tuple[str, bool, float]]:
         return {(study, n): (subject, bad, s) for study, subject, n, bad, s in outcome.scores}
 
     ours, theirs = ([items(outcome) for outcome in side] for side in (first, other))
     keys = sorted(ours[0])
-    if [o.seed for o in first] != [o.seed for o in other]:
-        return "–"
     if any(sorted(run) != keys for run in (*ours, *theirs)):
         return "–"
     subjects = sorted({ours[0][key][0] for key in keys})

@@ -70,6 +70,8 @@ def test_difference_is_of_the_mean_over_seeds_and_keeps_studies_of_a_patient_apa
     ours = [run(0, [0.9, 0.8, 0.1, 0.2]), run(1, [0.9, 0.1, 0.5, 0.4])]
     theirs = [run(0, [0.9, 0.1, 0.5, 0.4]), run(1, [0.9, 0.1, 0.5, 0.4])]
     assert comparison._image_difference(ours, theirs).startswith("+0.250")
+    assert comparison._image_difference(ours, theirs[:1]).startswith("+0.500")  # seed 0 only
+    theirs[0].seed = 7
     assert comparison._image_difference(ours, theirs[:1]) == "–"
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.utils import set_determinism
 from PIL import Image
 from torch import Tensor, nn
 
 from multiad_med.evaluation.detectors import UnavailableError
 from multiad_med.evaluation.peers import PEERS, build_peer
 from multiad_med.evaluation.peers.base import Stages
+from multiad_med.evaluation.peers.memory import in_place
 from multiad_med.networks import ResNetFeatures, build_extractor
 
 SIZE = 96
@@ -153,6 +155,19 @@ def test_maps_equal_anomalibs_own_on_the_same_weights(name: str) -> None:
     expected = own(peer.prepare(images))
     torch.testing.assert_close(maps, expected.anomaly_map, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(scores, expected.pred_score.flatten(), rtol=1e-3, atol=1e-3)
+
+
+@needs_anomalib
+def test_the_coreset_is_anomalibs() -> None:
+    from anomalib.models.components import KCenterGreedy
+
+    patches = torch.randn(600, 20, generator=torch.Generator().manual_seed(0))
+    chosen = []
+    for sampler in (KCenterGreedy, in_place(KCenterGreedy)):
+        set_determinism(seed=1)
+        chosen.append(sampler(patches, 0.1).select_coreset_idxs())
+    assert len(set(chosen[0])) == 60
+    assert chosen[0] == chosen[1]
 
 
 @needs_anomalib
