@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from multiad_med.data import SliceStore
-from multiad_med.engines.calibration import _LevelStatistics
+from multiad_med.engines.calibration import LevelStatistics, values_inside
 from multiad_med.evaluation.detectors import MultiADDetector, Settings
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.metrics import Ranking, aupro, auroc
@@ -196,11 +196,13 @@ def stage_maps(network: MultiAD, data: Any) -> tuple[list[Tensor], list[dict[str
 
 def variants(network: MultiAD, held_out: Any, test: Any, about: dict[str, Any]) -> list[dict]:
     """Figures of every stage choice, fusion, smoothing and score rule of one network."""
-    normal, _ = stage_maps(network, held_out)
+    normal, normal_items = stage_maps(network, held_out)
+    normal_foreground = torch.stack([item["foreground"] for item in normal_items])
     levels, items = stage_maps(network, test)
     labels = torch.tensor([i["state"] == "abnormal" for i in items])
     masks = torch.stack([i["label"][0] for i in items])
     foreground = torch.stack([i["foreground"] for i in items])
+    known = (~labels | masks.flatten(1).any(dim=1))[:, None, None, None] & foreground
     size = list(masks.shape[-2:])
     count = len(network.stages)
     choices = [c for n in range(1, count + 1) for c in combinations(range(count), n)]
@@ -216,8 +218,8 @@ def variants(network: MultiAD, held_out: Any, test: Any, about: dict[str, Any]) 
                 if fusion.standardises:
                     statistics = []
                     for i in choice:
-                        level = _LevelStatistics()
-                        level.update(normal[i].flatten())
+                        level = LevelStatistics()
+                        level.update(values_inside(normal[i], normal_foreground))
                         statistics.append(level.shift_and_scale(mode))
                     fusion.set_statistics([s for s, _ in statistics], [s for _, s in statistics])
                 maps = fusion([levels[i] for i in choice], size) * foreground
@@ -227,7 +229,7 @@ def variants(network: MultiAD, held_out: Any, test: Any, about: dict[str, Any]) 
                     "sigma": sigma,
                 }
                 if sigma == 4 and mode in (FusionMode.ZSCORE, FusionMode.QUANTILE):
-                    pixels = Ranking(maps[foreground], masks[:, None][foreground])
+                    pixels = Ranking(maps[known], masks[:, None][known])
                     row["pixel_auroc"] = pixels.auroc
                     row["pixel_ap"] = pixels.average_precision
                 for rule, fraction in SCORES.items():
@@ -245,20 +247,19 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def print_table(path: Path) -> None:
-    """Markdown of the z-scored maps of sigma 4, every choice of stages."""
-    print(
-        "| set | trial | epochs | seed | average | stages fused | image AUROC max | top 0.1 % ",
-        end="",
-    )
-    print("| top 1 % | pixel AUROC | pixel AP |\n" + "|---" * 11 + "|")
+def print_table(path: Path, *, everything: bool) -> None:
+    """Markdown of every choice of stages, z-scored with sigma 4; or of every fusion and sigma too."""
+    figures = [*(f"image_auroc {rule}" for rule in SCORES), "pixel_auroc", "pixel_ap", "aupro"]
+    header = ["set", "trial", "epochs", "seed", "training, s", "average", "stages", "fusion", "sigma"]
+    header += [f"image AUROC {rule}" for rule in SCORES] + ["pixel AUROC", "pixel AP", "AUPRO"]
+    print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        if row["fusion"] == "zscore" and row["sigma"] == 4:
-            cells = [row["store"], row["trial"], row["epochs"], row["seed"]]
-            cells += ["yes" if row["average"] else "no", "+".join(map(str, row["stages"]))]
-            figures = [*(f"image_auroc {rule}" for rule in SCORES), "pixel_auroc", "pixel_ap"]
-            cells += [f"{row[name]:.3f}" for name in figures]
+        if everything or (row["fusion"] == "zscore" and row["sigma"] == 4):
+            cells = [row[key] for key in ("store", "trial", "epochs", "seed")]
+            cells += [row.get("seconds", ""), "yes" if row["average"] else "no"]
+            cells += ["+".join(map(str, row["stages"])), row["fusion"], row["sigma"]]
+            cells += [f"{row[name]:.3f}" if name in row else "" for name in figures]
             print("| " + " | ".join(map(str, cells)) + " |")
 
 
@@ -271,11 +272,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--all", action="store_true", help="of the table: every fusion and sigma")
     parser.add_argument("--model", type=Path, help="a trained model.pt, tried without training")
     parser.add_argument("--preset", default="efficientnet_lite0_decoder", help="of --model")
     args = parser.parse_args()
     if args.table:
-        print_table(args.output / "trials.jsonl")
+        print_table(args.output / "trials.jsonl", everything=args.all)
         return
     args.output.mkdir(parents=True, exist_ok=True)
     training = SliceStore(args.store, section="training")

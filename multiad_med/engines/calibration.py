@@ -24,7 +24,7 @@ __all__ = ["CalibrationHandler", "calibrate"]
 _QUANTILES = (0.9, 0.995)
 
 
-def _inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
+def values_inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
     """Values of maps ``(B, 1, h, w)`` at locations that are foreground ``(B, 1, H, W)`` by half or more.
 
     Where the foreground is too small for that, its best covered locations count.
@@ -36,7 +36,7 @@ def _inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
     return maps[(covered > 0) & (covered >= needed)]
 
 
-class _LevelStatistics:
+class LevelStatistics:
     """Mean and deviation, or two quantiles, of one stage's distances on normal images."""
 
     def __init__(self) -> None:
@@ -102,12 +102,12 @@ def calibrate(
                 None if foreground is None else torch.as_tensor(foreground).to(device),
             )
 
-    levels = [_LevelStatistics() for _ in network.stages]
+    levels = [LevelStatistics() for _ in network.stages]
     pixels = 0
     for image, foreground in images():
         maps = cosine_distance_maps(*network.features(image))
         for level, level_map in zip(levels, maps, strict=True):
-            level.update(_inside(level_map, foreground))
+            level.update(values_inside(level_map, foreground))
         pixels += int((foreground > 0).sum()) if foreground is not None else image[:, :1].numel()
     if pixels == 0:
         raise ValueError(
