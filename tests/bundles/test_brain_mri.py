@@ -157,6 +157,10 @@ def test_evaluation_writes_metrics_equal_to_those_of_the_written_maps(
     )
     assert metrics["pixel_auroc"] == pytest.approx(expected, abs=1e-6)
     assert [v["subject"] for v in metrics["studies"]] == ["s4", "s5"]
+    page = (tmp_path / "report.html").read_text()
+    assert all(subject in page for subject in ("s4", "s5"))
+    assert metrics["manifest"]["config"]["preset"] == "efficientnet_lite0_decoder"
+    assert metrics["baselines"].keys() >= {"intensity", "slice position"}
 
 
 def test_a_folder_of_volumes_trains_and_infers_without_a_datalist(
