@@ -173,7 +173,6 @@ def ablate(
 ) -> None:
     """Run the paper's Table 4 on prepared slices: SE, discriminator and fusion, each on and off."""
     from multiad_med.evaluation.ablate import ablate as run_ablation
-    from multiad_med.evaluation.ablate import ablation_table
     from multiad_med.evaluation.command import ERRORS
     from multiad_med.evaluation.detectors import Settings
     from multiad_med.evaluation.outcomes import FAILED
@@ -193,7 +192,7 @@ def ablate(
     except ERRORS as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
-    typer.echo(ablation_table(outcomes))
+    typer.echo((output / "ablation.md").read_text(encoding="utf-8"))
     if any(outcome.note.startswith(FAILED) for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -218,7 +217,7 @@ def compare(
 ) -> None:
     """Train and test Multi-AD, its presets and its peers on the same slices (needs the extra peers)."""
     from multiad_med.evaluation.command import ERRORS
-    from multiad_med.evaluation.compare import METHODS, comparison_table, parse_files
+    from multiad_med.evaluation.compare import METHODS, parse_files
     from multiad_med.evaluation.compare import compare as run_comparison
     from multiad_med.evaluation.outcomes import FAILED
 
@@ -238,7 +237,7 @@ def compare(
     except ERRORS as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
-    typer.echo(comparison_table(outcomes))
+    typer.echo((output / "comparison.md").read_text(encoding="utf-8"))
     if any(outcome.note.startswith(FAILED) for outcome in outcomes):
         raise typer.Exit(1)
 

@@ -250,7 +250,17 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 def print_table(path: Path, *, everything: bool) -> None:
     """Markdown of every choice of stages, z-scored with sigma 4; or of every fusion and sigma too."""
     figures = [*(f"image_auroc {rule}" for rule in SCORES), "pixel_auroc", "pixel_ap", "aupro"]
-    header = ["set", "trial", "epochs", "seed", "training, s", "average", "stages", "fusion", "sigma"]
+    header = [
+        "set",
+        "trial",
+        "epochs",
+        "seed",
+        "training, s",
+        "average",
+        "stages",
+        "fusion",
+        "sigma",
+    ]
     header += [f"image AUROC {rule}" for rule in SCORES] + ["pixel AUROC", "pixel AP", "AUPRO"]
     print("| " + " | ".join(header) + " |\n" + "|---" * len(header) + "|")
     for line in path.read_text().splitlines():

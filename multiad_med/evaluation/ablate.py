@@ -14,6 +14,7 @@ from multiad_med.evaluation.compare import sets_of
 from multiad_med.evaluation.detectors import Detector, MultiADDetector, Settings
 from multiad_med.evaluation.outcomes import Job, Outcome, run_job
 from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.shortcuts import shortcut_note, shortcuts_of
 from multiad_med.evaluation.tables import (
     average_over_sets,
     markdown_table,
@@ -92,7 +93,11 @@ def ablate(
                 outcomes += run_job(job, Path(output) / "outcomes")
     write_outcomes(Path(output) / "ablation.csv", outcomes)
     with atomic_path(Path(output) / "ablation.md") as temporary:
-        temporary.write_text(ablation_table(outcomes), encoding="utf-8")
+        text = ablation_table(outcomes)
+        for store, category, _ in sets_of(stores):
+            found = shortcuts_of(store, part=part, categories=[category] if category else None)
+            text += f"\n{f'{Path(store).name} {category}'.strip()}. {shortcut_note(found)}"
+        temporary.write_text(text, encoding="utf-8")
     return outcomes
 
 

@@ -15,6 +15,7 @@ from multiad_med.data import SliceStore
 from multiad_med.evaluation.detectors import Detector, MultiADDetector, Settings
 from multiad_med.evaluation.outcomes import Job, Outcome, run_job
 from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.shortcuts import shortcut_note, shortcuts_of
 from multiad_med.evaluation.tables import (
     average_over_sets,
     markdown_table,
@@ -214,8 +215,14 @@ def compare(
                 _logger.info("%s on %s %s, seed %d", method, Path(store).name, category, seed)
                 outcomes += run_job(job, output / "outcomes")
     write_outcomes(output / "comparison.csv", outcomes)
+    notes = {
+        (Path(store).name, category): shortcut_note(
+            shortcuts_of(store, part=part, categories=[category] if category else None)
+        )
+        for store, category, _ in sets_of(stores)
+    }
     with atomic_path(output / "comparison.md") as temporary:
-        temporary.write_text(comparison_table(outcomes), encoding="utf-8")
+        temporary.write_text(comparison_table(outcomes, notes), encoding="utf-8")
     return outcomes
 
 
@@ -257,8 +264,15 @@ def _image_difference(first: Sequence[Outcome], other: Sequence[Outcome]) -> str
     return f"{difference.value:+.3f}" + ("" if math.isnan(p) else f" (p {p:.3f})")
 
 
-def comparison_table(outcomes: Sequence[Outcome]) -> str:
-    """Markdown: one table per set and category, then the average over all of them."""
+def comparison_table(
+    outcomes: Sequence[Outcome], below: Mapping[tuple[str, str], str] | None = None
+) -> str:
+    """Markdown: one table per set and category, then the average over all of them.
+
+    Args:
+        outcomes: the first method is the one that others are compared with.
+        below: a sentence below the table of a set and category.
+    """
     sets = list(dict.fromkeys((o.dataset, o.category) for o in outcomes))
     methods = list(dict.fromkeys(o.method for o in outcomes))
     header = [
@@ -296,6 +310,8 @@ def comparison_table(outcomes: Sequence[Outcome]) -> str:
             )
         name = f"{dataset}, {category}" if category else dataset
         text += f"### {name}\n\n{markdown_table(header, rows)}\n"
+        if below and (dataset, category) in below:
+            text += f"{below[dataset, category]}\n"
     if len(sets) > 1:
         rows = [
             [

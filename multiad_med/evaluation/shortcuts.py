@@ -7,15 +7,20 @@ normal slices come from other heights of the body, lesions are simply bright, an
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from monai.networks.layers import GaussianFilter
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.metrics import Ranking, StreamingRanking
 
-__all__ = ["Shortcuts"]
+__all__ = ["Shortcuts", "shortcut_note", "shortcuts_of"]
 
 _SIGMA = 4.0
 _PIXELWISE = ("intensity", "local standard deviation")
@@ -98,3 +103,45 @@ class Shortcuts:
                 "foreground_pixel_ap": best.average_precision,
             }
         return result
+
+
+class _Blind:
+    """A detector that sees nothing, to read the cases of a store."""
+
+    name = "blind"
+    size_mb = 0.0
+
+    def fit(self, training: Dataset, held_out: Dataset, *, seed: int) -> None:
+        """Learn nothing."""
+
+    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps and scores of 0."""
+        return torch.zeros_like(foreground, dtype=torch.float32), torch.zeros(len(images))
+
+
+def shortcuts_of(
+    store: str | Path, *, part: Part | str = Part.ALL, categories: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
+    """:meth:`Shortcuts.figures` of the test slices of a store.
+
+    Args:
+        store: folder of prepared slices.
+        part, categories: see :func:`multiad_med.evaluation.predictions.predicted_cases`.
+    """
+    shortcuts = Shortcuts()
+    for case in predicted_cases(_Blind(), store, part=part, categories=categories):
+        shortcuts.update(case)
+    return shortcuts.figures()
+
+
+def shortcut_note(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """A sentence with the figures of :func:`shortcuts_of`, to stand below a table."""
+    names = ("image_auroc", "image_ap", "foreground_pixel_auroc", "foreground_pixel_ap")
+    parts = [
+        f"{shortcut} " + ", ".join(f"{values[n]:.3f}" for n in names if n in values)
+        for shortcut, values in figures.items()
+    ]
+    return (
+        "Shortcuts on the same slices (image AUROC, image AP; then AUROC and AP of pixels in the "
+        f"foreground): {'; '.join(parts)}.\n"
+    )

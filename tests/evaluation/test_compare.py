@@ -137,7 +137,9 @@ def test_ablation_trains_four_networks_for_eight_studies(
     assert by_study["1"].scores != by_study["3"].scores
     assert by_study["3"].scores != by_study["7"].scores
     table = (tmp_path / "out" / "ablation.md").read_text()
-    assert len(table.splitlines()) == 10
+    assert len([line for line in table.splitlines() if line.startswith("|")]) == 10
+    assert "Shortcuts on the same slices" in table
+    assert "intensity 1.000, 1.000" in table
     assert "| 4 | ✓ | – | – |" in table
 
 
@@ -154,6 +156,7 @@ def test_comparison_writes_a_row_per_run(tmp_path: Path, monkeypatch: pytest.Mon
         part="report",
     )
     assert len(outcomes) == 8
+    assert (tmp_path / "out" / "comparison.md").read_text().count("intensity 1.000, 1.000") == 2
     with (tmp_path / "out" / "comparison.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [r["category"] for r in rows] == ["nut"] * 4 + ["screw"] * 4
