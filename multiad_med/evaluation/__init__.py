@@ -1,7 +1,8 @@
 """Evaluation of labelled studies: every figure, the report, comparison with peers, ablation."""
 
 from multiad_med.evaluation.cases import Case
-from multiad_med.evaluation.evaluate import Thresholds, evaluate_cases
+from multiad_med.evaluation.collected import Thresholds
+from multiad_med.evaluation.evaluate import evaluate_cases
 from multiad_med.evaluation.handler import EvaluationHandler
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.results import Evaluation

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from multiad_med.data import is_store
+from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.detectors import map_slices, stored_megabytes
-from multiad_med.evaluation.evaluate import Thresholds, evaluate_cases
+from multiad_med.evaluation.evaluate import evaluate_cases
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import predicted_cases

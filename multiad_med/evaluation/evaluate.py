@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.collected import Collected, Thresholds
 from multiad_med.evaluation.examples import choose_examples
 from multiad_med.evaluation.lesion_level import lesion_figures, sampled
 from multiad_med.evaluation.results import Curve, Evaluation, Histogram
@@ -21,83 +21,18 @@ from multiad_med.metrics import (
     SubjectHistograms,
     aupro,
     bootstrap_mean,
-    bootstrap_ranking,
     dice,
     hausdorff95,
-    interval,
-    resamples,
     score_edges,
 )
-from multiad_med.networks import MultiAD
 
-__all__ = ["Thresholds", "evaluate_cases"]
+__all__ = ["evaluate_cases"]
 
-_RANKING = {"auroc": "auroc", "ap": "average_precision", "f1_max": "f1_max"}
 _RELIABILITY_BINS = 20
 _FEW_PATIENTS = 20
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Thresholds from held-out normal images, and the false-positive rates that they were set for.
-
-    Attributes:
-        pixel: of the map.
-        image: of a slice's score; NaN where none was set.
-        pixel_rate, image_rate: nominal rates, NaN where unknown.
-    """
-
-    pixel: float = 0.5
-    image: float = math.nan
-    pixel_rate: float = math.nan
-    image_rate: float = math.nan
-
-    @classmethod
-    def of(cls, network: MultiAD) -> Thresholds:
-        """Those that :func:`multiad_med.engines.calibrate` put into a network."""
-        return cls(
-            pixel=0.5,
-            image=float(network.image_threshold),
-            pixel_rate=float(network.pixel_false_positive_rate),
-            image_rate=float(network.image_false_positive_rate),
-        )
-
-
-class _Collected:
-    """All cases, and how their subjects are resampled."""
-
-    def __init__(self, cases: list[Case], thresholds: Thresholds, count: int, seed: int) -> None:
-        self.cases = cases
-        self.thresholds = thresholds
-        self.subjects = sorted({case.subject for case in cases})
-        position = {subject: i for i, subject in enumerate(self.subjects)}
-        self.of_case = torch.tensor([position[case.subject] for case in cases])
-        self.weights = resamples(len(self.subjects), count=count, seed=seed)
-        self.scores = torch.cat([case.scores for case in cases])
-        self.abnormal = torch.cat([case.abnormal for case in cases])
-        self.of_slice = self.of_case.repeat_interleave(
-            torch.tensor([len(case.scores) for case in cases])
-        )
-
-    def interval(self, values: Tensor, estimate: float) -> Estimate:
-        if math.isnan(estimate):
-            return Estimate(math.nan, math.nan, math.nan)
-        return interval(values, estimate, subjects=len(self.subjects))
-
-    def ranking(
-        self, prefix: str, scores: Tensor, labels: Tensor, subjects: Tensor
-    ) -> tuple[dict[str, Estimate], Ranking]:
-        """AUROC, AP and largest F1 of items, with intervals."""
-        ranking = Ranking(scores, labels)
-        drawn = bootstrap_ranking(scores, labels, subjects, self.weights)
-        figures = {
-            f"{prefix}_{short}": self.interval(drawn[name], getattr(ranking, name))
-            for short, name in _RANKING.items()
-        }
-        return figures, ranking
-
-
-def _pixels(collected: _Collected) -> tuple[dict[str, Estimate], list[Curve]]:
+def _pixels(collected: Collected) -> tuple[dict[str, Estimate], list[Curve]]:
     """Figures of the pixels of slices whose truth is known, and their reliability."""
     parts = [
         (
@@ -169,7 +104,7 @@ def _reliability(maps: Tensor, labels: Tensor) -> list[Curve]:
     return [Curve("share of lesion pixels", middle[filled].tolist(), share[filled].tolist())]
 
 
-def _calibration(collected: _Collected) -> dict[str, float]:
+def _calibration(collected: Collected) -> dict[str, float]:
     """Nominal and observed rates at the thresholds."""
     t = collected.thresholds
     normal = [
@@ -240,7 +175,7 @@ def _slice_rows(case: Case, threshold: float) -> Iterable[dict[str, Any]]:
 
 
 def _studies(
-    collected: _Collected, rows: list[dict[str, Any]]
+    collected: Collected, rows: list[dict[str, Any]]
 ) -> tuple[dict[str, Estimate], dict[str, Estimate], Ranking]:
     """Figures of studies and of patients; a patient scores as its highest study."""
     scores = torch.tensor([row["score"] for row in rows])
@@ -286,7 +221,7 @@ def _precision_recall(name: str, ranking: Ranking) -> Curve:
 def _remarks(
     figures: Mapping[str, Mapping[str, Estimate]],
     baselines: Mapping[str, Mapping[str, float]],
-    collected: _Collected,
+    collected: Collected,
 ) -> list[str]:
     remarks = []
     for level, metric in (
@@ -358,7 +293,7 @@ def evaluate_cases(
         kept.append(case)
     if not kept:
         raise ValueError("There are no predictions to evaluate; the test section is empty.")
-    collected = _Collected(kept, thresholds, bootstrap, seed)
+    collected = Collected(kept, thresholds, bootstrap, seed)
 
     slices, ranking = collected.ranking(
         "image", collected.scores, collected.abnormal, collected.of_slice

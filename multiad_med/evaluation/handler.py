@@ -15,8 +15,9 @@ from torch import Tensor
 
 from multiad_med.data import StudyDataset
 from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
-from multiad_med.evaluation.evaluate import Thresholds, evaluate_cases
+from multiad_med.evaluation.evaluate import evaluate_cases
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
 from multiad_med.networks import MultiAD
