@@ -24,6 +24,19 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+def _stopped(error: BaseException) -> typer.Exit:
+    """Tell an error without a trace; to be raised."""
+    typer.echo(f"Error: {error}", err=True)
+    return typer.Exit(1)
+
+
+def _print_outcomes(table: Path, *, failed: bool) -> None:
+    """Print the tables of a comparison; status 1 where a run of it failed."""
+    typer.echo(table.read_text(encoding="utf-8"))
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.callback()
 def main(
     version: Annotated[
@@ -107,8 +120,7 @@ def export(
     try:
         count = export_pictures(store, target, layout=ExportLayout(layout), bits=bits)
     except (ValueError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
+        raise _stopped(error) from error
     typer.echo(f"{count} slices written to {target}")
 
 
@@ -151,8 +163,7 @@ def evaluate(
             device=device,
         )
     except ERRORS as error:
-        typer.echo(f"Error: {root_cause(error)}", err=True)
-        raise typer.Exit(1) from error
+        raise _stopped(root_cause(error)) from error
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     print_summary(metrics, Console(), title=str(data))
     typer.echo(f"report: {report}")
@@ -190,11 +201,8 @@ def ablate(
             device=device,
         )
     except ERRORS as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo((output / "ablation.md").read_text(encoding="utf-8"))
-    if any(outcome.note.startswith(FAILED) for outcome in outcomes):
-        raise typer.Exit(1)
+        raise _stopped(error) from error
+    _print_outcomes(output / "ablation.md", failed=any(o.note.startswith(FAILED) for o in outcomes))
 
 
 @app.command()
@@ -235,11 +243,10 @@ def compare(
             files=parse_files(files or []),
         )
     except ERRORS as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
-    typer.echo((output / "comparison.md").read_text(encoding="utf-8"))
-    if any(outcome.note.startswith(FAILED) for outcome in outcomes):
-        raise typer.Exit(1)
+        raise _stopped(error) from error
+    _print_outcomes(
+        output / "comparison.md", failed=any(o.note.startswith(FAILED) for o in outcomes)
+    )
 
 
 @app.command()

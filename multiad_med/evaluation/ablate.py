@@ -76,7 +76,6 @@ def ablate(
                 settings,
                 se=se,
                 adversarial_weight=adversarial_weight if discriminator else 0.0,
-                fusion=FusionMode.ZSCORE,
             )
             name = str(numbers[se, discriminator, True])
             for seed in seeds:

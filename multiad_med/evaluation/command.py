@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from multiad_med.data import is_store
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
-from multiad_med.evaluation.detectors import map_slices, stored_megabytes
+from multiad_med.evaluation.detectors import map_slices
 from multiad_med.evaluation.evaluate import evaluate_cases
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.parts import Part
@@ -37,7 +36,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 class TrainedDetector:
-    """A trained Multi-AD as a :class:`Detector` that needs no fitting.
+    """A trained Multi-AD as a :class:`multiad_med.evaluation.detectors.Predictor`.
 
     Args:
         network: a calibrated one.
@@ -47,8 +46,6 @@ class TrainedDetector:
         NotCalibratedError: when it was never calibrated.
     """
 
-    name = "Multi-AD"
-
     def __init__(self, network: MultiAD, *, device: str | torch.device = "cpu") -> None:
         if not bool(network.calibrated):
             raise NotCalibratedError(
@@ -57,17 +54,9 @@ class TrainedDetector:
         self.network = network
         self.device = torch.device(device)
 
-    def fit(self, training: Dataset, held_out: Dataset, *, seed: int) -> None:
-        """Nothing: it was trained before."""
-
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated maps and scores; see :func:`map_slices`."""
         return map_slices(self.network, images.to(self.device), foreground)
-
-    @property
-    def size_mb(self) -> float:
-        """Of the state dict."""
-        return stored_megabytes(self.network.state_dict())
 
 
 def _preset_of(bundle: str) -> str:

@@ -33,6 +33,7 @@ from multiad_med.scoring import image_scores
 __all__ = [
     "Detector",
     "MultiADDetector",
+    "Predictor",
     "Settings",
     "UnavailableError",
     "map_slices",
@@ -40,7 +41,19 @@ __all__ = [
 ]
 
 
-class Detector(Protocol):
+class Predictor(Protocol):
+    """What maps slices."""
+
+    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``(B, 1, H, W)`` and image scores ``(B,)``, the larger the more anomalous.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+            foreground: ``(B, 1, H, W)``, true inside.
+        """
+
+
+class Detector(Predictor, Protocol):
     """A method of anomaly detection, as :func:`multiad_med.evaluation.compare` sees it.
 
     Attributes:
@@ -56,14 +69,6 @@ class Detector(Protocol):
             training, held_out: items with ``image (C, H, W)`` in [0, 1], C 1 or 3, and
                 ``foreground (1, H, W)``; of different subjects. The second is for calibration.
             seed: of everything that is drawn.
-        """
-
-    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ``(B, 1, H, W)`` and image scores ``(B,)``, the larger the more anomalous.
-
-        Args:
-            images: ``(B, C, H, W)`` in [0, 1].
-            foreground: ``(B, 1, H, W)``, true inside.
         """
 
     @property
@@ -111,14 +116,11 @@ class Settings:
     stages: tuple[int, ...] | None = None
     se: bool | None = None
     output_stride: int | None = None
-    fusion: FusionMode | str = FusionMode.ZSCORE
-    sigma: float = 4.0
     cosine: CosineMode | str = CosineMode.LOCAL
     adversarial_weight: float = 0.0
     epochs: int = 20
     batch_size: int = 8
     learning_rate: float = 4e-3
-    score_fraction: float = 0.0
 
 
 class MultiADDetector:
@@ -164,8 +166,6 @@ class MultiADDetector:
             stages=s.stages,
             se=s.se,
             output_stride=s.output_stride,
-            fusion=s.fusion,
-            sigma=s.sigma,
         )
 
     def loss(self) -> Callable[[list[Tensor], list[Tensor]], Tensor]:
@@ -228,9 +228,8 @@ class MultiADDetector:
 
     def fuse(self, fusion: FusionMode, held_out: Dataset) -> None:
         """Fuse the trained stages otherwise, and calibrate anew on held-out slices."""
-        self.network.fusion = MultiScaleFusion(
-            len(self.network.stages), mode=fusion, sigma=self.settings.sigma
-        ).to(self.device)
+        fused = MultiScaleFusion(len(self.network.stages), mode=fusion)
+        self.network.fusion = fused.to(self.device)
         self._calibrate(held_out)
 
     def _calibrate(self, held_out: Dataset) -> None:
@@ -238,7 +237,6 @@ class MultiADDetector:
             self.network,
             DataLoader(held_out, batch_size=self.settings.batch_size),
             device=self.device,
-            score_fraction=self.settings.score_fraction,
         )
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,96 +12,21 @@ from torch import Tensor
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected, Thresholds
 from multiad_med.evaluation.examples import choose_examples
-from multiad_med.evaluation.lesion_level import lesion_figures, sampled
+from multiad_med.evaluation.lesion_level import lesion_figures
+from multiad_med.evaluation.pixel_level import pixel_level
 from multiad_med.evaluation.results import Curve, Evaluation, Histogram
 from multiad_med.evaluation.shortcuts import Shortcuts
 from multiad_med.metrics import (
     Estimate,
     Ranking,
-    SubjectHistograms,
-    aupro,
     bootstrap_mean,
     dice,
     hausdorff95,
-    score_edges,
 )
 
 __all__ = ["evaluate_cases"]
 
-_RELIABILITY_BINS = 20
 _FEW_PATIENTS = 20
-
-
-def _pixels(collected: Collected) -> tuple[dict[str, Estimate], list[Curve]]:
-    """Figures of the pixels of slices whose truth is known, and their reliability."""
-    parts = [
-        (
-            int(subject),
-            case.anomaly_map[case.masked],
-            case.label[case.masked],
-            case.foreground[case.masked],
-        )
-        for subject, case in zip(collected.of_case, collected.cases, strict=True)
-        if case.masked.any()
-    ]
-    if not parts:
-        return {}, []
-    maps = torch.cat([m.flatten() for _, m, _, _ in parts])
-    labels = torch.cat([y.flatten() for _, _, y, _ in parts])
-    inside = torch.cat([f.flatten() for *_, f in parts])
-    everywhere = Ranking(maps, labels)
-    values = {
-        "pixel_auroc": everywhere.auroc,
-        "pixel_ap": everywhere.average_precision,
-        "best_dice": everywhere.f1_max,
-        "aupro": aupro(
-            [m for _, ms, _, _ in parts for m in ms], [y for _, _, ys, _ in parts for y in ys]
-        ),
-        "dice": dice(maps >= collected.thresholds.pixel, labels) if labels.any() else math.nan,
-    }
-    edges = score_edges(sampled(maps))
-    threshold = torch.tensor([collected.thresholds.pixel], dtype=torch.float64)
-    histograms = SubjectHistograms(edges, len(collected.subjects), regions=True)
-    foreground = SubjectHistograms(edges, len(collected.subjects))
-    flagged = SubjectHistograms(threshold, len(collected.subjects))
-    for subject, ms, ys, fs in parts:
-        histograms.update(subject, ms, ys)
-        foreground.update(subject, ms[fs], ys[fs])
-        flagged.update(subject, ms, ys)
-    drawn = histograms.metrics(collected.weights)
-    weights = collected.weights.double()
-    hits, alarms = weights @ flagged.positives[:, 1], weights @ flagged.negatives[:, 1]
-    truth = weights @ flagged.positives.sum(1)
-    names = {
-        "pixel_auroc": drawn["auroc"],
-        "pixel_ap": drawn["average_precision"],
-        "best_dice": drawn["f1_max"],
-        "aupro": drawn["aupro"],
-        "dice": 2 * hits / (hits + alarms + truth),
-    }
-    figures = {name: collected.interval(names[name], value) for name, value in values.items()}
-    if inside.any():
-        drawn = foreground.metrics(collected.weights)
-        ranking = Ranking(maps[inside], labels[inside])
-        figures |= {
-            "foreground_pixel_auroc": collected.interval(drawn["auroc"], ranking.auroc),
-            "foreground_pixel_ap": collected.interval(
-                drawn["average_precision"], ranking.average_precision
-            ),
-        }
-    return figures, _reliability(maps[inside], labels[inside])
-
-
-def _reliability(maps: Tensor, labels: Tensor) -> list[Curve]:
-    """Share of lesion pixels among the foreground pixels of equal map value, map values in [0, 1)."""
-    if not len(maps) or not 0 <= float(maps.min()) <= float(maps.max()) <= 1:
-        return []
-    bins = (maps * _RELIABILITY_BINS).long().clamp(max=_RELIABILITY_BINS - 1)
-    count = bins.bincount(minlength=_RELIABILITY_BINS)
-    share = bins[labels].bincount(minlength=_RELIABILITY_BINS) / count
-    filled = count > 0
-    middle = (torch.arange(_RELIABILITY_BINS) + 0.5) / _RELIABILITY_BINS
-    return [Curve("share of lesion pixels", middle[filled].tolist(), share[filled].tolist())]
 
 
 def _calibration(collected: Collected) -> dict[str, float]:
@@ -298,7 +223,7 @@ def evaluate_cases(
     slices, ranking = collected.ranking(
         "image", collected.scores, collected.abnormal, collected.of_slice
     )
-    pixels, reliability = _pixels(collected)
+    pixels, reliability = pixel_level(collected)
     lesions, froc_curve, lesion_count = lesion_figures(
         kept, collected.of_case, collected.weights, len(collected.subjects)
     )

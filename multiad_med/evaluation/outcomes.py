@@ -23,9 +23,11 @@ from multiad_med.data import SliceStore
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.detectors import Detector, UnavailableError
 from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.pixel_level import pixel_figures
 from multiad_med.evaluation.predictions import predicted_cases
+from multiad_med.evaluation.results import finite_or_none
 from multiad_med.io import file_sha256, write_json
-from multiad_med.metrics import Ranking, aupro
+from multiad_med.metrics import Ranking
 
 __all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job"]
 
@@ -111,33 +113,15 @@ class Job:
         return "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 def figures_of(cases: Sequence[Case]) -> dict[str, float | None]:
     """Image and pixel figures, without intervals."""
     images = Ranking(torch.cat([c.scores for c in cases]), torch.cat([c.abnormal for c in cases]))
-    result = {
+    found = pixel_figures(cases) | {
         "image_auroc": images.auroc,
         "image_ap": images.average_precision,
         "image_f1_max": images.f1_max,
     }
-    if not any(c.foreground[c.masked].any() for c in cases):
-        return {name: _finite(result.get(name, math.nan)) for name in FIGURES}
-    maps = [m for c in cases for m in c.anomaly_map[c.masked]]
-    masks = [m for c in cases for m in c.label[c.masked]]
-    inside = torch.cat([c.foreground[c.masked].flatten() for c in cases])
-    flat, truth = (torch.cat([m.flatten() for m in values]) for values in (maps, masks))
-    pixels, foreground = Ranking(flat, truth), Ranking(flat[inside], truth[inside])
-    result |= {
-        "pixel_auroc": pixels.auroc,
-        "pixel_ap": pixels.average_precision,
-        "foreground_pixel_auroc": foreground.auroc,
-        "foreground_pixel_ap": foreground.average_precision,
-        "aupro": aupro(maps, masks),
-    }
-    return {name: _finite(value) for name, value in result.items()}
+    return {name: finite_or_none(found.get(name, math.nan)) for name in FIGURES}
 
 
 def _latency(detector: Detector, store: SliceStore, device: torch.device) -> float:

@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 from multiad_med.data import SliceStore
 from multiad_med.data.store import StoreError, study_about, study_path
 from multiad_med.evaluation.cases import Case
-from multiad_med.evaluation.detectors import Detector
+from multiad_med.evaluation.detectors import Predictor
 from multiad_med.evaluation.parts import Part, subjects_of_part
 
 __all__ = ["predicted_cases"]
@@ -30,7 +30,7 @@ def _spacing(store: SliceStore, study: str) -> tuple[float, float, float] | None
 
 
 def predicted_cases(
-    detector: Detector,
+    detector: Predictor,
     store: str | Path,
     *,
     section: str = "test",
@@ -43,7 +43,7 @@ def predicted_cases(
     Slices whose state is unsure are left out.
 
     Args:
-        detector: one that was fitted.
+        detector: what maps slices, fitted where it needs it.
         store: folder of prepared slices.
         section: of the store.
         part: which subjects; see :class:`Part`.

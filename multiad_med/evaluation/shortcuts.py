@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from monai.networks.layers import GaussianFilter
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.parts import Part
@@ -106,13 +105,7 @@ class Shortcuts:
 
 
 class _Blind:
-    """A detector that sees nothing, to read the cases of a store."""
-
-    name = "blind"
-    size_mb = 0.0
-
-    def fit(self, training: Dataset, held_out: Dataset, *, seed: int) -> None:
-        """Learn nothing."""
+    """A predictor that sees nothing, to read the cases of a store."""
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
         """Maps and scores of 0."""
