@@ -148,8 +148,17 @@ def augment(item: dict[str, Any]) -> dict[str, Any]:
     )({"image": item["image"], "foreground": item["foreground"]})
 
 
+def even_light(item: dict[str, Any]) -> dict[str, Any]:
+    """Every picture scaled to a median of 0.7 in its foreground, so that its light tells nothing."""
+    image = item["image"]
+    median = image.mean(dim=0, keepdim=True)[item["foreground"] > 0].median()
+    return item | {"image": (image * (0.7 / median)).clamp(max=1)}
+
+
 DECODER = Settings()
 IMAGE = replace(DECODER, preset="efficientnet_lite0", learning_rate=1e-3)
+RESNET = replace(IMAGE, preset="resnet50")
+REVERSE = replace(DECODER, preset="resnet50", student="decoder", stages=(1, 2, 3), output_stride=32)
 TRIALS: dict[str, tuple[Settings, dict[str, Any]]] = {
     "paper's student": (IMAGE, {}),
     "paper's student, no SE": (replace(IMAGE, se=False), {}),
@@ -178,8 +187,18 @@ TRIALS: dict[str, tuple[Settings, dict[str, Any]]] = {
     "decoder, D 0.001": (replace(DECODER, adversarial_weight=1e-3), {}),
     "decoder, D 0.01": (replace(DECODER, adversarial_weight=1e-2), {}),
     "decoder, learning rate 1e-3": (replace(DECODER, learning_rate=1e-3), {}),
+    "decoder, even light": (DECODER, {"even_light": True}),
+    "decoder, whole map, even light": (
+        replace(DECODER, cosine="whole_map"),
+        {"even_light": True},
+    ),
+    "paper's student, even light": (IMAGE, {"even_light": True}),
     "decoder, augmented": (DECODER, {"augmented": True}),
     "decoder, augmented, whole map": (replace(DECODER, cosine="whole_map"), {"augmented": True}),
+    "ResNet-50, output stride 32": (replace(RESNET, output_stride=32), {}),
+    "ResNet-50, output stride 16": (replace(RESNET, output_stride=16), {}),
+    "ResNet-50, output stride 8": (replace(RESNET, output_stride=8), {}),
+    "ResNet-50, decoder, output stride 32": (REVERSE, {}),
 }
 
 
@@ -281,6 +300,8 @@ def main() -> None:
     parser.add_argument("--trials", nargs="+", default=list(TRIALS), choices=list(TRIALS))
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--part", choices=list(Part), default=Part.DEVELOPMENT)
+    parser.add_argument("--teacher_weights", help="a file; the preset's ImageNet weights without")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--all", action="store_true", help="of the table: every fusion and sigma")
     parser.add_argument("--model", type=Path, help="a trained model.pt, tried without training")
@@ -293,7 +314,7 @@ def main() -> None:
     training = SliceStore(args.store, section="training")
     held_out = SliceStore(args.store, section="validation")
     test = SliceStore(args.store, section="test", states=["normal", "abnormal"], labels=True)
-    chosen = subjects_of_part(test.index, Part.DEVELOPMENT)
+    chosen = subjects_of_part(test.index, Part(args.part))
     half = Subset(test, [i for i, row in enumerate(test.index) if row["subject"] in chosen])
     if args.model is not None:
         network = build_multiad(args.preset, teacher_weights="checkpoint")
@@ -303,16 +324,22 @@ def main() -> None:
         return
     for name in args.trials:
         settings, options = TRIALS[name]
-        augmented = options.get("augmented", False)
+        if args.teacher_weights is not None:
+            settings = replace(settings, teacher_weights=args.teacher_weights)
+        options = dict(options)
+        augmented = options.pop("augmented", False)
+        light = options.pop("even_light", False)
+        data, calibration, tested = (
+            Dataset(d, even_light) if light else d for d in (training, held_out, half)
+        )
         for seed in args.seeds:
             start = time.perf_counter()
             detector = TrialDetector(
                 replace(settings, epochs=args.epochs),
                 on_epoch=lambda e, loss: print(f"  epoch {e}: {loss:.4f}", flush=True),
-                **{k: v for k, v in options.items() if k != "augmented"},
+                **options,
             )
-            data = Dataset(training, augment) if augmented else training
-            detector.fit(data, held_out, seed=seed)
+            detector.fit(Dataset(data, augment) if augmented else data, calibration, seed=seed)
             about = {
                 "store": args.store.name,
                 "size": training.about["size"][0],
@@ -323,9 +350,9 @@ def main() -> None:
                 "loss": detector.losses[-1],
             }
             network = detector.network
-            rows = variants(network, held_out, half, about | {"average": False})
+            rows = variants(network, calibration, tested, about | {"average": False})
             network.student = detector.average.student
-            rows += variants(network, held_out, half, about | {"average": True})
+            rows += variants(network, calibration, tested, about | {"average": True})
             write(args.output, rows)
             default = next(
                 r
