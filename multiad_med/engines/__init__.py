@@ -1,5 +1,6 @@
 """MONAI engines and handlers for distillation."""
 
+from multiad_med.engines.best import BestStudent
 from multiad_med.engines.calibration import CalibrationHandler, calibrate
 from multiad_med.engines.evaluator import DistillationEvaluator
 from multiad_med.engines.handlers import (
@@ -14,6 +15,7 @@ from multiad_med.engines.handlers import (
 from multiad_med.engines.trainer import DistillationTrainer
 
 __all__ = [
+    "BestStudent",
     "CalibrationHandler",
     "CheckpointError",
     "DistillationEvaluator",
