@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from multiad_med.engines.distributed import gathered
-from multiad_med.networks import FusionMode, MultiAD
+from multiad_med.networks import FusionMode, MultiAD, cosine_distance_maps
 from multiad_med.scoring import (
     LargestValues,
     largest_in_foreground,
@@ -107,10 +107,10 @@ def calibrate(
                 None if foreground is None else torch.as_tensor(foreground).to(device),
             )
 
-    levels = [LevelStatistics() for _ in network.fused]
+    levels = [LevelStatistics() for _ in network.stages]
     pixels = 0
     for image, foreground in images():
-        maps = network.distance_maps(image)
+        maps = cosine_distance_maps(*network.features(image))
         for level, level_map in zip(levels, maps, strict=True):
             level.update(values_inside(level_map, foreground))
         pixels += int((foreground > 0).sum()) if foreground is not None else image[:, :1].numel()

@@ -230,8 +230,10 @@ class MultiADDetector:
 
     def fuse(self, fusion: FusionMode, held_out: Dataset) -> None:
         """Fuse the trained stages otherwise, and calibrate anew on held-out slices."""
-        fused = MultiScaleFusion(len(self.network.fused), mode=fusion)
-        self.network.fusion = fused.to(self.device)
+        other = MultiScaleFusion(
+            len(self.network.stages), fused=self.network.fusion.fused.tolist(), mode=fusion
+        )
+        self.network.fusion = other.to(self.device)
         self._calibrate(held_out)
 
     def _calibrate(self, held_out: Dataset) -> None:

@@ -89,7 +89,12 @@ def test_training_writes_model_checkpoint_and_tensorboard(trained: dict[str, Pat
     state = torch.load(trained["models"] / "model.pt", weights_only=True)
     assert bool(state["calibrated"])
     assert float(state["pixel_false_positive_rate"]) == pytest.approx(0.01)
-    assert sorted(p.name for p in trained["models"].iterdir()) == ["checkpoint.pt", "model.pt"]
+    assert sorted(p.name for p in trained["models"].iterdir()) == [
+        "best.pt",
+        "checkpoint.pt",
+        "model.pt",
+    ]
+    assert state["fusion.fused"].tolist() == [False, True, True]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tags: set[str] = set()
@@ -328,7 +333,9 @@ def test_shared_parts_agree_between_the_files() -> None:
     )
     for key in ("preset", "size", "min_fraction"):
         assert train[key] == inference[key] == evaluate[key], key
-    assert {**train["network_def"], "teacher_weights": "checkpoint"} == inference["network_def"]
+    trained = {**train["network_def"], "teacher_weights": "checkpoint"}
+    del trained["fused"]  # the checkpoint has it
+    assert trained == inference["network_def"]
     shared = set(inference) & set(evaluate) - {
         "imports",
         "preprocessing",

@@ -81,21 +81,29 @@ def test_impossible_stages_are_refused(stages: tuple[int, ...]) -> None:
         tiny_multiad(stages=stages)
 
 
-def test_only_fused_stages_enter_the_map_while_all_are_distilled() -> None:
+@pytest.mark.parametrize("fusion", ["sum", "product"])
+def test_only_fused_stages_enter_the_map_while_all_are_distilled(fusion: str) -> None:
     torch.manual_seed(0)
-    network = tiny_multiad(stages=(1, 2, 3), fused=(1, 3), fusion="sum", sigma=0.0).eval()
+    network = tiny_multiad(stages=(1, 2, 3), fused=(1, 3), fusion=fusion, sigma=0.0).eval()
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         teacher, student = network.features(x)
-        expected = sum(
+        first, last = (
             torch.nn.functional.interpolate(
                 cosine_distance_maps([teacher[i]], [student[i]])[0], size=(64, 64), mode="bilinear"
             )
             for i in (0, 2)
         )
+        expected = first + last if fusion == "sum" else first * last
         assert len(teacher) == 3
         assert torch.allclose(network.raw_map(x), expected, atol=1e-6)
         assert torch.allclose(torch.jit.script(network).raw_map(x), expected, atol=1e-6)
+
+
+def test_a_state_dict_brings_its_own_choice_of_fused_stages() -> None:
+    network = tiny_multiad(stages=(1, 2, 3))
+    network.load_state_dict(tiny_multiad(stages=(1, 2, 3), fused=(1, 3)).state_dict())
+    assert network.fused == [1, 3]
 
 
 @pytest.mark.parametrize("fused", [(), (2, 1), (4,), (1, 1)])
