@@ -11,6 +11,7 @@ from multiad_med.engines.handlers import (
     StudyFailureHandler,
     training_scalars,
 )
+from multiad_med.engines.tensorboard import TensorBoardMapHandler, TensorBoardStudentHandler
 from multiad_med.engines.trainer import DistillationTrainer
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "ModelSaver",
     "ResumableTraining",
     "StudyFailureHandler",
+    "TensorBoardMapHandler",
+    "TensorBoardStudentHandler",
     "calibrate",
     "training_scalars",
 ]
