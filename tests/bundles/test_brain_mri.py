@@ -101,8 +101,8 @@ def test_training_writes_model_checkpoint_and_tensorboard(trained: dict[str, Pat
         "validation_maps",
         "validation_distance",
         "validation_slice_score",
-        "weights/bottleneck.fuse.weight",
-        "gradients/bottleneck.fuse.weight",
+        "weights/bottleneck.reductions.0.0.0.weight",
+        "gradients/bottleneck.reductions.0.0.0.weight",
     }
     for scalar in (
         "loss",
