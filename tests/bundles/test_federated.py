@@ -32,7 +32,7 @@ def _example() -> Any:
     return module
 
 
-def _sites(folder: Path) -> dict[str, Path]:
+def make_sites(folder: Path) -> dict[str, Path]:
     """A site with three training subjects, and one with a single one that is another's."""
     sites = {name: make_small_cohort(folder / name) for name in ("large", "small")}
     datalist = sites["small"] / "datalist.json"
@@ -62,7 +62,7 @@ def _state(network: torch.nn.Module) -> dict[str, Tensor]:
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     folder = tmp_path_factory.mktemp("federation")
     example, result = _example(), Federation()
-    for name, data in _sites(folder).items():
+    for name, data in make_sites(folder).items():
         settings = {
             **SETTINGS,
             "dataset_dir": str(data),
@@ -142,7 +142,7 @@ def test_the_best_local_model_is_the_one_its_site_wrote(federation: Federation) 
 
 def test_the_example_leaves_one_student_and_thresholds_of_each_site(tmp_path: Path) -> None:
     losses = _example().federate(
-        tmp_path / "out", _sites(tmp_path), rounds=ROUNDS, settings=SETTINGS
+        tmp_path / "out", make_sites(tmp_path), rounds=ROUNDS, settings=SETTINGS
     )
     assert losses[1] < losses[0]
     common, large, small = (
