@@ -12,6 +12,7 @@ from multiad_med.engines.handlers import (
     StudyFailureHandler,
     training_scalars,
 )
+from multiad_med.engines.tensorboard import TensorBoardMapHandler, TensorBoardStudentHandler
 from multiad_med.engines.trainer import DistillationTrainer
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "ModelSaver",
     "ResumableTraining",
     "StudyFailureHandler",
+    "TensorBoardMapHandler",
+    "TensorBoardStudentHandler",
     "calibrate",
     "training_scalars",
 ]

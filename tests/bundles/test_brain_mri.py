@@ -100,7 +100,15 @@ def test_training_writes_model_checkpoint_and_tensorboard(trained: dict[str, Pat
     tags: set[str] = set()
     for file in trained["out"].glob("events.*"):
         events = EventAccumulator(str(file)).Reload()
-        tags |= set(events.Tags()["scalars"])
+        tags |= {tag for kind in ("scalars", "images", "histograms") for tag in events.Tags()[kind]}
+    assert tags >= {
+        "learning_rate",
+        "validation_maps",
+        "validation_distance",
+        "validation_slice_score",
+        "weights/bottleneck.reductions.0.0.0.weight",
+        "gradients/bottleneck.reductions.0.0.0.weight",
+    }
     for scalar in (
         "loss",
         "loss_distillation",
