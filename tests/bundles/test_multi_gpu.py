@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from multiad_med.resources import bundle_path
+from multiad_med.resources import bundle_path, bundles_dir
 
 CONFIGS = bundle_path("multiad_brain_mri") / "configs"
 
@@ -52,6 +53,22 @@ def _train(data: Path, folder: Path, launcher: list[str], config: str, batch_siz
         check=True,
         timeout=300,
     )
+
+
+@pytest.mark.parametrize("bundle", sorted(p.parent.name for p in bundles_dir().glob("*/configs")))
+def test_one_process_alone_logs(bundle: str) -> None:
+    configs = bundle_path(bundle) / "configs"
+    train, more = (
+        json.loads((configs / f"{name}.json").read_text()) for name in ("train", "multi_gpu_train")
+    )
+    silenced = {key.removesuffix("#_disabled_") for key in more if key.endswith("#_disabled_")}
+    logging = {
+        f"{part}#handlers#{i}"
+        for part in ("train", "validate")
+        for i, handler in enumerate(train[part]["handlers"])
+        if any(word in handler["_target_"] for word in ("Stats", "TensorBoard", "ProgressBar"))
+    }
+    assert silenced == logging
 
 
 def test_losses_and_model_equal_those_of_one_process(cohort: Path, tmp_path: Path) -> None:
