@@ -1,6 +1,6 @@
 """MONAI engines and handlers for distillation."""
 
-from multiad_med.engines.best import BestStudent
+from multiad_med.engines.best import BestStudent, Selection
 from multiad_med.engines.calibration import CalibrationHandler, calibrate
 from multiad_med.engines.evaluator import DistillationEvaluator
 from multiad_med.engines.handlers import (
@@ -25,6 +25,7 @@ __all__ = [
     "ModelLoader",
     "ModelSaver",
     "ResumableTraining",
+    "Selection",
     "StudyFailureHandler",
     "TensorBoardMapHandler",
     "TensorBoardStudentHandler",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ from torch import nn
 from multiad_med.engines.distributed import is_distributed, is_main_process
 from multiad_med.io import atomic_path
 
-__all__ = ["BestStudent"]
+__all__ = ["BestStudent", "Selection"]
+
+
+class Selection(StrEnum):
+    """Which student a training ends with."""
+
+    LAST = "last"
+    """That of the last epoch."""
+    BEST = "best"
+    """That of the lowest validation loss."""
 
 
 class BestStudent:
@@ -27,7 +37,10 @@ class BestStudent:
         path: file of the best student so far: its state dict, epoch and loss.
         metric: the smaller the better.
         patience: epochs without a lower loss after which training ends; without it, it does not.
-        use: whether training ends with the best student instead of the last.
+        select: see :class:`Selection`.
+
+    Raises:
+        ValueError: on a patience of less than one epoch, or an unknown selection.
     """
 
     def __init__(
@@ -38,16 +51,18 @@ class BestStudent:
         *,
         metric: str = "loss_distillation",
         patience: int | None = None,
-        use: bool = False,
+        select: Selection | str = Selection.LAST,
     ) -> None:
         if patience is not None and patience < 1:
             raise ValueError(f"patience must be at least 1 epoch, or none, got {patience}.")
+        if select not in list(Selection):
+            raise ValueError(f"select is one of {[str(s) for s in Selection]}, got {select!r}.")
         self.student = student
         self.evaluator = evaluator
         self.path = Path(path)
         self.metric = metric
         self.patience = patience
-        self.use = use
+        self.select = Selection(select)
         self.epoch = 0
         self.loss = float("inf")
 
@@ -93,7 +108,7 @@ class BestStudent:
 
     def finish(self, engine: Engine) -> None:
         """Take the best student, if it is asked for."""
-        if not self.use or self.epoch == 0:
+        if self.select is Selection.LAST or self.epoch == 0:
             return
         if is_main_process():
             best = torch.load(self.path, map_location="cpu", weights_only=True)

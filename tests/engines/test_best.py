@@ -51,7 +51,7 @@ def test_the_last_student_is_taken_and_the_best_written(tmp_path: Path) -> None:
 
 
 def test_the_best_student_is_taken_when_asked(tmp_path: Path) -> None:
-    assert Training(LOSSES[:5], path=tmp_path / "best.pt", use=True).run() == 2
+    assert Training(LOSSES[:5], path=tmp_path / "best.pt", select="best").run() == 2
 
 
 def test_training_ends_out_of_patience(tmp_path: Path) -> None:
@@ -79,3 +79,8 @@ def test_a_stale_file_does_not_count_in_a_new_training(tmp_path: Path) -> None:
 def test_no_patience_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1 epoch"):
         Training(LOSSES, path=tmp_path / "best.pt", patience=0)
+
+
+def test_an_unknown_selection_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="select is one of"):
+        Training(LOSSES, path=tmp_path / "best.pt", select="bset")
