@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 from monai.fl.utils.filters import Filter
 from torch import Tensor
@@ -17,8 +19,12 @@ from torch import Tensor
 from multiad_med.engines import calibrate
 from multiad_med.io import atomic_path
 from multiad_med.networks import MultiAD, load_model
+from multiad_med.resources import bundle_path
 
-__all__ = ["StudentWeights", "calibrate_site", "weighted_mean"]
+__all__ = ["FEDERATED_CONFIGS", "StudentWeights", "calibrate_site", "site_client", "weighted_mean"]
+
+FEDERATED_CONFIGS = ("configs/train.json", "configs/federated.json")
+"""What a site runs, relative to its bundle."""
 
 
 class StudentWeights(Filter):
@@ -79,6 +85,42 @@ def weighted_mean(
         .to(states[0][name].dtype)
         for name in names
     }
+
+
+def site_client(
+    bundle: str, name: str, settings: Mapping[str, Any], *, rounds: int, local_epochs: int = 1
+) -> MonaiAlgo:
+    """A site of a federation, ready to train.
+
+    Args:
+        bundle: name of the bundle.
+        name: of the site.
+        settings: ids of the bundle's train.json, at least ``dataset_dir``, ``ckpt_dir`` and
+            ``output_dir``; what is logged when the global model is evaluated goes to ``global/`` in
+            the last.
+        rounds: of the federation; the learning rate makes its one cycle over all of them.
+        local_epochs: of each round.
+
+    Raises:
+        ValueError: on an unknown bundle.
+    """
+    root = bundle_path(bundle)
+    configs = list(FEDERATED_CONFIGS)
+    given = {**settings, "max_epochs": rounds * local_epochs}
+    client = MonaiAlgo(
+        bundle_root=str(root),
+        local_epochs=local_epochs,
+        # The difference would be taken of all entries, also of those that are not numbers.
+        send_weight_diff=False,
+        config_train_filename=configs,
+        train_kwargs=dict(given),
+        config_evaluate_filename=configs,
+        eval_kwargs={**given, "output_dir": str(Path(settings["output_dir"]) / "global")},
+        config_filters_filename=configs[-1],
+        best_model_filepath=str(Path(settings["ckpt_dir"]).resolve() / "model.pt"),
+    )
+    client.initialize({ExtraItems.CLIENT_NAME: name})
+    return client
 
 
 def calibrate_site(

@@ -18,42 +18,14 @@ from typing import Any
 import monai.bundle
 import torch
 import yaml
-from monai.fl.client import MonaiAlgo
-from monai.fl.utils.constants import ExtraItems, FlStatistics
+from monai.fl.utils.constants import FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from multiad_med.federated import weighted_mean
+from multiad_med.federated import FEDERATED_CONFIGS, site_client, weighted_mean
 from multiad_med.io import atomic_path
 from multiad_med.resources import bundle_path
 
-CONFIGS = ["configs/train.json", "configs/federated.json"]
-
-
-def site_client(
-    name: str, settings: Mapping[str, Any], *, epochs: int, local_epochs: int = 1
-) -> MonaiAlgo:
-    """A site of the federation, ready to train.
-
-    Args:
-        name: of the site.
-        settings: ids of train.json, at least `dataset_dir`, `ckpt_dir` and `output_dir`.
-        epochs: of all rounds together, over which the learning rate makes its one cycle.
-        local_epochs: of each round.
-    """
-    settings = {**settings, "max_epochs": epochs}
-    client = MonaiAlgo(
-        bundle_root=str(bundle_path("multiad_brain_mri")),
-        local_epochs=local_epochs,
-        send_weight_diff=False,
-        config_train_filename=CONFIGS,
-        train_kwargs=dict(settings),
-        config_evaluate_filename=CONFIGS,
-        eval_kwargs={**settings, "output_dir": str(Path(settings["output_dir"]) / "global")},
-        config_filters_filename="configs/federated.json",
-        best_model_filepath=str(Path(settings["ckpt_dir"]).resolve() / "model.pt"),
-    )
-    client.initialize({ExtraItems.CLIENT_NAME: name})
-    return client
+BUNDLE = "multiad_brain_mri"
 
 
 def federate(
@@ -79,7 +51,7 @@ def federate(
         }
         for name, data in sites.items()
     }
-    clients = [site_client(name, own[name], epochs=rounds) for name in sites]
+    clients = [site_client(BUNDLE, name, own[name], rounds=rounds) for name in sites]
     complete = {k: v.cpu().clone() for k, v in clients[0].trainer.network.state_dict().items()}
     weights = clients[0].get_weights().weights
     losses = []
@@ -103,11 +75,11 @@ def federate(
         client.finalize()
     with atomic_path(output / "global.pt") as temporary:
         torch.save({**complete, **weights}, temporary)
-    root = bundle_path("multiad_brain_mri")
+    root = bundle_path(BUNDLE)
     for name in sites:
         monai.bundle.run(
             run_id="calibrating",
-            config_file=[str(root / config) for config in CONFIGS],
+            config_file=[str(root / config) for config in FEDERATED_CONFIGS],
             bundle_root=str(root),
             logging_file=False,
             global_model=str(output / "global.pt"),

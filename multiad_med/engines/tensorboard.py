@@ -26,9 +26,10 @@ class TensorBoardMapHandler(TensorBoardHandler):
 
     MONAI's ``TensorBoardImageHandler`` shows one item of the last batch, each picture scaled by
     itself. This one shows slices spread over the whole validation set, always the same ones, each
-    above its overlay, on one scale from 0 to their highest distance. Distances are those before
-    calibration (``pred`` of :class:`multiad_med.engines.DistillationEvaluator`), so that epochs,
-    and rounds of federated training, can be compared.
+    above its overlay inside the foreground, on one scale from 0 to their highest distance.
+    Distances are those before calibration (``pred`` of
+    :class:`multiad_med.engines.DistillationEvaluator`), so that epochs, and rounds of federated
+    training, can be compared.
 
     Tags: image ``validation_maps``; histograms ``validation_distance`` (up to 256 foreground pixels
     of each slice) and ``validation_slice_score`` (each slice's maximum in the foreground).
@@ -68,12 +69,14 @@ class TensorBoardMapHandler(TensorBoardHandler):
             self.positions = {int((i + 0.5) * total / self.slices) for i in range(self.slices)}
         for item, output in zip(items, outputs, strict=True):
             distance = output[CommonKeys.PRED].float().cpu()
-            foreground = torch.as_tensor(item.get("foreground", torch.ones_like(distance))) > 0
-            values = distance[foreground.cpu()]
+            foreground = torch.as_tensor(item.get("foreground", torch.ones_like(distance)))
+            foreground = foreground.as_subclass(Tensor).cpu() > 0
+            values = distance[foreground]
             self.distances.append(values[:: max(1, len(values) // _PIXELS_PER_SLICE)])
-            self.scores.append(image_scores(distance[None], foreground.cpu()[None]))
+            self.scores.append(image_scores(distance[None], foreground[None]))
             if self.seen in self.positions:
-                self.shown.append((output[CommonKeys.IMAGE].float().cpu(), distance))
+                image = output[CommonKeys.IMAGE].float().cpu()
+                self.shown.append((image, distance * foreground))
             self.seen += 1
 
     def write(self, engine: Engine) -> None:

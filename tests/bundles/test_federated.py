@@ -15,7 +15,7 @@ from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType
 from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor
 
-from multiad_med.federated import weighted_mean
+from multiad_med.federated import site_client, weighted_mean
 from tests.conftest import make_small_cohort
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "federated.py"
@@ -61,7 +61,7 @@ def _state(network: torch.nn.Module) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     folder = tmp_path_factory.mktemp("federation")
-    example, result = _example(), Federation()
+    result = Federation()
     for name, data in make_sites(folder).items():
         settings = {
             **SETTINGS,
@@ -69,7 +69,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Federation:
             "ckpt_dir": str(folder / name / "models"),
             "output_dir": str(folder / name / "logs"),
         }
-        result.clients.append(example.site_client(name, settings, epochs=ROUNDS))
+        result.clients.append(site_client("multiad_brain_mri", name, settings, rounds=ROUNDS))
     result.before = [_state(client.trainer.network) for client in result.clients]
     weights = result.clients[0].get_weights().weights
     for _ in range(ROUNDS):

@@ -80,6 +80,7 @@ def test_slices_stand_above_their_maps_as_radiologists_look_at_them(
     assert column[SIZE - 16 :, : SIZE - 40].mean() > 50
     assert not column[: SIZE - 16].any()
     overlay = picture[SIZE:, SIZE : 2 * SIZE].astype(int)
+    assert not overlay[: SIZE - 16].any()
     assert np.abs(overlay - column).max() > 50
 
 

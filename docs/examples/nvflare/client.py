@@ -6,13 +6,10 @@ import argparse
 from pathlib import Path
 
 import nvflare.client as flare
-from monai.fl.client import MonaiAlgo
-from monai.fl.utils.constants import ExtraItems, FlStatistics
+from monai.fl.utils.constants import FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from multiad_med.resources import bundle_path
-
-CONFIGS = ["configs/train.json", "configs/federated.json"]
+from multiad_med.federated import site_client
 
 
 def main() -> None:
@@ -25,25 +22,14 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     given = parser.parse_args()
     flare.init()
-    site = flare.get_site_name()
     settings = {
         "dataset_dir": given.data,
         "ckpt_dir": str(Path(given.output) / "models"),
         "output_dir": str(Path(given.output) / "logs"),
-        "max_epochs": given.rounds,
         "size": given.size,
         "batch_size": given.batch_size,
     }
-    client = MonaiAlgo(
-        bundle_root=str(bundle_path("multiad_brain_mri")),
-        send_weight_diff=False,
-        config_train_filename=CONFIGS,
-        train_kwargs=dict(settings),
-        config_evaluate_filename=CONFIGS,
-        eval_kwargs={**settings, "output_dir": settings["output_dir"] + "/global"},
-        config_filters_filename="configs/federated.json",
-    )
-    client.initialize({ExtraItems.CLIENT_NAME: site})
+    client = site_client("multiad_brain_mri", flare.get_site_name(), settings, rounds=given.rounds)
     while flare.is_running():
         received = flare.receive()
         weights = ExchangeObject(weights=received.params)
