@@ -52,7 +52,7 @@ class SavePictureMapd(MapTransform):
         """Write both files.
 
         Raises:
-            ValueError: when the map has not the size of the picture's file.
+            ValueError: when the map has not the size of the picture's file, or would replace it.
         """
         result = dict(data)
         image = result[self.first_key(result)]
@@ -71,6 +71,8 @@ class SavePictureMapd(MapTransform):
             path = result_path(
                 source, end, output_dir=self.output_dir, data_root_dir=self.data_root_dir
             )
+            if path.resolve() == Path(source).resolve():
+                raise ValueError(f"{source}: its map would replace it; choose another output_dir.")
             with atomic_path(path) as temporary:
                 Image.fromarray(content).save(temporary)
         return result
