@@ -1,4 +1,4 @@
-"""A volume's axial slices through a 2D network."""
+"""A volume's axial slices, or a large picture's tiles, through a 2D network."""
 
 from __future__ import annotations
 
@@ -9,34 +9,58 @@ import torch
 from monai.inferers import SliceInferer
 from torch import Tensor
 
-from multiad_med.transforms import occupied_slices
+from multiad_med.transforms import TILE_OVERLAP, occupied_slices
 
 __all__ = ["AxialInferer"]
+
+# MONAI's 0.125 falls below its least weight where four tiles meet, so that their edges show.
+_SIGMA_SCALE = 0.18
 
 
 class AxialInferer(SliceInferer):
     """MONAI's ``SliceInferer`` over the occupied axial slices; the map of the others is 0.
 
-    Axial is the last axis of a volume in RAS+ ``(B, C, X, Y, Z)``.
+    Axial is the last axis of a volume in RAS+ ``(B, C, X, Y, Z)``; a picture ``(B, C, H, W, 1)`` is
+    a volume of one slice.
 
     Args:
-        sw_batch_size: slices per forward pass.
-        min_fraction: see :func:`multiad_med.transforms.occupied_slices`.
+        sw_batch_size: slices, or tiles, per forward pass.
+        min_fraction: see :func:`multiad_med.transforms.occupied_slices`; None means every slice,
+            black ones too.
+        tile: side of the square tiles in pixels, which overlap as those of
+            :class:`multiad_med.transforms.Tiles` and are blended with Gaussian weights; None means
+            whole slices.
         kwargs: further arguments of ``SliceInferer``.
     """
 
     def __init__(
-        self, *, sw_batch_size: int = 16, min_fraction: float = 0.1, **kwargs: Any
+        self,
+        *,
+        sw_batch_size: int = 16,
+        min_fraction: float | None = 0.1,
+        tile: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(spatial_dim=2, roi_size=(-1, -1), sw_batch_size=sw_batch_size, **kwargs)
+        if tile is not None:
+            kwargs |= {
+                "overlap": TILE_OVERLAP,
+                "mode": "gaussian",
+                "sigma_scale": _SIGMA_SCALE,
+                "padding_mode": "replicate",
+            }
+        roi = -1 if tile is None else tile
+        super().__init__(spatial_dim=2, roi_size=(roi, roi), sw_batch_size=sw_batch_size, **kwargs)
         self.min_fraction = min_fraction
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Map ``(B, 1, X, Y, Z)`` of a volume ``(B, C, X, Y, Z)`` in [0, 1]."""
+        fraction = self.min_fraction
+        if fraction is None:
+            return super().__call__(inputs, network, *args, **kwargs)  # type: ignore[return-value]
         occupied = torch.stack(
-            [occupied_slices(volume, min_fraction=self.min_fraction) for volume in inputs]
+            [occupied_slices(volume, min_fraction=fraction) for volume in inputs]
         ).any(dim=0)
         result = inputs.new_zeros((inputs.shape[0], 1, *inputs.shape[2:]))
         if occupied.any():

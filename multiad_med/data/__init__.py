@@ -8,6 +8,7 @@ from multiad_med.data.datalist import (
     load_datalist,
     shared_subjects,
     split_subjects,
+    study_root,
 )
 from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.slices import SliceDataset, open_slices
@@ -35,5 +36,6 @@ __all__ = [
     "shared_subjects",
     "split_subjects",
     "study_errors",
+    "study_root",
     "write_study",
 ]

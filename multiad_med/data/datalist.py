@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "load_datalist",
     "shared_subjects",
     "split_subjects",
+    "study_root",
     "train_or_infer",
 ]
 
@@ -106,6 +107,25 @@ def common_folder(items: Sequence[Mapping[str, Any]]) -> str:
     """
     folders = [os.path.dirname(os.path.abspath(first_path(item))) for item in items]
     return os.path.commonpath(folders) if folders else os.getcwd()
+
+
+def study_root(items: Sequence[Mapping[str, Any]]) -> str:
+    """The folder that the names of studies are relative to, where they are paths in a tree.
+
+    Of MVTec's ``root/screw/test/crack/000.png``, study ``screw/test/crack/000``, it is ``root``,
+    whatever part of the tree is looked at. Without such names it is :func:`common_folder`.
+
+    Args:
+        items: of a datalist.
+    """
+    roots = set()
+    for item in items:
+        path = Path(os.path.abspath(first_path(item))).with_suffix("")
+        depth = len(PurePosixPath(str(item.get("study", ""))).parts)
+        if not 0 < depth < len(path.parts):
+            return common_folder(items)
+        roots.add(str(path.parents[depth - 1]))
+    return roots.pop() if len(roots) == 1 else common_folder(items)
 
 
 def rank_subjects(subjects: Iterable[str], *, seed: int) -> list[str]:

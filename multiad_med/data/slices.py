@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def open_slices(
     min_fraction: float = 0.1,
     size: int | None = None,
     channels: Sequence[int] | None = None,
+    categories: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> SliceStore | SliceDataset:
     """Normal slices of a section: from prepared ones where there are any, else from the volumes.
 
@@ -117,17 +120,26 @@ def open_slices(
         section: ``training`` or ``validation``.
         data, transform, min_fraction: of :class:`SliceDataset`; a store has had its own.
         size: side of the square that inference will use; a store of another is refused.
-        channels: see :class:`SliceStore`; of a store only.
+        channels, categories: see :class:`SliceStore`; of a store only.
+        settings: of the recipe that the store must have been prepared with; absent ones there
+            count as off.
 
     Raises:
-        StoreError: when the store's slices have another size.
+        StoreError: when the store's slices have another size, or were prepared otherwise.
     """
     if is_store(source):
-        store = SliceStore(source, section=section, channels=channels)
+        store = SliceStore(source, section=section, channels=channels, categories=categories)
         if size is not None and store.about["size"] != [size, size]:
             raise StoreError(
                 f"{source} holds slices of {store.about['size']}, wanted is {size}: prepare them with "
                 f"--set size={size}, or train and infer with their size."
             )
+        for name, value in (settings or {}).items():
+            own = store.about["settings"].get(name)
+            if (own or None) != (value or None):
+                raise StoreError(
+                    f"{source} was prepared with {name}={own}, wanted is {value}: prepare it with "
+                    f"--set {name}={json.dumps(value)}, or train and infer with its own."
+                )
         return store
     return SliceDataset(data, transform, min_fraction=min_fraction)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+from uuid import uuid4
 
 import torch
 from ignite.engine import Engine, Events
@@ -12,7 +13,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from multiad_med.engines.distributed import gathered
+from multiad_med.engines.distributed import gathered, gathered_items
 from multiad_med.networks import FusionMode, MultiAD, cosine_distance_maps
 from multiad_med.scoring import (
     LargestValues,
@@ -68,6 +69,7 @@ def calibrate(
     pixel_false_positive_rate: float = 0.01,
     image_false_positive_rate: float = 0.05,
     score_fraction: float = 0.0,
+    group: str | None = None,
 ) -> None:
     """Set the network's fusion statistics and thresholds from held-out normal images.
 
@@ -86,6 +88,8 @@ def calibrate(
         pixel_false_positive_rate: fraction of normal foreground pixels at or above the threshold.
         image_false_positive_rate: fraction of normal images at or above the image threshold.
         score_fraction: see :func:`multiad_med.scoring.image_scores`; 0 is the maximum.
+        group: key of the batches that tells which images are parts of one, such as ``subject`` for
+            the tiles of a picture; its score is the highest of theirs.
 
     Raises:
         ValueError: when there are no images, no foreground, a rate is not in (0, 1), or a map is
@@ -99,17 +103,19 @@ def calibrate(
             raise ValueError(f"{name} must lie in (0, 1), got {rate}.")
     network.eval()
 
-    def images() -> Iterable[tuple[Tensor, Tensor | None]]:
+    def images() -> Iterable[tuple[Tensor, Tensor | None, Sequence[Any]]]:
         for batch in batches:
+            image = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).to(device)
             foreground = batch.get("foreground")
             yield (
-                torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).to(device),
+                image,
                 None if foreground is None else torch.as_tensor(foreground).to(device),
+                [uuid4() for _ in image] if group is None else batch[group],
             )
 
     levels = [LevelStatistics() for _ in network.stages]
     pixels = 0
-    for image, foreground in images():
+    for image, foreground, _ in images():
         maps = cosine_distance_maps(*network.features(image))
         for level, level_map in zip(levels, maps, strict=True):
             level.update(values_inside(level_map, foreground))
@@ -126,11 +132,12 @@ def calibrate(
 
     network.pixel_threshold.fill_(1.0)
     largest = LargestValues(math.floor(pixel_false_positive_rate * pixels) + 1)
-    peaks: list[Tensor] = []
-    for image, foreground in images():
+    peaks: list[tuple[Any, Tensor]] = []
+    for image, foreground, names in images():
         raw = network.raw_map(image)
         largest.update(raw if foreground is None else raw[foreground > 0])
-        peaks += largest_in_foreground(raw, foreground, fraction=score_fraction)
+        of_images = largest_in_foreground(raw, foreground, fraction=score_fraction)
+        peaks += zip(names, of_images, strict=True)
     values = gathered(largest.values, device=device).sort(descending=True).values
     threshold = threshold_at_false_positive_rate(
         values[: largest.count], pixels, pixel_false_positive_rate
@@ -140,8 +147,11 @@ def calibrate(
             "The anomaly maps are 0 on all held-out normal images; train longer first."
         )
     network.pixel_threshold.fill_(threshold)
-    own = [(p / (p + threshold)).mean().reshape(1).cpu() for p in peaks if p.numel()]
-    scores = gathered(torch.cat([torch.empty(0), *own]), device=device)
+    own = [(n, float((p / (p + threshold)).mean())) for n, p in peaks if p.numel()]
+    highest: dict[Any, float] = {}
+    for name, score in gathered_items(own):
+        highest[name] = max(score, highest.get(name, 0.0))
+    scores = torch.tensor(list(highest.values()))
     network.image_threshold.fill_(
         threshold_at_false_positive_rate(
             scores.sort(descending=True).values, scores.numel(), image_false_positive_rate

@@ -14,6 +14,7 @@ __all__ = [
     "SyncBatchNorm2d",
     "distribute",
     "gathered",
+    "gathered_items",
     "is_distributed",
     "is_main_process",
     "mean_over_processes",
@@ -41,6 +42,15 @@ def gathered(values: Tensor, *, device: torch.device | str) -> Tensor:
         return values
     everywhere = evenly_divisible_all_gather(values.to(device), concat=True)
     return everywhere.to(values.device)
+
+
+def gathered_items(items: list[Any]) -> list[Any]:
+    """Picklable items of all processes, in the order of their ranks."""
+    if not is_distributed():
+        return items
+    everywhere: list[list[Any]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everywhere, items)
+    return [item for part in everywhere for item in part]
 
 
 def mean_over_processes(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected, Thresholds
 from multiad_med.evaluation.examples import choose_examples
 from multiad_med.evaluation.lesion_level import lesion_figures
+from multiad_med.evaluation.outcomes import FIGURES, figures_of
 from multiad_med.evaluation.pixel_level import pixel_level
 from multiad_med.evaluation.results import Curve, Evaluation, Histogram
 from multiad_med.evaluation.shortcuts import Shortcuts
@@ -180,6 +181,22 @@ def _remarks(
     return remarks
 
 
+def _categories(cases: Sequence[Case]) -> dict[str, dict[str, float | None]]:
+    """Figures by category and their means over the categories that have them; {} for only one."""
+    names = sorted({case.category for case in cases})
+    if len(names) < 2:
+        return {}
+    figures = {
+        name or "(none)": figures_of([case for case in cases if case.category == name])
+        for name in names
+    }
+    means = {}
+    for metric in FIGURES:
+        known = [value for own in figures.values() if (value := own[metric]) is not None]
+        means[metric] = sum(known) / len(known) if known else None
+    return {**figures, "mean": means}
+
+
 def evaluate_cases(
     cases: Iterable[Case],
     *,
@@ -272,6 +289,7 @@ def evaluate_cases(
         },
         histograms=histograms,
         examples=choose_examples(kept, thresholds.pixel),
+        categories=_categories(kept),
         training=training or [],
         manifest=manifest or {},
     )

@@ -20,6 +20,7 @@ from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.evaluate import evaluate_cases
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
+from multiad_med.io.names import study_stem
 from multiad_med.networks import MultiAD
 
 __all__ = ["EvaluationHandler"]
@@ -33,7 +34,9 @@ class EvaluationHandler:
     ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`.
 
     The evaluator's batches must have ``label`` and ``foreground``, its output ``pred`` and ``image``,
-    all ``(1, X, Y, Z)`` in RAS+ on the source's grid, and ``slice_scores (Z,)``, NaN where skipped.
+    all ``(1, X, Y, Z)`` in RAS+ on the source's grid (``image`` may have several channels), and
+    ``slice_scores (Z,)``, NaN where skipped. Pictures ``(C, H, W, 1)`` are taken upright, without a
+    unit of length; their ``label`` may be missing, and what their item calls ``anomalous`` is.
 
     Args:
         output_dir: folder for the files.
@@ -45,6 +48,7 @@ class EvaluationHandler:
         config: settings of the run, for the manifest.
         training_logs: folder of the training's TensorBoard log, for its curves.
         bootstrap: number of resamples.
+        pictures: whether the studies are pictures.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class EvaluationHandler:
         config: Mapping[str, Any] | None = None,
         training_logs: str | Path | None = None,
         bootstrap: int = 1000,
+        pictures: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.network = network
@@ -69,6 +74,7 @@ class EvaluationHandler:
         self.config = config
         self.training = [] if training_logs is None else training_curves(training_logs)
         self.bootstrap = bootstrap
+        self.pictures = pictures
 
     def attach(self, engine: Engine) -> None:
         """Register for the start, every study, and the end."""
@@ -92,21 +98,32 @@ class EvaluationHandler:
 
             prediction: MetaTensor = output[CommonKeys.PRED]
             x, y, z = (float(s) for s in affine_to_spacing(prediction.affine))
-            source = Path(str(prediction.meta[ImageMetaKey.FILENAME_OR_OBJ])).name
-            study = source.removesuffix(".gz").removesuffix(".nii")
-            label = slices(item[CommonKeys.LABEL]) > 0
+            study = study_stem(str(prediction.meta[ImageMetaKey.FILENAME_OR_OBJ]))
+            about: dict[str, Any] = {"spacing": (x, y, z)}
+            if self.pictures:
+                study = str(item.get("study") or study)
+                about = {"upright": True}
+                about |= {name: str(item.get(name, "")) for name in ("category", "kind")}
+            anomaly_map = slices(prediction).float()
+            label = torch.zeros_like(anomaly_map, dtype=torch.bool)
+            if CommonKeys.LABEL in item:
+                label = slices(item[CommonKeys.LABEL]) > 0
+            abnormal = label.flatten(1).any(dim=1)
+            if self.pictures and item.get("anomalous"):
+                abnormal[:] = True
+            grey = torch.as_tensor(output[CommonKeys.IMAGE]).float().mean(dim=0, keepdim=True)
             self._cases.append(
                 Case(
                     study=study,
                     subject=str(item.get("subject") or study),
-                    image=slices(output[CommonKeys.IMAGE]).float().clamp(0, 1),
-                    anomaly_map=slices(prediction).float(),
+                    image=slices(grey).clamp(0, 1),
+                    anomaly_map=anomaly_map,
                     label=label,
                     foreground=slices(item["foreground"]) > 0.5,
                     numbers=scored,
                     scores=scores[scored].float(),
-                    abnormal=label.flatten(1).any(dim=1),
-                    spacing=(x, y, z),
+                    abnormal=abnormal,
+                    **about,
                 )
             )
 

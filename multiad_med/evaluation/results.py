@@ -74,6 +74,8 @@ class Evaluation:
         curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
         histograms: by level (``slices``).
         examples: best and worst slices.
+        categories: figures of each product's pictures and, under ``mean``, the mean over products,
+            where there are several.
         training: L_G by epoch or other curves of the training, where known.
         manifest: versions, seed, hashes.
     """
@@ -88,6 +90,7 @@ class Evaluation:
     curves: dict[str, list[Curve]]
     histograms: dict[str, Histogram]
     examples: list[Example]
+    categories: dict[str, dict[str, float | None]] = field(default_factory=dict)
     training: list[Curve] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ class Evaluation:
                 name: {k: finite_or_none(v) for k, v in values.items()}
                 for name, values in self.baselines.items()
             },
+            "categories": self.categories,
             "remarks": self.remarks,
             "counts": self.counts,
             "calibration": {k: finite_or_none(v) for k, v in self.calibration.items()},

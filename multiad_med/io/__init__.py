@@ -10,6 +10,7 @@ from multiad_med.io.montage import MontageColumn, save_montage
 from multiad_med.io.nifti import StudyMapWriter
 from multiad_med.io.nifti_reader import NiftiError, NiftiReader
 from multiad_med.io.oct import LoadBScans, LoadBScansd, OctError
+from multiad_med.io.picture_maps import SavePictureMapd
 from multiad_med.io.pictures import (
     LoadPictureMasks,
     LoadPictureMasksd,
@@ -44,6 +45,7 @@ __all__ = [
     "NotCalibratedError",
     "OctError",
     "PictureError",
+    "SavePictureMapd",
     "SaveScoresd",
     "ScoreSlicesd",
     "SeriesSearch",

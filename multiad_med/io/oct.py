@@ -16,11 +16,10 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple, optional_import
 
 from multiad_med.io.load import LoadVolume
-from multiad_med.io.pictures import LoadPictureMasks, LoadPictures
+from multiad_med.io.pictures import PICTURE_SUFFIXES, LoadPictureMasks, LoadPictures
 
 __all__ = ["LoadBScans", "LoadBScansd", "OctError"]
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _HEIDELBERG = (".vol", ".e2e")
 
 
@@ -98,7 +97,7 @@ class LoadBScans(Transform):
         """
         path = Path(ensure_tuple(filename)[0])
         spacing = self.spacing
-        if path.suffix.lower() in _PICTURES:
+        if path.suffix.lower() in PICTURE_SUFFIXES:
             volume = self.pictures(filename)
         elif path.suffix.lower() in _HEIDELBERG:
             volume, stated = _heidelberg(path)

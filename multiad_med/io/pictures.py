@@ -11,13 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import ensure_tuple
+from monai.utils import ImageMetaKey, ensure_tuple
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-__all__ = ["LoadPictureMasks", "LoadPictureMasksd", "LoadPictures", "LoadPicturesd", "PictureError"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "LoadPictureMasks",
+    "LoadPictureMasksd",
+    "LoadPictures",
+    "LoadPicturesd",
+    "PictureError",
+]
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LOSSY = (".jpg", ".jpeg")
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
@@ -71,8 +80,8 @@ class LoadPictures(Transform):
 
     def __call__(
         self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
-    ) -> torch.Tensor:
-        """Pictures ``(C, H, W, N)``, float32 in [0, 1].
+    ) -> MetaTensor:
+        """Pictures ``(C, H, W, N)``, float32 in [0, 1]; the affine is the identity, in pixels.
 
         Raises:
             PictureError: naming the file that cannot be read, or has another size than the first.
@@ -100,7 +109,10 @@ class LoadPictures(Transform):
                     f"has {slices[0].shape[1]}x{slices[0].shape[2]}."
                 )
             slices.append(_unit(values))
-        return torch.from_numpy(np.stack(slices, axis=-1))
+        first = str(ensure_tuple(filename)[0])
+        return MetaTensor(
+            torch.from_numpy(np.stack(slices, axis=-1)), meta={ImageMetaKey.FILENAME_OR_OBJ: first}
+        )
 
 
 class LoadPictureMasks(Transform):

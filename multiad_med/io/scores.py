@@ -17,6 +17,7 @@ from monai.utils import ImageMetaKey
 from torch import Tensor
 
 from multiad_med.io.atomic import write_json
+from multiad_med.io.names import result_path
 from multiad_med.scoring import image_scores
 from multiad_med.transforms import occupied_slices
 
@@ -135,8 +136,8 @@ class SaveScoresd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.network = network
-        self.output_dir = Path(output_dir)
-        self.data_root_dir = None if data_root_dir is None else Path(data_root_dir)
+        self.output_dir = output_dir
+        self.data_root_dir = data_root_dir
         self.output_postfix = output_postfix
         self._model_hash = ""
 
@@ -155,12 +156,13 @@ class SaveScoresd(MapTransform):
         if not self._model_hash:
             self._model_hash = state_sha256(network)
         threshold = float(network.image_threshold)
-        folder = self.output_dir
-        if self.data_root_dir is not None:
-            folder /= source.absolute().parent.relative_to(self.data_root_dir)
-        name = source.name.removesuffix(".gz").removesuffix(".nii")
         write_json(
-            folder / f"{name}_{self.output_postfix}.json",
+            result_path(
+                source,
+                f"_{self.output_postfix}.json",
+                output_dir=self.output_dir,
+                data_root_dir=self.data_root_dir,
+            ),
             {
                 "image": str(source),
                 "image_sha256": file_sha256(source),

@@ -4,7 +4,7 @@ from multiad_med.preparation.export import ExportLayout, export_pictures
 from multiad_med.preparation.recipes import Recipe, RecipeError, load_recipe, recipe_names
 from multiad_med.preparation.run import PreparationError, Summary, prepare
 from multiad_med.preparation.sheet import save_contact_sheet
-from multiad_med.preparation.sources import find_nifti_or_dicom, load_studies
+from multiad_med.preparation.sources import find_nifti_or_dicom, load_pictures, load_studies
 
 __all__ = [
     "ExportLayout",
@@ -14,6 +14,7 @@ __all__ = [
     "Summary",
     "export_pictures",
     "find_nifti_or_dicom",
+    "load_pictures",
     "load_recipe",
     "load_studies",
     "prepare",

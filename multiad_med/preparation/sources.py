@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,18 @@ from multiad_med.data.datalist import (
     load_datalist,
     train_or_infer,
 )
-from multiad_med.data.layouts import find_volumes
-from multiad_med.data.layouts.files import study_name
+from multiad_med.data.layouts import find_images, find_mvtec, find_volumes
+from multiad_med.data.layouts.files import existing_folder, study_name, walk
+from multiad_med.data.layouts.hints import looks_like
+from multiad_med.data.splits import SubjectSplit
 from multiad_med.io.dicom_series import find_series
 
-__all__ = ["find_nifti_or_dicom", "load_studies"]
+__all__ = ["find_nifti_or_dicom", "load_pictures", "load_studies"]
 
 _logger = logging.getLogger(__name__)
 
+# Parts of MVTec's tree, which a plain folder of pictures has not.
+_MVTEC_PART = re.compile(r"(^|/)(train|test)/[^/]+/[^/]+$")
 _MASK = re.compile(r"((^|[-_.])(seg|segmentation|labels?|roi)|mask)\d*[-_.]", re.IGNORECASE)
 
 
@@ -115,3 +120,65 @@ def load_studies(
     if listed or not path.is_dir() or any(p.is_file() for p in path.glob(image_glob)):
         return load_datalist(path, image_glob=image_glob, label_glob=label_glob, seed=seed)
     return train_or_infer(find_nifti_or_dicom(path, image_glob=image_glob, kind=kind), seed=seed)
+
+
+def load_pictures(
+    source: str | Path,
+    *,
+    categories: Sequence[str] | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+) -> dict[str, list[dict[str, Any]]]:
+    """The pictures to train on or to infer: MVTec's tree, a plain folder, or a datalist.
+
+    Args:
+        source: root or one category of an MVTec-like tree (:func:`find_mvtec`): a share of
+            ``train/good`` is held out for calibration where no validation is published. Or any
+            other folder of pictures (:func:`find_images`): the normal ones train and calibrate, and
+            ``test`` has every picture. Or a datalist, a folder with one, or prepared slices.
+        categories: names of the categories wanted; none means all.
+        validation: share of the normal pictures that is held out.
+        seed: of the division.
+
+    Raises:
+        DatalistError: when there are no pictures, a category is unknown or has no normal picture
+            for training, or what :func:`multiad_med.data.load_datalist` refuses.
+    """
+    path = Path(source)
+    if path.is_file() or (path / DATALIST_NAME).is_file():
+        return _of_categories(load_datalist(path), categories, path)
+    folder = existing_folder(path)
+    names = [file.relative_to(folder).as_posix() for file in walk(folder)]
+    if looks_like(names) == "images" and not any(_MVTEC_PART.search(name) for name in names):
+        pictures = find_images(folder)
+        normal = [item for item in pictures if not item["anomalous"]]
+        sections = train_or_infer(normal, validation_fraction=validation, seed=seed)
+        return _of_categories({**sections, "test": pictures}, categories, path)
+    items = find_mvtec(folder, categories=categories)
+    split = SubjectSplit(
+        training=1 - validation, validation=validation, test=0, seed=seed, stratify="category"
+    )
+    sections = split(items)
+    trained = {item["category"] for item in sections["training"]}
+    if bare := sorted({item["category"] for item in items} - trained):
+        raise DatalistError(
+            f"{folder}: no normal picture for training in the categories {bare}. Put normal pictures "
+            f"into train/good, or choose among {sorted(trained)} by `categories`."
+        )
+    return sections
+
+
+def _of_categories(
+    sections: dict[str, list[dict[str, Any]]], categories: Sequence[str] | None, source: Path
+) -> dict[str, list[dict[str, Any]]]:
+    if categories is None:
+        return sections
+    known = {str(item.get("category", "")) for items in sections.values() for item in items} - {""}
+    if unknown := sorted(set(categories) - known):
+        raise DatalistError(
+            f"{source} has no category {unknown}; it has {sorted(known) or 'none'}."
+        )
+    return {
+        name: [item for item in items if item.get("category") in categories]
+        for name, items in sections.items()
+    }

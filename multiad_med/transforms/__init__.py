@@ -11,19 +11,24 @@ from multiad_med.transforms.foreground import (
     ForegroundByIntensityd,
     ForegroundByLabel,
     ForegroundByLabeld,
+    WholeForeground,
+    WholeForegroundd,
     occupied_slices,
 )
 from multiad_med.transforms.intensity import ScaleForegroundIntensity, ScaleForegroundIntensityd
 from multiad_med.transforms.labels import KeepSlicesd, SliceLabels, SliceLabelsd, SliceState
+from multiad_med.transforms.light import EvenLight, EvenLightd
 from multiad_med.transforms.slices import (
     AxialSlices,
     AxialSlicesd,
     NeighbourSlices,
     NeighbourSlicesd,
 )
+from multiad_med.transforms.tiles import TILE_OVERLAP, Tiles, Tilesd
 from multiad_med.transforms.window import HounsfieldWindow, HounsfieldWindowd, Window
 
 __all__ = [
+    "TILE_OVERLAP",
     "AxialSlices",
     "AxialSlicesd",
     "BmadLiver",
@@ -33,6 +38,8 @@ __all__ = [
     "CheckVolumed",
     "CropInPlane",
     "CropInPlaned",
+    "EvenLight",
+    "EvenLightd",
     "FitInPlane",
     "FitInPlaned",
     "ForegroundByHounsfield",
@@ -51,7 +58,11 @@ __all__ = [
     "SliceLabels",
     "SliceLabelsd",
     "SliceState",
+    "Tiles",
+    "Tilesd",
     "VolumeError",
+    "WholeForeground",
+    "WholeForegroundd",
     "Window",
     "occupied_slices",
 ]

@@ -22,6 +22,8 @@ __all__ = [
     "ForegroundByIntensityd",
     "ForegroundByLabel",
     "ForegroundByLabeld",
+    "WholeForeground",
+    "WholeForegroundd",
     "occupied_slices",
 ]
 
@@ -171,6 +173,15 @@ class ForegroundByLabel(Transform):
         return with_meta_of(mask.view(torch.uint8), segmentation)
 
 
+class WholeForeground(Transform):
+    """Foreground of a picture of a product: all of it, black parts too."""
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Mask ``(1, H, W, N)``, uint8, 1 everywhere, of ``(C, H, W, N)``."""
+        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        return with_meta_of(torch.ones_like(plain[:1], dtype=torch.uint8), image)
+
+
 class _Foregroundd(MapTransform):
     """What the dictionary forms share: one key in, the mask to a key of its own.
 
@@ -254,3 +265,15 @@ class ForegroundByLabeld(MapTransform):
             rule = ForegroundByLabel(labels=data.get(self.labels_key, self.labels))
             result[self.mask_key] = rule(result[key])
         return result
+
+
+class WholeForegroundd(_Foregroundd):
+    """Dictionary form of :class:`WholeForeground`; the mask goes to a key of its own.
+
+    Args:
+        keys: the image, one key.
+        mask_key: where the mask goes.
+    """
+
+    def __init__(self, keys: KeysCollection, *, mask_key: str = "foreground") -> None:
+        super().__init__(keys, mask_key, WholeForeground())

@@ -81,6 +81,20 @@ def test_whole_image_counts_without_foreground() -> None:
     assert float((maps >= 0.5).float().mean()) == pytest.approx(0.05, abs=1e-3)
 
 
+def test_tiles_of_a_picture_count_as_one_image_with_its_highest_score() -> None:
+    torch.manual_seed(0)
+    network = tiny_multiad()
+    batches = _batches()
+    names = iter("aabbccddee")  # across batches of 4, 4, 2
+    named = [b | {"subject": [next(names) for _ in b["image"]]} for b in batches]
+    calibrate(network, named, image_false_positive_rate=0.2, group="subject")
+    maps, foreground = _maps(network)
+    pictures = image_scores(maps, foreground).view(5, 2).amax(dim=1)
+    # One of five pictures is flagged, though two of ten tiles would be without the group.
+    assert int((pictures >= network.image_threshold - 1e-7).sum()) == 1
+    assert float(network.image_threshold) == pytest.approx(float(pictures.max()), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("batches", "message"),
     [

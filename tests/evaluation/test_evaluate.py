@@ -265,3 +265,38 @@ def _noisy() -> list[Case]:
     for case in cases:
         case.scores = torch.rand(6, generator=generator) + 0.3 * case.abnormal
     return cases
+
+
+def _picture(name: str, category: str, *, defect: bool, score: float) -> Case:
+    label = blob()[None] if defect else torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    return Case(
+        study=name,
+        subject=name,
+        image=torch.rand(1, SIZE, SIZE),
+        anomaly_map=score * torch.where(label | (not defect), 1.0, 0.5),
+        label=label,
+        foreground=torch.ones(1, SIZE, SIZE, dtype=torch.bool),
+        numbers=torch.tensor([0]),
+        scores=torch.tensor([score]),
+        abnormal=torch.tensor([defect]),
+        category=category,
+    )
+
+
+def test_each_category_has_its_own_figures_and_there_is_a_mean() -> None:
+    cases = [
+        _picture("n0", "nut", defect=False, score=0.1),
+        _picture("n1", "nut", defect=True, score=0.2),
+        _picture("s0", "screw", defect=False, score=0.8),
+        _picture("s1", "screw", defect=True, score=0.7),
+        _picture("t0", "tile", defect=False, score=0.5),
+    ]
+    evaluation = evaluate_cases(cases, bootstrap=20)
+    found = {name: own["image_auroc"] for name, own in evaluation.categories.items()}
+    # Of "tile" no defect was tested: it has no figure and does not count in the mean.
+    assert found == {"nut": 1.0, "screw": 0.0, "tile": None, "mean": 0.5}
+    assert evaluation.categories["nut"]["pixel_auroc"] == 1.0
+    # Over all pictures it is another: of six pairs of defect and normal picture three are in order.
+    assert _value(evaluation, "image_auroc") == pytest.approx(3 / 6)
+    assert evaluation.as_json()["categories"] == evaluation.categories
+    assert evaluate_cases(cases[:2], bootstrap=20).categories == {}

@@ -137,6 +137,21 @@ def test_studies_are_listed_worst_first(tmp_path: Path) -> None:
     assert rows[1] == ["s4", "yes", "0.500", "9", "0.100"]
 
 
+def test_categories_have_a_table_and_a_file_where_there_are_several(tmp_path: Path) -> None:
+    categories = {"nut": {"image_auroc": 0.75, "aupro": None}, "mean": {"image_auroc": 0.75}}
+    rows = rows_of(page_of(full(categories=categories), tmp_path), "wide")
+    assert rows == [
+        ["Category", "image auroc", "aupro"],
+        ["nut", "0.750", "–"],
+        ["mean", "0.750", "–"],
+    ]
+    assert (tmp_path / "categories.csv").read_text() == (
+        "category,image_auroc,aupro\nnut,0.75,\nmean,0.75,\n"
+    )
+    page_of(full(), tmp_path / "none")
+    assert not (tmp_path / "none/categories.csv").exists()
+
+
 def test_a_long_table_of_studies_points_to_the_file(tmp_path: Path) -> None:
     page = page_of(full(studies=[study(i) for i in range(1300)]), tmp_path)
     assert len(rows_of(page, "wide")) == 201

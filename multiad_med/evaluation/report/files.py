@@ -41,6 +41,7 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
 
     - ``metrics.json``: :meth:`Evaluation.as_json`.
     - ``slices.csv``, ``studies.csv``: one row each; floats have six digits, undefined cells are empty.
+    - ``categories.csv``: one row per product and one for their mean, where there are several.
     - ``report.html``: one page that needs nothing else, at most a few MB.
 
     The same evaluation gives the same bytes. Nothing is written unless everything can be rendered,
@@ -65,6 +66,9 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
         "studies.csv": _csv(evaluation.studies, _KEYS["studies"]),
         "report.html": render_page(evaluation, title=title),
     }
+    if evaluation.categories:
+        rows = [{"category": name, **own} for name, own in evaluation.categories.items()]
+        texts["categories.csv"] = _csv(rows, ("category",))
     try:
         write_json(folder / "metrics.json", evaluation.as_json())
         for name, text in texts.items():

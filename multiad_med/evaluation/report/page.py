@@ -18,6 +18,7 @@ from multiad_med.evaluation.report.tables import (
     STUDIES_SHOWN,
     baseline_table,
     calibration_table,
+    category_table,
     figure_table,
     headline_cards,
     manifest_table,
@@ -84,6 +85,7 @@ def _figures(evaluation: Evaluation) -> Html:
             "stands for a figure that is undefined on these data, or an interval that was not computed."
         ),
         table,
+        *([categories] if (categories := category_table(evaluation.categories)) else []),
     )
 
 

@@ -8,19 +8,16 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.results import Example
+from multiad_med.io.overlay import SHOWN, heat_colours, outlined, overlaid
 
 __all__ = ["example_figure", "scale_bar"]
 
-# Below the first value the map is transparent; at the second it has its brightest colour.
-_SHOWN = (0.4, 0.75)
 _SIDE = 256
 _MAX_BYTES = 36_000
 _QUALITIES = (88, 75, 60, 45, 30, 15)
-_MAP_LINE = (255, 255, 255)
 _LESION_LINE = (0, 229, 255)
 
 
@@ -46,28 +43,6 @@ def _resized(
     return np.asarray(Image.fromarray(values).resize(size, resampling))
 
 
-def _inferno(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Colours in [0, 1] with opacity last, of map values."""
-    from matplotlib import colormaps
-
-    low, high = _SHOWN
-    colours = colormaps["inferno"]((values - low) / (high - low))
-    colours[..., 3] = ((values - low) / (0.5 - low)).clip(0, 1) * 0.8
-    return colours.astype(np.float32)
-
-
-def _outlined(
-    picture: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]
-) -> NDArray[np.uint8]:
-    """The picture with a line of two pixels around the mask, and a shadow to be seen on any ground."""
-    line = ndimage.binary_dilation(mask, iterations=2) & ~mask
-    shadow = ndimage.binary_dilation(mask | line) & ~(mask | line)
-    result = picture.copy()
-    result[shadow] = result[shadow] // 3
-    result[line] = colour
-    return result
-
-
 def _jpeg(picture: NDArray[np.uint8]) -> str:
     """Data URI of at most 36 kB of JPEG, or what the lowest quality takes."""
     image = Image.fromarray(picture)
@@ -90,19 +65,16 @@ def example_figure(example: Example) -> Html:
     heat = _resized(heat_map)
     # An area that touches the lesion is lesion, so that the smallest one is still outlined.
     lesion = _resized((label > 0).astype(np.float32), Image.Resampling.BOX) > 0
-    colours = _inferno(heat)
-    opacity = colours[..., 3:]
-    overlay = (grey * (1 - opacity) + 255 * colours[..., :3] * opacity).round().astype(np.uint8)
     marked = bool((heat >= 0.5).any())
     pictures = (
         (grey, "The slice."),
         (
-            _outlined(overlay, heat >= 0.5, _MAP_LINE),
+            overlaid(grey, heat),
             "The slice under its anomaly map"
             + ("; a line encloses what reaches 0.5." if marked else ", which nowhere reaches 0.5."),
         ),
         (
-            _outlined(grey, lesion, _LESION_LINE),
+            outlined(grey, lesion, _LESION_LINE),
             "The slice with the outline of the true lesion."
             if lesion.any()
             else "The slice again, without any lesion.",
@@ -127,8 +99,8 @@ def example_figure(example: Example) -> Html:
 def scale_bar() -> Html:
     """The colours of the map from 0.4 on, with the threshold."""
     left, width, top, height, steps = 10, 300, 4, 12, 50
-    low, high = _SHOWN
-    colours = _inferno(np.linspace(low, high, steps, dtype=np.float32))
+    low, high = SHOWN
+    colours = heat_colours(np.linspace(low, high, steps, dtype=np.float32))
     # On the grey of an image, as in the overlays.
     shown = (
         (255 * (0.45 * (1 - colours[:, 3:]) + colours[:, :3] * colours[:, 3:])).round().astype(int)

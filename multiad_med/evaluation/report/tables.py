@@ -21,6 +21,7 @@ __all__ = [
     "STUDIES_SHOWN",
     "baseline_table",
     "calibration_table",
+    "category_table",
     "columns_of",
     "figure_table",
     "headline_cards",
@@ -158,6 +159,25 @@ def figure_table(figures: Mapping[str, Mapping[str, Estimate]]) -> Html | None:
     ]
     caption = "Figures by level, with 95 % intervals from resampling patients."
     return _table(caption, head, *bodies, class_="figures")
+
+
+def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Html | None:
+    """Figures of each product and their mean; None where there are not several."""
+    if not categories:
+        return None
+    metrics = columns_of(categories.values())
+    rows = [
+        element(
+            "tr",
+            element("th", name, scope="row"),
+            *(element("td", _shown(figures.get(metric), 3), class_="number") for metric in metrics),
+        )
+        for name, figures in categories.items()
+    ]
+    head = [("Category", "text")]
+    head += [(metric.replace("_", " "), "number") for metric in metrics]
+    caption = "Figures of each category on its own, and their mean over the categories."
+    return _table(caption, head, element("tbody", *rows), class_="wide")
 
 
 def baseline_table(

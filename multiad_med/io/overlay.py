@@ -1,0 +1,54 @@
+"""An anomaly map as colours over what it was made from."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+__all__ = ["SHOWN", "heat_colours", "outlined", "overlaid"]
+
+SHOWN = (0.4, 0.75)
+"""Below the first value a map is transparent; at the second it has its brightest colour."""
+
+_LINE = (255, 255, 255)
+
+
+def heat_colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colours in [0, 1] with opacity last, ``(..., 4)``, of map values ``(...)``."""
+    from matplotlib import colormaps
+
+    low, high = SHOWN
+    colours = colormaps["inferno"]((values - low) / (high - low))
+    colours[..., 3] = ((values - low) / (0.5 - low)).clip(0, 1) * 0.8
+    return colours.astype(np.float32)
+
+
+def outlined(
+    picture: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]
+) -> NDArray[np.uint8]:
+    """The picture ``(H, W, 3)`` with a line of two pixels around the mask, and a shadow to be seen on
+    any ground.
+    """
+    line = ndimage.binary_dilation(mask, iterations=2) & ~mask
+    shadow = ndimage.binary_dilation(mask | line) & ~(mask | line)
+    result = picture.copy()
+    result[shadow] = result[shadow] // 3
+    result[line] = colour
+    return result
+
+
+def overlaid(
+    picture: NDArray[np.uint8], anomaly_map: NDArray[np.float32], *, threshold: float = 0.5
+) -> NDArray[np.uint8]:
+    """The map's heat over a picture, with a white line around what reaches the threshold.
+
+    Args:
+        picture: ``(H, W, 3)``.
+        anomaly_map: ``(H, W)``, calibrated, in [0, 1).
+        threshold: of the line.
+    """
+    colours = heat_colours(anomaly_map)
+    opacity = colours[..., 3:]
+    heat = (picture * (1 - opacity) + 255 * colours[..., :3] * opacity).round().astype(np.uint8)
+    return outlined(heat, anomaly_map >= threshold, _LINE)

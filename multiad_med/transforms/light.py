@@ -1,0 +1,68 @@
+"""One light for all pictures, so that brightness alone tells nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Transform
+
+from multiad_med.transforms.memory import with_meta_of
+from multiad_med.transforms.quantiles import quantiles
+
+__all__ = ["EvenLight", "EvenLightd"]
+
+
+class EvenLight(Transform):
+    """Scale a picture so that the median of its grey values is the same in every picture.
+
+    All channels are scaled by one factor, which keeps colours, and the result is clipped to 1.
+    It takes away light as a sign of defects, and also defects that are a change of the whole
+    picture's brightness. A picture whose median is 0, of which more than half is black, stays as
+    it is; where dark ground takes up about half of the pictures, the median is of the ground in
+    some and of the product in others, and this is not the transform to use.
+
+    Args:
+        median: that the foreground is brought to, in (0, 1].
+    """
+
+    def __init__(self, *, median: float = 0.7) -> None:
+        if not 0 < median <= 1:
+            raise ValueError(f"median must lie in (0, 1], got {median}.")
+        self.median = median
+
+    def __call__(self, image: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Scale ``(C, H, W, N)`` in [0, 1] by the pixels in ``mask (1, H, W, N)``, without it by all."""
+        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        grey = plain.mean(dim=0, keepdim=True)
+        if mask is not None:
+            grey = grey[torch.as_tensor(mask).as_subclass(torch.Tensor) > 0]
+        (found,) = quantiles(grey, (0.5,))
+        factor = self.median / found if found > 0 else 1.0
+        return with_meta_of((plain * factor).clamp(max=1), image)
+
+
+class EvenLightd(MapTransform):
+    """Dictionary form of :class:`EvenLight`.
+
+    Args:
+        keys: pictures to scale.
+        mask_key: their foreground; where an item has none, the whole picture counts.
+        median: see :class:`EvenLight`.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, mask_key: str = "foreground", median: float = 0.7
+    ) -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
+        self.light = EvenLight(median=median)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Scale each key's picture ``(C, H, W, N)``."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.light(result[key], result.get(self.mask_key))
+        return result

@@ -1,0 +1,77 @@
+"""A large picture as the slices of a volume: overlapping tiles of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data.utils import dense_patch_slices
+from monai.transforms import MapTransform, SpatialPad, Transform
+from monai.utils import ensure_tuple_rep
+
+__all__ = ["TILE_OVERLAP", "Tiles", "Tilesd"]
+
+TILE_OVERLAP = 0.25
+"""Part of a tile's side that it shares with its neighbour, in training and in inference."""
+
+
+class Tiles(Transform):
+    """Cut a picture ``(C, H, W, 1)`` into the tiles that MONAI's sliding window looks at.
+
+    Where a side is shorter than the tile the picture is padded equally on both sides, as the
+    sliding window does too.
+
+    Args:
+        tile: side of the square tiles in pixels.
+        mode: of the padding, as in ``numpy.pad``: ``edge`` for pictures, ``constant`` for masks.
+    """
+
+    def __init__(self, tile: int, *, mode: str = "edge") -> None:
+        if tile < 1:
+            raise ValueError(f"tile must be a positive number of pixels, got {tile}.")
+        self.tile = tile
+        self.pad = SpatialPad((tile, tile, -1), mode=mode)
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Tiles ``(C, tile, tile, N)``, row by row.
+
+        Raises:
+            ValueError: when it is no single picture.
+        """
+        if image.ndim != 4 or image.shape[-1] != 1:
+            raise ValueError(
+                f"Tiles are cut from one picture (C, H, W, 1), got shape {tuple(image.shape)}."
+            )
+        padded = self.pad(torch.as_tensor(image).as_subclass(torch.Tensor))
+        plain = torch.as_tensor(padded).as_subclass(torch.Tensor)[..., 0]
+        height, width = plain.shape[1:]
+        step = max(1, int(self.tile * (1 - TILE_OVERLAP)))
+        # As the sliding window: a side that the tile fills is walked in one step.
+        steps = [self.tile if side == self.tile else step for side in (height, width)]
+        places = dense_patch_slices((height, width), (self.tile, self.tile), steps)
+        return torch.stack([plain[(slice(None), *place)] for place in places], dim=-1)
+
+
+class Tilesd(MapTransform):
+    """Dictionary form of :class:`Tiles`.
+
+    Args:
+        keys: the picture and its masks; absent ones are passed over.
+        tile: see :class:`Tiles`.
+        mode: padding, one for all keys or one for each.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, tile: int, mode: Sequence[str] | str = "edge"
+    ) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.tiles = [Tiles(tile, mode=m) for m in ensure_tuple_rep(mode, len(self.keys))]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Cut each key's picture."""
+        result = dict(data)
+        for key, tiles in self.key_iterator(result, self.tiles):
+            result[key] = tiles(result[key])
+        return result

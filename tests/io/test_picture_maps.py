@@ -1,0 +1,84 @@
+"""Maps of pictures as files, and how results are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+
+from multiad_med.io import SavePictureMapd
+from multiad_med.io.names import result_path, study_stem
+from multiad_med.io.overlay import overlaid
+
+
+def anomaly_map(path: Path, values: np.ndarray) -> dict[str, MetaTensor]:
+    tensor = torch.from_numpy(values.astype(np.float32))[None, ..., None]
+    return {"pred": MetaTensor(tensor, meta={"filename_or_obj": str(path)})}
+
+
+@pytest.fixture
+def grey(tmp_path: Path) -> Path:
+    path = tmp_path / "in/a/000.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.full((6, 9), 100, np.uint8)).save(path)
+    return path
+
+
+def test_maps_keep_every_bit_rows_and_columns(grey: Path, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((6, 9)).astype(np.float32)
+    save = SavePictureMapd("pred", output_dir=tmp_path / "out", data_root_dir=tmp_path / "in")
+    save(anomaly_map(grey, values))
+    written = tifffile.imread(tmp_path / "out/a/000.tiff")
+    assert written.dtype == np.float32
+    np.testing.assert_array_equal(written, values)
+    assert sorted(p.name for p in (tmp_path / "out/a").iterdir()) == ["000.tiff", "000_anomaly.png"]
+
+
+def test_overlay_is_the_picture_where_the_map_is_low_and_a_line_around_what_is_high() -> None:
+    picture = np.full((20, 20, 3), 90, np.uint8)
+    heat = np.full((20, 20), 0.3, np.float32)
+    heat[8:12, 8:12] = 0.9
+    shown = overlaid(picture, heat)
+    assert (shown[0, 0] == 90).all()
+    assert (shown[7, 8:12] == 255).all()
+    assert (shown[6, 8:12] == 255).all()
+    assert (shown[9, 9] != 90).any()
+    assert len(np.unique(overlaid(picture, np.full((20, 20), 0.39, np.float32)))) == 1
+
+
+def test_a_map_of_another_size_is_refused(grey: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a map of \(9, 6\).*picture of \(6, 9\)"):
+        SavePictureMapd("pred", output_dir=tmp_path / "out")(anomaly_map(grey, np.zeros((9, 6))))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_map_never_replaces_its_picture(tmp_path: Path) -> None:
+    path = tmp_path / "b.tiff"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="would replace it; choose another output_dir"):
+        SavePictureMapd("pred", output_dir=tmp_path)(anomaly_map(path, np.zeros((4, 4))))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("brain.nii.gz", "brain"),
+        ("brain.nii", "brain"),
+        ("1.2.840.99", "1.2.840.99"),
+        ("x.dcm", "x.dcm"),
+        ("000.png", "000"),
+        ("A.1.JPG", "A.1"),
+    ],
+)
+def test_results_are_called_after_the_study(name: str, stem: str) -> None:
+    assert study_stem(Path("in") / name) == stem
+    assert result_path(f"/in/a/{name}", ".json", output_dir="out", data_root_dir="/in") == Path(
+        f"out/a/{stem}.json"
+    )

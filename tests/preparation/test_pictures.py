@@ -1,0 +1,121 @@
+"""Which pictures train, which calibrate, which are looked at."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multiad_med.data import DatalistError, study_root
+from multiad_med.preparation import load_pictures
+from tests.trees import make_mvtec, picture, save_picture
+
+
+@pytest.fixture
+def mvtec(tmp_path: Path) -> Path:
+    make_mvtec(tmp_path / "mvtec", rng=np.random.default_rng(0), size=8, train=10)
+    return tmp_path / "mvtec"
+
+
+def names(items: list[dict[str, Any]], folder: Path) -> list[str]:
+    return [Path(item["image"]).relative_to(folder).as_posix() for item in items]
+
+
+def pictures(folder: Path, *paths: str) -> Path:
+    rng = np.random.default_rng(0)
+    for path in paths:
+        save_picture(folder / path, picture(8, rng, defect=False)[0])
+    return folder
+
+
+def test_a_share_of_the_normal_training_pictures_calibrates_and_never_the_test(
+    mvtec: Path,
+) -> None:
+    sections = load_pictures(mvtec, validation=0.2)
+    assert {name: len(items) for name, items in sections.items()} == {
+        "training": 16, "validation": 4, "test": 10,
+    }  # fmt: skip
+    for section in ("training", "validation"):
+        assert all("/train/good/" in item["image"] for item in sections[section])
+        assert {item["category"] for item in sections[section]} == {"bottle", "screw"}
+    assert all("/test/" in item["image"] for item in sections["test"])
+
+
+def test_one_category_is_chosen_by_its_folder_or_by_its_name(mvtec: Path) -> None:
+    assert load_pictures(mvtec / "screw") == load_pictures(mvtec, categories=["screw"])
+
+
+def test_a_plain_folder_trains_on_all_and_looks_at_all(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "p", *(f"line{i}/{j}.png" for i in range(2) for j in range(5)))
+    sections = load_pictures(folder)
+    assert {name: len(items) for name, items in sections.items()} == {
+        "training": 9, "validation": 1, "test": 10,
+    }  # fmt: skip
+
+
+def test_a_sorted_folder_trains_on_its_normal_pictures_only(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "p", "ok/0.png", "ok/1.png", "broken/0.png")
+    sections = load_pictures(folder)
+    trained = names(sections["training"] + sections["validation"], folder)
+    assert sorted(trained) == ["ok/0.png", "ok/1.png"]
+    assert names(sections["test"], folder) == ["broken/0.png", "ok/0.png", "ok/1.png"]
+
+
+def test_a_datalist_counts_and_its_categories_can_be_chosen(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "p", "a.png", "b.png")
+    items = [{"image": f"{c}.png", "subject": c, "category": f"part {c}"} for c in "ab"]
+    (folder / "datalist.json").write_text(json.dumps({"training": items}))
+    assert len(load_pictures(folder)["training"]) == 2
+    chosen = load_pictures(folder, categories=["part b"])["training"]
+    assert names(chosen, folder) == ["b.png"]
+    with pytest.raises(DatalistError, match=r"no category \['c'\]; it has \['part a', 'part b'\]"):
+        load_pictures(folder, categories=["c"])
+
+
+def test_what_cannot_be_used_is_refused_by_name(mvtec: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    plain = pictures(tmp_path / "p", "a.png", "b.png")
+    for folder, options, message in (
+        (tmp_path / "empty", {}, "It holds no files"),
+        (tmp_path / "nowhere", {}, "does not exist"),
+        (mvtec, {"categories": ["nut"]}, r"no category \['nut'\]; it has \['bottle', 'screw'\]"),
+        (plain, {"categories": ["nut"]}, r"no category \['nut'\]; it has none"),
+    ):
+        with pytest.raises(DatalistError, match=message):
+            load_pictures(folder, **options)
+
+
+@pytest.mark.parametrize("depth", ["category", "root"])
+def test_a_tree_without_train_good_is_not_taken_for_a_folder_of_normal_pictures(
+    mvtec: Path, depth: str
+) -> None:
+    for category in ("bottle", "screw"):
+        shutil.rmtree(mvtec / category / "train")
+    with pytest.raises(DatalistError, match="no category with train/good"):
+        load_pictures(mvtec / "screw" if depth == "category" else mvtec)
+
+
+def test_a_category_without_normal_pictures_is_named(mvtec: Path) -> None:
+    for path in (mvtec / "screw/train/good").iterdir():
+        path.unlink()
+    with pytest.raises(DatalistError, match=r"in the categories \['screw'\]"):
+        load_pictures(mvtec)
+    assert load_pictures(mvtec, categories=["bottle"])["training"]
+
+
+def test_root_of_the_studies_names(tmp_path: Path) -> None:
+    def item(path: str, study: str) -> dict[str, str]:
+        return {"image": f"{tmp_path}/{path}", "study": study}
+
+    one = item("mvtec/screw/test/crack/0.png", "screw/test/crack/0")
+    assert study_root([one]) == f"{tmp_path}/mvtec"
+    assert study_root([one, item("mvtec/nut/test/good/1.png", "nut/test/good/1")]) == (
+        f"{tmp_path}/mvtec"
+    )
+    # Names of two trees, or none: the folder that holds all.
+    assert study_root([one, item("other/1.png", "1")]) == str(tmp_path)
+    assert study_root([{"image": f"{tmp_path}/a/1.png"}]) == f"{tmp_path}/a"
