@@ -8,9 +8,9 @@ from multiad_med.engines.handlers import (
     ModelLoader,
     ModelSaver,
     ResumableTraining,
-    StudyFailureHandler,
     training_scalars,
 )
+from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler, StudySummaryHandler
 from multiad_med.engines.trainer import DistillationTrainer
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "ModelLoader",
     "ModelSaver",
     "ResumableTraining",
+    "StudyEvaluator",
     "StudyFailureHandler",
+    "StudySummaryHandler",
     "calibrate",
     "training_scalars",
 ]

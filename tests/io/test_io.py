@@ -20,6 +20,7 @@ from multiad_med.io import (
     SaveScoresd,
     ScoreSlicesd,
     StudyMapWriter,
+    StudyResults,
     atomic_path,
     file_sha256,
     save_montage,
@@ -107,7 +108,8 @@ def _scored(tmp_path: Path, affine: np.ndarray) -> dict:
     data = {"pred": MetaTensor(maps), "foreground": foreground}
     data = ScoreSlicesd("pred", network=network)(data)
     data["pred"] = MetaTensor(maps, affine=affine, meta={"filename_or_obj": str(path)})
-    result = SaveScoresd("pred", network=network, output_dir=tmp_path / "out")(data)
+    results = StudyResults(tmp_path / "out", source=tmp_path, network=network)
+    result = SaveScoresd("pred", network=network, results=results)(data)
     assert result["volume_score"] == pytest.approx(0.9)
     return json.loads((tmp_path / "out" / "v_anomaly.json").read_text())
 
