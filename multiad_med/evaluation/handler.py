@@ -13,13 +13,14 @@ from monai.data.utils import affine_to_spacing
 from monai.utils import CommonKeys, ImageMetaKey
 from torch import Tensor
 
-from multiad_med.data import StudyDataset
+from multiad_med.data import StudyDataset, StudyError
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.evaluate import evaluate_cases
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
+from multiad_med.io.results import study_path
 from multiad_med.networks import MultiAD
 
 __all__ = ["EvaluationHandler"]
@@ -33,7 +34,8 @@ class EvaluationHandler:
     ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`.
 
     The evaluator's batches must have ``label`` and ``foreground``, its output ``pred`` and ``image``,
-    all ``(1, X, Y, Z)`` in RAS+ on the source's grid, and ``slice_scores (Z,)``, NaN where skipped.
+    all ``(1, X, Y, Z)`` in RAS+ (or depth, width, B-scan) on the source's grid, and
+    ``slice_scores (Z,)``, NaN where skipped.
 
     Args:
         output_dir: folder for the files.
@@ -41,6 +43,7 @@ class EvaluationHandler:
         model: its file, whose hash goes into the manifest.
         data: what was evaluated, for the manifest.
         title: of the report.
+        upright: whether slices are B-scans, rows and columns of a picture; else axial ones in RAS.
         dataset: the studies that are run, whose failures are told.
         config: settings of the run, for the manifest.
         training_logs: folder of the training's TensorBoard log, for its curves.
@@ -55,6 +58,7 @@ class EvaluationHandler:
         model: str | Path,
         data: str | Path,
         title: str = "Evaluation",
+        upright: bool = False,
         dataset: StudyDataset | None = None,
         config: Mapping[str, Any] | None = None,
         training_logs: str | Path | None = None,
@@ -65,6 +69,7 @@ class EvaluationHandler:
         self.model = model
         self.data = data
         self.title = title
+        self.upright = upright
         self.dataset = dataset
         self.config = config
         self.training = [] if training_logs is None else training_curves(training_logs)
@@ -92,8 +97,10 @@ class EvaluationHandler:
 
             prediction: MetaTensor = output[CommonKeys.PRED]
             x, y, z = (float(s) for s in affine_to_spacing(prediction.affine))
-            source = Path(str(prediction.meta[ImageMetaKey.FILENAME_OR_OBJ])).name
-            study = source.removesuffix(".gz").removesuffix(".nii")
+            source = str(prediction.meta[ImageMetaKey.FILENAME_OR_OBJ])
+            if CommonKeys.LABEL not in item:
+                raise StudyError(f"{source}: there is no lesion mask (`label`) to evaluate it by.")
+            study = study_path(source).name
             label = slices(item[CommonKeys.LABEL]) > 0
             self._cases.append(
                 Case(
@@ -107,6 +114,7 @@ class EvaluationHandler:
                     scores=scores[scored].float(),
                     abnormal=label.flatten(1).any(dim=1),
                     spacing=(x, y, z),
+                    upright=self.upright,
                 )
             )
 

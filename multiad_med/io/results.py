@@ -14,7 +14,7 @@ from torch import nn
 from multiad_med.data.datalist import first_path
 from multiad_med.io.hashes import file_sha256, state_sha256
 
-__all__ = ["StudyResults"]
+__all__ = ["StudyResults", "study_path"]
 
 MAP = "anomaly_map.nii.gz"
 MASK = "anomaly_mask.nii.gz"
@@ -24,6 +24,14 @@ SCORES = "anomaly.json"
 _PICTURE = re.compile(r"\.(png|jpe?g|bmp|tiff?)$", re.IGNORECASE)
 _FORMAT = re.compile(r"\.(nii(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
 _INPUTS = ("image", "organ")
+
+
+def study_path(image: str | Path) -> Path:
+    """The absolute path that names a study: its image without format, of pictures their folder."""
+    path = Path(os.path.abspath(Path(image).expanduser()))
+    if _PICTURE.search(path.name):
+        return path.parent
+    return path.with_name(_FORMAT.sub("", path.name))
 
 
 class StudyResults:
@@ -68,12 +76,10 @@ class StudyResults:
             image: the study's image, of several files the first.
             end: such as ``anomaly.json``.
         """
-        full = Path(os.path.abspath(Path(image).expanduser()))
-        if _PICTURE.search(full.name):
-            full = full.parent  # B-scans are named together, by their folder
+        full = study_path(image)
         inside = Path(os.path.relpath(full, self.source))
         parts = [part for part in inside.parts if part != os.pardir] or [full.name]
-        return self.output_dir.joinpath(*parts[:-1], f"{_FORMAT.sub('', parts[-1])}_{end}")
+        return self.output_dir.joinpath(*parts[:-1], f"{parts[-1]}_{end}")
 
     def provenance(self, image: str | Path) -> dict[str, Any]:
         """What a study's results are made from: hashes of its files and of the model, settings."""

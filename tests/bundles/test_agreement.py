@@ -35,7 +35,8 @@ def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
         keys = step["keys"] if isinstance(step["keys"], list) else [step["keys"]]
         keys = [k for k in keys if k != "label"]
         if keys:
-            steps.append({**step, "keys": keys, "allow_missing_keys": None})
+            ignored = {"allow_missing_keys": None, "label_key": None}
+            steps.append({**step, "keys": keys, **ignored})
     return steps
 
 

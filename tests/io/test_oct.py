@@ -67,8 +67,8 @@ def dicom_file(folder: Path, scans: np.ndarray) -> str:
 
 def grid(volume: torch.Tensor) -> list[float]:
     assert isinstance(volume, MetaTensor)
-    affine = np.asarray(volume.affine)
-    np.testing.assert_array_equal(affine, np.diag(np.diag(affine)))
+    turned = np.asarray(volume.affine)[:, [1, 0, 2, 3]]  # columns of (width, depth, B-scan)
+    np.testing.assert_array_equal(turned, np.diag(np.diag(turned)))
     return affine_to_spacing(volume.affine).tolist()
 
 
