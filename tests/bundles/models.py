@@ -72,7 +72,7 @@ def train(bundle: str, data: Path, models: Path, **override: Any) -> dict[str, t
     return state
 
 
-def wrong_properties(bundle: str, data: Path, out: Path) -> dict[str, Any]:
+def wrong_properties(bundle: str, data: Path, out: Path, **training: Any) -> dict[str, Any]:
     """What MONAI's tools miss in each config of a bundle; empty lists where nothing is missed."""
     configs, missed = bundle_path(bundle) / "configs", {}
     for kind, config in (("train", "train"), ("infer", "inference"), ("infer", "evaluate")):
@@ -86,6 +86,7 @@ def wrong_properties(bundle: str, data: Path, out: Path) -> dict[str, Any]:
             output_dir=str(out),
             size=64,
             device=CPU,
+            **(training if kind == "train" else {}),
         )
         missed[config] = workflow.check_properties()
     return missed

@@ -210,7 +210,7 @@ def test_an_organ_mask_on_another_grid_is_refused(
 
 
 def test_check_properties_is_clean(data: Path, tmp_path: Path) -> None:
-    missed = models.wrong_properties(BUNDLE, data, tmp_path)
+    missed = models.wrong_properties(BUNDLE, data, tmp_path, **LITS)
     assert missed.keys() == {"train", "inference", "evaluate"}
     assert not any(missed.values()), missed
 
