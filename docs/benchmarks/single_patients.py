@@ -73,7 +73,7 @@ def write_retina_datalists(data: Path, output: Path) -> None:
     scans = [str(p.resolve()) for p in sorted((data / "oct").rglob("*.png"), key=natural_key)]
     odd, even = {"image": scans[::2], "subject": "odd"}, {"image": scans[1::2], "subject": "even"}
     write_json(output / "training.json", {"training": [odd], "validation": [even]})
-    write_json(output / "test.json", {"test": [{"image": scans}]})
+    write_json(output / "test.json", {"test": [{"image": str(Path(scans[0]).parent)}]})
 
 
 def timed(bundle: str, config: str, kind: str, **override: Any) -> float:

@@ -21,16 +21,16 @@ MASK = "anomaly_mask.nii.gz"
 SCORES = "anomaly.json"
 """Ends of the names of a study's files; the scores are written last."""
 
-_PICTURE = re.compile(r"\.(png|jpe?g|bmp|tiff?)$", re.IGNORECASE)
-_FORMAT = re.compile(r"\.(nii(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
+_FORMAT = re.compile(
+    r"\.(nii(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd|png|jpe?g|bmp|tiff?)$",
+    re.IGNORECASE,
+)
 _INPUTS = ("image", "organ")
 
 
 def study_path(image: str | Path) -> Path:
-    """The absolute path that names a study: its image without format, of pictures their folder."""
+    """The absolute path that names a study: its image without the suffix of its format."""
     path = Path(os.path.abspath(Path(image).expanduser()))
-    if _PICTURE.search(path.name):
-        return path.parent
     return path.with_name(_FORMAT.sub("", path.name))
 
 

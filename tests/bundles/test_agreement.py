@@ -1,6 +1,7 @@
 """What is written several times in the bundles says the same everywhere.
 
-Tools open one config of a bundle at a time, so that nothing can be shared by reference.
+Tools open one config of a bundle at a time, so that nothing can be shared by reference. Whatever lies
+in ``bundles`` is tested.
 """
 
 from __future__ import annotations

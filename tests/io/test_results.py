@@ -25,7 +25,7 @@ def network() -> nn.Module:
         ("in/1.2.840.113", "out/1.2.840.113_end"),  # a folder: no suffix is lost
         ("in/eye.npy", "out/eye_end"),
         ("in/series/IM0001", "out/series/IM0001_end"),
-        ("in/eye/scans/1.png", "out/eye/scans_end"),  # pictures: their folder
+        ("in/eye/scans/1.png", "out/eye/scans/1_end"),
         ("in", "out/in_end"),
         ("elsewhere/b.nii", "out/elsewhere/b_end"),  # of a datalist: no way out of the folder
     ],

@@ -16,17 +16,17 @@ _VOLUMES = (".nii", ".nii.gz", ".npy", ".vol", ".e2e")
 def find_bscans(source: str | Path, *, image_glob: str = "**/*") -> list[dict[str, Any]]:
     """List the OCT volumes of a folder that are not DICOM.
 
-    A file (``.nii``, ``.nii.gz``, ``.npy``, Heidelberg's ``.vol`` and ``.e2e``) is a volume; so are all
-    pictures of one folder together, in the natural order of their names, each a B-scan.
+    A file (``.nii``, ``.nii.gz``, ``.npy``, Heidelberg's ``.vol`` and ``.e2e``) is a volume; so is a
+    folder of pictures, each a B-scan, in the natural order of their names.
 
     Args:
         source: the folder.
         image_glob: pattern of the files and pictures, relative to it.
 
     Returns:
-        Items with ``image`` (a path, or a list of pictures) and ``subject`` (the sub-folder, or
-        else the file's name; of pictures in ``source`` itself, its name), in the order of their
-        paths; none if there are no such files.
+        Items with ``image`` (a file, a folder of pictures or, where the pattern leaves some of them
+        out, a list) and ``subject`` (the sub-folder, or else the file's name; of pictures in
+        ``source`` itself, its name), in the order of their paths; none if there are no such files.
 
     Raises:
         DatalistError: when there is no such folder.
@@ -42,6 +42,7 @@ def find_bscans(source: str | Path, *, image_glob: str = "**/*") -> list[dict[st
     for parent, scans in pictures.items():
         # Of pictures the folder is the volume.
         subject = folder.name if parent == folder else subject_of(parent, folder)
+        whole = len(scans) == sum(is_picture(path) for path in visible_files(parent, "*"))
         images = [str(path) for path in sorted(scans, key=natural_key)]
-        items.append({"image": images, "subject": subject})
+        items.append({"image": str(parent) if whole else images, "subject": subject})
     return items
