@@ -1,5 +1,6 @@
 """MONAI engines and handlers for distillation."""
 
+from multiad_med.engines.best import BestStudent, Selection
 from multiad_med.engines.calibration import CalibrationHandler, calibrate
 from multiad_med.engines.evaluator import DistillationEvaluator
 from multiad_med.engines.handlers import (
@@ -11,9 +12,11 @@ from multiad_med.engines.handlers import (
     training_scalars,
 )
 from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler, StudySummaryHandler
+from multiad_med.engines.tensorboard import TensorBoardMapHandler, TensorBoardStudentHandler
 from multiad_med.engines.trainer import DistillationTrainer
 
 __all__ = [
+    "BestStudent",
     "CalibrationHandler",
     "CheckpointError",
     "DistillationEvaluator",
@@ -22,9 +25,12 @@ __all__ = [
     "ModelLoader",
     "ModelSaver",
     "ResumableTraining",
+    "Selection",
     "StudyEvaluator",
     "StudyFailureHandler",
     "StudySummaryHandler",
+    "TensorBoardMapHandler",
+    "TensorBoardStudentHandler",
     "calibrate",
     "training_scalars",
 ]

@@ -12,6 +12,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from multiad_med.engines.distributed import gathered
 from multiad_med.networks import FusionMode, MultiAD, cosine_distance_maps
 from multiad_med.scoring import (
     LargestValues,
@@ -45,8 +46,10 @@ class LevelStatistics:
     def update(self, values: Tensor) -> None:
         self.values.append(values.detach().float().cpu())
 
-    def shift_and_scale(self, mode: FusionMode) -> tuple[float, float]:
-        values = torch.cat(self.values)
+    def shift_and_scale(
+        self, mode: FusionMode, *, device: str | torch.device = "cpu"
+    ) -> tuple[float, float]:
+        values = gathered(torch.cat([torch.empty(0), *self.values]), device=device)
         if mode is FusionMode.QUANTILE:
             low, high = (
                 float(values.kthvalue(max(1, math.ceil(q * values.numel()))).values)
@@ -72,6 +75,8 @@ def calibrate(
     Eq. 14). The second sets the pixel threshold, so that ``pixel_false_positive_rate`` of the normal
     foreground pixels reach 0.5 in the calibrated map, and the image threshold on the scores of
     normal images. Both, with their rates and the score's rule, live in the network's state dict.
+
+    In a process group each process passes over its share of the images, and all get the same values.
 
     Args:
         network: changed in place.
@@ -109,13 +114,14 @@ def calibrate(
         for level, level_map in zip(levels, maps, strict=True):
             level.update(values_inside(level_map, foreground))
         pixels += int((foreground > 0).sum()) if foreground is not None else image[:, :1].numel()
+    pixels = int(gathered(torch.tensor([pixels]), device=device).sum())
     if pixels == 0:
         raise ValueError(
             "Calibration needs held-out normal images with foreground, and got none: add subjects to "
             "the datalist's validation section."
         )
     if network.fusion.standardises:
-        statistics = [level.shift_and_scale(network.fusion.mode) for level in levels]
+        statistics = [level.shift_and_scale(network.fusion.mode, device=device) for level in levels]
         network.fusion.set_statistics([s for s, _ in statistics], [s for _, s in statistics])
 
     network.pixel_threshold.fill_(1.0)
@@ -125,15 +131,17 @@ def calibrate(
         raw = network.raw_map(image)
         largest.update(raw if foreground is None else raw[foreground > 0])
         peaks += largest_in_foreground(raw, foreground, fraction=score_fraction)
+    values = gathered(largest.values, device=device).sort(descending=True).values
     threshold = threshold_at_false_positive_rate(
-        largest.values, largest.total, pixel_false_positive_rate
+        values[: largest.count], pixels, pixel_false_positive_rate
     )
     if threshold <= 0:
         raise ValueError(
             "The anomaly maps are 0 on all held-out normal images; train longer first."
         )
     network.pixel_threshold.fill_(threshold)
-    scores = torch.stack([(p / (p + threshold)).mean() for p in peaks if p.numel()])
+    own = [(p / (p + threshold)).mean().reshape(1).cpu() for p in peaks if p.numel()]
+    scores = gathered(torch.cat([torch.empty(0), *own]), device=device)
     network.image_threshold.fill_(
         threshold_at_false_positive_rate(
             scores.sort(descending=True).values, scores.numel(), image_false_positive_rate

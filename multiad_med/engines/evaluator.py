@@ -9,15 +9,19 @@ import torch
 from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.utils import CommonKeys
 from torch import Tensor
+from torch.nn import functional as F
 
 from multiad_med.losses import FeatureDistillationLoss
-from multiad_med.networks import MultiAD
+from multiad_med.networks import MultiAD, cosine_distance_maps
 
 __all__ = ["DistillationEvaluator"]
 
 
 class DistillationEvaluator(SupervisedEvaluator):
-    """Computes L_G (Eq. 8) on batches of normal images; the output has ``loss_distillation``.
+    """Computes L_G (Eq. 8) and distance maps on batches of normal images.
+
+    The output has ``loss_distillation`` and ``pred (B, 1, H, W)``: the cosine distance of teacher
+    and student (Eq. 13), averaged over the stages, in [0, 2]. Calibration does not change it.
 
     Args:
         args, kwargs: those of MONAI's ``SupervisedEvaluator``.
@@ -49,7 +53,15 @@ class DistillationEvaluator(SupervisedEvaluator):
         ):
             teacher, student = self.network.features(images)
             loss = self.loss_function(teacher, student)
-        self.state.output = {CommonKeys.IMAGE: images, "loss_distillation": loss}
+            levels = [
+                F.interpolate(level, size=images.shape[2:], mode="bilinear")
+                for level in cosine_distance_maps(teacher, student)
+            ]
+        self.state.output = {
+            CommonKeys.IMAGE: images,
+            CommonKeys.PRED: torch.stack(levels).mean(dim=0),
+            "loss_distillation": loss,
+        }
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from torch import nn
 
+from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.trainer import DistillationTrainer
 from multiad_med.io import atomic_path, check_calibrated
 from multiad_med.networks import MultiAD, load_model
@@ -31,7 +33,7 @@ class EpochSeedHandler:
     """Seeds torch, NumPy and Python from a seed and the epoch's number at each epoch's start.
 
     What is drawn in an epoch then depends on nothing before it, so that a training which was
-    killed and resumed ends in the state of one left alone.
+    killed and resumed ends in the state of one left alone. Each process of a group draws its own.
 
     Args:
         seed: of the training.
@@ -46,7 +48,7 @@ class EpochSeedHandler:
 
     def __call__(self, engine: Engine) -> None:
         """Seed all generators."""
-        seed = self.seed * 100_003 + engine.state.epoch
+        seed = self.seed * 100_003 + engine.state.epoch + 7919 * get_rank()
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
@@ -82,7 +84,9 @@ class ResumableTraining:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def save(self, engine: DistillationTrainer) -> None:
-        """Write the state of the training."""
+        """Write the state of the training, from the main process."""
+        if not is_main_process():
+            return
         state = {name: item.state_dict() for name, item in self.objects.items()}
         state["trainer"] = {
             "epoch": engine.state.epoch,
@@ -176,7 +180,9 @@ class ModelSaver:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the file."""
+        """Write the file, from the main process."""
+        if not is_main_process():
+            return
         with atomic_path(self.path) as temporary:
             torch.save(self.network.state_dict(), temporary)
         engine.logger.info("model written to %s", self.path)

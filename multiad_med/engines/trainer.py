@@ -11,10 +11,20 @@ from monai.utils import CommonKeys
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from multiad_med.engines.distributed import distribute, is_distributed, mean_over_processes
 from multiad_med.losses import FeatureDistillationLoss, adversarial_loss, discriminator_loss
 from multiad_med.networks import FeatureDiscriminator, MultiAD
 
 __all__ = ["DistillationTrainer"]
+
+
+_SCALARS = (
+    CommonKeys.LOSS,
+    "loss_distillation",
+    "loss_adversarial",
+    "loss_discriminator",
+    "discriminator_accuracy",
+)
 
 
 class DistillationTrainer(SupervisedTrainer):
@@ -30,6 +40,10 @@ class DistillationTrainer(SupervisedTrainer):
     The teacher is frozen throughout. ``engine.state.output`` always has the scalars ``loss``,
     ``loss_distillation``, ``loss_adversarial``, ``loss_discriminator`` and
     ``discriminator_accuracy``; the last three are 0, 0 and 0.5 without a discriminator.
+
+    In a process group each process passes over its share of the data (its sampler's business):
+    gradients are averaged and batch norms see the batches of all, so that n processes with batches
+    of b do what one with batches of n * b does, dropout aside.
 
     It is a ``SupervisedTrainer`` because MONAI's federated learning and experiment tracking ask
     for one and read ``loss``; MONAI's ``AdversarialTrainer`` is none and omits ``loss`` without AMP.
@@ -95,6 +109,12 @@ class DistillationTrainer(SupervisedTrainer):
             **kwargs,
         )
         self.discriminator = discriminator
+        self._features: Callable[[Tensor], tuple[list[Tensor], list[Tensor]]] = network.features
+        self._judge: Callable[[list[Tensor]], Tensor] | None = discriminator
+        if is_distributed():
+            self._features = distribute(network, network.student, method="features")
+            if discriminator is not None:
+                self._judge = distribute(discriminator, discriminator)
         self.discriminator_optimizer = discriminator_optimizer
         self.adversarial_weight = adversarial_weight
         self.adversarial_warmup = adversarial_warmup
@@ -119,11 +139,12 @@ class DistillationTrainer(SupervisedTrainer):
         self, teacher: list[Tensor], student: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         assert self.discriminator is not None
+        assert self._judge is not None
         assert self.discriminator_optimizer is not None
         self.discriminator.train().requires_grad_(True)
         with self._autocast():
             both = [torch.cat([t, s.detach()]) for t, s in zip(teacher, student, strict=True)]
-            real, fake = self.discriminator(both).float().chunk(2)
+            real, fake = self._judge(both).float().chunk(2)
             loss = discriminator_loss(real, fake)
         self._step(loss, self.discriminator_optimizer)
         accuracy = torch.cat([real > 0, fake <= 0]).float().mean()
@@ -139,7 +160,7 @@ class DistillationTrainer(SupervisedTrainer):
         images = torch.as_tensor(images).as_subclass(Tensor)
         self.network.train()
         with self._autocast():
-            teacher, student = self.network.features(images)
+            teacher, student = self._features(images)
             distillation = self.loss_function(teacher, student)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
 
@@ -157,13 +178,8 @@ class DistillationTrainer(SupervisedTrainer):
         self.grad_scaler.update()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
 
-        self.state.output = {
-            CommonKeys.IMAGE: images,
-            CommonKeys.LOSS: loss.detach(),
-            "loss_distillation": distillation.detach(),
-            "loss_adversarial": adversarial.detach(),
-            "loss_discriminator": loss_d,
-            "discriminator_accuracy": accuracy,
-        }
+        scalars = torch.stack([loss, distillation, adversarial, loss_d, accuracy]).detach()
+        scalars = mean_over_processes(scalars)
+        self.state.output = {CommonKeys.IMAGE: images, **dict(zip(_SCALARS, scalars, strict=True))}
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output

@@ -52,18 +52,27 @@ _LEARNING_RATES = {StudentKind.DECODER: 4e-3, StudentKind.IMAGE: 1e-3}
 _logger = logging.getLogger(__name__)
 
 
-def multiad_settings(method: str, *, teacher: str, teacher_weights: str, epochs: int) -> Settings:
+def multiad_settings(
+    method: str,
+    *,
+    teacher: str,
+    teacher_weights: str,
+    epochs: int,
+    fused: Sequence[int] | None = None,
+) -> Settings:
     """How Multi-AD is trained in a comparison.
 
     Args:
         method: ``multiad`` (the decoder student, see docs/decisions.md), ``multiad_paper`` (the
             paper's student), or a preset, whose own teacher it then has.
-        teacher, teacher_weights, epochs: see :func:`compare`.
+        teacher, teacher_weights, epochs, fused: see :func:`compare`.
     """
+    fused = None if fused is None else tuple(fused)
     if method in PRESETS:
         return Settings(
             method,
             teacher_weights=teacher_weights,
+            fused=fused,
             epochs=epochs,
             learning_rate=_LEARNING_RATES[PRESETS[method].student],
         )
@@ -73,6 +82,7 @@ def multiad_settings(method: str, *, teacher: str, teacher_weights: str, epochs:
         teacher_weights=teacher_weights,
         student=student,
         stages=(1, 2, 3) if student is StudentKind.DECODER else None,
+        fused=fused,
         output_stride=32,
         epochs=epochs,
         learning_rate=_LEARNING_RATES[student],
@@ -156,6 +166,7 @@ def compare(
     teacher: str = "efficientnet_lite0",
     teacher_weights: str = TeacherWeights.IMAGENET,
     epochs: int = 20,
+    fused: Sequence[int] | None = None,
     part: Part | str = Part.ALL,
     device: str = "cpu",
     files: Mapping[str, Mapping[str, str]] | None = None,
@@ -174,6 +185,7 @@ def compare(
         teacher: architecture of the teacher of all methods that have one.
         teacher_weights: ``imagenet`` or a file.
         epochs: of the methods that train by epochs.
+        fused: stages whose maps Multi-AD fuses, of those that it distils; all without it.
         part: of the test sections; see :class:`Part`.
         device: where to run.
         files: of a peer, by its name: ``weights`` and ``imagenet`` of ``efficient_ad``, ``weights``
@@ -197,7 +209,11 @@ def compare(
             for seed in seeds:
                 if method in MULTIAD or method in PRESETS:
                     settings = multiad_settings(
-                        method, teacher=teacher, teacher_weights=str(teacher_weights), epochs=epochs
+                        method,
+                        teacher=teacher,
+                        teacher_weights=str(teacher_weights),
+                        epochs=epochs,
+                        fused=fused,
                     )
                     build = partial(_multiad, settings, method, device)
                 else:

@@ -114,6 +114,7 @@ class Settings:
     teacher_weights: TeacherWeights | str | Path = TeacherWeights.IMAGENET
     student: StudentKind | str | None = None
     stages: tuple[int, ...] | None = None
+    fused: tuple[int, ...] | None = None
     se: bool | None = None
     output_stride: int | None = None
     cosine: CosineMode | str = CosineMode.LOCAL
@@ -164,6 +165,7 @@ class MultiADDetector:
             teacher_weights=s.teacher_weights,
             student=s.student,
             stages=s.stages,
+            fused=s.fused,
             se=s.se,
             output_stride=s.output_stride,
         )
@@ -228,8 +230,10 @@ class MultiADDetector:
 
     def fuse(self, fusion: FusionMode, held_out: Dataset) -> None:
         """Fuse the trained stages otherwise, and calibrate anew on held-out slices."""
-        fused = MultiScaleFusion(len(self.network.stages), mode=fusion)
-        self.network.fusion = fused.to(self.device)
+        other = MultiScaleFusion(
+            len(self.network.stages), fused=self.network.fusion.fused.tolist(), mode=fusion
+        )
+        self.network.fusion = other.to(self.device)
         self._calibrate(held_out)
 
     def _calibrate(self, held_out: Dataset) -> None:

@@ -1,5 +1,6 @@
 """From teacher and student features to one anomaly map (paper section 3.4, Eq. 13-15)."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Self
 
@@ -81,18 +82,28 @@ class MultiScaleFusion(nn.Module):
     trains none of them. A 1x1 convolution of weight 1 on one channel is the identity, so what
     remains is batch norm with statistics of normal maps and ReLU: the positive z-score of each
     stage. The statistics are set by :meth:`set_statistics` after training and live in the state
-    dict (``levels.N.running_mean``, ``levels.N.running_var``).
+    dict (``levels.N.running_mean``, ``levels.N.running_var``), as does which stages are fused
+    (``fused``), so that a model cannot be used with others than it was calibrated for.
 
     Args:
         num_levels: number of stages.
+        fused: of each, whether it enters the map; all without it.
         mode: see :class:`FusionMode`.
         sigma: standard deviation of the final Gaussian, in pixels of the output.
     """
 
+    fused: Tensor
+
     def __init__(
-        self, num_levels: int, *, mode: FusionMode | str = FusionMode.ZSCORE, sigma: float = 4.0
+        self,
+        num_levels: int,
+        *,
+        fused: Sequence[bool] | None = None,
+        mode: FusionMode | str = FusionMode.ZSCORE,
+        sigma: float = 4.0,
     ) -> None:
         super().__init__()
+        self.register_buffer("fused", torch.tensor(fused or [True] * num_levels))
         self.mode = FusionMode(mode)
         self.standardises: bool = self.mode in (FusionMode.ZSCORE, FusionMode.QUANTILE)
         self.multiplies: bool = self.mode is FusionMode.PRODUCT
@@ -127,11 +138,16 @@ class MultiScaleFusion(nn.Module):
 
     def forward(self, maps: list[Tensor], size: list[int]) -> Tensor:
         """Fuse maps ``(B, 1, h_i, w_i)`` into ``(B, 1, *size)``, 0 and more."""
-        fused = torch.zeros(1, device=maps[0].device, dtype=maps[0].dtype)
+        result = torch.zeros(1, device=maps[0].device, dtype=maps[0].dtype)
+        if self.multiplies:
+            result = result + 1
         for i, level in enumerate(self.levels):
             x = maps[i]
             if self.standardises:
                 x = F.relu(level(x))
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-            fused = fused * x if self.multiplies and i > 0 else fused + x
-        return self.smoothing(fused)
+            if self.multiplies:
+                result = result * torch.where(self.fused[i], x, torch.ones_like(x))
+            else:
+                result = result + x * self.fused[i]
+        return self.smoothing(result)

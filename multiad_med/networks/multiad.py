@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -69,13 +69,17 @@ class MultiAD(nn.Module):
     Args:
         teacher: a :class:`FeatureExtractor`; frozen, and always in evaluation mode.
         student: a module called with ``(image, teacher_features)``.
-        stages: stages that are distilled and fused, counted from 1.
+        stages: stages that are distilled, counted from 1.
+        fused: those of them whose maps are fused; all without it. A stage that is distilled and not
+            fused still shapes the student. A state dict brings its own.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's Gaussian smoothing in pixels; the paper names none.
 
     Raises:
-        ValueError: when a stage does not exist.
+        ValueError: when a stage does not exist, or one to fuse is not distilled.
     """
+
+    __jit_unused_properties__: ClassVar[list[str]] = ["fused"]
 
     mean: Tensor
     std: Tensor
@@ -92,6 +96,7 @@ class MultiAD(nn.Module):
         student: nn.Module,
         *,
         stages: Sequence[int] = (1, 2, 3, 4),
+        fused: Sequence[int] | None = None,
         fusion: FusionMode | str = FusionMode.ZSCORE,
         sigma: float = 4.0,
     ) -> None:
@@ -110,12 +115,20 @@ class MultiAD(nn.Module):
             raise ValueError(
                 f"stages must be increasing numbers from 1 to {count}, got {tuple(stages)}."
             )
+        fused = stages if fused is None else fused
+        if not fused or sorted(set(fused)) != list(fused) or not set(fused) <= set(stages):
+            raise ValueError(
+                f"fused must be increasing numbers out of the distilled stages {tuple(stages)}, got "
+                f"{tuple(fused)}."
+            )
         self.stages = list(stages)
         self.channels: tuple[int, ...] = tuple(teacher.channels[s - 1] for s in stages)
         self.strides: tuple[int, ...] = tuple(teacher.strides[s - 1] for s in stages)
         self.teacher = teacher.requires_grad_(False).eval()
         self.student = student
-        self.fusion = MultiScaleFusion(len(self.stages), mode=fusion, sigma=sigma)
+        self.fusion = MultiScaleFusion(
+            len(self.stages), fused=[s in fused for s in stages], mode=fusion, sigma=sigma
+        )
         # 1.5 times as fast on a CPU, and what AMP on a GPU asks for.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
@@ -127,6 +140,11 @@ class MultiAD(nn.Module):
         self.register_buffer("image_threshold", torch.tensor(0.5))
         self.register_buffer("image_false_positive_rate", torch.tensor(float("nan")))
         self.register_buffer("score_fraction", torch.tensor(0.0))
+
+    @property
+    def fused(self) -> list[int]:
+        """Stages whose maps are fused."""
+        return [s for s, used in zip(self.stages, self.fusion.fused.tolist(), strict=True) if used]
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode of the student; the teacher and the fusion stay in evaluation mode."""
@@ -184,6 +202,7 @@ class Preset:
     se: bool = True
     student: StudentKind = StudentKind.IMAGE
     stages: tuple[int, ...] = (1, 2, 3, 4)
+    fused: tuple[int, ...] | None = None
 
 
 PRESETS: dict[str, Preset] = {
@@ -232,6 +251,7 @@ def build_multiad(
     se: bool | None = None,
     student: StudentKind | str | None = None,
     stages: Sequence[int] | None = None,
+    fused: Sequence[int] | None = None,
     fusion: FusionMode | str = FusionMode.ZSCORE,
     sigma: float = 4.0,
 ) -> MultiAD:
@@ -245,7 +265,8 @@ def build_multiad(
         output_stride: stride of the last stage, 32, 16, 8 or 4.
         se: squeeze-and-excitation in the student.
         student: see :class:`StudentKind`.
-        stages: stages that are distilled and fused, counted from 1.
+        stages: stages that are distilled, counted from 1.
+        fused: those of them whose maps are fused; all without it.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's smoothing in pixels.
 
@@ -260,6 +281,7 @@ def build_multiad(
         "se": se,
         "student": None if student is None else StudentKind(student),
         "stages": stages,
+        "fused": fused,
     }
     choice = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
     teacher = build_extractor(choice.teacher, output_stride=choice.output_stride)
@@ -274,4 +296,6 @@ def build_multiad(
         load_pretrained(teacher, choice.teacher)
     elif teacher_weights not in (TeacherWeights.CHECKPOINT, TeacherWeights.RANDOM):
         load_pretrained(teacher, choice.teacher, file=teacher_weights)
-    return MultiAD(teacher, learner, stages=choice.stages, fusion=fusion, sigma=sigma)
+    return MultiAD(
+        teacher, learner, stages=choice.stages, fused=choice.fused, fusion=fusion, sigma=sigma
+    )

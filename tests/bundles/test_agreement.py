@@ -18,6 +18,7 @@ from multiad_med.resources import bundles_dir
 
 BUNDLES = sorted(path for path in bundles_dir().iterdir() if (path / "configs").is_dir())
 FILES = ("train", "inference", "evaluate")
+MIXINS = ("multi_gpu_train.json", "federated.json")
 FIRST = next(path for path in BUNDLES if path.name == "multiad_brain_mri")
 
 OWN = {"dataset_dir", "image_glob", "preprocessing", "postprocessing", "inferer", "handlers"}
@@ -76,7 +77,9 @@ def test_settings_and_network_agree_between_the_files(root: Path) -> None:
     settings = {k for k, v in inference.items() if not isinstance(v, dict)} & set(train)
     for key in settings - {"imports", "run", "dataset_dir"}:
         assert train[key] == inference[key], key
-    assert {**train["network_def"], "teacher_weights": "checkpoint"} == inference["network_def"]
+    trained = {**train["network_def"], "teacher_weights": "checkpoint"}
+    del trained["fused"]  # the checkpoint has it
+    assert trained == inference["network_def"]
     assert {**inference["datalist"], "seed": "@seed"} == train["datalist"]
     shared = set(inference) & set(evaluate) - {
         *("imports", "preprocessing", "postprocessing", "handlers", "overwrite")
@@ -131,6 +134,12 @@ def test_bundles_differ_in_reader_transforms_inferer_and_writer_only(root: Path)
         else:
             settings = {"settings": first["results"]["settings"]}
             assert {**ours["results"], **settings} == first["results"]
+
+
+def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path) -> None:
+    for name in MIXINS:
+        ours, first = (folder / "configs" / name for folder in (root, FIRST))
+        assert ours.read_text() == first.read_text(), name
 
 
 def test_postprocessing_and_handlers_differ_in_writer_and_title_only(root: Path) -> None:

@@ -86,13 +86,26 @@ def test_training_writes_model_checkpoint_and_tensorboard(trained: dict[str, Pat
     state = torch.load(trained["models"] / "model.pt", weights_only=True)
     assert bool(state["calibrated"])
     assert float(state["pixel_false_positive_rate"]) == pytest.approx(0.01)
-    assert sorted(p.name for p in trained["models"].iterdir()) == ["checkpoint.pt", "model.pt"]
+    assert sorted(p.name for p in trained["models"].iterdir()) == [
+        "best.pt",
+        "checkpoint.pt",
+        "model.pt",
+    ]
+    assert state["fusion.fused"].tolist() == [False, True, True]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tags: set[str] = set()
     for file in trained["out"].glob("events.*"):
         events = EventAccumulator(str(file)).Reload()
-        tags |= set(events.Tags()["scalars"])
+        tags |= {tag for kind in ("scalars", "images", "histograms") for tag in events.Tags()[kind]}
+    assert tags >= {
+        "learning_rate",
+        "validation_maps",
+        "validation_distance",
+        "validation_slice_score",
+        "weights/bottleneck.reductions.0.0.0.weight",
+        "gradients/bottleneck.reductions.0.0.0.weight",
+    }
     for scalar in (
         "loss",
         "loss_distillation",

@@ -9,7 +9,7 @@ import pytest
 
 from multiad_med.evaluation import ablate as ablation
 from multiad_med.evaluation import compare as comparison
-from multiad_med.evaluation.detectors import Settings
+from multiad_med.evaluation.detectors import MultiADDetector, Settings
 from multiad_med.evaluation.outcomes import Job, Outcome, execute
 from multiad_med.evaluation.tables import average_over_sets, mean_and_deviation
 from tests.evaluation.stores import make_store
@@ -164,3 +164,15 @@ def test_comparison_writes_a_row_per_run(tmp_path: Path, monkeypatch: pytest.Mon
     ours = [r for r in rows if r["method"] == "multiad"]
     assert all(0 <= float(r["image_auroc"]) <= 1 for r in ours)
     assert all(len(o.scores) == 4 for o in outcomes if o.method == "multiad")
+
+
+def test_stages_to_fuse_reach_the_networks_of_multiad_alone() -> None:
+    settings = comparison.multiad_settings(
+        "multiad",
+        teacher="efficientnet_lite0",
+        teacher_weights="random",
+        epochs=1,
+        fused=[2, 3],
+    )
+    network = MultiADDetector(settings).build()
+    assert (network.stages, network.fused) == ([1, 2, 3], [2, 3])

@@ -7,7 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multiad_med.networks import PRESETS, ResNetFeatures, build_extractor, build_multiad
+from multiad_med.networks import (
+    PRESETS,
+    ResNetFeatures,
+    build_extractor,
+    build_multiad,
+    cosine_distance_maps,
+)
 from tests.conftest import TinyFeatures, tiny_multiad
 
 
@@ -73,6 +79,37 @@ def test_chosen_stages_are_the_ones_compared() -> None:
 def test_impossible_stages_are_refused(stages: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="increasing numbers from 1 to 4"):
         tiny_multiad(stages=stages)
+
+
+@pytest.mark.parametrize("fusion", ["sum", "product"])
+def test_only_fused_stages_enter_the_map_while_all_are_distilled(fusion: str) -> None:
+    torch.manual_seed(0)
+    network = tiny_multiad(stages=(1, 2, 3), fused=(1, 3), fusion=fusion, sigma=0.0).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        teacher, student = network.features(x)
+        first, last = (
+            torch.nn.functional.interpolate(
+                cosine_distance_maps([teacher[i]], [student[i]])[0], size=(64, 64), mode="bilinear"
+            )
+            for i in (0, 2)
+        )
+        expected = first + last if fusion == "sum" else first * last
+        assert len(teacher) == 3
+        assert torch.allclose(network.raw_map(x), expected, atol=1e-6)
+        assert torch.allclose(torch.jit.script(network).raw_map(x), expected, atol=1e-6)
+
+
+def test_a_state_dict_brings_its_own_choice_of_fused_stages() -> None:
+    network = tiny_multiad(stages=(1, 2, 3))
+    network.load_state_dict(tiny_multiad(stages=(1, 2, 3), fused=(1, 3)).state_dict())
+    assert network.fused == [1, 3]
+
+
+@pytest.mark.parametrize("fused", [(), (2, 1), (4,), (1, 1)])
+def test_stages_that_are_not_distilled_cannot_be_fused(fused: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"out of the distilled stages \(1, 2, 3\)"):
+        tiny_multiad(stages=(1, 2, 3), fused=fused)
 
 
 def test_state_dict_is_plain_and_holds_teacher_statistics_and_thresholds(tmp_path) -> None:

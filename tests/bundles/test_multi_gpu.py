@@ -1,0 +1,88 @@
+"""A bundle's training in two processes equals that in one with twice the batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from multiad_med.resources import bundle_path, bundles_dir
+
+CONFIGS = bundle_path("multiad_brain_mri") / "configs"
+
+
+def _losses(folder: Path) -> list[float]:
+    """Of each iteration, as TensorBoard has them; one process alone writes."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logs = [EventAccumulator(str(f)).Reload() for f in sorted(folder.glob("events.*"))]
+    found = [log for log in logs if "discriminator_accuracy" in log.Tags()["scalars"]]
+    assert len(found) == 1
+    return [event.value for event in found[0].Scalars("loss_distillation")]
+
+
+def _train(data: Path, folder: Path, launcher: list[str], config: str, batch_size: int) -> None:
+    subprocess.run(
+        [
+            *launcher,
+            "-m",
+            "monai.bundle",
+            "run",
+            "training",
+            *("--bundle_root", str(CONFIGS.parent)),
+            *("--config_file", config),
+            *("--logging_file", str(CONFIGS / "logging.conf")),
+            *("--dataset_dir", str(data)),
+            *("--ckpt_dir", str(folder / "models")),
+            *("--output_dir", str(folder / "out")),
+            *("--max_epochs", "2"),
+            *("--size", "64"),
+            *("--batch_size", str(batch_size)),
+            # No dropout in the paper's student; Adam and large steps make much of rounding.
+            *("--learning_rate", "0.0001"),
+            *("--preset", "efficientnet_lite0"),
+            *("--optimizer#_target_", "torch.optim.SGD"),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=data.parent,
+        check=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("bundle", sorted(p.parent.name for p in bundles_dir().glob("*/configs")))
+def test_one_process_alone_logs(bundle: str) -> None:
+    configs = bundle_path(bundle) / "configs"
+    train, more = (
+        json.loads((configs / f"{name}.json").read_text()) for name in ("train", "multi_gpu_train")
+    )
+    silenced = {key.removesuffix("#_disabled_") for key in more if key.endswith("#_disabled_")}
+    logging = {
+        f"{part}#handlers#{i}"
+        for part in ("train", "validate")
+        for i, handler in enumerate(train[part]["handlers"])
+        if any(word in handler["_target_"] for word in ("Stats", "TensorBoard", "ProgressBar"))
+    }
+    assert silenced == logging
+
+
+def test_losses_and_model_equal_those_of_one_process(cohort: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    train, more = (str(CONFIGS / f"{name}.json") for name in ("train", "multi_gpu_train"))
+    _train(cohort, one, [sys.executable], train, 8)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    _train(cohort, two, torchrun, f"['{train}','{more}']", 4)
+
+    losses = _losses(one / "out")
+    assert len(losses) >= 4
+    assert _losses(two / "out") == pytest.approx(losses, abs=1e-5)
+    alone, both = (
+        torch.load(folder / "models" / "model.pt", weights_only=True) for folder in (one, two)
+    )
+    for key in ("pixel_threshold", "image_threshold", "fusion.levels.0.running_mean"):
+        assert float(both[key]) == pytest.approx(float(alone[key]), rel=1e-3), key
