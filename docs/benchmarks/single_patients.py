@@ -101,10 +101,11 @@ def liver_columns(output: Path) -> list[MontageColumn]:
 
 
 def retina_columns(output: Path) -> list[MontageColumn]:
-    """Three B-scans, upright: depth down, the scan along."""
+    """Three B-scans, upright: depth down, the scan along; prints how much is marked."""
     (path,) = output.rglob("*_anomaly_map.nii.gz")
     (study,) = json.loads((output / "test.json").read_text())["test"]
     heat = nib.load(path).get_fdata()
+    print(f"{(heat >= 0.5).mean():.1%} of the pixels reach 0.5")
     image = LoadBScans()(study["image"])[0].numpy().swapaxes(0, 1)
     return [
         # A montage turns its first axis round and shows the second upwards.
