@@ -55,7 +55,7 @@ def test_small_demo_leaves_maps_picture_and_metrics(tmp_path: Path) -> None:
         assert 0 <= metrics[key] <= 1, key
     assert len(metrics["studies"]) == 1
     item = load_datalist(tmp_path / "cohort")["test"][0]
-    heat = nib.load(tmp_path / "test00_mass_anomaly_map.nii.gz")
+    heat = nib.load(tmp_path / "images/test00_mass_anomaly_map.nii.gz")
     assert heat.shape == _volume(item).shape
     np.testing.assert_allclose(heat.affine, nib.load(item["image"]).affine, atol=1e-4)
     assert (tmp_path / "montage.png").stat().st_size > 20_000

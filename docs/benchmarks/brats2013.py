@@ -90,7 +90,8 @@ def main() -> None:
         )
         metrics = json.loads((folder / "metrics.json").read_text())
         name = Path(test["image"]).name.removesuffix(".nii.gz")
-        scores = json.loads((folder / f"{name}_anomaly.json").read_text())
+        (path,) = folder.rglob(f"{name}_anomaly.json")
+        scores = json.loads(path.read_text())
         scored = [s["slice"] for s in scores["slices"]]
         rows.append((test["subject"], metrics, brightness(test, scored)))
         print(

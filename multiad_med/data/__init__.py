@@ -3,8 +3,8 @@
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     DatalistError,
-    common_folder,
     find_studies,
+    is_result,
     load_datalist,
     shared_subjects,
     split_subjects,
@@ -14,7 +14,7 @@ from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.slices import SliceDataset, open_slices
 from multiad_med.data.splits import BmadBrainSplit, BmadLiverSlices, SubjectSplit
 from multiad_med.data.store import SliceStore, StoreError, is_store, read_study, write_study
-from multiad_med.data.studies import StudyDataset
+from multiad_med.data.studies import StudyDataset, StudyOutcome, StudyStatus
 
 __all__ = [
     "DATALIST_NAME",
@@ -26,9 +26,11 @@ __all__ = [
     "StoreError",
     "StudyDataset",
     "StudyError",
+    "StudyOutcome",
+    "StudyStatus",
     "SubjectSplit",
-    "common_folder",
     "find_studies",
+    "is_result",
     "is_store",
     "load_datalist",
     "open_slices",

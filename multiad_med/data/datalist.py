@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 __all__ = [
     "DATALIST_NAME",
     "DatalistError",
-    "common_folder",
     "find_studies",
+    "is_result",
     "load_datalist",
     "shared_subjects",
     "split_subjects",
@@ -43,11 +44,14 @@ _PARTS = frozenset(
 )
 
 
+_RESULT = re.compile(r"_anomaly(_(map|mask)\.nii(\.gz)?|\.json)$|^summary\.(json|csv)$")
+
+
 class DatalistError(ValueError):
     """A datalist, or the folder it should be made from, cannot be used."""
 
 
-def _subject(path: Path, folder: Path) -> str:
+def subject_of(path: Path, folder: Path) -> str:
     """A study's subject: its sub-folder where it has one, otherwise its file name.
 
     A sub-folder that names a part of the data, such as ``train`` or ``images``, is nobody.
@@ -56,35 +60,77 @@ def _subject(path: Path, folder: Path) -> str:
     return folders[0] if folders else path.name.removesuffix(".gz").removesuffix(".nii")
 
 
+def is_result(path: Path) -> bool:
+    """Whether a file's name is one that inference gives its results."""
+    return _RESULT.search(path.name) is not None
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder that match a glob, by path; neither hidden ones nor inference's results."""
+    return [
+        path
+        for path in sorted(folder.glob(pattern))
+        if path.is_file()
+        and not is_result(path)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _organ(image: Path, organs: Sequence[Path], images: Sequence[Path]) -> Path | None:
+    """The organ mask beside an image that begins with its name; of an only image, the only one."""
+    beside = [mask for mask in organs if mask.parent == image.parent]
+    name = image.name.removesuffix(".gz").removesuffix(".nii")
+    own = [mask for mask in beside if mask.name.startswith(name)]
+    if not own and sum(other.parent == image.parent for other in images) == 1:
+        own = beside
+    if len(own) > 1:
+        raise DatalistError(
+            f"{image} has {len(own)} organ masks in its folder, first {own[0]} and {own[1]}. Set "
+            "organ_glob to match one of them."
+        )
+    return own[0] if own else None
+
+
 def find_studies(
-    folder: str | Path, *, image_glob: str = "**/*.nii*", label_glob: str | None = None
+    folder: str | Path,
+    *,
+    image_glob: str = "**/*.nii*",
+    label_glob: str | None = None,
+    organ_glob: str | None = None,
 ) -> list[dict[str, str]]:
     """List the volumes of a folder, one item per file.
+
+    Hidden files and results of inference (``*_anomaly_map.nii.gz`` and the like) are no volumes.
 
     Args:
         folder: where to look.
         image_glob: pattern of the images, relative to the folder.
         label_glob: pattern of the lesion masks. Each image then takes the one mask that lies in
-            its own folder, or in a folder of its own name.
+            its own folder.
+        organ_glob: pattern of the organ masks. An image takes the one in its own folder whose name
+            begins with the image's, or, as the folder's only image, the only one there; it may
+            have none.
 
     Returns:
         Items with ``image``, ``subject`` (the sub-folder, or else the file name) and, with masks,
-        ``label``, in the order of their paths.
+        ``label`` and ``organ``, in the order of their paths.
 
     Raises:
         DatalistError: when the folder is missing or holds no image, or an image has not exactly
-            one mask.
+            one lesion mask, or several organ masks.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DatalistError(f"{folder} is not a folder.")
-    labels = sorted(folder.glob(label_glob)) if label_glob else []
-    images = [p for p in sorted(folder.glob(image_glob)) if p.is_file() and p not in labels]
+    labels = visible_files(folder, label_glob) if label_glob else []
+    organs = visible_files(folder, organ_glob) if organ_glob else []
+    masks = {*labels, *organs}
+    images = [path for path in visible_files(folder, image_glob) if path not in masks]
     if not images:
         raise DatalistError(f"No file in {folder} matches {image_glob!r}.")
     items = []
     for image in images:
-        item = {"image": str(image), "subject": _subject(image, folder)}
+        item = {"image": str(image), "subject": subject_of(image, folder)}
         if label_glob:
             own = [label for label in labels if label.parent == image.parent]
             if len(own) != 1:
@@ -92,40 +138,30 @@ def find_studies(
                     f"{image} needs exactly one mask {label_glob!r} in its folder, found {len(own)}."
                 )
             item["label"] = str(own[0])
+        if organ := _organ(image, organs, images):
+            item["organ"] = str(organ)
         items.append(item)
     return items
 
 
-def common_folder(items: Sequence[Mapping[str, Any]]) -> str:
-    """The deepest folder that holds all studies.
-
-    Results are written under the studies' paths relative to it, so that files of one name in
-    different folders do not overwrite each other.
-
-    Args:
-        items: of a datalist; without any, the working directory is returned.
-    """
-    folders = [os.path.dirname(os.path.abspath(first_path(item))) for item in items]
-    return os.path.commonpath(folders) if folders else os.getcwd()
-
-
-def study_root(items: Sequence[Mapping[str, Any]]) -> str:
+def study_root(items: Sequence[Mapping[str, Any]], source: str | Path) -> str:
     """The folder that the names of studies are relative to, where they are paths in a tree.
 
     Of MVTec's ``root/screw/test/crack/000.png``, study ``screw/test/crack/000``, it is ``root``,
-    whatever part of the tree is looked at. Without such names it is :func:`common_folder`.
+    whatever part of the tree is looked at.
 
     Args:
         items: of a datalist.
+        source: what is returned where studies have no such names.
     """
     roots = set()
     for item in items:
         path = Path(os.path.abspath(first_path(item))).with_suffix("")
         depth = len(PurePosixPath(str(item.get("study", ""))).parts)
         if not 0 < depth < len(path.parts):
-            return common_folder(items)
+            return str(source)
         roots.add(str(path.parents[depth - 1]))
-    return roots.pop() if len(roots) == 1 else common_folder(items)
+    return roots.pop() if len(roots) == 1 else str(source)
 
 
 def rank_subjects(subjects: Iterable[str], *, seed: int) -> list[str]:
@@ -178,7 +214,7 @@ def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
                     )
             result[key] = str(paths[0]) if one else [str(path) for path in paths]
     image = Path(first_path(result))
-    result.setdefault("subject", _subject(image, image.parent))
+    result.setdefault("subject", subject_of(image, image.parent))
     return result
 
 

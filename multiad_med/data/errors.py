@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,5 +29,7 @@ def study_errors(item: Mapping[str, Any]) -> Iterator[None]:
         while cause.__cause__ is not None and str(cause).startswith("applying transform "):
             cause = cause.__cause__
         reason = str(cause) or type(cause).__name__
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            reason += ". Free some space and run again: finished studies are not done anew."
         image = first_path(item) if item.get("image") else "?"
         raise StudyError(reason if image in reason else f"{image}: {reason}") from error

@@ -30,7 +30,8 @@ def _column(item: dict[str, Any], maps: Path) -> MontageColumn:
     image = nib.as_closest_canonical(nib.load(item["image"]))
     name = Path(item["image"]).name.removesuffix(".nii.gz")
     lesion = np.asarray(nib.as_closest_canonical(nib.load(item["label"])).dataobj) > 0
-    heat = nib.as_closest_canonical(nib.load(maps / f"{name}_anomaly_map.nii.gz")).get_fdata()
+    (path,) = maps.rglob(f"{name}_anomaly_map.nii.gz")
+    heat = nib.as_closest_canonical(nib.load(path)).get_fdata()
     index = int((lesion if lesion.any() else heat).max(axis=(0, 1)).argmax())
     if lesion.any():
         index = int(lesion.sum(axis=(0, 1)).argmax())

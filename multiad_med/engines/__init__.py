@@ -9,9 +9,9 @@ from multiad_med.engines.handlers import (
     ModelLoader,
     ModelSaver,
     ResumableTraining,
-    StudyFailureHandler,
     training_scalars,
 )
+from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler, StudySummaryHandler
 from multiad_med.engines.tensorboard import TensorBoardMapHandler, TensorBoardStudentHandler
 from multiad_med.engines.trainer import DistillationTrainer
 
@@ -26,7 +26,9 @@ __all__ = [
     "ModelSaver",
     "ResumableTraining",
     "Selection",
+    "StudyEvaluator",
     "StudyFailureHandler",
+    "StudySummaryHandler",
     "TensorBoardMapHandler",
     "TensorBoardStudentHandler",
     "calibrate",

@@ -14,11 +14,10 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 from torch import nn
 
-from multiad_med.data import StudyDataset, StudyError
 from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.trainer import DistillationTrainer
-from multiad_med.io import atomic_path
-from multiad_med.networks import load_model
+from multiad_med.io import atomic_path, check_calibrated
+from multiad_med.networks import MultiAD, load_model
 
 __all__ = [
     "CheckpointError",
@@ -26,7 +25,6 @@ __all__ = [
     "ModelLoader",
     "ModelSaver",
     "ResumableTraining",
-    "StudyFailureHandler",
     "training_scalars",
 ]
 
@@ -146,7 +144,7 @@ class ModelLoader:
         network: of the preset that was trained, changed in place.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module) -> None:
+    def __init__(self, path: str | Path, network: MultiAD) -> None:
         self.path = Path(path)
         self.network = network
 
@@ -155,8 +153,14 @@ class ModelLoader:
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Load the file; errors are those of :func:`multiad_med.networks.load_model`."""
+        """Load the file.
+
+        Raises:
+            WeightsError: of :func:`multiad_med.networks.load_model`.
+            NotCalibratedError: when its training was not finished.
+        """
         load_model(self.network, self.path)
+        check_calibrated(self.network)
 
 
 class ModelSaver:
@@ -187,31 +191,3 @@ class ModelSaver:
 def training_scalars(output: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The scalars of a :class:`DistillationTrainer`'s decollated output, for TensorBoard."""
     return {name: float(value) for name, value in output[0].items() if name != CommonKeys.IMAGE}
-
-
-class StudyFailureHandler:
-    """Ends a run over studies with an error if some failed, so that its exit status is not zero.
-
-    Args:
-        dataset: the studies that were run.
-    """
-
-    def __init__(self, dataset: StudyDataset) -> None:
-        self.dataset = dataset
-
-    def attach(self, engine: Engine) -> None:
-        """Register for the end of the run."""
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Tell how many studies were done.
-
-        Raises:
-            StudyError: when at least one failed; the message lists them.
-        """
-        total, failures = len(self.dataset.data), self.dataset.failures
-        engine.logger.info("%d of %d studies done.", total - len(failures), total)
-        if failures:
-            raise StudyError(
-                f"{len(failures)} of {total} studies failed:\n  " + "\n  ".join(failures)
-            )

@@ -13,14 +13,14 @@ from monai.data.utils import affine_to_spacing
 from monai.utils import CommonKeys, ImageMetaKey
 from torch import Tensor
 
-from multiad_med.data import StudyDataset
+from multiad_med.data import StudyDataset, StudyError
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.evaluate import evaluate_cases
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
-from multiad_med.io.names import study_stem
+from multiad_med.io.results import study_path
 from multiad_med.networks import MultiAD
 
 __all__ = ["EvaluationHandler"]
@@ -34,8 +34,8 @@ class EvaluationHandler:
     ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`.
 
     The evaluator's batches must have ``label`` and ``foreground``, its output ``pred`` and ``image``,
-    all ``(1, X, Y, Z)`` in RAS+ on the source's grid (``image`` may have several channels), and
-    ``slice_scores (Z,)``, NaN where skipped. Pictures ``(C, H, W, 1)`` are taken upright, without a
+    all ``(1, X, Y, Z)`` in RAS+ (or depth, width, B-scan) on the source's grid (``image`` may have
+    several channels), and ``slice_scores (Z,)``, NaN where skipped. Pictures ``(C, H, W, 1)`` have no
     unit of length; their ``label`` may be missing, and what their item calls ``anomalous`` is.
 
     Args:
@@ -44,6 +44,7 @@ class EvaluationHandler:
         model: its file, whose hash goes into the manifest.
         data: what was evaluated, for the manifest.
         title: of the report.
+        upright: whether slices are B-scans, rows and columns of a picture; else axial ones in RAS.
         dataset: the studies that are run, whose failures are told.
         config: settings of the run, for the manifest.
         training_logs: folder of the training's TensorBoard log, for its curves.
@@ -59,6 +60,7 @@ class EvaluationHandler:
         model: str | Path,
         data: str | Path,
         title: str = "Evaluation",
+        upright: bool = False,
         dataset: StudyDataset | None = None,
         config: Mapping[str, Any] | None = None,
         training_logs: str | Path | None = None,
@@ -70,6 +72,7 @@ class EvaluationHandler:
         self.model = model
         self.data = data
         self.title = title
+        self.upright = upright
         self.dataset = dataset
         self.config = config
         self.training = [] if training_logs is None else training_curves(training_logs)
@@ -98,19 +101,22 @@ class EvaluationHandler:
 
             prediction: MetaTensor = output[CommonKeys.PRED]
             x, y, z = (float(s) for s in affine_to_spacing(prediction.affine))
-            study = study_stem(str(prediction.meta[ImageMetaKey.FILENAME_OR_OBJ]))
-            about: dict[str, Any] = {"spacing": (x, y, z)}
+            source = str(prediction.meta[ImageMetaKey.FILENAME_OR_OBJ])
+            study = study_path(source).name
+            about: dict[str, Any] = {"spacing": (x, y, z), "upright": self.upright}
+            anomaly_map = slices(prediction).float()
+            if CommonKeys.LABEL in item:
+                label = slices(item[CommonKeys.LABEL]) > 0
+            elif self.pictures:
+                label = torch.zeros_like(anomaly_map, dtype=torch.bool)
+            else:
+                raise StudyError(f"{source}: there is no lesion mask (`label`) to evaluate it by.")
+            abnormal = label.flatten(1).any(dim=1)
             if self.pictures:
                 study = str(item.get("study") or study)
                 about = {"upright": True}
                 about |= {name: str(item.get(name, "")) for name in ("category", "kind")}
-            anomaly_map = slices(prediction).float()
-            label = torch.zeros_like(anomaly_map, dtype=torch.bool)
-            if CommonKeys.LABEL in item:
-                label = slices(item[CommonKeys.LABEL]) > 0
-            abnormal = label.flatten(1).any(dim=1)
-            if self.pictures and item.get("anomalous"):
-                abnormal[:] = True
+                abnormal |= bool(item.get("anomalous"))
             grey = torch.as_tensor(output[CommonKeys.IMAGE]).float().mean(dim=0, keepdim=True)
             self._cases.append(
                 Case(

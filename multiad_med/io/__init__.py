@@ -5,9 +5,10 @@ from multiad_med.io.atomic import atomic_path, write_json
 from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_reader import DicomSeriesReader
 from multiad_med.io.dicom_series import DicomSeries, SeriesSearch, find_series
+from multiad_med.io.hashes import file_sha256, state_sha256
 from multiad_med.io.load import LoadVolume, LoadVolumed
 from multiad_med.io.montage import MontageColumn, save_montage
-from multiad_med.io.nifti import StudyMapWriter
+from multiad_med.io.nifti import BScanMapWriter, SaveImageMapd, StudyMapWriter
 from multiad_med.io.nifti_reader import NiftiError, NiftiReader
 from multiad_med.io.oct import LoadBScans, LoadBScansd, OctError
 from multiad_med.io.picture_maps import SavePictureMapd
@@ -18,16 +19,17 @@ from multiad_med.io.pictures import (
     LoadPicturesd,
     PictureError,
 )
+from multiad_med.io.results import StudyResults
 from multiad_med.io.scores import (
     NotCalibratedError,
     SaveScoresd,
     ScoreSlicesd,
-    file_sha256,
-    state_sha256,
+    check_calibrated,
 )
 
 __all__ = [
     "ArchiveError",
+    "BScanMapWriter",
     "DicomSeries",
     "DicomSeriesError",
     "DicomSeriesReader",
@@ -45,12 +47,15 @@ __all__ = [
     "NotCalibratedError",
     "OctError",
     "PictureError",
+    "SaveImageMapd",
     "SavePictureMapd",
     "SaveScoresd",
     "ScoreSlicesd",
     "SeriesSearch",
     "StudyMapWriter",
+    "StudyResults",
     "atomic_path",
+    "check_calibrated",
     "file_sha256",
     "find_series",
     "save_montage",

@@ -20,7 +20,9 @@ from multiad_med.io.dicom_header import (
     why_no_slice,
 )
 
-__all__ = ["DicomSeries", "SeriesSearch", "find_series"]
+__all__ = ["NOT_DICOM", "DicomSeries", "SeriesSearch", "find_series"]
+
+NOT_DICOM = "not a DICOM file"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def find_series(folder: str | os.PathLike[str]) -> SeriesSearch:
         try:
             header = read_header(path)
             with dicom_errors(path):
-                reason = "not a DICOM file" if header is None else why_no_slice(header, path)
+                reason = NOT_DICOM if header is None else why_no_slice(header, path)
             if header is None or reason:
                 skipped.append((path, str(reason)))
                 continue

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from monai.config import PathLike
-from monai.data import NibabelWriter
+from monai.config import DtypeLike, KeysCollection, PathLike
+from monai.data import ImageWriter, NibabelWriter
 from monai.data.utils import to_affine_nd
+from monai.transforms import SaveImaged
+from monai.utils import ImageMetaKey
 
 from multiad_med.io.atomic import atomic_path
+from multiad_med.io.results import StudyResults
 
-__all__ = ["StudyMapWriter"]
+__all__ = ["BScanMapWriter", "SaveImageMapd", "StudyMapWriter"]
 
 
 class StudyMapWriter(NibabelWriter):
@@ -49,3 +52,61 @@ class StudyMapWriter(NibabelWriter):
         image.set_qform(affine, code=code)
         with atomic_path(filename) as temporary:
             nib.save(image, temporary)
+
+
+class BScanMapWriter(StudyMapWriter):
+    """Maps of B-scans ``(depth, width, B-scan)`` as NIfTI stores pictures: columns, rows, B-scans.
+
+    The map of a NIfTI volume then lies on its file's own grid; see
+    :class:`multiad_med.io.LoadBScans`.
+    """
+
+    def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
+        """Write the map, its first two axes exchanged in the array and in the affine."""
+        self.data_obj = np.swapaxes(np.asarray(self.data_obj), 0, 1)
+        self.affine = np.asarray(self.affine, dtype=float)[:, [1, 0, 2, 3]]
+        super().write(filename, verbose, **obj_kwargs)
+
+
+class SaveImageMapd(SaveImaged):
+    """MONAI's ``SaveImaged`` with the names of :class:`StudyResults` and the writer's own errors.
+
+    ``SaveImaged`` catches whatever its writer raises, and tells of a full disk that no suitable
+    writer was found.
+
+    Args:
+        keys: maps ``(1, ...)`` on the source grid, whose metadata tell the source file.
+        results: where they go.
+        end: of the files' names, see :meth:`StudyResults.path`.
+        output_dtype: of the voxels.
+        writer: class, or its dotted name.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        results: StudyResults,
+        end: str,
+        output_dtype: DtypeLike = "float32",
+        writer: type[ImageWriter] | str = StudyMapWriter,
+    ) -> None:
+        super().__init__(keys, writer=writer, output_dtype=output_dtype, resample=False)
+        self.results = results
+        self.end = end
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write each key's map.
+
+        Raises:
+            OSError: when it cannot be written, such as on a full disk; nothing is left then.
+        """
+        writer_class: Any = self.saver.writers[0]
+        for key in self.key_iterator(dict(data)):
+            image = data[key]
+            writer = writer_class(**self.saver.init_kwargs)
+            writer.set_data_array(image, **self.saver.data_kwargs)
+            writer.set_metadata(image.meta, **self.saver.meta_kwargs)
+            source = str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
+            writer.write(self.results.path(source, self.end), verbose=False)
+        return dict(data)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple, optional_import
 
+from multiad_med.data.layouts.files import natural_key
 from multiad_med.io.load import LoadVolume
 from multiad_med.io.pictures import PICTURE_SUFFIXES, LoadPictureMasks, LoadPictures
 
@@ -58,10 +58,17 @@ def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
     return torch.from_numpy(data[0]).permute(1, 2, 0)[None], spacing
 
 
+def _pictures_in(folder: Path) -> list[Path]:
+    """The pictures directly in a folder, in the natural order of their names."""
+    visible = (p for p in folder.iterdir() if not p.name.startswith("."))
+    return sorted((p for p in visible if p.suffix.lower() in PICTURE_SUFFIXES), key=natural_key)
+
+
 class LoadBScans(Transform):
     """Read an OCT volume with its B-scans upright: rows are depth, columns run along the scan.
 
-    - A list of pictures: B-scans in order, in [0, 1].
+    - A list of pictures, B-scans in order, or a folder of them, in the natural order of their names:
+      in [0, 1].
     - ``.npy``: ``(B-scan, depth, width)``.
     - NIfTI and multi-frame DICOM (ophthalmic tomography): columns, rows, B-scans, as these formats
       store pictures, with their spacing.
@@ -89,7 +96,10 @@ class LoadBScans(Transform):
     def __call__(
         self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
     ) -> torch.Tensor:
-        """Volume ``(1, depth, width, B-scan)`` with an affine of its spacing.
+        """Volume ``(1, depth, width, B-scan)`` with the affine of its axes, to mm.
+
+        :class:`multiad_med.io.BScanMapWriter` writes maps back as NIfTI stores pictures: columns,
+        rows, B-scans, with the affine of the file or, where it tells none, with the spacing's.
 
         Raises:
             OctError: when the file holds no OCT volume.
@@ -97,7 +107,11 @@ class LoadBScans(Transform):
         """
         path = Path(ensure_tuple(filename)[0])
         spacing = self.spacing
-        if path.suffix.lower() in PICTURE_SUFFIXES:
+        meta: dict[str, Any] = {}
+        grid: torch.Tensor | None = None  # of (width, depth, B-scan), where the file tells it
+        if path.is_dir() and (inside := _pictures_in(path)):
+            volume = self.pictures(inside)
+        elif path.suffix.lower() in PICTURE_SUFFIXES:
             volume = self.pictures(filename)
         elif path.suffix.lower() in _HEIDELBERG:
             volume, stated = _heidelberg(path)
@@ -111,9 +125,7 @@ class LoadBScans(Transform):
                 volume = plain.permute(0, 2, 3, 1)
             else:
                 volume = plain.transpose(1, 2)
-                affine_of_file = image.affine if isinstance(image, MetaTensor) else np.eye(4)
-                width, depth, step = (float(s) for s in affine_to_spacing(affine_of_file))
-                spacing = [depth, width, step]
+                grid, meta = image.affine, image.meta
         if self.mask:
             if int(volume.min()) < 0 or int(volume.max()) > 255:
                 raise OctError(
@@ -121,8 +133,10 @@ class LoadBScans(Transform):
                     f"{int(volume.max())}."
                 )
             volume = volume.to(torch.uint8)
-        affine = torch.diag(torch.tensor([*(spacing or [1.0] * 3), 1.0], dtype=torch.float64))
-        result = MetaTensor(volume, affine=affine)
+        if grid is None:
+            depth, width, step = spacing or [1.0] * 3
+            grid = torch.diag(torch.tensor([width, depth, step, 1.0], dtype=torch.float64))
+        result = MetaTensor(volume, affine=grid[:, [1, 0, 2, 3]], meta=meta)
         result.meta["filename_or_obj"] = str(path)
         return result
 
@@ -132,7 +146,7 @@ class LoadBScansd(MapTransform):
 
     Args:
         keys: the volume, one key.
-        label_key: its mask, read where present.
+        label_key: its mask, read where present; none is never read.
         spacing: see :class:`LoadBScans`.
     """
 
@@ -140,7 +154,7 @@ class LoadBScansd(MapTransform):
         self,
         keys: KeysCollection,
         *,
-        label_key: str = "label",
+        label_key: str | None = "label",
         spacing: Sequence[float] | None = None,
     ) -> None:
         super().__init__(keys)
@@ -157,7 +171,7 @@ class LoadBScansd(MapTransform):
         result = dict(data)
         key = self.first_key(result)
         result[key] = self.load(result[key])
-        if self.label_key in result:
+        if self.label_key is not None and self.label_key in result:
             source = ensure_tuple(result[self.label_key])[0]
             mask = self.load_mask(result[self.label_key])
             if mask.shape != result[key].shape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,45 +13,38 @@ from monai.utils import ImageMetaKey
 from PIL import Image
 
 from multiad_med.io.atomic import atomic_path
-from multiad_med.io.names import result_path
 from multiad_med.io.overlay import overlaid
 from multiad_med.io.pictures import LoadPictures
+from multiad_med.io.results import StudyResults
 
 __all__ = ["SavePictureMapd"]
+
+TIFF = ".tiff"
+OVERLAY = "anomaly.png"
 
 
 class SavePictureMapd(MapTransform):
     """Write a picture's anomaly map, at the picture's own size.
 
-    - ``<name>.tiff``: float32 values, under the picture's path below ``data_root_dir``. With the
-      root of an MVTec tree that is ``<category>/test/<defect>/<id>.tiff``, where MVTec's evaluation
-      code looks for maps.
+    - ``<name>.tiff``: float32 values. In an MVTec tree that is ``<category>/test/<defect>/<id>.tiff``,
+      where MVTec's evaluation code looks for maps.
     - ``<name>_anomaly.png``: the map's heat over the picture, a line around what reaches 0.5.
 
     Args:
         keys: the calibrated map ``(1, H, W, 1)``, one key; its metadata tell the picture's file.
-        output_dir: folder for the files.
-        data_root_dir: the part of the picture's path that is not repeated under ``output_dir``; by
-            default the picture's own folder.
+        results: where they go.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        *,
-        output_dir: str | Path,
-        data_root_dir: str | Path | None = None,
-    ) -> None:
+    def __init__(self, keys: KeysCollection, *, results: StudyResults) -> None:
         super().__init__(keys)
-        self.output_dir = output_dir
-        self.data_root_dir = data_root_dir
+        self.results = results
         self.load = LoadPictures(colour=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write both files.
 
         Raises:
-            ValueError: when the map has not the size of the picture's file, or would replace it.
+            ValueError: when the map has not the size of the picture's file.
         """
         result = dict(data)
         image = result[self.first_key(result)]
@@ -67,12 +59,8 @@ class SavePictureMapd(MapTransform):
                 f"{picture.shape[:2]}."
             )
         shown = overlaid((picture * 255).round().astype(np.uint8), anomaly_map)
-        for end, content in ((".tiff", anomaly_map), ("_anomaly.png", shown)):
-            path = result_path(
-                source, end, output_dir=self.output_dir, data_root_dir=self.data_root_dir
-            )
-            if path.resolve() == Path(source).resolve():
-                raise ValueError(f"{source}: its map would replace it; choose another output_dir.")
+        for end, content in ((TIFF, anomaly_map), (OVERLAY, shown)):
+            path = self.results.path(source, end)
             with atomic_path(path) as temporary:
                 Image.fromarray(content).save(temporary)
         return result

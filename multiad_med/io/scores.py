@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable, Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol
 
 import nibabel as nib
@@ -14,14 +12,15 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multiad_med.io.atomic import write_json
-from multiad_med.io.names import result_path
+from multiad_med.io.results import SCORES, StudyResults
 from multiad_med.scoring import image_scores
 from multiad_med.transforms import occupied_slices
 
-__all__ = ["NotCalibratedError", "SaveScoresd", "ScoreSlicesd", "file_sha256", "state_sha256"]
+__all__ = ["NotCalibratedError", "SaveScoresd", "ScoreSlicesd", "check_calibrated"]
 
 SLICE_SCORES = "slice_scores"
 
@@ -35,31 +34,22 @@ class CalibratedNetwork(Protocol):
     image_false_positive_rate: Tensor
     score_fraction: Tensor
 
-    def state_dict(self) -> dict[str, Any]: ...
-
 
 class NotCalibratedError(RuntimeError):
     """The network has no thresholds, so that its maps and scores mean nothing yet."""
 
 
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, or of the files of a folder in the order of their names."""
-    path = Path(path)
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def check_calibrated(network: CalibratedNetwork) -> None:
+    """Refuse a network without thresholds.
 
-
-def state_sha256(network: CalibratedNetwork) -> str:
-    """SHA-256 of a network's state dict: names, then values, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    Raises:
+        NotCalibratedError: when it was never calibrated.
+    """
+    if not bool(network.calibrated):
+        raise NotCalibratedError(
+            "The model is not calibrated: load the model.pt that a finished training wrote. "
+            "A training checkpoint has no thresholds yet."
+        )
 
 
 class ScoreSlicesd(MapTransform):
@@ -94,11 +84,7 @@ class ScoreSlicesd(MapTransform):
         Raises:
             NotCalibratedError: when the network was never calibrated.
         """
-        if not bool(self.network.calibrated):
-            raise NotCalibratedError(
-                "The model is not calibrated: load the model.pt that a finished training wrote. "
-                "A training checkpoint has no thresholds yet."
-            )
+        check_calibrated(self.network)
         maps = torch.as_tensor(data[self.first_key(dict(data))]).as_subclass(Tensor)
         mask = torch.as_tensor(data[self.mask_key]).as_subclass(Tensor).to(maps.device)
         scores = image_scores(
@@ -119,10 +105,9 @@ class SaveScoresd(MapTransform):
     Args:
         keys: the map on the source grid, one key; its metadata tell the source file.
         network: the network that made it.
-        output_dir: folder for the file.
-        data_root_dir: the part of the source's path that is not repeated under ``output_dir``, as
-            in MONAI's ``SaveImage``; by default the source's own folder.
-        output_postfix: end of the file's name before ``.json``.
+        results: where the scores go, and what they were made from.
+        oriented: whether slices are axial ones of a body, to be found by the affine; else they are
+            B-scans, one after the other along the last axis.
     """
 
     def __init__(
@@ -130,42 +115,39 @@ class SaveScoresd(MapTransform):
         keys: KeysCollection,
         *,
         network: CalibratedNetwork,
-        output_dir: str | Path,
-        data_root_dir: str | Path | None = None,
-        output_postfix: str = "anomaly",
+        results: StudyResults,
+        oriented: bool = True,
     ) -> None:
         super().__init__(keys)
         self.network = network
-        self.output_dir = output_dir
-        self.data_root_dir = data_root_dir
-        self.output_postfix = output_postfix
-        self._model_hash = ""
+        self.results = results
+        self.oriented = oriented
+
+    def _in_file(
+        self, scores: NDArray[np.floating], affine: NDArray[np.floating]
+    ) -> tuple[int, NDArray[np.floating]]:
+        """The source's slice axis, and the scores in the order of the slices on it."""
+        if not self.oriented:
+            return 2, scores
+        orientation = nib.io_orientation(affine)
+        axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
+        return axis, scores[::-1] if orientation[axis, 1] < 0 else scores
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the scores in ``slice_scores (Z,)``; adds ``volume_score``."""
         image = data[self.first_key(dict(data))]
-        source = Path(str(image.meta[ImageMetaKey.FILENAME_OR_OBJ]))
-        scores = np.asarray(data[SLICE_SCORES], dtype=float)
-        orientation = nib.io_orientation(np.asarray(image.affine, dtype=float))
-        axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
-        if orientation[axis, 1] < 0:
-            scores = scores[::-1]
+        source = str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
+        axis, scores = self._in_file(
+            np.asarray(data[SLICE_SCORES], dtype=float), np.asarray(image.affine, dtype=float)
+        )
         scored = np.flatnonzero(np.isfinite(scores))
         volume_score = float(scores[scored].max()) if scored.size else 0.0
         network = self.network
-        if not self._model_hash:
-            self._model_hash = state_sha256(network)
         threshold = float(network.image_threshold)
         write_json(
-            result_path(
-                source,
-                f"_{self.output_postfix}.json",
-                output_dir=self.output_dir,
-                data_root_dir=self.data_root_dir,
-            ),
+            self.results.path(source, SCORES),
             {
-                "image": str(source),
-                "image_sha256": file_sha256(source),
+                "image": source,
                 "volume_score": volume_score,
                 "volume_flagged": volume_score >= threshold,
                 "axis": axis,
@@ -189,7 +171,7 @@ class SaveScoresd(MapTransform):
                     if float(network.score_fraction) == 0
                     else f"mean of the largest {float(network.score_fraction):g} of the foreground"
                 ),
-                "model_sha256": self._model_hash,
+                **self.results.provenance(source),
                 "versions": {name: version(name) for name in ("multiad-med", "monai", "torch")},
             },
         )

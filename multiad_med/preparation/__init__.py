@@ -4,16 +4,22 @@ from multiad_med.preparation.export import ExportLayout, export_pictures
 from multiad_med.preparation.recipes import Recipe, RecipeError, load_recipe, recipe_names
 from multiad_med.preparation.run import PreparationError, Summary, prepare
 from multiad_med.preparation.sheet import save_contact_sheet
-from multiad_med.preparation.sources import find_nifti_or_dicom, load_pictures, load_studies
+from multiad_med.preparation.sources import (
+    StudyKind,
+    find_nifti_and_dicom,
+    load_pictures,
+    load_studies,
+)
 
 __all__ = [
     "ExportLayout",
     "PreparationError",
     "Recipe",
     "RecipeError",
+    "StudyKind",
     "Summary",
     "export_pictures",
-    "find_nifti_or_dicom",
+    "find_nifti_and_dicom",
     "load_pictures",
     "load_recipe",
     "load_studies",

@@ -1,26 +1,29 @@
-"""What a user points at: a folder, a table, an archive; NIfTI or DICOM."""
+"""What a user points at: a folder, a table, a datalist; NIfTI, DICOM, B-scans, or all of them."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     DatalistError,
+    find_studies,
     load_datalist,
     train_or_infer,
+    visible_files,
 )
-from multiad_med.data.layouts import find_images, find_mvtec, find_volumes
+from multiad_med.data.layouts import find_bscans, find_images, find_mvtec, find_volumes
 from multiad_med.data.layouts.files import existing_folder, study_name, walk
 from multiad_med.data.layouts.hints import looks_like
 from multiad_med.data.splits import SubjectSplit
-from multiad_med.io.dicom_series import find_series
+from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, find_series
 
-__all__ = ["find_nifti_or_dicom", "load_pictures", "load_studies"]
+__all__ = ["StudyKind", "find_nifti_and_dicom", "load_pictures", "load_studies"]
 
 _logger = logging.getLogger(__name__)
 
@@ -29,7 +32,61 @@ _MVTEC_PART = re.compile(r"(^|/)(train|test)/[^/]+/[^/]+$")
 _MASK = re.compile(r"((^|[-_.])(seg|segmentation|labels?|roi)|mask)\d*[-_.]", re.IGNORECASE)
 
 
-def find_nifti_or_dicom(
+class StudyKind(StrEnum):
+    """What the volumes of a folder are."""
+
+    MR = "mr"
+    CT = "ct"
+    OCT = "oct"
+
+    @property
+    def modality(self) -> str:
+        """DICOM's name of it."""
+        return "OPT" if self is StudyKind.OCT else self.upper()
+
+
+def _without_masks(items: list[dict[str, Any]], image_glob: str) -> list[dict[str, Any]]:
+    """The items, once it is sure that none is a mask by its name."""
+    masks = [i["image"] for i in items if _MASK.search(Path(i["image"]).name)]
+    if masks:
+        raise DatalistError(
+            f"{len(masks)} of {len(items)} files that match {image_glob!r} look like masks, first "
+            f"{masks[0]}. Set label_glob to theirs (such as '**/*seg.nii.gz'), or image_glob to the "
+            "images only."
+        )
+    return items
+
+
+def _find_dicom(folder: Path) -> list[DicomSeries]:
+    """The image series below a folder; of what else is there, DICOM is told as a warning."""
+    search = find_series(folder)
+    for path, reason in search.skipped:
+        level = logging.DEBUG if reason == NOT_DICOM else logging.WARNING
+        _logger.log(level, "%s passed over: %s", path, reason)
+    return search.series
+
+
+def _dicom_items(series: Iterable[DicomSeries]) -> list[dict[str, Any]]:
+    items = []
+    for number, one in enumerate(series):
+        patient = study_name((one.patient_id or one.files[0].parent.name).replace("/", "_"))
+        items.append(
+            {
+                "image": one.image,
+                "subject": patient,
+                "study": study_name(patient, one.uid or f"series{number}"),
+            }
+        )
+    return items
+
+
+def _nothing(folder: Path, looked_for: str, series: Iterable[DicomSeries]) -> DatalistError:
+    kinds = sorted({one.modality for one in series})
+    others = f" of that modality, but of {kinds}" if kinds else ""
+    return DatalistError(f"{folder} holds no {looked_for} and no DICOM image series{others}.")
+
+
+def find_nifti_and_dicom(
     source: str | Path,
     *,
     image_glob: str = "**/*.nii*",
@@ -37,7 +94,7 @@ def find_nifti_or_dicom(
     modalities: list[str] | None = None,
     kind: str | None = None,
 ) -> list[dict[str, Any]]:
-    """List the volumes of a table or folder: NIfTI where the folder has any, else DICOM series.
+    """List the volumes of a table, or the NIfTI volumes and DICOM series of a folder.
 
     Args:
         source: folder, or a table as :func:`multiad_med.data.layouts.find_volumes` reads it.
@@ -53,24 +110,16 @@ def find_nifti_or_dicom(
         DatalistError: when there is neither, or a series is of another kind.
     """
     path = Path(source).expanduser()
-    if not path.is_dir() or any(p.is_file() for p in path.glob(image_glob)):
-        items = find_volumes(path, image_glob=image_glob, label_glob=label_glob)
-        masks = [i["image"] for i in items if path.is_dir() and _MASK.search(Path(i["image"]).name)]
-        if masks:
-            raise DatalistError(
-                f"{len(masks)} of {len(items)} files that match {image_glob!r} look like masks, first "
-                f"{masks[0]}. Set label_glob to theirs (such as '**/*seg.nii.gz'), or image_glob to the "
-                "images only."
-            )
-        return items
-    search = find_series(path)
-    chosen = [s for s in search.series if modalities is None or s.modality in modalities]
-    if not chosen:
-        kinds = sorted({s.modality for s in search.series})
-        raise DatalistError(
-            f"{path} holds no file that matches {image_glob!r} and no DICOM image series"
-            + (f" of the modalities {modalities}, but of {kinds}." if kinds else ".")
-        )
+    if not path.is_dir():
+        return find_volumes(path, image_glob=image_glob, label_glob=label_glob)
+    items: list[dict[str, Any]] = []
+    if visible_files(path, image_glob):
+        found = find_volumes(path, image_glob=image_glob, label_glob=label_glob)
+        items = _without_masks(found, image_glob)
+    series = _find_dicom(path)
+    chosen = [s for s in series if modalities is None or s.modality in modalities]
+    if not items and not chosen:
+        raise _nothing(path, f"file that matches {image_glob!r}", series)
     wrong = [
         s for s in chosen if kind and s.modality in ("CT", "MR") and s.modality != kind.upper()
     ]
@@ -81,18 +130,49 @@ def find_nifti_or_dicom(
             f"{wrong[0].patient_id!r}. Set kind={wrong[0].modality.lower()}, or choose series by "
             f"dicom_modalities."
         )
-    for passed, reason in search.skipped:
-        _logger.warning("%s passed over: %s", passed, reason)
-    items = []
-    for number, series in enumerate(chosen):
-        patient = study_name((series.patient_id or series.files[0].parent.name).replace("/", "_"))
-        items.append(
-            {
-                "image": series.image,
-                "subject": patient,
-                "study": study_name(patient, series.uid or f"series{number}"),
-            }
+    return items + _dicom_items(chosen)
+
+
+def _folder_items(
+    folder: Path,
+    *,
+    image_glob: str,
+    label_glob: str | None,
+    organ_glob: str | None,
+    kind: StudyKind | None,
+) -> list[dict[str, Any]]:
+    """Every study of a folder; DICOM series of another modality are told and passed over."""
+    items: list[dict[str, Any]] = []
+    if kind is StudyKind.OCT:
+        items += find_bscans(folder, image_glob=image_glob)
+    elif visible_files(folder, image_glob):
+        found = find_studies(
+            folder, image_glob=image_glob, label_glob=label_glob, organ_glob=organ_glob
         )
+        items += _without_masks(found, image_glob)
+    series = _find_dicom(folder)
+    chosen = [s for s in series if kind is None or s.modality == kind.modality]
+    for other in series:
+        if other not in chosen:
+            _logger.warning(
+                "series %s (%r) of patient %r passed over: its modality is %s, not %s",
+                other.uid,
+                other.description,
+                other.patient_id,
+                other.modality,
+                kind and kind.modality,
+            )
+    if kind is StudyKind.OCT:  # one object is one volume
+        items += [
+            {"image": str(path), "subject": one.patient_id or path.stem}
+            for one in chosen
+            for path in one.files
+        ]
+    else:
+        items += _dicom_items(chosen)
+    if not items:
+        looked_for = "B-scans" if kind is StudyKind.OCT else f"file that matches {image_glob!r}"
+        raise _nothing(folder, looked_for, series)
     return items
 
 
@@ -101,25 +181,35 @@ def load_studies(
     *,
     image_glob: str = "**/*.nii*",
     label_glob: str | None = None,
-    kind: str | None = None,
+    organ_glob: str | None = None,
+    kind: StudyKind | str | None = None,
     seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The studies to train on or to infer: a datalist, or a folder of NIfTI or DICOM.
+    """The studies to train on or to infer: a datalist, or a folder of NIfTI, DICOM, or both.
 
     Args:
-        source: datalist, folder with one, prepared slices, or any folder of volumes.
-        image_glob, label_glob, seed: see :func:`multiad_med.data.load_datalist`.
-        kind: ``mr`` or ``ct``, which DICOM series must be.
+        source: datalist, folder with one, prepared slices, or any folder of volumes. Hidden files
+            and results of inference in it are no studies.
+        image_glob, label_glob, organ_glob: of NIfTI in a folder; see
+            :func:`multiad_med.data.find_studies`. With ``kind=oct`` ``image_glob`` is of volumes and
+            pictures, see :func:`multiad_med.data.layouts.find_bscans`, and masks need a datalist.
+        kind: what the volumes are; DICOM series of another modality are passed over.
+        seed: see :func:`multiad_med.data.load_datalist`.
 
     Raises:
         DatalistError: as of :func:`multiad_med.data.load_datalist`, or when the folder holds
-            neither NIfTI nor DICOM.
+            nothing of the kind.
     """
-    path = Path(source)
-    listed = path.is_file() or (path / DATALIST_NAME).is_file()
-    if listed or not path.is_dir() or any(p.is_file() for p in path.glob(image_glob)):
-        return load_datalist(path, image_glob=image_glob, label_glob=label_glob, seed=seed)
-    return train_or_infer(find_nifti_or_dicom(path, image_glob=image_glob, kind=kind), seed=seed)
+    path = Path(source).expanduser()
+    if path.is_file() or (path / DATALIST_NAME).is_file() or not path.is_dir():
+        return load_datalist(path, seed=seed)
+    kind = None if kind is None else StudyKind(kind)
+    if kind is StudyKind.OCT and (label_glob or organ_glob):
+        raise DatalistError("Masks of B-scans are named in a datalist.json, not by a glob.")
+    items = _folder_items(
+        path, image_glob=image_glob, label_glob=label_glob, organ_glob=organ_glob, kind=kind
+    )
+    return train_or_infer(items, seed=seed)
 
 
 def load_pictures(
@@ -150,11 +240,11 @@ def load_pictures(
     folder = existing_folder(path)
     names = [file.relative_to(folder).as_posix() for file in walk(folder)]
     if looks_like(names) == "images" and not any(_MVTEC_PART.search(name) for name in names):
-        pictures = find_images(folder)
+        pictures = _without_results(find_images(folder))
         normal = [item for item in pictures if not item["anomalous"]]
         sections = train_or_infer(normal, validation_fraction=validation, seed=seed)
         return _of_categories({**sections, "test": pictures}, categories, path)
-    items = find_mvtec(folder, categories=categories)
+    items = _without_results(find_mvtec(folder, categories=categories))
     split = SubjectSplit(
         training=1 - validation, validation=validation, test=0, seed=seed, stratify="category"
     )
@@ -166,6 +256,16 @@ def load_pictures(
             f"into train/good, or choose among {sorted(trained)} by `categories`."
         )
     return sections
+
+
+def _without_results(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Items that are neither maps nor overlays of an earlier inference, whose scores lie beside."""
+
+    def is_own(path: Path) -> bool:
+        name = path.stem.removesuffix("_anomaly")
+        return path.with_name(f"{name}_anomaly.json").is_file()
+
+    return [item for item in items if not is_own(Path(item["image"]))]
 
 
 def _of_categories(

@@ -18,7 +18,7 @@ from multiad_med.data.datalist import PATH_KEYS
 from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.store import study_about, study_path, write_study
 from multiad_med.io.atomic import atomic_path
-from multiad_med.io.scores import file_sha256
+from multiad_med.io.hashes import file_sha256
 from multiad_med.preparation.recipes import Recipe
 
 __all__ = ["StudyPreparation"]

@@ -259,8 +259,18 @@ class ForegroundByLabeld(MapTransform):
         self.labels_key = labels_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the mask ``(1, X, Y, Z)``."""
+        """Add the mask ``(1, X, Y, Z)``.
+
+        Raises:
+            ValueError: when there is no segmentation, or as of :class:`ForegroundByLabel`.
+        """
         result = dict(data)
+        missing = [key for key in self.keys if key not in result]
+        if missing and not self.allow_missing_keys:
+            raise ValueError(
+                f"The study has no mask {missing[0]!r}, which is to be its foreground. Give one, on "
+                "the image's grid, or use a model and settings that take another foreground."
+            )
         for key in self.key_iterator(dict(data)):
             rule = ForegroundByLabel(labels=data.get(self.labels_key, self.labels))
             result[self.mask_key] = rule(result[key])

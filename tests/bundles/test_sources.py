@@ -23,7 +23,8 @@ def dicom_head(folder: Path, patient: str, **kwargs: object) -> Path:
     uid = f"1.2.3.{len(patient)}"
     slices = ct_slices(volume.transpose(2, 1, 0), intercept=0.0, spacing=(4.0, 4.0), step=8.0)
     for part in slices:
-        part.PatientID, part.SeriesInstanceUID, part.Modality = patient, uid, "MR"
+        part.PatientID, part.SeriesInstanceUID = patient, uid
+        part.Modality = kwargs.get("modality", "MR")
     drop = kwargs.get("without")
     save([s for i, s in enumerate(slices) if i != drop], folder / patient)
     return folder / patient

@@ -69,6 +69,28 @@ def test_masks_are_found_by_their_pattern(tmp_path: Path) -> None:
         find_studies(tmp_path, image_glob="*/T1c*.nii.gz", label_glob="*/seg*.nii.gz")
 
 
+def test_organ_masks_belong_to_the_image_whose_name_they_begin_with(tmp_path: Path) -> None:
+    for name in ("a", "a_liver", "b", "only/ct", "only/liver"):
+        path = tmp_path / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    items = find_studies(tmp_path, organ_glob="**/*liver.nii.gz")
+    pairs = {Path(i["image"]).name: Path(i["organ"]).name for i in items if "organ" in i}
+    assert len(items) == 3
+    assert pairs == {"a.nii.gz": "a_liver.nii.gz", "ct.nii.gz": "liver.nii.gz"}
+    (tmp_path / "a_old_liver.nii.gz").touch()
+    with pytest.raises(DatalistError, match=r"a\.nii\.gz has 2 organ masks in its folder"):
+        find_studies(tmp_path, organ_glob="**/*liver.nii.gz")
+
+
+def test_hidden_files_and_results_are_no_studies(tmp_path: Path) -> None:
+    (tmp_path / ".cache").mkdir()
+    names = ["a.nii", "._a.nii", ".cache/b.nii", "a_anomaly_map.nii.gz", "a_anomaly_mask.nii.gz"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [Path(i["image"]).name for i in find_studies(tmp_path)] == ["a.nii"]
+
+
 def test_folders_that_name_a_part_of_the_data_are_nobody(tmp_path: Path) -> None:
     for name in ("train/anna/v.nii.gz", "train/berta/v.nii.gz", "images/carla.nii.gz"):
         _volume(tmp_path / name)

@@ -67,8 +67,8 @@ def dicom_file(folder: Path, scans: np.ndarray) -> str:
 
 def grid(volume: torch.Tensor) -> list[float]:
     assert isinstance(volume, MetaTensor)
-    affine = np.asarray(volume.affine)
-    np.testing.assert_array_equal(affine, np.diag(np.diag(affine)))
+    turned = np.asarray(volume.affine)[:, [1, 0, 2, 3]]  # columns of (width, depth, B-scan)
+    np.testing.assert_array_equal(turned, np.diag(np.diag(turned)))
     return affine_to_spacing(volume.affine).tolist()
 
 
@@ -105,6 +105,24 @@ def test_spacing_is_the_files_where_it_tells_it(
 ) -> None:
     volume = LoadBScans(spacing=given)(write(tmp_path, b_scans()))
     np.testing.assert_allclose(grid(volume), SPACING, rtol=1e-5)
+
+
+def test_the_affine_is_that_of_the_files_voxels(tmp_path: Path) -> None:
+    affine = np.array([[0, 0.1, 4, 9], [0.01, 0, 0.2, -8], [0, -0.004, 0.3, 7], [0, 0, 0, 1.0]])
+    nib.save(nib.Nifti1Image(b_scans().transpose(2, 1, 0), affine), tmp_path / "v.nii")
+    volume = LoadBScans()(tmp_path / "v.nii")
+    depth, width, scan = 6, 3, 2  # one voxel, as LoadBScans and as the file count
+    found = np.asarray(volume.affine) @ [depth, width, scan, 1]
+    np.testing.assert_allclose(found, affine @ [width, depth, scan, 1], atol=1e-5)
+
+
+def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
+    scans = np.repeat(b_scans(), 4, axis=0)
+    pictures(tmp_path / "p", scans)
+    (tmp_path / "p/notes.txt").write_text("no picture")
+    volume = LoadBScans()(tmp_path / "p")
+    np.testing.assert_allclose(as_stored(volume) * 255, scans, atol=1e-4)
+    assert volume.meta["filename_or_obj"] == str(tmp_path / "p")
 
 
 @pytest.mark.parametrize("spacing", [[1, 1], [1, 1, 0], [1, -1, 1]])

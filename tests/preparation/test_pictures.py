@@ -112,10 +112,18 @@ def test_root_of_the_studies_names(tmp_path: Path) -> None:
         return {"image": f"{tmp_path}/{path}", "study": study}
 
     one = item("mvtec/screw/test/crack/0.png", "screw/test/crack/0")
-    assert study_root([one]) == f"{tmp_path}/mvtec"
-    assert study_root([one, item("mvtec/nut/test/good/1.png", "nut/test/good/1")]) == (
-        f"{tmp_path}/mvtec"
-    )
-    # Names of two trees, or none: the folder that holds all.
-    assert study_root([one, item("other/1.png", "1")]) == str(tmp_path)
-    assert study_root([{"image": f"{tmp_path}/a/1.png"}]) == f"{tmp_path}/a"
+    two = item("mvtec/nut/test/good/1.png", "nut/test/good/1")
+    assert study_root([one], "given") == f"{tmp_path}/mvtec"
+    assert study_root([one, two], "given") == f"{tmp_path}/mvtec"
+    # Names of two trees, or none: what was given.
+    assert study_root([one, item("other/1.png", "1")], "given") == "given"
+    assert study_root([{"image": f"{tmp_path}/a/1.png"}], "given") == "given"
+
+
+def test_maps_of_an_earlier_inference_are_no_pictures(tmp_path: Path) -> None:
+    save_picture(tmp_path / "a.png")
+    for name in ("a.tiff", "a_anomaly.png"):
+        save_picture(tmp_path / "maps" / name)
+    assert len(load_pictures(tmp_path)["test"]) == 3
+    (tmp_path / "maps" / "a_anomaly.json").write_text("{}")
+    assert [i["image"] for i in load_pictures(tmp_path)["test"]] == [str(tmp_path / "a.png")]

@@ -11,6 +11,7 @@ from multiad_med.data.layouts.brats import MrSequence, find_brats
 from multiad_med.data.layouts.images import find_images
 from multiad_med.data.layouts.liver import find_btcv, find_lits, find_liver
 from multiad_med.data.layouts.mvtec import find_mvtec, loco_saturation
+from multiad_med.data.layouts.oct import find_bscans
 from multiad_med.data.layouts.recognise import Finding, recognise
 from multiad_med.data.layouts.resc import find_resc
 from multiad_med.data.layouts.visa import find_visa
@@ -21,6 +22,7 @@ __all__ = [
     "MrSequence",
     "find_bmad",
     "find_brats",
+    "find_bscans",
     "find_btcv",
     "find_images",
     "find_lits",

@@ -1,0 +1,155 @@
+"""What is written several times in the bundles says the same everywhere.
+
+Tools open one config of a bundle at a time, so that nothing can be shared by reference. Whatever lies
+in ``bundles`` is tested.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from monai.bundle import verify_metadata, verify_net_in_out
+
+from multiad_med.resources import bundles_dir
+
+BUNDLES = sorted(path for path in bundles_dir().iterdir() if (path / "configs").is_dir())
+FILES = ("train", "inference", "evaluate")
+MIXINS = ("multi_gpu_train.json", "federated.json")
+FIRST = next(path for path in BUNDLES if path.name == "multiad_brain_mri")
+
+OWN = {"dataset_dir", "image_glob", "preprocessing", "postprocessing", "inferer", "handlers"}
+"""Top-level ids in which bundles may differ: reader, transforms, inferer, writer."""
+
+
+def load(root: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((root / "configs" / f"{name}.json").read_text())
+    return content
+
+
+def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps as they act on all but the lesion mask."""
+    steps = []
+    for step in transforms:
+        keys = step["keys"] if isinstance(step["keys"], list) else [step["keys"]]
+        keys = [k for k in keys if k != "label"]
+        if keys:
+            ignored = {"allow_missing_keys": None, "label_key": None}
+            steps.append({**step, "keys": keys, **ignored})
+    return steps
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda path: path.name)
+def root(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_zoo_layout(root: Path) -> None:
+    configs = [f"configs/{name}" for name in ("metadata.json", "logging.conf")]
+    configs += [f"configs/{name}.json" for name in FILES]
+    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", *configs):
+        assert (root / name).is_file(), name
+
+
+def test_metadata_keep_the_model_zoos_rules(root: Path) -> None:
+    meta = root / "configs/metadata.json"
+    metadata = json.loads(meta.read_text())
+    schema = Path(__file__).with_name("metadata_schema.json")
+    jsonschema.validate(metadata, json.loads(schema.read_text()))
+    verify_metadata(meta_file=str(meta), filepath=str(schema), create_dir=False)
+    assert metadata["version"] in metadata["changelog"]
+
+
+def test_network_accepts_and_returns_what_the_metadata_say(root: Path) -> None:
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(root / "configs/metadata.json"),
+        config_file=str(root / "configs/inference.json"),
+        device="cpu",
+    )
+
+
+def test_settings_and_network_agree_between_the_files(root: Path) -> None:
+    train, inference, evaluate = (load(root, name) for name in FILES)
+    settings = {k for k, v in inference.items() if not isinstance(v, dict)} & set(train)
+    for key in settings - {"imports", "run", "dataset_dir"}:
+        assert train[key] == inference[key], key
+    trained = {**train["network_def"], "teacher_weights": "checkpoint"}
+    del trained["fused"]  # the checkpoint has it
+    assert trained == inference["network_def"]
+    assert {**inference["datalist"], "seed": "@seed"} == train["datalist"]
+    shared = set(inference) & set(evaluate) - {
+        *("imports", "preprocessing", "postprocessing", "handlers", "overwrite")
+    }
+    for key in shared:
+        assert inference[key] == evaluate[key], key
+    assert (inference["overwrite"], evaluate["overwrite"]) == (False, True)
+
+
+def test_every_setting_that_decides_a_map_is_recorded_with_it(root: Path) -> None:
+    """Else a study would count as finished that was made with another."""
+    inference = load(root, "inference")
+    used = json.dumps([inference["preprocessing"], inference["inferer"]])
+    settings = [k for k, v in inference.items() if not isinstance(v, dict) and f"@{k}" in used]
+    deciding = {name for name in settings if name != "sw_batch_size"}
+    assert deciding == set(inference["results"]["settings"])
+    for name, value in inference["results"]["settings"].items():
+        assert value == f"@{name}"
+
+
+def test_images_are_prepared_alike_in_training_inference_and_evaluation(root: Path) -> None:
+    train, inference, evaluate = (load(root, name) for name in FILES)
+    ours = image_steps(train["train"]["preprocessing"]["transforms"])
+    for other in (inference, evaluate):
+        assert image_steps(other["preprocessing"]["transforms"]) == ours
+
+
+def test_evaluation_repeats_inferences_steps_and_adds_its_own(root: Path) -> None:
+    inference, evaluate = load(root, "inference"), load(root, "evaluate")
+    common = inference["postprocessing"]["transforms"]
+    assert evaluate["postprocessing"]["transforms"][: len(common)] == common
+    for handler in inference["handlers"]:
+        assert handler in evaluate["handlers"]
+
+
+def test_bundles_differ_in_reader_transforms_inferer_and_writer_only(root: Path) -> None:
+    for name in FILES:
+        ours, first = load(root, name), load(FIRST, name)
+        added = set(ours) - set(first)
+        assert set(first) <= set(ours)
+        # What a bundle adds are settings of its transforms or of its datalist.
+        text = json.dumps([ours[k] for k in ("train", "preprocessing", "datalist") if k in ours])
+        assert all(f"@{key}" in text for key in added), added
+        for key in set(first) - OWN - {"datalist", "results", "train"}:
+            assert ours[key] == first[key], (name, key)
+        kind = {"kind": first["datalist"]["kind"]}
+        globs = {"organ_glob": "@organ_glob"} if "organ_glob" in ours else {}
+        assert {**ours["datalist"], **kind} == {**first["datalist"], **globs}
+        if name == "train":
+            for key in set(first["train"]) - {"preprocessing"}:
+                assert ours["train"][key] == first["train"][key], key
+        else:
+            settings = {"settings": first["results"]["settings"]}
+            assert {**ours["results"], **settings} == first["results"]
+
+
+def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path) -> None:
+    for name in MIXINS:
+        ours, first = (folder / "configs" / name for folder in (root, FIRST))
+        assert ours.read_text() == first.read_text(), name
+
+
+def test_postprocessing_and_handlers_differ_in_writer_and_title_only(root: Path) -> None:
+    def plain(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        own = ("writer", "oriented", "title", "config", "upright")
+        return [{k: v for k, v in step.items() if k not in own} for step in steps]
+
+    ours, first = load(root, "inference"), load(FIRST, "inference")
+    for key in ("postprocessing", "handlers"):
+        here, there = (c[key] if key == "handlers" else c[key]["transforms"] for c in (ours, first))
+        assert plain(here) == plain(there), key
+    ours, first = load(root, "evaluate"), load(FIRST, "evaluate")
+    assert plain(ours["handlers"]) == plain(first["handlers"])
