@@ -21,8 +21,19 @@ FILES = ("train", "inference", "evaluate")
 MIXINS = ("multi_gpu_train.json", "federated.json")
 FIRST = next(path for path in BUNDLES if path.name == "multiad_brain_mri")
 
-OWN = {"dataset_dir", "image_glob", "preprocessing", "postprocessing", "inferer", "handlers"}
-"""Top-level ids in which bundles may differ: reader, transforms, inferer, writer."""
+OWN = {
+    *("dataset_dir", "image_glob", "preprocessing", "postprocessing", "inferer", "handlers"),
+    *("imports", "datalist", "dataset", "results", "train", "validate", "max_epochs", "fused"),
+}
+"""Top-level ids in which bundles may differ: reader, transforms, inferer, writer, and what was chosen
+for the domain by measurement. Parts of them are compared below."""
+
+VOLUMES_ONLY = {"image_glob", "label_glob", "min_fraction", "channels"}
+"""Settings of volumes' readers and transforms, which pictures need not have."""
+
+
+def is_pictures(root: Path) -> bool:
+    return "Pictures" in json.dumps(load(root, "inference")["preprocessing"])
 
 
 def load(root: Path, name: str) -> dict[str, Any]:
@@ -31,9 +42,14 @@ def load(root: Path, name: str) -> dict[str, Any]:
 
 
 def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The steps as they act on all but the lesion mask."""
+    """The steps as they act on all but the lesion mask.
+
+    Training cuts pictures into tiles, which inference leaves to its inferer.
+    """
     steps = []
     for step in transforms:
+        if step["_target_"].endswith("Tilesd"):
+            continue
         keys = step["keys"] if isinstance(step["keys"], list) else [step["keys"]]
         keys = [k for k in keys if k != "label"]
         if keys:
@@ -80,7 +96,8 @@ def test_settings_and_network_agree_between_the_files(root: Path) -> None:
     trained = {**train["network_def"], "teacher_weights": "checkpoint"}
     del trained["fused"]  # the checkpoint has it
     assert trained == inference["network_def"]
-    assert {**inference["datalist"], "seed": "@seed"} == train["datalist"]
+    drawn = {"seed", "validation"}  # of the division, which inference does not use
+    assert inference["datalist"] == {k: v for k, v in train["datalist"].items() if k not in drawn}
     shared = set(inference) & set(evaluate) - {
         *("imports", "preprocessing", "postprocessing", "handlers", "overwrite")
     }
@@ -94,7 +111,7 @@ def test_every_setting_that_decides_a_map_is_recorded_with_it(root: Path) -> Non
     inference = load(root, "inference")
     used = json.dumps([inference["preprocessing"], inference["inferer"]])
     settings = [k for k, v in inference.items() if not isinstance(v, dict) and f"@{k}" in used]
-    deciding = {name for name in settings if name != "sw_batch_size"}
+    deciding = set(settings) - {"sw_batch_size"}
     assert deciding == set(inference["results"]["settings"])
     for name, value in inference["results"]["settings"].items():
         assert value == f"@{name}"
@@ -118,22 +135,39 @@ def test_evaluation_repeats_inferences_steps_and_adds_its_own(root: Path) -> Non
 def test_bundles_differ_in_reader_transforms_inferer_and_writer_only(root: Path) -> None:
     for name in FILES:
         ours, first = load(root, name), load(FIRST, name)
+        assert set(first) - set(ours) <= (VOLUMES_ONLY if is_pictures(root) else set())
+        # What a bundle adds are settings of its reader or transforms.
         added = set(ours) - set(first)
-        assert set(first) <= set(ours)
-        # What a bundle adds are settings of its transforms or of its datalist.
         text = json.dumps([ours[k] for k in ("train", "preprocessing", "datalist") if k in ours])
         assert all(f"@{key}" in text for key in added), added
-        for key in set(first) - OWN - {"datalist", "results", "train"}:
+        for key in set(first) & set(ours) - OWN:
             assert ours[key] == first[key], (name, key)
-        kind = {"kind": first["datalist"]["kind"]}
-        globs = {"organ_glob": "@organ_glob"} if "organ_glob" in ours else {}
-        assert {**ours["datalist"], **kind} == {**first["datalist"], **globs}
-        if name == "train":
-            for key in set(first["train"]) - {"preprocessing"}:
-                assert ours["train"][key] == first["train"][key], key
-        else:
-            settings = {"settings": first["results"]["settings"]}
-            assert {**ours["results"], **settings} == first["results"]
+        if name != "train":
+            own = ("settings", "source", "files")
+            results = (
+                {k: v for k, v in c["results"].items() if k not in own} for c in (ours, first)
+            )
+            assert next(results) == next(results)
+            assert ours["dataset"] == first["dataset"]
+        if not is_pictures(root):
+            kind = {"kind": first["datalist"]["kind"]}
+            globs = {"organ_glob": "@organ_glob"} if "organ_glob" in ours else {}
+            assert {**ours["datalist"], **kind} == {**first["datalist"], **globs}
+
+
+def test_training_differs_in_preprocessing_only(root: Path) -> None:
+    ours, first = load(root, "train"), load(FIRST, "train")
+
+    def plain(handlers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        own = ("radiological", "group")
+        return [{k: v for k, v in handler.items() if k not in own} for handler in handlers]
+
+    for part in ("train", "validate"):
+        assert plain(ours[part]["handlers"]) == plain(first[part]["handlers"])
+        for key in set(first[part]) - {"preprocessing", "dataset", "handlers"}:
+            assert ours[part][key] == first[part][key], key
+        if not is_pictures(root):
+            assert ours[part]["dataset"] == first[part]["dataset"]
 
 
 def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path) -> None:
@@ -144,12 +178,13 @@ def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path)
 
 def test_postprocessing_and_handlers_differ_in_writer_and_title_only(root: Path) -> None:
     def plain(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        own = ("writer", "oriented", "title", "config", "upright")
+        own = ("writer", "oriented", "title", "config", "upright", "pictures", "desc")
         return [{k: v for k, v in step.items() if k not in own} for step in steps]
 
     ours, first = load(root, "inference"), load(FIRST, "inference")
-    for key in ("postprocessing", "handlers"):
-        here, there = (c[key] if key == "handlers" else c[key]["transforms"] for c in (ours, first))
-        assert plain(here) == plain(there), key
+    assert plain(ours["handlers"]) == plain(first["handlers"])
+    if not is_pictures(root):
+        here, there = (c["postprocessing"]["transforms"] for c in (ours, first))
+        assert plain(here) == plain(there)
     ours, first = load(root, "evaluate"), load(FIRST, "evaluate")
     assert plain(ours["handlers"]) == plain(first["handlers"])

@@ -121,9 +121,7 @@ def test_root_of_the_studies_names(tmp_path: Path) -> None:
 
 
 def test_maps_of_an_earlier_inference_are_no_pictures(tmp_path: Path) -> None:
-    save_picture(tmp_path / "a.png")
-    for name in ("a.tiff", "a_anomaly.png"):
-        save_picture(tmp_path / "maps" / name)
+    pictures(tmp_path, "a.png", "maps/a.tiff", "maps/a_anomaly.png")
     assert len(load_pictures(tmp_path)["test"]) == 3
     (tmp_path / "maps" / "a_anomaly.json").write_text("{}")
     assert [i["image"] for i in load_pictures(tmp_path)["test"]] == [str(tmp_path / "a.png")]
