@@ -6,18 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import (
-    ConfigParser,
-    ckpt_export,
-    create_workflow,
-    verify_metadata,
-    verify_net_in_out,
-)
+from monai.bundle import create_workflow
 
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError
@@ -250,75 +243,6 @@ def test_uncalibrated_checkpoint_gives_no_maps(trained: dict[str, Path], tmp_pat
         cause = cause.__cause__
     assert "not calibrated" in str(cause)
     assert not list(tmp_path.glob("out/*.nii.gz"))
-
-
-@pytest.mark.parametrize(
-    ("kind", "config"),
-    [("train", "train.json"), ("infer", "inference.json"), ("infer", "evaluate.json")],
-)
-def test_check_properties_is_clean(
-    trained: dict[str, Path], tmp_path: Path, kind: str, config: str
-) -> None:
-    override = {"ckpt_dir": str(tmp_path), **FAST} if kind == "train" else {"size": 64}
-    flow = workflow(
-        kind, config, dataset_dir=str(trained["data"]), output_dir=str(tmp_path), **override
-    )
-    assert not flow.check_properties()
-
-
-def test_network_accepts_and_returns_what_the_metadata_say() -> None:
-    verify_net_in_out(
-        net_id="network_def",
-        meta_file=str(CONFIGS / "metadata.json"),
-        config_file=str(CONFIGS / "inference.json"),
-        device="cpu",
-    )
-
-
-def test_exported_torchscript_gives_the_same_map(trained: dict[str, Path], tmp_path: Path) -> None:
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(tmp_path / "model.ts"),
-        ckpt_file=str(trained["models"] / "model.pt"),
-        meta_file=str(CONFIGS / "metadata.json"),
-        config_file=str(CONFIGS / "inference.json"),
-    )
-    parser = ConfigParser(ConfigParser.load_config_file(str(CONFIGS / "inference.json")))
-    network = parser.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load(trained["models"] / "model.pt", weights_only=True))
-    x = torch.rand(2, 3, 256, 256)
-    with torch.no_grad():
-        exported = torch.jit.load(tmp_path / "model.ts").eval()(x)
-        assert torch.allclose(exported, network(x), atol=1e-5)
-
-
-def test_metadata_keep_the_model_zoos_rules(tmp_path: Path) -> None:
-    metadata = json.loads((CONFIGS / "metadata.json").read_text())
-    schema = Path(__file__).with_name("metadata_schema.json")
-    jsonschema.validate(metadata, json.loads(schema.read_text()))
-    verify_metadata(
-        meta_file=str(CONFIGS / "metadata.json"), filepath=str(schema), create_dir=False
-    )
-    assert metadata["version"] in metadata["changelog"]
-
-
-def test_zoo_layout() -> None:
-    for name in (
-        "LICENSE",
-        "docs/README.md",
-        "docs/data_license.txt",
-        *(
-            f"configs/{c}"
-            for c in (
-                "metadata.json",
-                "train.json",
-                "inference.json",
-                "evaluate.json",
-                "logging.conf",
-            )
-        ),
-    ):
-        assert (ROOT / name).is_file(), name
 
 
 def test_shared_parts_agree_between_the_files() -> None:
