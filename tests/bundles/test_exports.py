@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -28,12 +27,6 @@ DYNAMIC_BATCH = {
     "output_names": ["pred"],
     "dynamic_axes": {"image": {0: "batch"}},
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.export writes a long trace for every log handler there is, pytest's too."""
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
 
 
 def arguments(name: str, folder: Path) -> dict[str, Any]:
