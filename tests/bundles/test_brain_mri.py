@@ -10,11 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import (
-    ConfigParser,
-    ckpt_export,
-    create_workflow,
-)
+from monai.bundle import create_workflow
 
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError
@@ -260,34 +256,3 @@ def test_uncalibrated_checkpoint_gives_no_maps(trained: dict[str, Path], tmp_pat
         cause = cause.__cause__
     assert "not calibrated" in str(cause)
     assert not list(tmp_path.glob("out/*.nii.gz"))
-
-
-@pytest.mark.parametrize(
-    ("kind", "config"),
-    [("train", "train.json"), ("infer", "inference.json"), ("infer", "evaluate.json")],
-)
-def test_check_properties_is_clean(
-    trained: dict[str, Path], tmp_path: Path, kind: str, config: str
-) -> None:
-    override = {"ckpt_dir": str(tmp_path), **FAST} if kind == "train" else {"size": 64}
-    flow = workflow(
-        kind, config, dataset_dir=str(trained["data"]), output_dir=str(tmp_path), **override
-    )
-    assert not flow.check_properties()
-
-
-def test_exported_torchscript_gives_the_same_map(trained: dict[str, Path], tmp_path: Path) -> None:
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(tmp_path / "model.ts"),
-        ckpt_file=str(trained["models"] / "model.pt"),
-        meta_file=str(CONFIGS / "metadata.json"),
-        config_file=str(CONFIGS / "inference.json"),
-    )
-    parser = ConfigParser(ConfigParser.load_config_file(str(CONFIGS / "inference.json")))
-    network = parser.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load(trained["models"] / "model.pt", weights_only=True))
-    x = torch.rand(2, 3, 256, 256)
-    with torch.no_grad():
-        exported = torch.jit.load(tmp_path / "model.ts").eval()(x)
-        assert torch.allclose(exported, network(x), atol=1e-5)

@@ -209,12 +209,6 @@ def test_an_organ_mask_on_another_grid_is_refused(
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
-def test_check_properties_is_clean(data: Path, tmp_path: Path) -> None:
-    missed = models.wrong_properties(BUNDLE, data, tmp_path, **LITS)
-    assert missed.keys() == {"train", "inference", "evaluate"}
-    assert not any(missed.values()), missed
-
-
 def test_missing_weights_and_a_wrong_preset_are_named(
     data: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -194,12 +194,6 @@ def test_a_mask_of_another_size_is_refused(data: Path, model: Path, tmp_path: Pa
     assert "a mask of shape (48, 8, 6) for a volume of (48, 32, 6)" in rows["numpy.npy"]["message"]
 
 
-def test_check_properties_is_clean(data: Path, tmp_path: Path) -> None:
-    missed = models.wrong_properties(BUNDLE, data, tmp_path)
-    assert missed.keys() == {"train", "inference", "evaluate"}
-    assert not any(missed.values()), missed
-
-
 def test_missing_weights_and_a_wrong_preset_are_named(
     data: Path, model: Path, tmp_path: Path
 ) -> None:

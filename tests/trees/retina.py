@@ -13,7 +13,7 @@ RESC_GREYS = {"PED": 128, "SRF": 191, "REA": 255}
 RESC_VOLUME = "P{:04d}_MacularCube512x128_{}-1-2014_9-32-13_{}_sn{}_cube_z"
 
 
-def _bscan(
+def bscan(
     size: tuple[int, int], rng: np.random.Generator, *, lesion: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """A layered B-scan (height, width), and its lesion mask in RESC's grey values."""
@@ -53,7 +53,7 @@ def make_resc(
             name = RESC_VOLUME.format(number, 1 + number % 12, ("OD", "OS")[number % 2], number)
             number += 1
             for scan in range(1, bscans + 1):
-                image, label = _bscan(size, rng, lesion=scan > bscans // 2)
+                image, label = bscan(size, rng, lesion=scan > bscans // 2)
                 save_picture(root / f"original_images/{name}.img/{scan}.bmp", image)
                 if section != "test":
                     save_picture(root / f"label_images/{name}_labelMark/{scan}.bmp", label)
@@ -71,10 +71,10 @@ def make_pnet(
     for number in range(volumes):
         for scan in range(bscans):
             save_picture(
-                folder / f"train/images/case{number}/{scan}.png", _bscan(size, rng, lesion=False)[0]
+                folder / f"train/images/case{number}/{scan}.png", bscan(size, rng, lesion=False)[0]
             )
             lesion = scan >= bscans // 2
-            image, label = _bscan(size, rng, lesion=lesion)
+            image, label = bscan(size, rng, lesion=lesion)
             case = f"case{number + volumes}/{scan}.png"
             save_picture(folder / f"test/{'images' if lesion else 'normal_images'}/{case}", image)
             if lesion:

@@ -67,7 +67,7 @@ def make_brats(
             save_nifti(parent / name / f"{file}{suffix}", volume, BRATS_AFFINE)
 
 
-def _abdomen(
+def abdomen(
     shape: tuple[int, int, int], rng: np.random.Generator, *, lesion: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A CT in HU, its liver, and the lesions in the upper half of the liver's slices."""
@@ -85,7 +85,7 @@ def _abdomen(
     return ct + 12 * texture(shape, rng), liver, lesions
 
 
-def _ct_affine(shape: tuple[int, int, int]) -> np.ndarray:
+def ct_affine(shape: tuple[int, int, int]) -> np.ndarray:
     """A field of view of 410 mm, whatever the size, and slices of 5 mm."""
     return np.diag([410 / shape[0], 410 / shape[1], 5.0, 1.0])
 
@@ -102,16 +102,16 @@ def make_lits(
 ) -> None:
     """LiTS: ``Training Batch 1`` and ``2`` with liver 1 and lesion 2; the first ``healthy`` have none."""
     for index in range(volumes):
-        ct, liver, lesions = _abdomen(shape, rng, lesion=index >= healthy)
+        ct, liver, lesions = abdomen(shape, rng, lesion=index >= healthy)
         batch = folder / f"Training Batch {1 if index < (volumes + 1) // 2 else 2}"
         seg = liver.astype(np.uint8) + lesions
-        affine = _ct_affine(shape)
+        affine = ct_affine(shape)
         save_nifti(batch / f"volume-{index}{suffix}", ct.astype(np.int16), affine)
         save_nifti(batch / f"segmentation-{index}{suffix}", seg, affine)
     for index in range(tests):
-        ct, _, _ = _abdomen(shape, rng, lesion=True)
+        ct, _, _ = abdomen(shape, rng, lesion=True)
         path = folder / "LITS-Challenge-Test-Data" / f"test-volume-{index}{suffix}"
-        save_nifti(path, ct.astype(np.int16), _ct_affine(shape))
+        save_nifti(path, ct.astype(np.int16), ct_affine(shape))
 
 
 _BTCV_NAMES = {
@@ -141,17 +141,17 @@ def make_btcv(
     """
     image, label = _BTCV_NAMES[naming]
     for index in range(1, volumes + 1):
-        ct, liver, _ = _abdomen(shape, rng, lesion=False)
+        ct, liver, _ = abdomen(shape, rng, lesion=False)
         organs = (6 * liver).astype(np.uint8)
         organs[ellipsoid(unit_grid(shape), (-0.5, 0.0, 0), (0.15, 0.2, 0.4))] = 1
         organs[ellipsoid(unit_grid(shape), (0, -0.25, 0), (0.06, 0.06, 3.0))] = 8
-        affine = _ct_affine(shape)
+        affine = ct_affine(shape)
         save_nifti(folder / f"{image.format(index)}.nii.gz", ct.astype(np.int16), affine)
         save_nifti(folder / f"{label.format(index)}.nii.gz", organs, affine)
     for index in range(61, 61 + tests):
-        ct, _, _ = _abdomen(shape, rng, lesion=False)
+        ct, _, _ = abdomen(shape, rng, lesion=False)
         path = folder / f"Testing/img/img{index:04d}.nii.gz"
-        save_nifti(path, ct.astype(np.int16), _ct_affine(shape))
+        save_nifti(path, ct.astype(np.int16), ct_affine(shape))
 
 
 def make_liver(

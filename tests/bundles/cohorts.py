@@ -1,0 +1,100 @@
+"""A tiny cohort and random weights for each bundle; docs/benchmarks uses them too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from multiad_med.resources import bundle_path, bundles_dir
+from tests.conftest import make_small_cohort
+from tests.trees import make_mvtec, save_nifti
+from tests.trees.retina import bscan
+from tests.trees.volumes import abdomen, ct_affine
+
+__all__ = ["COHORTS", "FAST", "bundle_names", "write_fake_model"]
+
+FAST = {"size": 64, "device": "$torch.device('cpu')"}
+"""What every config of a bundle is overridden with; training is also given few epochs."""
+
+SECTIONS = ["training"] * 3 + ["validation"] + ["test"] * 2
+
+
+def bundle_names() -> list[str]:
+    """The bundles of this tree."""
+    return sorted(p.parents[1].name for p in bundles_dir().glob("*/configs/metadata.json"))
+
+
+def _write(folder: Path, studies: list[dict[str, np.ndarray]], affine: np.ndarray) -> Path:
+    """Six studies, the last one with a lesion, and their datalist."""
+    sections: dict[str, list[dict[str, str]]] = {name: [] for name in SECTIONS}
+    for index, (section, study) in enumerate(zip(SECTIONS, studies, strict=True)):
+        item = {"subject": f"s{index}"}
+        for key, volume in study.items():
+            item[key] = f"{key}s/s{index}.nii.gz"
+            save_nifti(folder / item[key], volume, affine)
+        sections[section].append(item)
+    (folder / "datalist.json").write_text(json.dumps(sections))
+    return folder
+
+
+def make_abdomens(parent: Path) -> Path:
+    """CTs in HU with the liver as ``organ``."""
+    rng = np.random.default_rng(0)
+    shape = (48, 48, 10)
+    studies = []
+    for index in range(len(SECTIONS)):
+        ct, liver, lesions = abdomen(shape, rng, lesion=index == len(SECTIONS) - 1)
+        study = {"image": ct.astype(np.int16), "organ": liver.astype(np.uint8)}
+        studies.append({**study, "label": lesions.astype(np.uint8)})
+    return _write(parent / "cohort", studies, ct_affine(shape))
+
+
+def make_retinas(parent: Path) -> Path:
+    """OCT volumes ``(B-scan's width, its depth, B-scans)``."""
+    rng = np.random.default_rng(0)
+    studies = []
+    for index in range(len(SECTIONS)):
+        lesion = index == len(SECTIONS) - 1
+        pairs = [bscan((64, 48), rng, lesion=lesion and scan > 2) for scan in range(6)]
+        image, label = (np.stack(part, axis=-1).swapaxes(0, 1) for part in zip(*pairs, strict=True))
+        study = {"image": image.astype(np.uint8), "label": (label > 0).astype(np.uint8)}
+        studies.append(study)
+    return _write(parent / "cohort", studies, np.diag([0.05, 0.01, 0.2, 1.0]))
+
+
+def make_pictures(parent: Path) -> Path:
+    """One category as in MVTec AD."""
+    folder = parent / "cohort"
+    make_mvtec(folder, rng=np.random.default_rng(0), categories=["screw"], size=64, train=8)
+    return folder
+
+
+COHORTS: dict[str, Callable[[Path], Path]] = {
+    "multiad_brain_mri": make_small_cohort,
+    "multiad_industrial": make_pictures,
+    "multiad_liver_ct": make_abdomens,
+    "multiad_retina_oct": make_retinas,
+}
+"""Makes a bundle's ``dataset_dir`` in a folder and returns it."""
+
+
+def write_fake_model(name: str, path: Path, **override: Any) -> Path:
+    """A ``model.pt`` of random weights that counts as calibrated, as the model zoo's CI makes one."""
+    parser = ConfigParser(
+        ConfigParser.load_config_file(bundle_path(name) / "configs" / "inference.json")
+    )
+    parser.update(override)
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network_def")
+    network.calibrated.fill_(True)
+    network.pixel_false_positive_rate.fill_(0.01)
+    network.image_false_positive_rate.fill_(0.05)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(network.state_dict(), path)
+    return path
