@@ -22,6 +22,7 @@ FIRST = next(path for path in BUNDLES if path.name == "multiad_brain_mri")
 OWN = {
     *("dataset_dir", "image_glob", "preprocessing", "postprocessing", "inferer", "handlers"),
     *("imports", "datalist", "dataset", "results", "train", "validate", "max_epochs", "fused"),
+    "score_fraction",
 }
 """Top-level ids in which bundles may differ: reader, transforms, inferer, writer, and what was chosen
 for the domain by measurement. Parts of them are compared below."""
