@@ -215,9 +215,9 @@ def compare(
     teacher: Annotated[str, typer.Option(help="Architecture.")] = "efficientnet_lite0",
     teacher_weights: Annotated[str, typer.Option(help="imagenet, or a file.")] = "imagenet",
     epochs: Annotated[int, typer.Option(help="Of methods that train by epochs.")] = 20,
-    fused: Annotated[
-        list[int] | None,
-        typer.Option(help="Stage that Multi-AD fuses; repeat for several; all by default."),
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Whose choices for its domain Multi-AD makes; none by default."),
     ] = None,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeat for several.")] = None,
     part: Annotated[str, typer.Option(help="all, development, report.")] = "all",
@@ -242,7 +242,7 @@ def compare(
             teacher=teacher,
             teacher_weights=teacher_weights,
             epochs=epochs,
-            fused=fused,
+            bundle=bundle,
             part=part,
             device=device,
             files=parse_files(files or []),

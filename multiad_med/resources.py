@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bundle_path", "bundles_dir", "recipes_dir", "run_bundle"]
+__all__ = ["bundle_path", "bundles_dir", "read_config", "recipes_dir", "run_bundle"]
 
 
 def _shipped(name: str) -> Path:
@@ -46,6 +47,17 @@ def bundle_path(name: str) -> Path:
         known = sorted(p.name for p in bundles_dir().iterdir() if (p / "configs").is_dir())
         raise ValueError(f"Unknown bundle {name!r}; choose one of {known}.")
     return folder
+
+
+def read_config(bundle: str, config: str) -> dict[str, Any]:
+    """A config of a bundle as it is written.
+
+    Raises:
+        ValueError: on an unknown bundle.
+    """
+    file = bundle_path(bundle) / "configs" / config
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -> None:

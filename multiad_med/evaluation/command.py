@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from torch import Tensor
 
 from multiad_med.data import is_store
@@ -20,7 +19,7 @@ from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.evaluation.report import write_report
 from multiad_med.io import NotCalibratedError
 from multiad_med.networks import MultiAD, TeacherWeights, build_multiad, load_model
-from multiad_med.resources import bundle_path, run_bundle
+from multiad_med.resources import read_config, run_bundle
 
 __all__ = ["ERRORS", "TrainedDetector", "evaluate_model", "root_cause"]
 
@@ -57,12 +56,6 @@ class TrainedDetector:
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
         """Calibrated maps and scores; see :func:`map_slices`."""
         return map_slices(self.network, images.to(self.device), foreground)
-
-
-def _preset_of(bundle: str) -> str:
-    parser = ConfigParser()
-    parser.read_config(bundle_path(bundle) / "configs" / "evaluate.json")
-    return str(parser["preset"])
 
 
 def evaluate_model(
@@ -121,7 +114,7 @@ def evaluate_model(
             **override,
         )
         return output / "report.html"
-    name = _preset_of(bundle) if preset is None else preset
+    name = read_config(bundle, "evaluate.json")["preset"] if preset is None else preset
     network = build_multiad(name, teacher_weights=TeacherWeights.CHECKPOINT)
     load_model(network, model)
     detector = TrainedDetector(network.to(device), device=device)

@@ -26,6 +26,7 @@ from multiad_med.io.atomic import atomic_path
 from multiad_med.metrics import bootstrap_ranking, paired_difference, resamples
 from multiad_med.metrics.bootstrap import Metric
 from multiad_med.networks import PRESETS, StudentKind, TeacherWeights, build_multiad
+from multiad_med.resources import read_config
 
 __all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "parse_files", "sets_of"]
 
@@ -58,23 +59,29 @@ def multiad_settings(
     teacher: str,
     teacher_weights: str,
     epochs: int,
-    fused: Sequence[int] | None = None,
+    bundle: str | None = None,
 ) -> Settings:
     """How Multi-AD is trained in a comparison.
 
     Args:
         method: ``multiad`` (the decoder student, see docs/decisions.md), ``multiad_paper`` (the
             paper's student), or a preset, whose own teacher it then has.
-        teacher, teacher_weights, epochs, fused: see :func:`compare`.
+        teacher, teacher_weights, epochs, bundle: see :func:`compare`.
+
+    Raises:
+        ValueError: on an unknown bundle.
     """
-    fused = None if fused is None else tuple(fused)
+    domain: dict[str, Any] = {}
+    if bundle is not None:
+        config = read_config(bundle, "train.json")
+        domain = {"fused": tuple(config["fused"]), "score_fraction": config["score_fraction"]}
     if method in PRESETS:
         return Settings(
             method,
             teacher_weights=teacher_weights,
-            fused=fused,
             epochs=epochs,
             learning_rate=_LEARNING_RATES[PRESETS[method].student],
+            **domain,
         )
     student = MULTIAD[method]
     return Settings(
@@ -82,10 +89,10 @@ def multiad_settings(
         teacher_weights=teacher_weights,
         student=student,
         stages=(1, 2, 3) if student is StudentKind.DECODER else None,
-        fused=fused,
         output_stride=32,
         epochs=epochs,
         learning_rate=_LEARNING_RATES[student],
+        **domain,
     )
 
 
@@ -166,7 +173,7 @@ def compare(
     teacher: str = "efficientnet_lite0",
     teacher_weights: str = TeacherWeights.IMAGENET,
     epochs: int = 20,
-    fused: Sequence[int] | None = None,
+    bundle: str | None = None,
     part: Part | str = Part.ALL,
     device: str = "cpu",
     files: Mapping[str, Mapping[str, str]] | None = None,
@@ -185,14 +192,15 @@ def compare(
         teacher: architecture of the teacher of all methods that have one.
         teacher_weights: ``imagenet`` or a file.
         epochs: of the methods that train by epochs.
-        fused: stages whose maps Multi-AD fuses, of those that it distils; all without it.
+        bundle: whose choices for its domain Multi-AD makes: which stages are fused, and the score of
+            a slice; without it all stages, and the map's maximum.
         part: of the test sections; see :class:`Part`.
         device: where to run.
         files: of a peer, by its name: ``weights`` and ``imagenet`` of ``efficient_ad``, ``weights``
             and ``encoder`` of ``dinomaly``.
 
     Raises:
-        ValueError: on an unknown method or teacher, or stores of one name.
+        ValueError: on an unknown method, teacher or bundle, or stores of one name.
         WeightsError: when the teacher's weights cannot be had or do not fit.
         StoreError: when a folder holds no store.
     """
@@ -213,7 +221,7 @@ def compare(
                         teacher=teacher,
                         teacher_weights=str(teacher_weights),
                         epochs=epochs,
-                        fused=fused,
+                        bundle=bundle,
                     )
                     build = partial(_multiad, settings, method, device)
                 else:

@@ -122,6 +122,7 @@ class Settings:
     epochs: int = 20
     batch_size: int = 8
     learning_rate: float = 4e-3
+    score_fraction: float = 0.0
 
 
 class MultiADDetector:
@@ -241,6 +242,7 @@ class MultiADDetector:
             self.network,
             DataLoader(held_out, batch_size=self.settings.batch_size),
             device=self.device,
+            score_fraction=self.settings.score_fraction,
         )
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:

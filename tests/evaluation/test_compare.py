@@ -166,13 +166,20 @@ def test_comparison_writes_a_row_per_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(len(o.scores) == 4 for o in outcomes if o.method == "multiad")
 
 
-def test_stages_to_fuse_reach_the_networks_of_multiad_alone() -> None:
+@pytest.mark.parametrize(
+    ("bundle", "fused", "fraction"),
+    [
+        (None, [1, 2, 3], 0.0),
+        ("multiad_brain_mri", [2, 3], 0.01),
+        ("multiad_industrial", [1, 2], 0),
+    ],
+)
+def test_multiad_makes_the_choices_of_a_bundle(
+    bundle: str | None, fused: list[int], fraction: float
+) -> None:
     settings = comparison.multiad_settings(
-        "multiad",
-        teacher="efficientnet_lite0",
-        teacher_weights="random",
-        epochs=1,
-        fused=[2, 3],
+        "multiad", teacher="efficientnet_lite0", teacher_weights="random", epochs=1, bundle=bundle
     )
     network = MultiADDetector(settings).build()
-    assert (network.stages, network.fused) == ([1, 2, 3], [2, 3])
+    assert (network.stages, network.fused) == ([1, 2, 3], fused)
+    assert settings.score_fraction == fraction
