@@ -106,10 +106,10 @@ def retina_columns(output: Path) -> list[MontageColumn]:
     (study,) = json.loads((output / "test.json").read_text())["test"]
     heat = nib.load(path).get_fdata()
     print(f"{(heat >= 0.5).mean():.1%} of the pixels reach 0.5")
-    image = LoadBScans()(study["image"])[0].numpy().swapaxes(0, 1)
+    image = LoadBScans()(study["image"])[0].numpy()
+    heat = heat.swapaxes(0, 1)  # NIfTI's columns and rows to rows and columns
     return [
-        # A montage turns its first axis round and shows the second upwards.
-        MontageColumn(f"B-scan {k + 1}", image[::-1, ::-1, k], heat[::-1, ::-1, k])
+        MontageColumn(f"B-scan {k + 1}", image[..., k], heat[..., k], upright=True)
         for k in (10, 30, 45)
     ]
 

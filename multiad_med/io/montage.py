@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,15 @@ _SHOWN = (0.4, 0.75)
 
 @dataclass(frozen=True)
 class MontageColumn:
-    """One axial slice of a study; arrays ``(X, Y)`` in RAS+.
+    """One axial slice of a study, arrays ``(X, Y)`` in RAS+; or a picture ``(rows, columns)``.
 
     Attributes:
         title: shown above.
         image: intensities.
         anomaly_map: calibrated map in [0, 1], 0.5 being the threshold.
         lesion: true lesion mask, or none where the truth is unknown.
-        spacing: pixel size (x, y) in mm.
+        spacing: pixel size along the two axes in mm.
+        upright: whether it is a picture, such as a B-scan, to be shown as it is.
     """
 
     title: str
@@ -34,12 +36,17 @@ class MontageColumn:
     anomaly_map: NDArray[np.floating]
     lesion: NDArray[np.bool_] | None = None
     spacing: tuple[float, float] = (1.0, 1.0)
+    upright: bool = False
+
+    def shown(self, array: NDArray[Any]) -> NDArray[Any]:
+        """An array with rows from below, as it is drawn."""
+        return array[::-1] if self.upright else array[::-1].T
 
 
 def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
     """Draw one column per slice: the slice, the map over it, and, where known, the true lesion.
 
-    Slices are shown as radiologists see them: anterior above, the patient's right on the left.
+    Axial slices are shown as radiologists see them: anterior above, the patient's right on the left.
 
     Args:
         columns: at least one.
@@ -65,9 +72,10 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
     heat: AxesImage
     for i, column in enumerate(columns):
         image, heat_map = (
-            np.asarray(a, dtype=float)[::-1].T for a in (column.image, column.anomaly_map)
+            column.shown(np.asarray(a, dtype=float)) for a in (column.image, column.anomaly_map)
         )
-        aspect = column.spacing[1] / column.spacing[0]
+        first, second = column.spacing
+        aspect = first / second if column.upright else second / first
         white = np.quantile(image[image > image.min()], 0.995) if np.ptp(image) else 1.0
         for row, name in enumerate(rows):
             axis = axes[row, i]
@@ -80,7 +88,8 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
                 axis.set_ylabel(name, color="white")
             if row == 0:
                 axis.set_title(column.title, color="white", fontsize=9)
-                axis.text(0.02, 0.5, "R", color="white", fontsize=8, transform=axis.transAxes)
+                right = "" if column.upright else "R"
+                axis.text(0.02, 0.5, right, color="white", fontsize=8, transform=axis.transAxes)
             elif row == 1:
                 heat = axis.imshow(
                     heat_map,
@@ -92,7 +101,7 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
                     alpha=((heat_map - _SHOWN[0]) / (0.5 - _SHOWN[0])).clip(0, 1) * 0.8,
                 )
             elif column.lesion is not None and column.lesion.any():
-                axis.contour(column.lesion[::-1].T, levels=[0.5], colors="cyan", linewidths=1)
+                axis.contour(column.shown(column.lesion), levels=[0.5], colors="cyan", linewidths=1)
     bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01)
     bar.ax.tick_params(colors="white", labelsize=8)
     bar.set_label("0.5 = threshold set on held-out normals", color="white", fontsize=8)
