@@ -165,6 +165,10 @@ TRIALS: dict[str, tuple[Settings, dict[str, Any]]] = {
     "paper's student, D 0.001": (replace(IMAGE, adversarial_weight=1e-3), {}),
     "paper's student, D 0.01": (replace(IMAGE, adversarial_weight=1e-2), {}),
     "paper's student, D 0.1": (replace(IMAGE, adversarial_weight=1e-1), {}),
+    "paper's student, D 0.01 on two stages": (
+        replace(IMAGE, adversarial_weight=1e-2, discriminator_input="fused"),
+        {},
+    ),
     "paper's student, stages 2-3": (replace(IMAGE, stages=(2, 3)), {}),
     "decoder": (DECODER, {}),
     "decoder, stages 1-4": (replace(DECODER, stages=(1, 2, 3, 4)), {}),

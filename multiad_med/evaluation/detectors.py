@@ -20,6 +20,7 @@ from multiad_med.engines import DistillationTrainer, EpochSeedHandler, calibrate
 from multiad_med.losses import CosineMode, FeatureDistillationLoss
 from multiad_med.networks import (
     PRESETS,
+    DiscriminatorInput,
     FeatureDiscriminator,
     FusionMode,
     MultiAD,
@@ -119,6 +120,7 @@ class Settings:
     output_stride: int | None = None
     cosine: CosineMode | str = CosineMode.LOCAL
     adversarial_weight: float = 0.0
+    discriminator_input: DiscriminatorInput | str = DiscriminatorInput.DEEPEST
     epochs: int = 20
     batch_size: int = 8
     learning_rate: float = 4e-3
@@ -186,7 +188,9 @@ class MultiADDetector:
         self.network = self.build().to(self.device)
         discriminator = None
         if s.adversarial_weight > 0:
-            discriminator = FeatureDiscriminator(self.network.channels, input_size=4)
+            discriminator = FeatureDiscriminator(
+                self.network.channels, source=s.discriminator_input, input_size=4
+            )
             discriminator = discriminator.to(self.device)
         loader = DataLoader(training, batch_size=s.batch_size, shuffle=True)
         optimizer = torch.optim.Adam(self.network.student.parameters(), lr=s.learning_rate)
