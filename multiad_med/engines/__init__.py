@@ -2,6 +2,7 @@
 
 from multiad_med.engines.best import BestStudent, Selection
 from multiad_med.engines.calibration import CalibrationHandler, calibrate
+from multiad_med.engines.distributed import check_shares
 from multiad_med.engines.evaluator import DistillationEvaluator
 from multiad_med.engines.handlers import (
     CheckpointError,
@@ -32,5 +33,6 @@ __all__ = [
     "TensorBoardMapHandler",
     "TensorBoardStudentHandler",
     "calibrate",
+    "check_shares",
     "training_scalars",
 ]

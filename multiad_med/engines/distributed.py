@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
     "SyncBatchNorm2d",
+    "check_shares",
     "distribute",
     "gathered",
     "gathered_items",
@@ -29,6 +31,21 @@ def is_distributed() -> bool:
 def is_main_process() -> bool:
     """Whether this process is the one that writes files."""
     return not is_distributed() or dist.get_rank() == 0
+
+
+def check_shares(*datasets: Sized) -> None:
+    """Refuse data of which a process would get nothing, since the others would wait for it.
+
+    Raises:
+        ValueError: when a data set has fewer items than there are processes.
+    """
+    processes = dist.get_world_size() if is_distributed() else 1
+    smallest = min(len(dataset) for dataset in datasets)
+    if smallest < processes:
+        raise ValueError(
+            f"{processes} processes cannot share {smallest} slices: start as many as there are "
+            "training and held-out slices, or fewer."
+        )
 
 
 def gathered(values: Tensor, *, device: torch.device | str) -> Tensor:

@@ -81,7 +81,12 @@ class ResumableTraining:
     def attach(self, engine: DistillationTrainer) -> None:
         """Register for the start of training and the end of every epoch."""
         engine.add_event_handler(Events.STARTED, self.load)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+        engine.add_event_handler(Events.STARTED, self._save_last)
+
+    def _save_last(self, engine: DistillationTrainer) -> None:
+        """Register the saving after all that others do at an epoch's end, validation included."""
+        if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def save(self, engine: DistillationTrainer) -> None:
         """Write the state of the training, from the main process."""
@@ -92,6 +97,7 @@ class ResumableTraining:
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
             "max_epochs": engine.state.max_epochs,
+            "epoch_length": engine.state.epoch_length,
             "scaler": engine.grad_scaler.state_dict(),
         }
         with atomic_path(self.path) as temporary:
@@ -113,6 +119,12 @@ class ResumableTraining:
                 raise ValueError(
                     f"it was made for {trainer['max_epochs']} epochs, which the learning rate "
                     f"follows, and now there are {engine.state.max_epochs}"
+                )
+            if trainer["epoch_length"] != engine.state.epoch_length:
+                raise ValueError(
+                    f"its epochs have {trainer['epoch_length']} iterations, which the learning rate "
+                    f"follows, and now they have {engine.state.epoch_length}: other data, batch size or "
+                    "number of processes"
                 )
             for name, item in self.objects.items():
                 item.load_state_dict(state[name])

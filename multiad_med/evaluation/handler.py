@@ -13,7 +13,7 @@ from monai.data.utils import affine_to_spacing
 from monai.utils import CommonKeys, ImageMetaKey
 from torch import Tensor
 
-from multiad_med.data import StudyDataset, StudyError
+from multiad_med.data import StudyDataset, StudyError, StudyStatus
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
@@ -134,6 +134,12 @@ class EvaluationHandler:
             )
 
     def _finish(self, engine: Engine) -> None:
+        outcomes = [] if self.dataset is None else self.dataset.outcomes
+        if skipped := sum(o.status is StudyStatus.SKIPPED for o in outcomes):
+            raise StudyError(
+                f"{skipped} of {len(outcomes)} studies were skipped as finished, and figures would be "
+                "of the others only. Evaluate with overwrite."
+            )
         if not self._cases:
             return
         failures = [] if self.dataset is None else self.dataset.failures

@@ -51,7 +51,8 @@ class StudyResults:
         overwrite: whether finished studies are done anew.
 
     Raises:
-        ValueError: when results that are named like pictures would lie beside the studies' own.
+        ValueError: when the studies lie in ``output_dir`` and results that are named like pictures
+            could replace some.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class StudyResults:
         folder = Path(source).expanduser().absolute()
         self.source = folder.parent if folder.is_file() else folder
         bare = [end for end in files if end.startswith(".")]
-        if bare and self.output_dir.resolve() == self.source.resolve():
+        if bare and self.source.resolve().is_relative_to(self.output_dir.resolve()):
             raise ValueError(
                 f"{self.output_dir} holds the studies, and results ending in {bare} could replace "
                 "them; choose another output_dir."
@@ -113,7 +114,8 @@ class StudyResults:
         """Whether a study has to be done; if so, what an earlier run left of it is removed.
 
         Raises:
-            ValueError: when another study of this run has results of the same name.
+            ValueError: when another study, of this run or an earlier one, has results of the same
+                name.
         """
         image = first_path(item)
         other = self._images.setdefault(self.path(image, SCORES), image)
@@ -126,6 +128,12 @@ class StudyResults:
         made_from = {k: found[k] for k in found if k.endswith("_sha256") or k == "settings"}
         if made_from == wanted and not self.overwrite:
             return False
+        earlier = found.get("image", image)
+        if not self.overwrite and Path(earlier).resolve() != Path(image).resolve():
+            raise ValueError(
+                f"{image}: its results would replace those of {earlier}, which an earlier run wrote to "
+                f"{self.output_dir}. Choose another output_dir, or set overwrite."
+            )
         self.discard(item)
         return True
 

@@ -16,6 +16,8 @@ from nvflare.app_opt.pt.recipes.fedavg import FedAvgRecipe
 from nvflare.recipe import SimEnv
 from nvflare.recipe.utils import set_per_site_config
 
+from multiad_med.resources import read_config
+
 
 def main() -> None:
     """Run."""
@@ -27,6 +29,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8)
     given = parser.parse_args()
     output = given.output.resolve()
+    config = read_config("multiad_brain_mri", "train.json")
     common = f"--rounds {given.rounds} --size {given.size} --batch_size {given.batch_size}"
     sites = {f"site-{i}": path.resolve() for i, path in enumerate(given.sites, start=1)}
     recipe = FedAvgRecipe(
@@ -36,7 +39,7 @@ def main() -> None:
         # The server's network, teacher included; clients send the student's part of it.
         model={
             "class_path": "multiad_med.networks.build_multiad",
-            "args": {"preset": "efficientnet_lite0_decoder"},
+            "args": {key: config[key] for key in ("preset", "fused")},
         },
         train_script=str(Path(__file__).with_name("client.py")),
         key_metric="loss_distillation",
