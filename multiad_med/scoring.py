@@ -72,13 +72,11 @@ class LargestValues:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.total = 0
         self.values = torch.empty(0)
 
     def update(self, values: Tensor) -> None:
         """Take in values of any shape."""
         values = values.detach().flatten().float().cpu()
-        self.total += values.numel()
         merged = torch.cat([self.values, values])
         self.values = merged.topk(min(self.count, merged.numel())).values
 

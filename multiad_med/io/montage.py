@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiad_med.io.atomic import atomic_path
+from multiad_med.io.overlay import SHOWN, heat_colours
 
 __all__ = ["MontageColumn", "save_montage"]
-
-# Below the first value the map is transparent; at the second it has its brightest colour.
-_SHOWN = (0.4, 0.75)
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,9 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
                     cmap="inferno",
                     origin="lower",
                     aspect=aspect,
-                    vmin=_SHOWN[0],
-                    vmax=_SHOWN[1],
-                    alpha=((heat_map - _SHOWN[0]) / (0.5 - _SHOWN[0])).clip(0, 1) * 0.8,
+                    vmin=SHOWN[0],
+                    vmax=SHOWN[1],
+                    alpha=heat_colours(heat_map)[..., 3],
                 )
             elif column.lesion is not None and column.lesion.any():
                 axis.contour(column.shown(column.lesion), levels=[0.5], colors="cyan", linewidths=1)

@@ -84,13 +84,13 @@ COHORTS: dict[str, Callable[[Path], Path]] = {
 """Makes a bundle's ``dataset_dir`` in a folder and returns it."""
 
 
-def write_fake_model(name: str, path: Path, **override: Any) -> Path:
+def write_fake_model(name: str, path: Path, *, seed: int = 0, **override: Any) -> Path:
     """A ``model.pt`` of random weights that counts as calibrated, as the model zoo's CI makes one."""
     parser = ConfigParser(
         ConfigParser.load_config_file(bundle_path(name) / "configs" / "inference.json")
     )
     parser.update(override)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = parser.get_parsed_content("network_def")
     network.calibrated.fill_(True)
     network.pixel_false_positive_rate.fill_(0.01)

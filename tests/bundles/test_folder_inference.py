@@ -20,6 +20,7 @@ from multiad_med.evaluation.command import root_cause
 from multiad_med.io import StudyMapWriter, file_sha256
 from multiad_med.resources import bundle_path
 from tests.bundles import models
+from tests.bundles.cohorts import write_fake_model
 from tests.bundles.test_sources import dicom_head
 from tests.conftest import head, write_nifti
 
@@ -28,7 +29,7 @@ BUNDLE = "multiad_brain_mri"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.save_model(tmp_path_factory.mktemp("model") / "model.pt")
+    return write_fake_model("multiad_brain_mri", tmp_path_factory.mktemp("model") / "model.pt")
 
 
 def nifti_head(path: Path, *, seed: int = 0) -> Path:
@@ -87,7 +88,7 @@ def test_finished_studies_are_skipped_until_image_model_or_settings_change(
     assert set(statuses(changed).values()) == {"done"}
     assert len(changed) == 3
 
-    other = models.save_model(tmp_path / "other.pt", seed=1)
+    other = write_fake_model("multiad_brain_mri", tmp_path / "other.pt", seed=1)
     assert set(statuses(infer(data, other, out)).values()) == {"done"}
     assert set(statuses(infer(data, other, out, min_fraction=0.2)).values()) == {"done"}
     assert set(statuses(infer(data, other, out, min_fraction=0.2)).values()) == {"skipped"}

@@ -19,6 +19,7 @@ from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path, run_bundle
+from tests.bundles import models
 from tests.trees import make_mvtec, picture, save_picture
 from tests.trees.shapes import texture
 
@@ -30,16 +31,7 @@ CPU = "$torch.device('cpu')"
 
 def train(data: Path, folder: Path, **override: Any) -> Path:
     """Train for an epoch; returns the model."""
-    options = {"max_epochs": 1, "batch_size": 4, "size": SIZE, "device": CPU, **override}
-    run_bundle(
-        NAME,
-        "train.json",
-        workflow_type="train",
-        dataset_dir=str(data),
-        ckpt_dir=str(folder),
-        output_dir=str(folder / "logs"),
-        **options,
-    )
+    models.train(NAME, data, folder, size=SIZE, **override)
     return folder / "model.pt"
 
 

@@ -16,7 +16,6 @@ from scipy.spatial.transform import Rotation
 
 from multiad_med.data import SliceDataset, SliceStore
 from multiad_med.io import LoadVolume
-from multiad_med.networks import WeightsError
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path
 from tests.bundles import models
@@ -207,19 +206,6 @@ def test_an_organ_mask_on_another_grid_is_refused(
     assert rows["volume-4.nii"]["status"] == "failed"
     assert re.search(message, rows["volume-4.nii"]["message"])
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
-
-
-def test_missing_weights_and_a_wrong_preset_are_named(
-    data: Path, model: Path, tmp_path: Path
-) -> None:
-    for path, override, message in (
-        (tmp_path / "no.pt", {}, "There is no weights file"),
-        (model, {"preset": "efficientnet_lite0"}, "another preset"),
-    ):
-        with pytest.raises(RuntimeError) as error:
-            infer(data, path, tmp_path / "out", **override)
-        assert isinstance(error.value.__cause__, WeightsError)
-        assert message in str(error.value.__cause__)
 
 
 def test_evaluation_takes_the_lesion_label_and_not_the_liver(

@@ -17,10 +17,10 @@ from scipy.spatial.transform import Rotation
 
 from multiad_med.data import SliceDataset, SliceStore
 from multiad_med.data.layouts import find_resc
-from multiad_med.networks import WeightsError
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path
 from tests.bundles import models
+from tests.bundles.cohorts import FAST
 from tests.dicom_files import OPT, multiframe, save
 from tests.io.test_oct import heidelberg
 from tests.trees import make_resc
@@ -178,8 +178,7 @@ def test_an_unlabelled_study_cannot_be_evaluated(data: Path, model: Path, tmp_pa
             dataset_dir=str(write_plain(tmp_path / "in", b_scans(data))),
             ckpt_path=str(model),
             output_dir=str(tmp_path / "out"),
-            device=models.CPU,
-            size=64,
+            **FAST,
         )
     assert "no lesion mask (`label`)" in str(error.value.__cause__)
 
@@ -192,19 +191,6 @@ def test_a_mask_of_another_size_is_refused(data: Path, model: Path, tmp_path: Pa
     rows = infer(tmp_path / "in", model, tmp_path / "out", config="evaluate.json")
     assert rows["numpy.npy"]["status"] == "failed"
     assert "a mask of shape (48, 8, 6) for a volume of (48, 32, 6)" in rows["numpy.npy"]["message"]
-
-
-def test_missing_weights_and_a_wrong_preset_are_named(
-    data: Path, model: Path, tmp_path: Path
-) -> None:
-    for path, override, message in (
-        (tmp_path / "no.pt", {}, "There is no weights file"),
-        (model, {"preset": "efficientnet_lite0"}, "another preset"),
-    ):
-        with pytest.raises(RuntimeError) as error:
-            infer(data, path, tmp_path / "out", **override)
-        assert isinstance(error.value.__cause__, WeightsError)
-        assert message in str(error.value.__cause__)
 
 
 def test_prepared_b_scans_are_those_that_the_bundle_makes_and_train_it(

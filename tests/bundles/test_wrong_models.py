@@ -1,0 +1,26 @@
+"""Model files that do not fit are named, by every bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from multiad_med.networks import WeightsError
+from tests.bundles.cohorts import COHORTS, bundle_names, write_fake_model
+from tests.bundles.models import infer
+
+
+@pytest.mark.parametrize("name", bundle_names())
+def test_missing_weights_and_a_wrong_preset_are_named(name: str, tmp_path: Path) -> None:
+    data = COHORTS[name](tmp_path)
+    model = write_fake_model(name, tmp_path / "model.pt")
+    for path, override, message in (
+        (tmp_path / "no.pt", {}, "There is no weights file"),
+        (model, {"preset": "efficientnet_lite0"}, "another preset"),
+    ):
+        with pytest.raises(RuntimeError) as error:
+            infer(name, data, path, tmp_path / "out", **override)
+        assert isinstance(error.value.__cause__, WeightsError)
+        assert message in str(error.value.__cause__)
+    assert not list((tmp_path / "out").rglob("*.*"))
