@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import torch
@@ -26,13 +27,38 @@ class FeatureDistillationLoss(nn.Module):
     L2 normalisation (Eq. 6) is part of the cosine. Distances are averaged over locations, then
     over stages, so that each stage counts the same whatever its size.
 
+    With ``hardest`` below 1 a student learns mostly where it is still wrong (hard mining; not in
+    the paper, measured in docs/decisions.md): in each image and stage, the given part of the
+    locations, those of the largest distances, counts fully and the others with ``easy_weight``.
+
     Args:
         mode: see :class:`CosineMode`.
+        hardest: part of an image's locations that counts fully, in (0, 1]; 1 is the paper's.
+        easy_weight: weight of the other locations, in [0, 1].
+
+    Raises:
+        ValueError: on a part or weight out of range, or hard mining without locations.
     """
 
-    def __init__(self, *, mode: CosineMode | str = CosineMode.LOCAL) -> None:
+    def __init__(
+        self,
+        *,
+        mode: CosineMode | str = CosineMode.LOCAL,
+        hardest: float = 1.0,
+        easy_weight: float = 0.1,
+    ) -> None:
         super().__init__()
         self.mode = CosineMode(mode)
+        if not 0 < hardest <= 1:
+            raise ValueError(f"hardest must be above 0 and at most 1, got {hardest}.")
+        if not 0 <= easy_weight <= 1:
+            raise ValueError(f"easy_weight must be from 0 to 1, got {easy_weight}.")
+        if hardest < 1 and self.mode is CosineMode.WHOLE_MAP:
+            raise ValueError(
+                "A whole map has one distance, of which none is hardest; use mode='local'."
+            )
+        self.hardest = hardest
+        self.easy_weight = easy_weight
 
     def forward(self, teacher: list[Tensor], student: list[Tensor]) -> Tensor:
         """Scalar in [0, 2].
@@ -52,7 +78,16 @@ class FeatureDistillationLoss(nn.Module):
             1 - F.cosine_similarity(t.flatten(start), s.flatten(start), dim=1)
             for t, s in zip(teacher, student, strict=True)
         ]
-        return torch.stack([d.mean() for d in distances]).mean()
+        return torch.stack([self._mean(d) for d in distances]).mean()
+
+    def _mean(self, distances: Tensor) -> Tensor:
+        """Over an image's locations ``(B, h * w)``, weighted, then over images."""
+        if self.hardest == 1:
+            return distances.mean()
+        count = math.ceil(self.hardest * distances.shape[1])
+        least = distances.detach().topk(count, dim=1).values[:, -1:]
+        weight = torch.where(distances >= least, 1.0, self.easy_weight)
+        return ((distances * weight).sum(1) / weight.sum(1)).mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from multiad_med.data import SliceStore
 from multiad_med.engines.calibration import LevelStatistics, values_inside
 from multiad_med.evaluation.detectors import MultiADDetector, Settings
 from multiad_med.evaluation.parts import Part, subjects_of_part
+from multiad_med.losses import FeatureDistillationLoss
 from multiad_med.metrics import Ranking, aupro, auroc
 from multiad_med.networks import (
     FusionMode,
@@ -45,25 +46,6 @@ from multiad_med.scoring import image_scores
 
 SCORES = {"max": 0.0, "top 0.1 %": 0.001, "top 1 %": 0.01}
 SIGMAS = (0.0, 2.0, 4.0, 6.0)
-
-
-class HardestLoss(nn.Module):
-    """L_G over the hardest part of each image's locations, or with a small weight on the others."""
-
-    def __init__(self, part: float, easy_weight: float = 0.0) -> None:
-        super().__init__()
-        self.part = part
-        self.easy_weight = easy_weight
-
-    def forward(self, teacher: list[Tensor], student: list[Tensor]) -> Tensor:
-        """Scalar."""
-        losses = []
-        for distances in cosine_distance_maps(teacher, student):
-            d = distances.flatten(1)
-            limit = d.detach().quantile(1 - self.part, dim=1, keepdim=True)
-            weight = torch.where(d >= limit, 1.0, self.easy_weight)
-            losses.append((d * weight).sum() / weight.sum())
-        return torch.stack(losses).mean()
 
 
 class NoisyStudent(nn.Module):
@@ -129,8 +111,11 @@ class TrialDetector(MultiADDetector):
         return network
 
     def loss(self) -> Callable[[list[Tensor], list[Tensor]], Tensor]:
-        """L_G, or the hardest part's."""
-        return super().loss() if self.hardest is None else HardestLoss(*self.hardest)
+        """L_G, with the hardest part and the weight of the others that are tried."""
+        if self.hardest is None:
+            return super().loss()
+        part, easy_weight = self.hardest
+        return FeatureDistillationLoss(hardest=part, easy_weight=easy_weight)
 
     def handlers(self) -> list[Any]:
         """The moving average."""

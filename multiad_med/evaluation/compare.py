@@ -49,6 +49,7 @@ METHODS = (
 """All methods; ``patchcore_1`` has a coreset of 1 %. One that cannot run is listed with the reason."""
 
 _LEARNING_RATES = {StudentKind.DECODER: 4e-3, StudentKind.IMAGE: 1e-3}
+_HARDEST = {StudentKind.DECODER: 0.1, StudentKind.IMAGE: 1.0}
 
 _logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ def multiad_settings(
             teacher_weights=teacher_weights,
             epochs=epochs,
             learning_rate=_LEARNING_RATES[PRESETS[method].student],
+            hardest=_HARDEST[PRESETS[method].student],
             **domain,
         )
     student = MULTIAD[method]
@@ -92,6 +94,7 @@ def multiad_settings(
         output_stride=32,
         epochs=epochs,
         learning_rate=_LEARNING_RATES[student],
+        hardest=_HARDEST[student],
         **domain,
     )
 

@@ -119,6 +119,7 @@ class Settings:
     se: bool | None = None
     output_stride: int | None = None
     cosine: CosineMode | str = CosineMode.LOCAL
+    hardest: float = 1.0
     adversarial_weight: float = 0.0
     discriminator_input: DiscriminatorInput | str = DiscriminatorInput.DEEPEST
     epochs: int = 20
@@ -175,7 +176,7 @@ class MultiADDetector:
 
     def loss(self) -> Callable[[list[Tensor], list[Tensor]], Tensor]:
         """L_G."""
-        return FeatureDistillationLoss(mode=self.settings.cosine)
+        return FeatureDistillationLoss(mode=self.settings.cosine, hardest=self.settings.hardest)
 
     def handlers(self) -> Sequence[Any]:
         """Further handlers of the training."""

@@ -12,6 +12,7 @@ from multiad_med.evaluation import compare as comparison
 from multiad_med.evaluation.detectors import MultiADDetector, Settings
 from multiad_med.evaluation.outcomes import Job, Outcome, execute
 from multiad_med.evaluation.tables import average_over_sets, mean_and_deviation
+from multiad_med.resources import bundles_dir, read_config
 from tests.evaluation.stores import make_store
 
 
@@ -183,3 +184,15 @@ def test_multiad_makes_the_choices_of_a_bundle(
     network = MultiADDetector(settings).build()
     assert (network.stages, network.fused) == ([1, 2, 3], fused)
     assert settings.score_fraction == fraction
+
+
+@pytest.mark.parametrize("bundle", sorted(p.name for p in bundles_dir().iterdir()))
+def test_the_default_method_is_trained_with_the_loss_of_the_bundles(bundle: str) -> None:
+    settings = comparison.multiad_settings(
+        "multiad", teacher="efficientnet_lite0", teacher_weights="imagenet", epochs=1, bundle=bundle
+    )
+    loss = MultiADDetector(settings).loss()
+    options = {
+        k: v for k, v in read_config(bundle, "train.json")["loss"].items() if k != "_target_"
+    }
+    assert {name: getattr(loss, name) for name in options} == options
