@@ -49,9 +49,7 @@ def _range(image: NDArray[np.floating]) -> tuple[float, float]:
     return float(image.min()), float(np.quantile(image[image > image.min()], 0.995))
 
 
-def save_montage(
-    columns: Sequence[MontageColumn], path: str | Path, *, title: str = ""
-) -> None:
+def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: str = "") -> None:
     """Draw one column per slice: the slice, the map over it, and, where known, the true lesion.
 
     Axial slices are shown as radiologists see them: anterior above, the patient's right on the left.
@@ -88,9 +86,7 @@ def save_montage(
         black, white = column.limits or _range(image)
         for row, name in enumerate(rows):
             axis = axes[row, i]
-            axis.imshow(
-                image, cmap="gray", origin="lower", aspect=aspect, vmin=black, vmax=white
-            )
+            axis.imshow(image, cmap="gray", origin="lower", aspect=aspect, vmin=black, vmax=white)
             axis.set_xticks([])
             axis.set_yticks([])
             if i == 0:

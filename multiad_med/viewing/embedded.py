@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -11,13 +13,47 @@ from numpy.typing import NDArray
 
 from multiad_med.viewing.study import ViewedStudy
 
-__all__ = ["MAP_STEP", "embedded_image", "embedded_map"]
+__all__ = ["LARGEST", "MAP_STEP", "embedded_image", "embedded_map", "halved"]
+
+LARGEST = 32_000_000
+"""Voxels of a page at most; browsers become slow, and pages larger than 50 MB, beyond."""
 
 MAP_STEP = 0.004
 """Maps are rounded down to multiples of this, so that 0.5 is reached where the map reaches 0.5."""
 
 _HOUNSFIELD = (-1024, 3071)
 _LEVELS = 4095
+
+
+def _pairs(values: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Every first and every second value along an axis, the last one repeated where it is alone."""
+    if values.shape[axis] % 2:
+        values = np.concatenate([values, values.take([-1], axis=axis)], axis=axis)
+    moved = values.swapaxes(0, axis)
+    return moved[0::2].swapaxes(0, axis), moved[1::2].swapaxes(0, axis)
+
+
+def halved(study: ViewedStudy, *, largest: int = LARGEST) -> ViewedStudy:
+    """A study with half as many voxels along the first two axes, until it has ``largest`` at most.
+
+    Of the image pairs are averaged, of the map the higher value is kept; slices stay as they are.
+    """
+    while study.image.size > largest and max(study.image.shape[:2]) > 1:
+        image, heat = study.image, study.anomaly_map
+        for axis in (0, 1):
+            first, second = _pairs(image, axis)
+            image = (first.astype(np.float32) + second) / 2
+            heat = np.maximum(*_pairs(heat, axis))
+        larger = np.diag([2.0, 2.0, 1.0, 1.0])
+        larger[:2, 3] = 0.5  # the centre of a pair
+        study = replace(
+            study,
+            image=image,
+            anomaly_map=heat,
+            affine=study.affine @ larger,
+            to_source=study.to_source @ larger,
+        )
+    return study
 
 
 def _base64(

@@ -13,7 +13,7 @@ import numpy as np
 
 from multiad_med.io import atomic_path
 from multiad_med.transforms import Window
-from multiad_med.viewing.embedded import MAP_STEP, embedded_image, embedded_map
+from multiad_med.viewing.embedded import MAP_STEP, embedded_image, embedded_map, halved
 from multiad_med.viewing.montage import choose_slices
 from multiad_med.viewing.study import ViewedStudy, decision
 
@@ -39,6 +39,7 @@ def _facts(study: ViewedStudy) -> dict[str, Any]:
     return {
         "start": _start(study),
         "shape": list(study.image.shape),
+        "affine": study.affine.tolist(),
         "toSource": study.to_source.tolist(),
         "limits": study.limits,
         "windows": {str(w): w.limits for w in Window} if study.hounsfield else {},
@@ -48,7 +49,6 @@ def _facts(study: ViewedStudy) -> dict[str, Any]:
         "mapStep": MAP_STEP,
         "sliceThreshold": float(scores["thresholds"]["slice_score"]) if scores else None,
         "slices": [None if np.isnan(v) else round(float(v), 5) for v in study.slice_values()],
-        "sourceSlices": [study.source_slice(k) for k in range(study.image.shape[2])],
     }
 
 
@@ -58,12 +58,22 @@ def write_page(study: ViewedStudy, path: Path) -> None:
     It names the study as its file or folder is named, and holds nothing else of the file's header
     than the affine. A content security policy in it forbids the browser any request.
     """
+    shown = halved(study)
+    remarks = list(study.remarks)
+    if shown is not study:
+        columns, rows, _ = shown.image.shape
+        remarks.append(
+            f"Slices are shown in {columns} x {rows} instead of {study.image.shape[0]} x "
+            f"{study.image.shape[1]} voxels, so that a browser can draw them; of the map the highest "
+            "value is kept."
+        )
+    study = shown
     flagged = study.scores.get("volume_flagged")
     page = Template(_asset("assets/viewer.html")).substitute(
         name=escape(study.name),
         decision=escape(decision(study.scores)),
         verdict="unknown" if flagged is None else "anomalous" if flagged else "normal",
-        remarks="".join(f"<p class='remark'>{escape(remark)}</p>" for remark in study.remarks),
+        remarks="".join(f"<p class='remark'>{escape(remark)}</p>" for remark in remarks),
         strip="score" if study.scores else "highest map value",
         style=_asset("assets/viewer.css"),
         niivue=_asset("niivue/niivue.umd.js"),

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
-import torch
+from monai.data import MetaTensor
 from nibabel.orientations import inv_ornt_aff
 from numpy.typing import NDArray
 
@@ -118,8 +118,12 @@ def decision(scores: Mapping[str, Any]) -> str:
     return f"score {float(scores['volume_score']):.3f}, threshold {threshold:.3f}: {verdict}"
 
 
-def _load_map(path: Path, *, bscans: bool) -> torch.Tensor:
-    image = (LoadBScans() if bscans else LoadVolume())(path)
+def _read(path: Path, *, bscans: bool) -> MetaTensor:
+    return cast(MetaTensor, (LoadBScans() if bscans else LoadVolume())(path))
+
+
+def _load_map(path: Path, *, bscans: bool) -> MetaTensor:
+    image = _read(path, bscans=bscans)
     if not image.is_floating_point() or image.ndim != 4 or image.shape[0] != 1:
         raise ViewError(
             f"{path}: expected an anomaly map, one float32 volume; got {tuple(image.shape)} of "
@@ -147,13 +151,13 @@ def check_map(values: NDArray[Any], path: Path) -> None:
         )
 
 
-def _check_grid(study: Path, image: torch.Tensor, path: Path, anomaly_map: torch.Tensor) -> None:
+def _check_grid(study: Path, image: MetaTensor, path: Path, anomaly_map: MetaTensor) -> None:
     if image.shape != anomaly_map.shape:
         raise ViewError(
             f"{path}: a map of shape {tuple(anomaly_map.shape[1:])} for {study} of shape "
             f"{tuple(image.shape[1:])}. Give the study that the map was made of."
         )
-    affines = (np.asarray(volume.affine, dtype=float) for volume in (image, anomaly_map))  # type: ignore[attr-defined]
+    affines = [np.asarray(volume.affine, dtype=np.float64) for volume in (image, anomaly_map)]
     difference = float(np.abs(np.subtract(*affines)).max())
     if difference > _TOLERANCE:
         raise ViewError(
@@ -175,7 +179,9 @@ def _limits(
         return Window(name).limits
     low = float(values.min())
     shown = values[values > low]
-    return low, max(float(np.percentile(shown[:: max(1, shown.size // 1_000_000)], 99.5)), low + 1e-6)
+    return low, max(
+        float(np.percentile(shown[:: max(1, shown.size // 1_000_000)], 99.5)), low + 1e-6
+    )
 
 
 def _upright(shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -221,23 +227,24 @@ def load_study(
         FileNotFoundError: when one does not exist.
     """
     study, path = Path(study).expanduser(), Path(anomaly_map).expanduser()
-    image = CheckVolume()((LoadBScans() if bscans else LoadVolume())(study))
+    image = _read(study, bscans=bscans)
+    CheckVolume()(image)
     heat = _load_map(path, bscans=bscans)
     _check_grid(study, image, path, heat)
     scores = read_scores(path)
     remarks = []
     if scores and scores.get("image_sha256") != file_sha256(study):
         remarks.append(
-            f"The scores beside the map were not made of {study.name} alone: its hash differs from theirs."
+            f"The scores beside the map were not made of {study.name} alone: their hash is another."
         )
     values, heat_values = (np.asarray(volume)[0] for volume in (image, heat))
-    affine = np.asarray(image.affine, dtype=float)  # type: ignore[attr-defined]
+    affine = np.asarray(image.affine, dtype=np.float64)
     if bscans:  # (depth, width, B-scan) to columns, rows, B-scans
         values, heat_values = values.swapaxes(0, 1), heat_values.swapaxes(0, 1)
         affine = _upright(values.shape, affine[:, [1, 0, 2, 3]])
     turn = nib.io_orientation(affine)
     to_source = inv_ornt_aff(turn, values.shape)
-    modality = str(image.meta.get("modality", ""))  # type: ignore[attr-defined]
+    modality = str(image.meta.get("modality", ""))
     hounsfield = not bscans and (modality == "CT" or (not modality and values.min() <= _AIR))
     result = ViewedStudy(
         name=study_path(study).name,
@@ -245,8 +252,8 @@ def load_study(
         anomaly_map=nib.apply_orientation(heat_values, turn).astype(np.float32, copy=False),
         affine=affine @ to_source,
         to_source=to_source,
-        limits=_limits(values, hounsfield=hounsfield, window=window),
-        hounsfield=hounsfield or window is not None,
+        limits=_limits(values, hounsfield=bool(hounsfield), window=window),
+        hounsfield=bool(hounsfield or window is not None),
         bscans=bscans,
         scores=scores,
         remarks=tuple(remarks),

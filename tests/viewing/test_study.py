@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multiad_med.io import LoadVolume
 from multiad_med.transforms import VolumeError
 from multiad_med.viewing import ViewError, load_study
 from tests.conftest import write_nifti
@@ -46,20 +47,16 @@ def test_ct_is_shown_in_a_window(tmp_path: Path) -> None:
     anomaly_map = write_nifti(tmp_path / "ct_anomaly_map.nii.gz", heat)
     assert load_study(study, anomaly_map).limits == (-160, 240)
     assert load_study(study, anomaly_map, window="lung").limits == (-1350, 150)
-    with pytest.raises(ViewError, match="'kidney'.*liver"):
+    with pytest.raises(ViewError, match=r"'kidney'.*liver"):
         load_study(study, anomaly_map, window="kidney")
 
 
 def test_dicom_series_and_its_map(tmp_path: Path) -> None:
     series = save(ct_slices(random_volume()), tmp_path / "series", seed=1)
-    from multiad_med.io import LoadVolume
-
     volume = LoadVolume()(series)
     heat = np.full(volume.shape[1:], 0.2, np.float32)
     heat[3, 2, 1] = 0.9
-    anomaly_map = write_nifti(
-        tmp_path / "series_anomaly_map.nii.gz", heat, volume.affine.numpy()
-    )
+    anomaly_map = write_nifti(tmp_path / "series_anomaly_map.nii.gz", heat, volume.affine.numpy())
     viewed = load_study(series, anomaly_map)
     assert viewed.hounsfield
     at = np.unravel_index(int(viewed.anomaly_map.argmax()), heat.shape)
@@ -96,7 +93,7 @@ def test_what_is_no_map_is_refused(tmp_path: Path, value: float, said: str) -> N
 def test_a_mask_is_no_map(tmp_path: Path) -> None:
     study, _, _ = write_study(tmp_path)
     mask = write_nifti(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8), affine())
-    with pytest.raises(ViewError, match="expected an anomaly map.*uint8"):
+    with pytest.raises(ViewError, match=r"expected an anomaly map.*uint8"):
         load_study(study, mask)
 
 
@@ -121,7 +118,7 @@ def test_scores_of_another_axis_are_refused(tmp_path: Path) -> None:
     study, anomaly_map, _ = write_study(tmp_path)
     path = tmp_path / "study_anomaly.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "axis": 1}))
-    with pytest.raises(ViewError, match="axis 1 of the file.*12 along axis 2.*--bscans"):
+    with pytest.raises(ViewError, match=r"axis 1 of the file.*12 along axis 2.*--bscans"):
         load_study(study, anomaly_map)
 
 

@@ -4,6 +4,7 @@
   const get = (id) => document.getElementById(id);
   const facts = JSON.parse(get("facts").textContent);
   const PLANES = ["sagittal", "coronal", "axial"]; // of the three axes
+  const BRIGHTEST = 0.75; // map value of the last colour
 
   const tell = (problem) => {
     get("problem").textContent = problem;
@@ -18,16 +19,16 @@
   const nv = new niivue.Niivue({
     backColor: [0, 0, 0, 1],
     crosshairColor: [0.3, 0.76, 1, 0.8],
-    crosshairWidth: 0.5,
+    crosshairWidth: 0.25,
+    crosshairWidthUnit: "percent",
+    crosshairGap: 8,
     isRadiologicalConvention: !facts.bscans,
     isOrientationTextVisible: !facts.bscans,
     isForceMouseClickToVoxelCenters: true,
-    isColorbar: true,
     multiplanarShowRender: 0,
     multiplanarLayout: 0,
+    multiplanarPadPixels: 14,
     showAllOrientationMarkers: true,
-    showColorbarBorder: false,
-    colorbarHeight: 0.03,
     dragAndDropEnabled: false,
     viewModeHotKey: "",
     clipPlaneHotKey: "",
@@ -43,7 +44,6 @@
       colormap,
       cal_min: low,
       cal_max: high,
-      colorbarVisible: id === "map",
     });
     element.remove(); // its text is as large as the volume
     return result;
@@ -56,27 +56,42 @@
     nv.createOnLocationChange();
   };
 
+  const times = (matrix, [i, j, k]) =>
+    matrix.slice(0, 3).map((row) => row[0] * i + row[1] * j + row[2] * k + row[3]);
+
+  const inFile = (axis, index) => {
+    const row = facts.toSource.find((r) => r[axis] !== 0);
+    return Math.round(row[axis] * index + row[3]);
+  };
+
   const show = () => {
     for (const output of document.querySelectorAll("output")) {
       const input = get(output.htmlFor.value);
       const axis = PLANES.indexOf(input.id);
-      output.value = axis === 2 ? facts.sourceSlices[input.value] : input.value;
+      output.value = axis < 0 ? input.value : inFile(axis, input.value);
     }
   };
 
   const located = () => {
     const at = voxel();
-    const source = facts.toSource.slice(0, 3).map(
-      (row) => Math.round(row[0] * at[0] + row[1] * at[1] + row[2] * at[2] + row[3]));
-    const mm = nv.frac2mm(nv.scene.crosshairPos);
+    const source = times(facts.toSource, at).map(Math.round);
+    // Of oblique volumes NiiVue's own mm lie along the volume's axes.
+    const mm = times(facts.affine, at).map((x) => x.toFixed(1));
     const [image, map] = nv.volumes.map((v) => v.getValue(...at));
-    const place = facts.bscans ? "" : `\nRAS+ ${[...mm].slice(0, 3).map((x) => x.toFixed(1)).join(", ")} mm`;
+    const place = facts.bscans ? "" : `\nRAS+ ${mm.join(", ")} mm`;
     get("readout").textContent =
       `voxel ${source.join(", ")} of the file${place}\n` +
       `image ${Number(image.toPrecision(5))}${facts.hounsfield ? " HU" : ""}\nmap ${map.toFixed(3)}`;
     PLANES.forEach((plane, axis) => { get(plane).value = at[axis]; });
     get("here").setAttribute("x", at[2]);
     show();
+  };
+
+  const scale = () => {
+    const colours = nv.colormap("inferno");
+    const stop = (i) => `rgb(${[...colours.slice(4 * i, 4 * i + 3)].join(" ")})`;
+    const stops = Array.from({ length: 18 }, (_, n) => stop(15 * n));
+    get("scale").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
   };
 
   const strip = () => {
@@ -110,7 +125,7 @@
     svg.addEventListener("mousemove", (event) => {
       const index = under(event), value = values[index];
       get("hovered").textContent =
-        `Slice ${facts.sourceSlices[index]}: ${value === null ? "empty, not scored" : value.toFixed(3)}`;
+        `Slice ${inFile(2, index)}: ${value === null ? "empty, not scored" : value.toFixed(3)}`;
     });
   };
 
@@ -156,10 +171,11 @@
   try {
     await nv.attachToCanvas(get("canvas"));
     nv.addVolume(await volume("image", "gray", ...facts.limits));
-    const map = await volume("map", "inferno", facts.mapThreshold - facts.mapStep / 2, 0.75);
+    const map = await volume("map", "inferno", facts.mapThreshold - facts.mapStep / 2, BRIGHTEST);
     map.colormapType = 2; // colours from 0 on, nothing below cal_min
     map.opacity = Number(get("opacity").value);
     nv.addVolume(map);
+    scale();
     strip();
     controls();
     nv.onLocationChange = located;
