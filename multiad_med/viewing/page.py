@@ -19,6 +19,14 @@ from multiad_med.viewing.study import ViewedStudy, decision
 
 __all__ = ["write_page"]
 
+_OF_BODIES = {
+    "axial": "axial",
+    "coronal": "coronal",
+    "sagittal": "sagittal",
+    "slice": "axial slice, from the feet up",
+}
+_OF_BSCANS = {"axial": "B-scan", "coronal": "row", "sagittal": "column", "slice": "B-scan"}
+
 
 def _asset(name: str) -> str:
     return files("multiad_med.viewing").joinpath(name).read_text(encoding="utf-8")
@@ -74,6 +82,7 @@ def write_page(study: ViewedStudy, path: Path) -> None:
         decision=escape(decision(study.scores)),
         verdict="unknown" if flagged is None else "anomalous" if flagged else "normal",
         remarks="".join(f"<p class='remark'>{escape(remark)}</p>" for remark in remarks),
+        **(_OF_BSCANS if study.bscans else _OF_BODIES),
         strip="score" if study.scores else "highest map value",
         style=_asset("assets/viewer.css"),
         niivue=_asset("niivue/niivue.umd.js"),

@@ -332,3 +332,5 @@ def test_bscans_stand_upright(tmp_path: Path, chromium: Chromium) -> None:
     measured = (rows.mean() - top) / (bottom - top), (columns.mean() - left) / (right - left)
     assert measured == pytest.approx((22.5 / 30, 9.5 / 40), abs=0.02)
     assert "mm" not in chromium.run("document.getElementById('readout').textContent")
+    caption = chromium.run("document.querySelector('figcaption').textContent")
+    assert caption.startswith("highest map value of each B-scan;")
