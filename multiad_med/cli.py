@@ -255,6 +255,28 @@ def compare(
 
 
 @app.command()
+def view(
+    study: Annotated[Path, typer.Argument(help="NIfTI, folder of a DICOM series, or picture.")],
+    anomaly_map: Annotated[
+        Path, typer.Argument(metavar="MAP", help="Its map, as a bundle's inference wrote it.")
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for montage.png and viewer.html.")],
+    window: Annotated[
+        str | None, typer.Option(help="Of a CT: abdomen (default), liver, lung, brain, bone.")
+    ] = None,
+    bscans: Annotated[bool, typer.Option("--bscans", help="The study is an OCT volume.")] = False,
+) -> None:
+    """Show a study under its anomaly map: a montage, and a page that needs no network."""
+    from multiad_med.viewing import view as view_study
+
+    try:
+        for path in view_study(study, anomaly_map, output, window=window, bscans=bscans):
+            typer.echo(path)
+    except (ValueError, OSError) as error:
+        raise _stopped(error) from error
+
+
+@app.command()
 def bundle(
     name: Annotated[str, typer.Argument(help="Name of a bundle, such as multiad_brain_mri.")],
 ) -> None:

@@ -27,6 +27,7 @@ class MontageColumn:
         lesion: true lesion mask, or none where the truth is unknown.
         spacing: pixel size along the two axes in mm.
         upright: whether it is a picture, such as a B-scan, to be shown as it is.
+        limits: intensities shown black and white; by default the slice's own lowest and 99.5 % quantile.
     """
 
     title: str
@@ -35,13 +36,20 @@ class MontageColumn:
     lesion: NDArray[np.bool_] | None = None
     spacing: tuple[float, float] = (1.0, 1.0)
     upright: bool = False
+    limits: tuple[float, float] | None = None
 
     def shown(self, array: NDArray[Any]) -> NDArray[Any]:
         """An array with rows from below, as it is drawn."""
         return array[::-1] if self.upright else array[::-1].T
 
 
-def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
+def _range(image: NDArray[np.floating]) -> tuple[float, float]:
+    if not np.ptp(image):
+        return float(image.min()), 1.0
+    return float(image.min()), float(np.quantile(image[image > image.min()], 0.995))
+
+
+def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: str = "") -> None:
     """Draw one column per slice: the slice, the map over it, and, where known, the true lesion.
 
     Axial slices are shown as radiologists see them: anterior above, the patient's right on the left.
@@ -49,6 +57,7 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
     Args:
         columns: at least one.
         path: of the PNG.
+        title: of the whole.
 
     Raises:
         ValueError: without columns.
@@ -74,20 +83,18 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
         )
         first, second = column.spacing
         aspect = first / second if column.upright else second / first
-        white = np.quantile(image[image > image.min()], 0.995) if np.ptp(image) else 1.0
+        black, white = column.limits or _range(image)
         for row, name in enumerate(rows):
             axis = axes[row, i]
-            axis.imshow(
-                image, cmap="gray", origin="lower", aspect=aspect, vmin=image.min(), vmax=white
-            )
+            axis.imshow(image, cmap="gray", origin="lower", aspect=aspect, vmin=black, vmax=white)
             axis.set_xticks([])
             axis.set_yticks([])
             if i == 0:
                 axis.set_ylabel(name, color="white")
             if row == 0:
                 axis.set_title(column.title, color="white", fontsize=9)
-                right = "" if column.upright else "R"
-                axis.text(0.02, 0.5, right, color="white", fontsize=8, transform=axis.transAxes)
+                for place, side in () if column.upright else ((0.02, "R"), (0.92, "L")):
+                    axis.text(place, 0.5, side, color="white", fontsize=8, transform=axis.transAxes)
             elif row == 1:
                 heat = axis.imshow(
                     heat_map,
@@ -100,6 +107,8 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path) -> None:
                 )
             elif column.lesion is not None and column.lesion.any():
                 axis.contour(column.shown(column.lesion), levels=[0.5], colors="cyan", linewidths=1)
+    if title:
+        figure.suptitle(title, color="white", fontsize=11, y=0.98)
     bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01)
     bar.ax.tick_params(colors="white", labelsize=8)
     bar.set_label("0.5 = threshold set on held-out normals", color="white", fontsize=8)
