@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,7 @@ def write_dicom_results(
     _check_origin(scores, source, series)
     result = AnomalyResult(series, place_map(anomaly_map, series), scores)
     files: dict[DicomKind, list[Path]] = {kind: [] for kind in DicomKind if kind in kinds}
-    with atomic_path(folder) as temporary:
+    with atomic_path(folder) as temporary, _without_names():
         for kind in files:
             for name, dataset in _objects(result, kind, segments):
                 path = temporary / name
@@ -85,6 +87,14 @@ def write_dicom_results(
                 files[kind].append(folder / name)
         temporary.mkdir(exist_ok=True)
     return files
+
+
+@contextmanager
+def _without_names() -> Iterator[None]:
+    """highdicom warns of patients' names without a caret, and the warning would log the name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The string .* is unlikely to represent")
+        yield
 
 
 def _objects(
