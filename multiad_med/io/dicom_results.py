@@ -64,7 +64,7 @@ def write_dicom_results(
             other files (by their ``image_sha256``, where they have one).
         DicomSeriesError: when the files do not make up one volume.
         FileExistsError: when the folder has something in it.
-        OptionalImportError: without highdicom.
+        ImportError: without highdicom.
     """
     folder = Path(output_dir)
     if not kinds:
@@ -73,7 +73,8 @@ def write_dicom_results(
         raise FileExistsError(
             f"{folder} is there and not an empty folder. DICOM results are written to a new one."
         )
-    optional_import("highdicom")[0].__version__  # noqa: B018  what is missing is told before all work
+    if not optional_import("highdicom")[1]:
+        raise ImportError("DICOM results need highdicom: pip install 'multiad-med[dicom]'.")
     series = read_source(source)
     _check_origin(scores, source, series)
     result = AnomalyResult(series, place_map(anomaly_map, series), scores)
