@@ -65,8 +65,8 @@ class ResultSource:
 
     @property
     def is_multi_frame(self) -> bool:
-        """Whether it is one object with functional groups."""
-        return "PerFrameFunctionalGroupsSequence" in self.headers[0]
+        """Whether it is an object with functional groups."""
+        return any("PerFrameFunctionalGroupsSequence" in header for header in self.headers)
 
     def header(self, place: int) -> Dataset:
         """The header of the file that holds a slice, by the slice's place along the normal."""
