@@ -255,6 +255,40 @@ def compare(
 
 
 @app.command()
+def dicom(
+    series: Annotated[Path, typer.Argument(help="Folder of one series, or a multi-frame file.")],
+    anomaly_map: Annotated[
+        Path, typer.Argument(metavar="MAP", help="NIfTI map that inference made from the series.")
+    ],
+    scores: Annotated[Path, typer.Option(help="JSON that inference wrote beside the map.")],
+    output: Annotated[Path, typer.Option(help="New folder for the DICOM files.")],
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="seg, pm, overlay, sr; repeat for several, all by default."),
+    ] = None,
+    segments: Annotated[str, typer.Option(help="Of the segmentation: bands or binary.")] = "bands",
+) -> None:
+    """Write a study's map and scores as DICOM, for a PACS (needs the extra dicom)."""
+    from multiad_med.io.dicom_results import DicomKind, Segments, write_dicom_results
+
+    try:
+        files = write_dicom_results(
+            source=series,
+            anomaly_map=anomaly_map,
+            scores=json.loads(scores.read_text(encoding="utf-8")),
+            output_dir=output,
+            kinds={DicomKind(kind) for kind in kinds or DicomKind},
+            segments=Segments(segments),
+        )
+    except (ValueError, OSError, ImportError) as error:
+        raise _stopped(error) from error
+    for kind, paths in files.items():
+        typer.echo(
+            f"{kind}: {len(paths)} file(s)" if paths else f"{kind}: none, nothing is flagged"
+        )
+
+
+@app.command()
 def serve(
     source: Annotated[str, typer.Argument(help="Folder, or address of a DICOMweb server.")],
     model: Annotated[Path, typer.Option(help="model.pt of a finished training.")],

@@ -2,6 +2,7 @@
 
 from multiad_med.io.archives import ArchiveError, unpack
 from multiad_med.io.atomic import atomic_path, write_json
+from multiad_med.io.bands import Band, BandThresholds, anomaly_bands
 from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_reader import DicomSeriesReader
 from multiad_med.io.dicom_series import DicomSeries, SeriesFinder, SeriesSearch, find_series
@@ -30,6 +31,8 @@ from multiad_med.io.scores import (
 __all__ = [
     "ArchiveError",
     "BScanMapWriter",
+    "Band",
+    "BandThresholds",
     "DicomSeries",
     "DicomSeriesError",
     "DicomSeriesReader",
@@ -55,6 +58,7 @@ __all__ = [
     "SeriesSearch",
     "StudyMapWriter",
     "StudyResults",
+    "anomaly_bands",
     "atomic_path",
     "check_calibrated",
     "file_sha256",

@@ -1,0 +1,79 @@
+"""A calibrated anomaly map as a label of three bands, which every viewer can show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Band", "BandThresholds", "anomaly_bands"]
+
+
+class Band(IntEnum):
+    """Label values of an anomaly map's bands; 0 is below them all."""
+
+    LOW = 1
+    MODERATE = 2
+    HIGH = 3
+
+
+@dataclass(frozen=True)
+class BandThresholds:
+    """The lowest map value of each band.
+
+    A calibrated map is ``m / (m + t)``, t being the threshold set on held-out normals (see
+    :class:`multiad_med.networks.MultiAD`). The default bands begin where m is t, 2 t and 3 t.
+
+    Attributes:
+        low: of the lowest band; what lies below is normal.
+        moderate: of the middle band.
+        high: of the highest band.
+
+    Raises:
+        ValueError: unless 0 < low < moderate < high < 1.
+    """
+
+    low: float = 1 / 2
+    moderate: float = 2 / 3
+    high: float = 3 / 4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.moderate < self.high < 1:
+            raise ValueError(
+                "Bands need 0 < low < moderate < high < 1, got "
+                f"{self.low}, {self.moderate}, {self.high}."
+            )
+
+    @classmethod
+    def above(cls, threshold: float) -> BandThresholds:
+        """Bands where m is once, twice and three times what a threshold of the map stands for.
+
+        Args:
+            threshold: of the calibrated map, in (0, 1); 0.5 gives the defaults.
+
+        Raises:
+            ValueError: when it is not in (0, 1).
+        """
+        if not 0 < threshold < 1:
+            raise ValueError(f"A threshold of a map must lie in (0, 1), got {threshold}.")
+        low, moderate, high = (n * threshold / (1 + (n - 1) * threshold) for n in (1, 2, 3))
+        return cls(low, moderate, high)
+
+
+def anomaly_bands(
+    anomaly_map: NDArray[Any], thresholds: BandThresholds | None = None
+) -> NDArray[np.uint8]:
+    """The band of each value of a calibrated map: 0 for none, else a :class:`Band`.
+
+    Args:
+        anomaly_map: of any shape.
+        thresholds: the bands' lowest values, which belong to them.
+    """
+    bands = thresholds or BandThresholds()
+    label = (anomaly_map >= bands.low).astype(np.uint8)
+    for threshold in (bands.moderate, bands.high):
+        label += anomaly_map >= threshold
+    return label

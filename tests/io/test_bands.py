@@ -1,0 +1,46 @@
+"""Bands of a map begin at their thresholds, which stand for multiples of the calibrated one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from multiad_med.io.bands import Band, BandThresholds, anomaly_bands
+
+
+def test_each_value_has_the_band_that_it_reaches() -> None:
+    values = np.float32([0, 0.49, 0.5, 0.66, 0.67, 0.749, 0.75, 0.99])
+    bands = anomaly_bands(values)
+    assert bands.dtype == np.uint8
+    assert bands.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [int(band) for band in Band] == [1, 2, 3]
+
+
+def test_default_bands_are_one_two_and_three_times_the_calibrated_threshold() -> None:
+    threshold = 0.02
+    distances = threshold * np.array([0.9, 1.1, 1.9, 2.1, 2.9, 3.1])
+    assert anomaly_bands(distances / (distances + threshold)).tolist() == [0, 1, 1, 2, 2, 3]
+    above = BandThresholds.above(0.5)
+    np.testing.assert_allclose(
+        [above.low, above.moderate, above.high], [1 / 2, 2 / 3, 3 / 4], rtol=1e-12
+    )
+
+
+def test_bands_above_another_threshold_keep_their_multiples() -> None:
+    # 0.2 is m = t / 4, so the bands begin at m = t / 4, t / 2, 3 t / 4.
+    bands = BandThresholds.above(0.2)
+    np.testing.assert_allclose([bands.low, bands.moderate, bands.high], [0.2, 1 / 3, 3 / 7])
+
+
+@pytest.mark.parametrize(
+    "values", [(0.0, 0.5, 0.6), (0.5, 0.5, 0.6), (0.5, 0.7, 0.6), (0.5, 0.6, 1.0)]
+)
+def test_thresholds_out_of_order_are_refused(values: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="0 < low < moderate < high < 1"):
+        BandThresholds(*values)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, float("nan")])
+def test_a_threshold_outside_the_map_is_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\)"):
+        BandThresholds.above(threshold)
