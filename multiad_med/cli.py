@@ -318,7 +318,7 @@ def serve(
     ] = False,
 ) -> None:
     """Process what arrives in a folder or a PACS, and bring the results back (docs/pacs.md)."""
-    from multiad_med.evaluation.command import ERRORS, root_cause
+    from multiad_med.evaluation.command import ERRORS
     from multiad_med.serving.command import dicom_kinds
     from multiad_med.serving.command import serve as run_service
 
@@ -341,7 +341,7 @@ def serve(
             once=once,
         )
     except ERRORS as error:
-        raise _stopped(root_cause(error)) from error
+        raise _stopped(error) from error
 
 
 @app.command()

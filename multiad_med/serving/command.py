@@ -116,7 +116,10 @@ def serve(
     """
     output = Path(output).expanduser().absolute()
     log_to(worker=f"{os.uname().nodename}:{os.getpid()}")
-    overrides = {k: yaml.safe_load(v) for k, v in _pairs(settings, "--set").items()}
+    try:
+        overrides = {name: yaml.safe_load(v) for name, v in _pairs(settings, "--set").items()}
+    except yaml.YAMLError as error:
+        raise ServingError(f"--set: a value is not YAML: {error}") from error
     studies = _source(
         source,
         kind=bundle_kind(bundle),

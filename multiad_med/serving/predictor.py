@@ -63,6 +63,23 @@ class Prediction:
         return content
 
 
+def _made(parser: ConfigParser, name: str) -> Any:
+    """A part of a bundle; MONAI wraps what is wrong with it once for every level of the config.
+
+    Raises:
+        ServingError: with the innermost reason.
+    """
+    try:
+        return parser.get_parsed_content(name)
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ServingError(
+            f"The bundle's {name} cannot be made with these settings: {cause}"
+        ) from error
+
+
 class BundlePredictor:
     """Runs a bundle's ``inference.json`` on studies that are not known beforehand.
 
@@ -114,11 +131,12 @@ class BundlePredictor:
             **({} if device is None else {"device": torch.device(device)}),
             **settings,
         }
-        network = ConfigParser(config).get_parsed_content("network")
+        network = _made(ConfigParser(config), "network")
         load_model(network, model)
         check_calibrated(network)
         self._config = config | {"network": network}
-        results: StudyResults = self._parse().get_parsed_content("results")
+        _made(self._parse(), "evaluator")  # so that an impossible setting is told at the start
+        results: StudyResults = _made(self._parse(), "results")
         self.about = {
             "bundle": bundle,
             "model": state_sha256(network),

@@ -6,7 +6,10 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from monai.utils import optional_import
+
 from multiad_med.io.dicom_results import DicomKind, write_dicom_results
+from multiad_med.serving.errors import ServingError
 from multiad_med.serving.predictor import BundlePredictor
 from multiad_med.serving.source import FetchedStudy
 
@@ -21,9 +24,16 @@ class StudyProcessor:
     Args:
         predictor: makes the map.
         kinds: of DICOM objects; none makes none.
+
+    Raises:
+        ServingError: when there are kinds, and highdicom is not installed.
     """
 
     def __init__(self, predictor: BundlePredictor, kinds: Collection[DicomKind]) -> None:
+        if kinds and not optional_import("highdicom")[1]:
+            raise ServingError(
+                "DICOM results need: pip install 'multiad-med[pacs]'. Or choose --kind none."
+            )
         self.predictor = predictor
         self.kinds = kinds
 

@@ -3,8 +3,8 @@
     python docs/examples/orthanc/round_trip.py SERIES MODEL OUTPUT [--bundle NAME] [--set NAME=VALUE]
 
 Starts an Orthanc of its own on loopback (docs/pacs.md says what to install), stores the DICOM files
-of the folder SERIES, lets ``multiad serve`` do the rest, reads the results back, and serves once
-more to show that nothing appears twice.
+of the folder SERIES, lets ``multiad serve`` do the rest, reads the results back and compares them with
+what was written, and serves again from nothing to show that no result appears twice.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def read_series(folder: Path) -> list[Dataset]:
     return datasets
 
 
-def serve(url: str, arguments: argparse.Namespace) -> float:
+def serve(url: str, output: Path, arguments: argparse.Namespace) -> float:
     """Run ``multiad serve`` until everything is done; the seconds it took."""
     start = time.monotonic()
     settings = [part for pair in arguments.set for part in ("--set", pair)]
     kinds = [part for kind in arguments.kind for part in ("--kind", kind)]
     command = [*MULTIAD, "serve", url, "--bundle", arguments.bundle, "--model", arguments.model]
-    options = ["--output", arguments.output, "--settle", "1", "--interval", "1", "--port", "0"]
+    options = ["--output", str(output), "--settle", "1", "--interval", "1", "--port", "0"]
     subprocess.run([*command, *options, *settings, *kinds, "--once"], check=True)
     return time.monotonic() - start
 
@@ -59,12 +59,17 @@ def series_of(client: DICOMwebClient, study: str) -> dict[str, tuple[str, int]]:
     }
 
 
+def results(output: Path) -> list[Path]:
+    """DICOM files that ``multiad serve`` wrote."""
+    return sorted(output.rglob("*.dcm"))
+
+
 def main() -> None:
     """Run the round trip; ends with an error where something is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("series", type=Path)
     parser.add_argument("model")
-    parser.add_argument("output")
+    parser.add_argument("output", type=Path)
     parser.add_argument("--bundle", default="multiad_brain_mri")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--kind", action="append", default=[])
@@ -79,18 +84,21 @@ def main() -> None:
         seconds = time.monotonic() - start
         before = series_of(client, study)
         print(f"stored: {before[source][1]} instances of {before[source][0]} in {seconds:.1f} s")
-        print(f"processed and stored back in {serve(url, arguments):.1f} s (start included)")
+        seconds = serve(url, arguments.output / "first", arguments)
+        print(f"processed and stored back in {seconds:.1f} s, start included")
         after = series_of(client, study)
+        written = {d.SOPInstanceUID: d for d in map(dcmread, results(arguments.output / "first"))}
         for uid in sorted(after.keys() - before.keys()):
-            first = client.retrieve_series(study, uid, media_types=(("application/dicom", "*"),))[0]
-            modality, count = after[uid]
-            print(f"read back: {modality}, {count} instance(s), {first.SOPClassUID.name}")
-        if after.keys() == before.keys():
-            raise SystemExit("No result came back.")
-        serve(url, arguments)
+            objects = client.retrieve_series(study, uid, media_types=(("application/dicom", "*"),))
+            if any(dataset != written.pop(dataset.SOPInstanceUID) for dataset in objects):
+                raise SystemExit(f"{uid} is not what was written.")
+            print(f"read back as written: {objects[0].SOPClassUID.name}, {len(objects)} object(s)")
+        if written or after.keys() == before.keys():
+            raise SystemExit("Not all results came back.")
+        serve(url, arguments.output / "again", arguments)
         if series_of(client, study) != after:
             raise SystemExit("Results changed when served again.")
-        print("served again: nothing new, nothing twice")
+        print("served again from nothing: no result appears twice")
 
 
 if __name__ == "__main__":
