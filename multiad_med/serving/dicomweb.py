@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,25 +129,16 @@ class DicomwebSource:
             StudyError: when it cannot be had, is not whole, or is not what was asked for.
         """
         target = self.folder / _checked(study.key)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(prefix=".partial-", dir=self.folder) as partial,
-            _requests(lambda reason: StudyError(f"series {study.key}: {reason}")),
-        ):
-            inner = Path(partial) / "series"
-            inner.mkdir()
-            instances = self._client.iter_series(
-                _checked(json.loads(study.place)["study"]),
-                study.key,
-                media_types=(("application/dicom", "*"),),
-            )
-            count = _save(instances, study.key, inner)
-            if study.version.isdecimal() and count < int(study.version):
-                raise StudyError(
-                    f"series {study.key}: the server sent {count} of {study.version} instances."
-                )
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(inner, target)
+        partial = self.folder / f"{study.key}.partial"  # one name, so that none stays after a kill
+        for earlier in (partial, target):
+            shutil.rmtree(earlier, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            with _requests(lambda reason: StudyError(f"series {study.key}: {reason}")):
+                self._retrieve(study, partial)
+            os.replace(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         search = find_series(target)
         if not search.series:
             raise PassedOverError(search.skipped[0][1] if search.skipped else "an empty series")
@@ -157,6 +147,18 @@ class DicomwebSource:
             raise StudyError(f"series {study.key}: {len(files)} objects; one was expected.")
         single = self.kind is StudyKind.OCT
         return FetchedStudy(str(files[0] if single else target), files)
+
+    def _retrieve(self, study: FoundStudy, folder: Path) -> None:
+        instances = self._client.iter_series(
+            _checked(json.loads(study.place)["study"]),
+            study.key,
+            media_types=(("application/dicom", "*"),),
+        )
+        count = _save(instances, study.key, folder)
+        if study.version.isdecimal() and count < int(study.version):
+            raise StudyError(
+                f"series {study.key}: the server sent {count} of {study.version} instances."
+            )
 
     def store(self, files: Sequence[Path]) -> None:
         """Store DICOM objects; those that the server has already are stored.
