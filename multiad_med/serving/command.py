@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def serve(
         WeightsError, NotCalibratedError: as of :class:`BundlePredictor`.
     """
     output = Path(output).expanduser().absolute()
-    log_to(worker=f"{os.uname().nodename}:{os.getpid()}")
+    log_to(worker=f"{platform.node()}:{os.getpid()}")
     try:
         overrides = {name: yaml.safe_load(v) for name, v in _pairs(settings, "--set").items()}
     except yaml.YAMLError as error:

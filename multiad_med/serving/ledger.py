@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -151,19 +151,22 @@ class StudyLedger:
                 "finished are not finished now. Choose another output folder, or those."
             )
 
-    def offer(self, study: FoundStudy) -> bool:
-        """Enter a study that is new, or has changed since it was over; whether there was one to enter."""
+    def offer(self, studies: Iterable[FoundStudy]) -> list[FoundStudy]:
+        """Enter studies that are new, or have changed since they were over; those that were."""
+        entered = []
         with self._transaction() as connection:
-            row = connection.execute(
-                "SELECT version, state FROM studies WHERE key = ?", (study.key,)
-            ).fetchone()
-            if row is not None and (row[0] == study.version or row[1] == StudyState.RUNNING):
-                return False
-            connection.execute(
-                "INSERT OR REPLACE INTO studies (key, version, place, state) VALUES (?, ?, ?, ?)",
-                (study.key, study.version, study.place, StudyState.WAITING),
-            )
-            return True
+            for study in studies:
+                row = connection.execute(
+                    "SELECT version, state FROM studies WHERE key = ?", (study.key,)
+                ).fetchone()
+                if row is None or (row[0] != study.version and row[1] != StudyState.RUNNING):
+                    connection.execute(
+                        "INSERT OR REPLACE INTO studies (key, version, place, state)"
+                        " VALUES (?, ?, ?, ?)",
+                        (study.key, study.version, study.place, StudyState.WAITING),
+                    )
+                    entered.append(study)
+        return entered
 
     def claim(self) -> Claim | None:
         """Take the study that has waited longest, if there is one whose time has come.

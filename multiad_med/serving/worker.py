@@ -128,9 +128,8 @@ class Worker:
             log_event("source_unavailable", level=logging.WARNING, error=where(error))
             return
         self._source_answers, self._unsettled = True, found.unsettled
-        for study in found.studies:
-            if self.ledger.offer(study):
-                log_event("found", study=study_hash(study.key))
+        for study in self.ledger.offer(found.studies):
+            log_event("found", study=study_hash(study.key))
 
     def _work(self, claim: Claim) -> None:
         """Do one study and record its outcome."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -28,14 +27,6 @@ def _server() -> ModuleType:
 
 SERVER = _server()
 needs_orthanc = pytest.mark.skipif(bool(SERVER.missing()), reason=SERVER.missing() or "-")
-
-
-@pytest.fixture(scope="module")
-def orthanc() -> Iterator[str]:
-    """Address of the DICOMweb service of a new Orthanc."""
-    pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
-    with SERVER.orthanc() as url:
-        yield url
 
 
 def head_series(name: str, *, seed: int = 0, slices: int = 6, patient: str = "P1") -> list[Dataset]:

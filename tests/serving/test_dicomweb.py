@@ -24,10 +24,9 @@ from multiad_med.serving import (
 )
 from multiad_med.serving.dicomweb import is_uid
 from tests.dicom_files import compressed, ct_slices, dicom_object, random_volume, save
-from tests.serving.pacs import needs_orthanc, orthanc
+from tests.serving.pacs import needs_orthanc
 
 pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
-__all__ = ["orthanc"]
 
 STUDY = json.dumps({"study": "1.2.3"})
 

@@ -41,7 +41,8 @@ def states(ledger: StudyLedger) -> dict[str, int]:
 
 
 def test_studies_are_taken_in_the_order_of_their_arrival_and_each_once(ledger: StudyLedger) -> None:
-    assert [ledger.offer(study) for study in (B, A, B)] == [True, True, False]
+    assert ledger.offer([B, A, B]) == [B, A]
+    assert ledger.offer([A, B]) == []
     first, second = ledger.claim(), ledger.claim()
     assert (first.study, second.study) == (B, A)
     assert ledger.claim() is None
@@ -53,13 +54,13 @@ def test_studies_are_taken_in_the_order_of_their_arrival_and_each_once(ledger: S
 
 
 def test_a_finished_study_that_changed_is_done_anew(ledger: StudyLedger) -> None:
-    ledger.offer(A)
+    ledger.offer([A])
     claim = ledger.claim()
     more = FoundStudy("a", "2", "here")
-    assert not ledger.offer(more)  # while it is at work
+    assert ledger.offer([more]) == []  # while it is at work
     assert ledger.finish(claim)
-    assert not ledger.offer(A)
-    assert ledger.offer(more)
+    assert ledger.offer([A]) == []
+    assert ledger.offer([more]) == [more]
     again = ledger.claim()
     assert (again.study, again.tries) == (more, 1)
 
@@ -67,7 +68,7 @@ def test_a_finished_study_that_changed_is_done_anew(ledger: StudyLedger) -> None
 def test_a_dead_workers_study_is_taken_again_and_its_own_late_outcome_refused(
     ledger: StudyLedger, clock: Clock
 ) -> None:
-    ledger.offer(A)
+    ledger.offer([A])
     dead = ledger.claim()
     clock.now += 9
     assert ledger.renew(dead)
@@ -84,7 +85,7 @@ def test_a_dead_workers_study_is_taken_again_and_its_own_late_outcome_refused(
 
 
 def test_a_study_that_kills_its_workers_is_given_up(ledger: StudyLedger, clock: Clock) -> None:
-    ledger.offer(A)
+    ledger.offer([A])
     for _ in range(2):
         assert ledger.claim() is not None
         clock.now += 10
@@ -101,7 +102,7 @@ def reasons(ledger: StudyLedger) -> list[str]:
 def test_failures_wait_and_then_are_given_up_with_their_reason(
     ledger: StudyLedger, clock: Clock
 ) -> None:
-    ledger.offer(A)
+    ledger.offer([A])
     assert ledger.fail(ledger.claim(), "1 slice is missing", delay=30) is StudyState.WAITING
     assert ledger.claim() is None
     clock.now += 30
@@ -112,7 +113,7 @@ def test_failures_wait_and_then_are_given_up_with_their_reason(
 
 
 def test_a_study_that_is_given_back_has_not_been_tried(ledger: StudyLedger, clock: Clock) -> None:
-    ledger.offer(A)
+    ledger.offer([A])
     for _ in range(5):
         claim = ledger.claim()
         assert claim.tries == 1

@@ -18,11 +18,6 @@ from tests.bundles.test_folder_inference import nifti_head
 from tests.bundles.test_sources import dicom_head
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_fake_model("multiad_brain_mri", tmp_path_factory.mktemp("model") / "model.pt")
-
-
 def predictor(model: Path, folder: Path, bundle: str = "multiad_brain_mri") -> BundlePredictor:
     return BundlePredictor(
         bundle, model, source=folder / "in", output_dir=folder / "served", device="cpu", size=64

@@ -23,21 +23,13 @@ from typer.testing import CliRunner
 
 from multiad_med.cli import app
 from multiad_med.serving import FolderSource, HealthServer, StudyLedger, command
-from tests.bundles.cohorts import write_fake_model
 from tests.dicom_files import save
-from tests.serving.pacs import EXAMPLES, head_series, needs_orthanc, orthanc
-
-__all__ = ["orthanc"]
+from tests.serving.pacs import EXAMPLES, head_series, needs_orthanc
 
 ROOT = Path(__file__).parents[2]
 MULTIAD = [sys.executable, "-c", "from multiad_med.cli import app; app()"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-PATIENT = "Doe^Jane"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_fake_model("multiad_brain_mri", tmp_path_factory.mktemp("model") / "model.pt")
+PATIENT = "DoeJane"  # which highdicom warns of, naming it
 
 
 class Service:

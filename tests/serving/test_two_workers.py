@@ -13,10 +13,8 @@ from pydicom import dcmread
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving import DicomwebSource, StudyLedger
 from tests.dicom_files import save
-from tests.serving.pacs import head_series, needs_orthanc, orthanc
-from tests.serving.test_service import Service, model, serving
-
-__all__ = ["model", "orthanc"]
+from tests.serving.pacs import head_series, needs_orthanc
+from tests.serving.test_service import Service, serving
 
 STUDIES = [str(number) for number in range(50)]
 

@@ -147,7 +147,7 @@ def test_the_lease_is_kept_while_a_study_is_at_work_and_a_lost_one_stores_nothin
         return write(tmp_path, study)
 
     source = ListedSource(["b"], tmp_path)
-    ledger.offer(source.find().studies[0])
+    ledger.offer(source.find().studies)
     worker(ledger, source, asleep)._work(ledger.claim())
     assert stored(tmp_path) == ["a"]
     assert source.released == []  # what the other worker is at
