@@ -25,7 +25,7 @@ class BandThresholds:
     """The lowest map value of each band.
 
     A calibrated map is ``m / (m + t)``, t being the threshold set on held-out normals (see
-    :class:`multiad_med.networks.MultiAD`). The default bands begin where m is t, 2 t and 3 t.
+    :class:`multiad_med.networks.MultiAD`). The default bands begin where m is t, 1.5 t and 2 t.
 
     Attributes:
         low: of the lowest band; what lies below is normal.
@@ -37,8 +37,8 @@ class BandThresholds:
     """
 
     low: float = 1 / 2
-    moderate: float = 2 / 3
-    high: float = 3 / 4
+    moderate: float = 3 / 5
+    high: float = 2 / 3
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.moderate < self.high < 1:
@@ -49,7 +49,7 @@ class BandThresholds:
 
     @classmethod
     def above(cls, threshold: float) -> BandThresholds:
-        """Bands where m is once, twice and three times what a threshold of the map stands for.
+        """Bands where m is 1, 1.5 and 2 times what a threshold of the map stands for.
 
         Args:
             threshold: of the calibrated map, in (0, 1); 0.5 gives the defaults.
@@ -59,7 +59,7 @@ class BandThresholds:
         """
         if not 0 < threshold < 1:
             raise ValueError(f"A threshold of a map must lie in (0, 1), got {threshold}.")
-        low, moderate, high = (n * threshold / (1 + (n - 1) * threshold) for n in (1, 2, 3))
+        low, moderate, high = (n * threshold / (1 + (n - 1) * threshold) for n in (1, 1.5, 2))
         return cls(low, moderate, high)
 
 

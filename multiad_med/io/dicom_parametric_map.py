@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
+from multiad_med.io.dicom_header import text
 from multiad_med.io.dicom_result import ANOMALY, MAKER, AnomalyResult, DicomKind
 
 __all__ = ["parametric_map"]
@@ -41,6 +43,36 @@ def parametric_map(result: AnomalyResult) -> Dataset:
         content_creator_name=f"{MAKER}^",
         **result.series(DicomKind.PARAMETRIC_MAP, "Anomaly map"),
     )
-    # Empty: unknown, as the body part is.
-    image.Laterality = result.source.headers[0].get("Laterality")
+    header = result.source.headers[0]
+    image.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [_anatomy(header)]
+    _sort_along_normal(image)
     return image
+
+
+def _sort_along_normal(image: Dataset) -> None:
+    """Order frames along rows x columns, which dcmqi, and so 3D Slicer, takes them for.
+
+    highdicom stores them the other way round; readers that look at positions do not mind either.
+    """
+    groups = image.PerFrameFunctionalGroupsSequence
+    orientation = image.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    cosines = np.asarray(orientation.ImageOrientationPatient, dtype=float)
+    places = [group.PlanePositionSequence[0].ImagePositionPatient for group in groups]
+    order = np.argsort(np.asarray(places, dtype=float) @ np.cross(cosines[:3], cosines[3:]))
+    frames = np.frombuffer(image.FloatPixelData, dtype="<f4").reshape(len(groups), -1)
+    image.FloatPixelData = frames[order].tobytes()
+    image.PerFrameFunctionalGroupsSequence = [groups[int(index)] for index in order]
+    for number, group in enumerate(image.PerFrameFunctionalGroupsSequence, 1):
+        group.FrameContentSequence[0].DimensionIndexValues = [number]
+
+
+def _anatomy(header: Dataset) -> Dataset:
+    """The anatomy of frames, without which dcmqi, and so 3D Slicer, crashes on a parametric map."""
+    from highdicom.sr import CodedConcept
+
+    anatomy = Dataset()
+    anatomy.FrameLaterality = text(header, "Laterality") or "U"
+    anatomy.AnatomicRegionSequence = header.get("AnatomicRegionSequence") or [
+        CodedConcept.from_code(codes.SCT.Tissue)
+    ]
+    return anatomy

@@ -121,15 +121,16 @@ def read_source(source: SeriesPath) -> ResultSource:
 def _read_header(path: Path) -> Dataset:
     with dicom_errors(path):
         header = dcmread(path, defer_size=1024)
-        if "PixelData" not in header:
-            raise DicomResultError(
-                f"{path}: it holds no pixel data, so that no map can be of it. Give the series itself."
-            )
-        del header.PixelData
+        has_pixels = "PixelData" in header
+        header.pop("PixelData", None)
         if not text(header, "SOPClassUID"):
             header.SOPClassUID = sop_class(header)
         if not text(header, "SOPInstanceUID"):
             header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID
+    if not has_pixels:
+        raise DicomResultError(
+            f"{path}: it holds no pixel data, so that no map can be of it. Give the series itself."
+        )
     missing = [keyword for keyword in _NEEDED if not text(header, keyword)]
     if missing:
         raise DicomResultError(

@@ -30,7 +30,12 @@ class StudyMapWriter(NibabelWriter):
         self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any
     ) -> None:
         """Take affine, units and coordinate codes from the image's metadata."""
-        super().set_metadata(meta_dict, resample=resample, **options)
+        if resample:
+            super().set_metadata(meta_dict, resample=resample, **options)
+        else:
+            # MONAI prepares to resample all the same, taking the data without its channel for 2D,
+            # and fails where the first two axes do not span the plane, as in a sagittal scan.
+            _, self.affine, _ = self.get_meta_info(meta_dict)
         self.header_fields = dict(meta_dict or {})
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:

@@ -9,27 +9,27 @@ from multiad_med.io.bands import Band, BandThresholds, anomaly_bands
 
 
 def test_each_value_has_the_band_that_it_reaches() -> None:
-    values = np.float32([0, 0.49, 0.5, 0.66, 0.67, 0.749, 0.75, 0.99])
+    values = np.float32([0, 0.49, 0.5, 0.59, 0.61, 0.66, 0.67, 0.99])
     bands = anomaly_bands(values)
     assert bands.dtype == np.uint8
     assert bands.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [int(band) for band in Band] == [1, 2, 3]
 
 
-def test_default_bands_are_one_two_and_three_times_the_calibrated_threshold() -> None:
+def test_default_bands_begin_at_1_1_5_and_2_times_the_calibrated_threshold() -> None:
     threshold = 0.02
-    distances = threshold * np.array([0.9, 1.1, 1.9, 2.1, 2.9, 3.1])
+    distances = threshold * np.array([0.9, 1.1, 1.4, 1.6, 1.9, 2.1])
     assert anomaly_bands(distances / (distances + threshold)).tolist() == [0, 1, 1, 2, 2, 3]
     above = BandThresholds.above(0.5)
     np.testing.assert_allclose(
-        [above.low, above.moderate, above.high], [1 / 2, 2 / 3, 3 / 4], rtol=1e-12
+        [above.low, above.moderate, above.high], [1 / 2, 3 / 5, 2 / 3], rtol=1e-12
     )
 
 
 def test_bands_above_another_threshold_keep_their_multiples() -> None:
-    # 0.2 is m = t / 4, so the bands begin at m = t / 4, t / 2, 3 t / 4.
+    # 0.2 is m = t / 4, so the bands begin at m = t / 4, 3 t / 8, t / 2.
     bands = BandThresholds.above(0.2)
-    np.testing.assert_allclose([bands.low, bands.moderate, bands.high], [0.2, 1 / 3, 3 / 7])
+    np.testing.assert_allclose([bands.low, bands.moderate, bands.high], [0.2, 3 / 11, 1 / 3])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from multiad_med.io import (
     LoadVolumed,
     MontageColumn,
     NotCalibratedError,
+    SaveImageMapd,
     SaveScoresd,
     ScoreSlicesd,
     StudyMapWriter,
@@ -89,6 +90,21 @@ def test_written_map_has_the_sources_affine_units_and_code(
     assert written.header.get_xyzt_units()[0] == units
     assert int(written.header["sform_code"]) == (sform or qform)
     assert written.get_data_dtype() == np.float32
+    np.testing.assert_allclose(written.get_fdata(), data["pred"][0], atol=1e-7)
+
+
+@pytest.mark.parametrize("axes", [(1, 2, 0), (0, 2, 1)], ids=["sagittal", "coronal"])
+def test_a_map_of_a_sagittal_or_coronal_scan_is_written(
+    tmp_path: Path, axes: tuple[int, int, int]
+) -> None:
+    affine = np.eye(4)[[*axes, 3]].T
+    path = write_nifti(tmp_path / "v.nii.gz", np.zeros((5, 6, 7), np.int16), affine)
+    data = LoadVolumed("pred")({"pred": str(path)})
+    data["pred"] = data["pred"] + torch.rand(1, 5, 6, 7)
+    results = StudyResults(tmp_path / "out", source=tmp_path, network=tiny_multiad())
+    SaveImageMapd("pred", results=results, end="map.nii.gz")(data)
+    written = nib.load(tmp_path / "out" / "v_map.nii.gz")
+    np.testing.assert_allclose(written.affine, affine, atol=1e-6)
     np.testing.assert_allclose(written.get_fdata(), data["pred"][0], atol=1e-7)
 
 
