@@ -14,6 +14,7 @@ from typing import Any
 
 from monai.utils import optional_import
 from pydicom import Dataset, dcmread
+from pydicom.datadict import tag_for_keyword
 
 from multiad_med.data.errors import StudyError
 from multiad_med.io import find_series
@@ -29,7 +30,7 @@ _STUDY, _SERIES, _INSTANCES = "0020000D", "0020000E", "00201209"
 _PAGE = 500
 _BATCH = 50
 _DUPLICATE = 0x0111
-_OTHERS_FAULT = {401, 403, 407, 408, 425, 429}  # of the client errors, those that are no study's
+_AWAY = {401, 403, 407, 408, 425, 429, 502, 503, 504}  # statuses that are about no study
 
 
 def is_uid(text: str) -> bool:
@@ -54,7 +55,8 @@ class DicomwebSource:
         timeout: seconds that the server may take to answer.
 
     Raises:
-        ServingError: when dicomweb-client is not installed, or the address is none.
+        ServingError: when dicomweb-client is not installed, the address is none, or a filter is not
+            a keyword of DICOM.
     """
 
     def __init__(
@@ -67,6 +69,9 @@ class DicomwebSource:
         settle: float = 30.0,
         timeout: float = 300.0,
     ) -> None:
+        for name in filters or {}:
+            if tag_for_keyword(name) is None:
+                raise ServingError(f"--filter: DICOM has no attribute {name!r}.")
         client, found = optional_import("dicomweb_client", name="DICOMwebClient")
         if not found:
             raise ServingError("A DICOMweb source needs: pip install 'multiad-med[pacs]'")
@@ -87,21 +92,27 @@ class DicomwebSource:
         Raises:
             SourceUnavailableError: when it does not answer, or refuses.
         """
+        with _requests(SourceUnavailableError):
+            try:
+                return self._find()
+            except (AttributeError, LookupError, TypeError) as error:
+                raise SourceUnavailableError("The answer is not DICOM's JSON.") from error
+
+    def _find(self) -> FoundStudies:
         studies, unsettled, now = [], 0, time.monotonic()
         since, self._since = self._since, {}
-        with _requests(SourceUnavailableError):
-            for one in self._series():
-                study, series = _value(one, _STUDY), _value(one, _SERIES)
-                if not (is_uid(study) and is_uid(series)):
-                    continue
-                count = _value(one, _INSTANCES)
-                seen = since.get(series)
-                start = seen[1] if seen and seen[0] == count else now
-                self._since[series] = (count, start)
-                if now - start < self.settle:
-                    unsettled += 1
-                else:
-                    studies.append(FoundStudy(series, count, json.dumps({"study": study})))
+        for one in self._series():
+            study, series = _value(one, _STUDY), _value(one, _SERIES)
+            if not (is_uid(study) and is_uid(series)):
+                continue
+            count = _value(one, _INSTANCES)
+            seen = since.get(series)
+            start = seen[1] if seen and seen[0] == count else now
+            self._since[series] = (count, start)
+            if now - start < self.settle:
+                unsettled += 1
+            else:
+                studies.append(FoundStudy(series, count, json.dumps({"study": study})))
         return FoundStudies(studies, unsettled)
 
     def _series(self) -> Iterator[Mapping[str, Any]]:
@@ -233,11 +244,13 @@ def _requests(refused: Callable[[str], Exception]) -> Iterator[None]:
         yield
     except requests.HTTPError as error:
         status = 0 if error.response is None else error.response.status_code
-        if 400 <= status < 500 and status not in _OTHERS_FAULT:
+        if status not in _AWAY:
             raise refused(f"HTTP status {status}") from error
         raise SourceUnavailableError(
             f"The DICOMweb server answered with status {status}."
         ) from error
+    except requests.ReadTimeout as error:
+        raise refused("no answer in time") from error
     except requests.RequestException as error:
         raise SourceUnavailableError(
             f"The DICOMweb server does not answer: {type(error).__name__}."

@@ -24,10 +24,11 @@ def study_hash(key: str) -> str:
 
 
 def where(error: BaseException) -> str:
-    """Kind of an error and the line it came from, without its message, which may hold a name."""
+    """Kinds of an error and of its cause, and the line it came from; its message may hold a name."""
+    cause = f" from {type(error.__cause__).__name__}" if error.__cause__ else ""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{place}"
+    return f"{type(error).__name__}{cause}{place}"
 
 
 def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:

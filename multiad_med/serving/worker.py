@@ -59,7 +59,7 @@ class Worker:
         self.interval = interval
         self.retry_delay = retry_delay
         self._stopping = False
-        self._at_work: tuple[Claim, float] | None = None
+        self._begun: float | None = None  # the study at hand, by the monotonic clock
         self._source_answers = False
         self._unsettled = 0
 
@@ -69,14 +69,14 @@ class Worker:
         It sets no lock and must be called from the thread that runs the worker, as Python calls
         signal handlers.
         """
-        if self._stopping and self._at_work is not None:
+        if self._stopping and self._begun is not None:
             raise _GiveBackError
         self._stopping = True
 
     def health(self) -> tuple[bool, Mapping[str, Any]]:
         """That the ledger can be read; counts of studies, and seconds that the one at hand takes."""
-        at_work = self._at_work
-        seconds = None if at_work is None else round(time.monotonic() - at_work[1], 1)
+        begun = self._begun
+        seconds = None if begun is None else round(time.monotonic() - begun, 1)
         return True, {"studies": self.ledger.counts(), "seconds_at_study": seconds}
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
@@ -173,7 +173,7 @@ class Worker:
     def _do(self, claim: Claim) -> int:
         """Fetch, process and store a study; the number of objects stored."""
         with self._lease_kept(claim):
-            self._at_work = (claim, time.monotonic())
+            self._begun = time.monotonic()
             try:
                 study = self.source.fetch(claim.study)
                 files = self.process(study)
@@ -182,7 +182,7 @@ class Worker:
                 self.source.store(files)
                 return len(files)
             finally:
-                self._at_work = None
+                self._begun = None
 
     @contextmanager
     def _lease_kept(self, claim: Claim) -> Iterator[None]:
@@ -207,7 +207,6 @@ class Worker:
 
 def _is_no_fault_of_the_study(error: Exception) -> bool:
     """Whether the PACS or the ledger was away or the disk full, so that the study has had no try."""
+    away = isinstance(error, (SourceUnavailableError, sqlite3.Error))
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    return (
-        isinstance(error, SourceUnavailableError) or full or os.strerror(errno.ENOSPC) in str(error)
-    )
+    return away or full or os.strerror(errno.ENOSPC) in str(error)

@@ -116,6 +116,16 @@ def test_a_series_is_complete_when_no_instance_came_for_the_settle_time(
     assert found.studies[0].version == "4"
 
 
+@pytest.mark.parametrize("page", [["text"], [{"0020000E": None}], [{"0020000E": ["1.1"]}], [None]])
+def test_an_answer_that_is_not_dicoms_json_is_a_server_that_does_not_answer(
+    tmp_path: Path, page: list[Any]
+) -> None:
+    made = with_answers(tmp_path)
+    made._client.search_for_series = lambda **_: page
+    with pytest.raises(SourceUnavailableError, match="not DICOM's JSON"):
+        made.find()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -198,7 +208,7 @@ def refusing() -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize(("status", "away"), [(500, True), (503, True), (401, True), (404, False)])
+@pytest.mark.parametrize(("status", "away"), [(500, False), (503, True), (401, True), (404, False)])
 def test_a_server_that_refuses_or_is_away_is_told_from_one_that_lacks_the_study(
     refusing: str, tmp_path: Path, status: int, away: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,11 +224,13 @@ def test_a_server_that_refuses_or_is_away_is_told_from_one_that_lacks_the_study(
         made.store(files)
 
 
-def test_no_server_at_all(tmp_path: Path) -> None:
+def test_no_server_at_all_no_address_and_no_attribute(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailableError, match="does not answer: ConnectionError"):
         source("http://127.0.0.1:9/dicom-web", tmp_path).find()
     with pytest.raises(ServingError, match="address of the DICOMweb server is none"):
         source("http://", tmp_path)
+    with pytest.raises(ServingError, match="no attribute 'StudyDay'"):
+        source("http://127.0.0.1:9/dicom-web", tmp_path, filters={"StudyDay": "20260101"})
 
 
 @needs_orthanc

@@ -8,14 +8,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from multiad_med.data import StudyError
+from multiad_med.io.dicom_results import DicomKind
 from multiad_med.networks import WeightsError
-from multiad_med.serving import BundlePredictor, ServingError
+from multiad_med.serving import BundlePredictor, FetchedStudy, ServingError
+from multiad_med.serving.process import StudyProcessor
 from tests.bundles import models
 from tests.bundles.cohorts import COHORTS, FAST, write_fake_model
 from tests.bundles.test_folder_inference import nifti_head
 from tests.bundles.test_sources import dicom_head
+from tests.dicom_files import save
+from tests.serving.pacs import head_series
 
 
 def predictor(model: Path, folder: Path, bundle: str = "multiad_brain_mri") -> BundlePredictor:
@@ -109,3 +114,28 @@ def test_what_cannot_be_served_is_named(model: Path, tmp_path: Path) -> None:
         BundlePredictor("multiad_brain_mri", model, source=".", output_dir=".", sizze=64)
     with pytest.raises(WeightsError, match="There is no weights file"):
         predictor(tmp_path / "no.pt", tmp_path)
+
+
+def test_dicom_results_have_the_same_uids_when_made_again_and_others_by_another_model(
+    model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom", reason="needs the extra dicom")
+    other = write_fake_model("multiad_brain_mri", tmp_path / "other.pt", seed=1)
+    uids = []
+    for name, weights in (("a", model), ("b", model), ("c", other)):
+        series = save(head_series("1"), tmp_path / name / "in")
+        process = StudyProcessor(predictor(weights, tmp_path / name), list(DicomKind))
+        files = process(FetchedStudy(str(series), tuple(sorted(series.iterdir()))))
+        assert len(files) == 3 + 6
+        uids.append({dcmread(file).SOPInstanceUID for file in files})
+        assert process(FetchedStudy(str(series), tuple(series.iterdir()))) == files
+    assert uids[0] == uids[1]
+    assert uids[0].isdisjoint(uids[2])
+
+
+def test_nifti_gets_no_dicom_results(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom", reason="needs the extra dicom")
+    volume = nifti_head(tmp_path / "in/x.nii.gz")
+    process = StudyProcessor(predictor(model, tmp_path), list(DicomKind))
+    assert process(FetchedStudy(str(volume))) == []
+    assert (tmp_path / "served/x_anomaly_map.nii.gz").is_file()

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -81,7 +82,13 @@ def test_a_bad_study_is_given_up_with_its_reason_and_the_others_are_done(
 
 
 @pytest.mark.parametrize(
-    "error", [SourceUnavailableError("away"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))]
+    "error",
+    [
+        SourceUnavailableError("away"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        StudyError(f"x.nii.gz: {os.strerror(errno.ENOSPC)}. Free some space and run again."),
+        sqlite3.OperationalError("database is locked"),
+    ],
 )
 def test_a_pacs_that_is_away_or_a_full_disk_is_no_try_of_the_study(
     ledger: StudyLedger, tmp_path: Path, error: Exception
