@@ -23,17 +23,19 @@ _SLIGHT = 0.05  # a direction cosine below it is not told (3 degrees)
 def overlays(result: AnomalyResult) -> Iterator[Dataset]:
     """One RGB picture for each slice, in the order of the slices.
 
-    Grey is the source's window where it states one, else the series' own range.
+    Grey is the source's window where it states one, else the series' own range, but for its brightest
+    0.5 %.
     """
     from highdicom.sc import SCImage
 
     source = result.source
     frames = source.stack.frames
     volume = read_slices(frames)
+    limits = _limits(volume)
     fields = result.series(DicomKind.OVERLAY, "Anomaly overlay")
     for place, frame in enumerate(frames):
         header, plane = source.header(place), frame.plane
-        grey = _grey(volume[place], _window(header, frame.index), volume)
+        grey = _grey(volume[place], _window(header, frame.index), limits)
         picture = np.repeat(grey[..., None], 3, axis=-1)
         image = SCImage.from_ref_dataset(
             header,
@@ -48,6 +50,7 @@ def overlays(result: AnomalyResult) -> Iterator[Dataset]:
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             **fields,
         )
+        image.copy_patient_and_study_information(header)
         image.PatientOrientation = [_letters(plane.row), _letters(plane.column)]
         _refer(image, header, frame.index + 1 if source.is_multi_frame else None)
         yield image
@@ -70,8 +73,14 @@ def _window(header: Dataset, frame: int) -> Dataset:
     )
 
 
+def _limits(volume: NDArray[np.generic]) -> tuple[float, float]:
+    low = volume.min()
+    above = volume[volume > low]
+    return float(low), float(np.quantile(above, 0.995) if above.size else low)
+
+
 def _grey(
-    values: NDArray[np.generic], window: Dataset, volume: NDArray[np.generic]
+    values: NDArray[np.generic], window: Dataset, limits: tuple[float, float]
 ) -> NDArray[np.uint8]:
     from highdicom.pixels import apply_voi_window
 
@@ -80,8 +89,8 @@ def _grey(
         centre, width = (float(values[0]) for values in stated)
         function = text(window, "VOILUTFunction") or "LINEAR"
     else:
-        low, high = float(volume.min()), float(volume.max())
-        centre, width, function = (low + high) / 2, max(high - low, 1.0), "LINEAR_EXACT"
+        low, high = limits
+        centre, width, function = (low + high) / 2, (high - low) or 1.0, "LINEAR_EXACT"
     grey = apply_voi_window(values, centre, width, function, output_range=(0, 255))
     return np.asarray(grey).round().astype(np.uint8)
 

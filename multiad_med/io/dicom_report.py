@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -103,18 +102,18 @@ def report(result: AnomalyResult) -> Dataset:
 
 def _findings(result: AnomalyResult) -> tuple[list[_Finding], int]:
     """The findings with the highest values, highest first, and how many there are in all."""
-    values = result.values
-    labels, count = ndimage.label(values >= result.threshold, structure=np.ones((3, 3, 3)))
-    numbers = np.arange(1, count + 1)
-    peaks = np.asarray(ndimage.maximum(values, labels, numbers))
+    labels, count = ndimage.label(result.values >= result.threshold, structure=np.ones((3, 3, 3)))
+    inside = np.flatnonzero(labels)
+    regions, values = labels.ravel()[inside], result.values.ravel()[inside]
+    sizes = np.bincount(regions, minlength=count + 1)[1:]
+    # Region after region, each with its highest value first.
+    peaks = np.lexsort((-values, regions))[np.cumsum(sizes) - sizes]
     voxel = abs(float(np.linalg.det(result.source.stack.geometry.affine[:3, :3])))
-    sizes: NDArray[np.integer] = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    highest = np.argsort(-peaks, kind="stable")[:MOST_FINDINGS]
-    places = ndimage.maximum_position(values, labels, numbers[highest])
-    told = [
-        _Finding(tuple(map(int, place)), float(peaks[i]), float(sizes[i]) * voxel)
-        for i, place in zip(highest, places, strict=True)
-    ]
+    told = []
+    for region in np.argsort(-values[peaks], kind="stable")[:MOST_FINDINGS]:
+        peak = peaks[region]
+        place = tuple(int(i) for i in np.unravel_index(inside[peak], labels.shape))
+        told.append(_Finding(place, float(values[peak]), float(sizes[region]) * voxel))
     return told, int(count)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def write_dicom_results(
             other files (by their ``image_sha256``, where they have one).
         DicomSeriesError: when the files do not make up one volume.
         FileExistsError: when the folder has something in it.
-        OptionalImportError: without highdicom.
+        ImportError: without highdicom.
     """
     folder = Path(output_dir)
     if not kinds:
@@ -71,12 +73,13 @@ def write_dicom_results(
         raise FileExistsError(
             f"{folder} is there and not an empty folder. DICOM results are written to a new one."
         )
-    optional_import("highdicom")[0].__version__  # noqa: B018  what is missing is told before all work
+    if not optional_import("highdicom")[1]:
+        raise ImportError("DICOM results need highdicom: pip install 'multiad-med[dicom]'.")
     series = read_source(source)
     _check_origin(scores, source, series)
     result = AnomalyResult(series, place_map(anomaly_map, series), scores)
     files: dict[DicomKind, list[Path]] = {kind: [] for kind in DicomKind if kind in kinds}
-    with atomic_path(folder) as temporary:
+    with atomic_path(folder) as temporary, _without_names():
         for kind in files:
             for name, dataset in _objects(result, kind, segments):
                 path = temporary / name
@@ -85,6 +88,14 @@ def write_dicom_results(
                 files[kind].append(folder / name)
         temporary.mkdir(exist_ok=True)
     return files
+
+
+@contextmanager
+def _without_names() -> Iterator[None]:
+    """highdicom warns of patients' names without a caret, and the warning would log the name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The string .* is unlikely to represent")
+        yield
 
 
 def _objects(

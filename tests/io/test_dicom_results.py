@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -440,6 +441,10 @@ class TestRefusals:
         with pytest.raises(FileExistsError, match="not an empty folder"):
             study.write(tmp_path / "out")
         assert note.read_text() == "mine"
+
+    def test_without_highdicom(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "highdicom", None)
+        self.refused(make_study(tmp_path), tmp_path, r"multiad-med\[dicom\]", error=ImportError)
 
     def test_a_failure_in_the_middle_leaves_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
