@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from monai.transforms import LoadImage
 
+from multiad_med.io import dicom_series
 from multiad_med.io.archives import unpack
 from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_reader import DicomSeriesReader
-from multiad_med.io.dicom_series import SeriesSearch, find_series
+from multiad_med.io.dicom_series import SeriesFinder, SeriesSearch, find_series
 from tests.dicom_files import (
     SECONDARY_CAPTURE,
     STRUCTURED_REPORT,
@@ -149,3 +150,23 @@ def test_an_empty_folder_holds_nothing_and_an_absent_one_is_refused(tmp_path: Pa
     assert find_series(tmp_path) == SeriesSearch([], [])
     with pytest.raises(DicomSeriesError, match="no such folder"):
         find_series(tmp_path / "absent")
+
+
+def test_a_folder_that_is_looked_at_again_reads_only_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(ct_slices(random_volume()), tmp_path / "a")
+    read = []
+    original = dicom_series.read_header
+    monkeypatch.setattr(
+        dicom_series, "read_header", lambda path: read.append(path.name) or original(path)
+    )
+    finder = SeriesFinder(tmp_path)
+    assert finder.find() == finder.find() == find_series(tmp_path)
+    assert len(read) == 2 * 4  # the finder's first look, and find_series
+    read.clear()
+    (folder / "im000.dcm").touch()
+    (folder / "im001.dcm").unlink()
+    (folder / "late.dcm").write_bytes(b"")
+    assert len(finder.find().series[0].files) == 3
+    assert read == ["im000.dcm", "late.dcm"]
