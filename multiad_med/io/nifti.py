@@ -29,8 +29,9 @@ class StudyMapWriter(NibabelWriter):
     def set_metadata(
         self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any
     ) -> None:
-        """Take affine, units and coordinate codes from the image's metadata."""
-        super().set_metadata(meta_dict, resample=resample, **options)
+        """Take affine, units and coordinate codes from the image's metadata; nothing is resampled."""
+        # Even for nothing, MONAI 1.6.1 resamples in two dimensions, and fails on sagittal volumes.
+        _, self.affine, _ = self.get_meta_info(meta_dict)
         self.header_fields = dict(meta_dict or {})
 
     def write(self, filename: PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:

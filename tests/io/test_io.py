@@ -54,6 +54,22 @@ def test_an_existing_file_survives_a_failed_rewrite(tmp_path: Path) -> None:
 OBLIQUE = np.array([[1.9, 0.2, 0.1, 5], [-0.2, 1.9, 0.3, 6], [-0.1, -0.3, 4.9, 7], [0, 0, 0, 1.0]])
 
 
+@pytest.mark.parametrize("axes", ["yzx", "xzy", "zxy"])
+def test_maps_of_sagittal_and_coronal_volumes_are_written(axes: str, tmp_path: Path) -> None:
+    affine = np.zeros((4, 4))
+    affine[3, 3] = 1
+    for column, axis in enumerate(axes):
+        affine["xyz".index(axis), column] = -2.0 - column
+    values = torch.arange(60.0).reshape(1, 3, 4, 5)
+    writer = StudyMapWriter()
+    writer.set_data_array(MetaTensor(values, affine=torch.from_numpy(affine)), channel_dim=0)
+    writer.set_metadata({"affine": affine}, resample=False)
+    writer.write(tmp_path / "map.nii.gz")
+    image = nib.load(tmp_path / "map.nii.gz")
+    np.testing.assert_array_equal(image.affine, affine)
+    np.testing.assert_array_equal(np.asarray(image.dataobj), values[0].numpy())
+
+
 @pytest.mark.parametrize("load", [LoadImaged, LoadVolumed])
 @pytest.mark.parametrize("units", ["mm", "micron", "meter", "unknown"])
 @pytest.mark.parametrize(("sform", "qform"), [(2, 1), (0, 1), (4, 0)])
