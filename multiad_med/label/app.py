@@ -40,7 +40,7 @@ from multiad_med.label.infer import (
     check_modality,
     dicom_modality,
 )
-from multiad_med.label.options import check_name
+from multiad_med.label.options import check_tag
 from multiad_med.label.train import NormalOnlyTrainTask
 
 __all__ = ["MultiADApp"]
@@ -164,8 +164,7 @@ class MultiADApp(MONAILabelApp):
         store = datastore or self.datastore()
         model = str(request.get("model"))
         self._check_known(model, self._infers, "model")
-        tag = str(request.get("label_tag") or DefaultLabelTag.ORIGINAL.value)
-        check_name(tag, "label_tag")
+        tag = check_tag(request.get("label_tag") or DefaultLabelTag.ORIGINAL)
         image = str(request.get("image") or "")
         study = None if self._is_upload(image) else image
         request = {k: v for k, v in request.items() if k != "organ"}

@@ -25,7 +25,7 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 from pydicom import Dataset
 
 from multiad_med.io import LoadVolume, StudyMapWriter
-from multiad_med.label.options import check_name, check_uid
+from multiad_med.label.options import check_name, check_tag, check_uid
 
 __all__ = [
     "HEATMAP_TAG",
@@ -65,14 +65,14 @@ class _CheckedNames:
         self, image_id: str, label_filename: str, label_tag: str, label_info: Any, **options: Any
     ) -> str:
         check_name(image_id, "image")
-        check_name(str(getattr(label_tag, "value", label_tag)), "tag")
+        check_tag(label_tag)
         return super().save_label(  # type: ignore[misc]
             image_id, label_filename, label_tag, label_info, **options
         )
 
     def get_label_uri(self, label_id: str, label_tag: str, *args: Any, **options: Any) -> str:
         check_name(label_id, "label")
-        check_name(str(getattr(label_tag, "value", label_tag)), "tag")
+        check_tag(label_tag)
         return super().get_label_uri(label_id, label_tag, *args, **options)  # type: ignore[misc]
 
 

@@ -14,7 +14,15 @@ from monailabel.utils.others.generic import name_to_device
 
 from multiad_med.io.bands import BandThresholds
 
-__all__ = ["EXTENSIONS", "InferOptions", "ResultType", "check_device", "check_name", "check_uid"]
+__all__ = [
+    "EXTENSIONS",
+    "InferOptions",
+    "ResultType",
+    "check_device",
+    "check_name",
+    "check_tag",
+    "check_uid",
+]
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 """Formats of a result, the first by default."""
@@ -31,6 +39,15 @@ def check_name(name: str, what: str) -> str:
     if not name or name in (".", "..") or any(character in name for character in "/\\\0"):
         raise HTTPException(400, f"{what} must be a plain name without folders, got {name!r}.")
     return name
+
+
+def check_tag(tag: str) -> str:
+    """A label's tag from a request or from MONAI Label, whose tags are an enumeration.
+
+    Raises:
+        HTTPException: 400 when it could lead to another folder.
+    """
+    return check_name(str(getattr(tag, "value", tag)), "tag")
 
 
 def check_uid(name: str, what: str) -> str:

@@ -79,14 +79,16 @@ class Server:
     app: Path
     studies: Path
 
-    def infer(self, model: str, image: str, **params: Any) -> Any:
+    def infer(self, model: str, study: str, **params: Any) -> Any:
         """``/infer`` for parameters only."""
-        return self.ask(model, image, "json", **params)
+        return self.ask(model, study, "json", **params)
 
-    def ask(self, model: str, image: str, output: str, **params: Any) -> Any:
+    def ask(self, model: str, study: str, output: str, **params: Any) -> Any:
         """``/infer``."""
         return self.client.post(
-            f"/infer/{model}?image={image}&output={output}", data={"params": json.dumps(params)}
+            f"/infer/{model}",
+            params={"image": study, "output": output},
+            data={"params": json.dumps(params)},
         )
 
 
