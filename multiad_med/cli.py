@@ -255,6 +255,96 @@ def compare(
 
 
 @app.command()
+def dicom(
+    series: Annotated[Path, typer.Argument(help="Folder of one series, or a multi-frame file.")],
+    anomaly_map: Annotated[
+        Path, typer.Argument(metavar="MAP", help="NIfTI map that inference made from the series.")
+    ],
+    scores: Annotated[Path, typer.Option(help="JSON that inference wrote beside the map.")],
+    output: Annotated[Path, typer.Option(help="New folder for the DICOM files.")],
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="seg, pm, overlay, sr; repeat for several, all by default."),
+    ] = None,
+    segments: Annotated[str, typer.Option(help="Of the segmentation: bands or binary.")] = "bands",
+) -> None:
+    """Write a study's map and scores as DICOM, for a PACS (needs the extra dicom)."""
+    from multiad_med.io.dicom_results import DicomKind, Segments, write_dicom_results
+
+    try:
+        files = write_dicom_results(
+            source=series,
+            anomaly_map=anomaly_map,
+            scores=json.loads(scores.read_text(encoding="utf-8")),
+            output_dir=output,
+            kinds={DicomKind(kind) for kind in kinds or DicomKind},
+            segments=Segments(segments),
+        )
+    except (ValueError, OSError, ImportError) as error:
+        raise _stopped(error) from error
+    for kind, paths in files.items():
+        typer.echo(
+            f"{kind}: {len(paths)} file(s)" if paths else f"{kind}: none, nothing is flagged"
+        )
+
+
+@app.command()
+def serve(
+    source: Annotated[str, typer.Argument(help="Folder, or address of a DICOMweb server.")],
+    model: Annotated[Path, typer.Option(help="model.pt of a finished training.")],
+    output: Annotated[Path, typer.Option(help="Folder for results and the ledger of studies.")],
+    bundle: Annotated[str, typer.Option(help="Bundle it was trained with.")] = "multiad_brain_mri",
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind", help="DICOM results: seg, pm, overlay, sr, none; repeat for several."
+        ),
+    ] = None,
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", help="NAME=VALUE that series must have (QIDO).")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an id of the bundle's config.")
+    ] = None,
+    settle: Annotated[float, typer.Option(help="Seconds without change: complete.")] = 30,
+    interval: Annotated[float, typer.Option(help="Seconds between looks at the source.")] = 10,
+    tries: Annotated[int, typer.Option(help="Until a study is given up.")] = 3,
+    lease: Annotated[float, typer.Option(help="Seconds until a dead worker's study is free.")] = 60,
+    host: Annotated[str, typer.Option(help="Address of the health endpoint.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the health endpoint; 0: any.")] = 8050,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="End when all that is there is done.")
+    ] = False,
+) -> None:
+    """Process what arrives in a folder or a PACS, and bring the results back (docs/pacs.md)."""
+    from multiad_med.evaluation.command import ERRORS
+    from multiad_med.serving.command import dicom_kinds
+    from multiad_med.serving.command import serve as run_service
+
+    try:
+        run_service(
+            source,
+            bundle=bundle,
+            model=model,
+            output=output,
+            kinds=dicom_kinds(kinds),
+            filters=filters or [],
+            settings=settings or [],
+            settle=settle,
+            interval=interval,
+            tries=tries,
+            lease=lease,
+            host=host,
+            port=port,
+            device=device,
+            once=once,
+        )
+    except ERRORS as error:
+        raise _stopped(error) from error
+
+
+@app.command()
 def bundle(
     name: Annotated[str, typer.Argument(help="Name of a bundle, such as multiad_brain_mri.")],
 ) -> None:

@@ -5,7 +5,7 @@ from multiad_med.io.atomic import atomic_path, write_json
 from multiad_med.io.bands import Band, BandThresholds, anomaly_bands
 from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_reader import DicomSeriesReader
-from multiad_med.io.dicom_series import DicomSeries, SeriesSearch, find_series
+from multiad_med.io.dicom_series import DicomSeries, SeriesFinder, SeriesSearch, find_series
 from multiad_med.io.hashes import file_sha256, state_sha256
 from multiad_med.io.load import LoadVolume, LoadVolumed
 from multiad_med.io.montage import MontageColumn, save_montage
@@ -55,6 +55,7 @@ __all__ = [
     "SavePictureMapd",
     "SaveScoresd",
     "ScoreSlicesd",
+    "SeriesFinder",
     "SeriesSearch",
     "StudyMapWriter",
     "StudyResults",

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from multiad_med.io.dicom_geometry import DicomSeriesError, SlicePlane, slice_plane
 from multiad_med.io.dicom_header import sop_class
 
-__all__ = ["Frame", "frames_of"]
+__all__ = ["Frame", "frames_of", "functional_group"]
 
 _OPHTHALMIC_TOMOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
 # Row and column directions in LPS that make a positive diagonal affine in RAS.
@@ -81,15 +81,17 @@ def _functional_group_frames(header: Dataset, path: Path) -> list[Frame]:
             "file is damaged; export it again."
         )
     shared = next(iter(header.get("SharedFunctionalGroupsSequence") or []), Dataset())
-    placed = any(_macro("PlanePositionSequence", group, shared) for group in groups)
+    placed = any(functional_group("PlanePositionSequence", group, shared) for group in groups)
     ophthalmic = sop_class(header) == _OPHTHALMIC_TOMOGRAPHY
     frames = []
     for index, group in enumerate(groups):
         name = f"{path} frame {index + 1}"
-        measures = _macro("PixelMeasuresSequence", group, shared)
+        measures = functional_group("PixelMeasuresSequence", group, shared)
         steps = (measures.get("SpacingBetweenSlices"), measures.get("SliceThickness"))
-        position = _macro("PlanePositionSequence", group, shared).get("ImagePositionPatient")
-        orientation = _macro("PlaneOrientationSequence", group, shared).get(
+        position = functional_group("PlanePositionSequence", group, shared).get(
+            "ImagePositionPatient"
+        )
+        orientation = functional_group("PlaneOrientationSequence", group, shared).get(
             "ImageOrientationPatient"
         )
         own = ophthalmic and not placed
@@ -105,13 +107,14 @@ def _functional_group_frames(header: Dataset, path: Path) -> list[Frame]:
             steps=steps,
             in_patient=not own,
         )
-        values = _macro("PixelValueTransformationSequence", group, shared) or header
+        values = functional_group("PixelValueTransformationSequence", group, shared) or header
         slope, intercept = _rescale(values, path)
         frames.append(Frame(path, index, plane, slope, intercept))
     return frames
 
 
-def _macro(keyword: str, group: Dataset, shared: Dataset) -> Dataset:
+def functional_group(keyword: str, group: Dataset, shared: Dataset) -> Dataset:
+    """The item of a frame's own functional group, else of the shared one; empty if in neither."""
     for holder in (group, shared):
         if items := holder.get(keyword):
             return items[0]

@@ -15,8 +15,8 @@ from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
 from pydicom import Dataset
 from pydicom.misc import is_dicom
 
-from multiad_med.io.dicom_frames import frames_of
-from multiad_med.io.dicom_geometry import DicomSeriesError, stack_geometry
+from multiad_med.io.dicom_frames import Frame, frames_of
+from multiad_med.io.dicom_geometry import DicomSeriesError, StackGeometry, stack_geometry
 from multiad_med.io.dicom_header import (
     dicom_errors,
     image_files,
@@ -27,7 +27,7 @@ from multiad_med.io.dicom_header import (
 )
 from multiad_med.io.dicom_pixels import check_pixels, read_slices
 
-__all__ = ["DicomSeriesReader", "DicomSource"]
+__all__ = ["DicomSeriesReader", "DicomSource", "DicomStack"]
 
 _NIFTI = (".nii", ".nii.gz")
 _SHOWN = 10
@@ -45,6 +45,21 @@ class DicomSource:
         if len(self.paths) == 1:
             return str(self.paths[0])
         return os.path.commonpath([path.absolute() for path in self.paths])
+
+
+@dataclass(frozen=True)
+class DicomStack:
+    """The checked slices of one series.
+
+    Attributes:
+        frames: in the order of the volume's slices.
+        geometry: of the volume.
+        header: of the first file.
+    """
+
+    frames: tuple[Frame, ...]
+    geometry: StackGeometry
+    header: Dataset
 
 
 class DicomSeriesReader(ImageReader):
@@ -108,6 +123,29 @@ class DicomSeriesReader(ImageReader):
             DicomSeriesError: when the files are unreadable or do not make up one volume.
         """
         with dicom_errors(Path(img.name)):
+            stack = self.get_stack(img)
+            volume = read_slices(stack.frames)
+            affine = stack.geometry.affine
+            meta = {
+                MetaKeys.AFFINE: affine,
+                MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+                MetaKeys.SPATIAL_SHAPE: np.asarray(stack.geometry.shape),
+                MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel",
+                MetaKeys.SPACE: SpaceKeys.RAS,
+                ImageMetaKey.FILENAME_OR_OBJ: img.name,
+                "modality": text(stack.header, "Modality"),
+                "series_uid": text(stack.header, "SeriesInstanceUID"),
+                "in_patient": stack.frames[0].plane.in_patient,
+            }
+        return volume.transpose(2, 1, 0), meta
+
+    def get_stack(self, img: DicomSource) -> DicomStack:
+        """Check and order the slices without decoding them.
+
+        Raises:
+            DicomSeriesError: when the files are unreadable or do not make up one volume.
+        """
+        with dicom_errors(Path(img.name)):
             headers = self._choose(_headers(img), img.name)
             frames = []
             for path, header in headers:
@@ -115,20 +153,8 @@ class DicomSeriesReader(ImageReader):
                     check_pixels(header, path)
                     frames += frames_of(header, path)
             geometry = stack_geometry([frame.plane for frame in frames], tolerance=self.tolerance)
-            volume = read_slices([frames[index] for index in geometry.order])
-            header = headers[0][1]
-            meta = {
-                MetaKeys.AFFINE: geometry.affine,
-                MetaKeys.ORIGINAL_AFFINE: geometry.affine.copy(),
-                MetaKeys.SPATIAL_SHAPE: np.asarray(geometry.shape),
-                MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel",
-                MetaKeys.SPACE: SpaceKeys.RAS,
-                ImageMetaKey.FILENAME_OR_OBJ: img.name,
-                "modality": text(header, "Modality"),
-                "series_uid": text(header, "SeriesInstanceUID"),
-                "in_patient": frames[0].plane.in_patient,
-            }
-        return volume.transpose(2, 1, 0), meta
+        ordered = tuple(frames[index] for index in geometry.order)
+        return DicomStack(ordered, geometry, headers[0][1])
 
     def _choose(self, headers: list[tuple[Path, Dataset]], name: str) -> list[tuple[Path, Dataset]]:
         found: dict[str, list[tuple[Path, Dataset]]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from multiad_med.io.dicom_header import (
     why_no_slice,
 )
 
-__all__ = ["NOT_DICOM", "DicomSeries", "SeriesSearch", "find_series"]
+__all__ = ["NOT_DICOM", "DicomSeries", "SeriesFinder", "SeriesSearch", "find_series"]
 
 NOT_DICOM = "not a DICOM file"
 
@@ -80,39 +80,89 @@ def find_series(folder: str | os.PathLike[str]) -> SeriesSearch:
     Raises:
         DicomSeriesError: when the folder does not exist.
     """
-    top = Path(folder)
-    if not top.is_dir():
-        raise DicomSeriesError(f"{top}: no such folder.")
-    groups: dict[tuple[str, Path | None], list[tuple[Path, dict[str, Any]]]] = {}
-    skipped: list[tuple[Path, str]] = []
-    images: dict[Path, set[Path]] = {}
-    objects: dict[str, Path] = {}
-    for path in _files_below(top):
-        try:
-            header = read_header(path)
-            with dicom_errors(path):
-                reason = NOT_DICOM if header is None else why_no_slice(header, path)
-            if header is None or reason:
-                skipped.append((path, str(reason)))
+    return SeriesFinder(folder).find()
+
+
+class SeriesFinder:
+    """:func:`find_series` for a folder that is looked at again and again.
+
+    Headers are read again only of files whose size or time changed since the last look.
+
+    Args:
+        folder: the top of the tree.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._seen: dict[Path, tuple[tuple[int, int], _Look]] = {}
+
+    def find(self) -> SeriesSearch:
+        """What the folder holds now.
+
+        Raises:
+            DicomSeriesError: when the folder does not exist.
+        """
+        if not self.folder.is_dir():
+            raise DicomSeriesError(f"{self.folder}: no such folder.")
+        groups: dict[tuple[str, Path | None], list[tuple[Path, dict[str, Any]]]] = {}
+        skipped: list[tuple[Path, str]] = []
+        images: dict[Path, set[Path]] = {}
+        objects: dict[str, Path] = {}
+        for path, look in self._looks():
+            if not look.image:
+                skipped.append((path, look.reason))
                 continue
-            with dicom_errors(path):
-                about, instance = _describe(header), text(header, "SOPInstanceUID")
-                localiser = is_localiser(header)
-        except DicomSeriesError as error:
-            skipped.append((path, str(error)))
-            continue
-        images.setdefault(path.parent, set()).add(path)
-        if localiser:
-            skipped.append((path, "a localiser"))
-        elif instance in objects:
-            skipped.append((path, f"a copy of {objects[instance]}"))
-        else:
-            if instance:
-                objects[instance] = path
-            key = (about["uid"], None if about["uid"] else path.parent)
-            groups.setdefault(key, []).append((path, about))
-    series = [_series(files, images) for files in groups.values()]
-    return SeriesSearch(sorted(series, key=_order), skipped)
+            images.setdefault(path.parent, set()).add(path)
+            if look.reason:
+                skipped.append((path, look.reason))
+            elif look.instance in objects:
+                skipped.append((path, f"a copy of {objects[look.instance]}"))
+            else:
+                if look.instance:
+                    objects[look.instance] = path
+                uid = look.about["uid"]
+                groups.setdefault((uid, None if uid else path.parent), []).append(
+                    (path, look.about)
+                )
+        series = [_series(files, images) for files in groups.values()]
+        return SeriesSearch(sorted(series, key=_order), skipped)
+
+    def _looks(self) -> Iterable[tuple[Path, _Look]]:
+        seen, self._seen = self._seen, {}
+        for path in _files_below(self.folder):
+            try:
+                stat = path.stat()
+            except FileNotFoundError:  # taken away since the folder was listed
+                continue
+            signature = (stat.st_size, stat.st_mtime_ns)
+            known = seen.get(path)
+            look = known[1] if known and known[0] == signature else _look(path)
+            self._seen[path] = (signature, look)
+            yield path, look
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one file is: an image to group by ``about``, unless there is a reason not to."""
+
+    image: bool
+    reason: str = ""
+    instance: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def _look(path: Path) -> _Look:
+    try:
+        header = read_header(path)
+        with dicom_errors(path):
+            reason = NOT_DICOM if header is None else why_no_slice(header, path)
+        if header is None or reason:
+            return _Look(False, str(reason))
+        with dicom_errors(path):
+            localiser = "a localiser" if is_localiser(header) else ""
+            return _Look(True, localiser, text(header, "SOPInstanceUID"), _describe(header))
+    except DicomSeriesError as error:
+        return _Look(False, str(error))
 
 
 def _files_below(top: Path) -> Iterable[Path]:

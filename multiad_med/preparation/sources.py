@@ -23,7 +23,13 @@ from multiad_med.data.layouts.hints import looks_like
 from multiad_med.data.splits import SubjectSplit
 from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, find_series
 
-__all__ = ["StudyKind", "find_nifti_and_dicom", "load_pictures", "load_studies"]
+__all__ = [
+    "StudyKind",
+    "find_nifti_and_dicom",
+    "load_pictures",
+    "load_studies",
+    "looks_like_mask",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -45,9 +51,14 @@ class StudyKind(StrEnum):
         return "OPT" if self is StudyKind.OCT else self.upper()
 
 
+def looks_like_mask(path: Path) -> bool:
+    """Whether a file's name is one that masks are given."""
+    return _MASK.search(path.name) is not None
+
+
 def _without_masks(items: list[dict[str, Any]], image_glob: str) -> list[dict[str, Any]]:
     """The items, once it is sure that none is a mask by its name."""
-    masks = [i["image"] for i in items if _MASK.search(Path(i["image"]).name)]
+    masks = [i["image"] for i in items if looks_like_mask(Path(i["image"]))]
     if masks:
         raise DatalistError(
             f"{len(masks)} of {len(items)} files that match {image_glob!r} look like masks, first "

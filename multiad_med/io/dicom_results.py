@@ -1,0 +1,113 @@
+"""A study's anomaly map as DICOM objects that belong to its series."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.utils import optional_import
+from pydicom import Dataset
+
+from multiad_med.io.atomic import atomic_path
+from multiad_med.io.dicom_overlay import overlays
+from multiad_med.io.dicom_parametric_map import parametric_map
+from multiad_med.io.dicom_report import report
+from multiad_med.io.dicom_result import AnomalyResult, DicomKind
+from multiad_med.io.dicom_seg import Segments, segmentation
+from multiad_med.io.dicom_source import (
+    DicomResultError,
+    ResultSource,
+    SeriesPath,
+    place_map,
+    read_source,
+)
+from multiad_med.io.hashes import file_sha256
+
+__all__ = ["DicomKind", "DicomResultError", "Segments", "write_dicom_results"]
+
+
+def write_dicom_results(
+    *,
+    source: SeriesPath,
+    anomaly_map: str | os.PathLike[str],
+    scores: Mapping[str, Any],
+    output_dir: str | os.PathLike[str],
+    kinds: Collection[DicomKind],
+    segments: Segments = Segments.BANDS,
+) -> dict[DicomKind, list[Path]]:
+    """Write a study's results as DICOM, in the patient, study and frame of reference of its series.
+
+    The folder is there with all files or not at all. Where no voxel reaches the threshold there is no
+    segmentation (it cannot be empty, and the report tells so): its list is empty. UIDs depend on what
+    results are made from, so that a result stored twice is one object.
+
+    Args:
+        source: a folder that holds one series, or the series' files; single slices, or one multi-frame
+            object.
+        anomaly_map: float32 NIfTI on the series' grid, as a bundle's inference writes it.
+        scores: the content of the JSON that lies beside the map.
+        output_dir: new or empty folder; its files are ``seg.dcm``, ``pm.dcm``, ``sr.dcm`` and, for each
+            slice along the normal, ``overlay/0001.dcm``.
+        kinds: what to write; at least one.
+        segments: what the segmentation tells apart.
+
+    Returns:
+        The files of each kind.
+
+    Raises:
+        DicomResultError: no kind; a source without UIDs, pixels or position, or that is NIfTI; a map on
+            another grid or with impossible values; scores that lack something, or that were made from
+            other files (by their ``image_sha256``, where they have one).
+        DicomSeriesError: when the files do not make up one volume.
+        FileExistsError: when the folder has something in it.
+        OptionalImportError: without highdicom.
+    """
+    folder = Path(output_dir)
+    if not kinds:
+        raise DicomResultError(f"No kind of result; choose of {[str(k) for k in DicomKind]}.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder} is there and not an empty folder. DICOM results are written to a new one."
+        )
+    optional_import("highdicom")[0].__version__  # noqa: B018  what is missing is told before all work
+    series = read_source(source)
+    _check_origin(scores, source, series)
+    result = AnomalyResult(series, place_map(anomaly_map, series), scores)
+    files: dict[DicomKind, list[Path]] = {kind: [] for kind in DicomKind if kind in kinds}
+    with atomic_path(folder) as temporary:
+        for kind in files:
+            for name, dataset in _objects(result, kind, segments):
+                path = temporary / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                dataset.save_as(path, enforce_file_format=True)
+                files[kind].append(folder / name)
+        temporary.mkdir(exist_ok=True)
+    return files
+
+
+def _objects(
+    result: AnomalyResult, kind: DicomKind, segments: Segments
+) -> Iterator[tuple[str, Dataset]]:
+    if kind is DicomKind.OVERLAY:
+        for number, picture in enumerate(overlays(result), 1):
+            yield f"{kind}/{number:04d}.dcm", picture
+    elif kind is DicomKind.SEG:
+        if (found := segmentation(result, segments)) is not None:
+            yield f"{kind}.dcm", found
+    else:
+        make = parametric_map if kind is DicomKind.PARAMETRIC_MAP else report
+        yield f"{kind}.dcm", make(result)
+
+
+def _check_origin(scores: Mapping[str, Any], source: SeriesPath, series: ResultSource) -> None:
+    """Refuse scores of other files; a series may have been hashed as a folder or as its files."""
+    wanted = scores.get("image_sha256")
+    files = sorted({frame.path for frame in series.stack.frames})
+    if wanted and wanted not in (file_sha256(files), file_sha256(source)):
+        raise DicomResultError(
+            f"The scores were made from other files ({scores.get('image', 'unknown')}) than "
+            f"{series.name}; nothing is written into another patient's study. Give the series that "
+            "inference was run on."
+        )

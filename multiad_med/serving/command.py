@@ -1,0 +1,169 @@
+"""What ``multiad serve`` does: one worker with its log, health endpoint and signals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multiad_med.io.dicom_results import DicomKind
+from multiad_med.preparation.sources import StudyKind
+from multiad_med.serving.dicomweb import DicomwebSource
+from multiad_med.serving.errors import ServingError
+from multiad_med.serving.folder import FolderSource, check_outside
+from multiad_med.serving.health import HealthServer
+from multiad_med.serving.ledger import StudyLedger
+from multiad_med.serving.log import log_event, log_to, where
+from multiad_med.serving.predictor import BundlePredictor, bundle_kind
+from multiad_med.serving.process import StudyProcessor
+from multiad_med.serving.worker import Worker
+
+__all__ = ["dicom_kinds", "serve"]
+
+
+def dicom_kinds(names: Sequence[str] | None) -> set[DicomKind]:
+    """Kinds of DICOM results by name; a segmentation and a report unless others are named.
+
+    Raises:
+        ServingError: naming the ones that there are.
+    """
+    if names is None:
+        return {DicomKind.SEG, DicomKind.REPORT}
+    if list(names) == ["none"]:
+        return set()
+    try:
+        return {DicomKind(name) for name in names}
+    except ValueError as error:
+        raise ServingError(
+            f"{error}: --kind is one of {[str(kind) for kind in DicomKind]}, or none alone."
+        ) from None
+
+
+def _pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """What was given as ``NAME=VALUE``, by name.
+
+    Raises:
+        ServingError: naming the option and the first that is not of that form.
+    """
+    parsed = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name.strip() and equals):
+            raise ServingError(f"{option} takes NAME=VALUE, got {pair!r}.")
+        parsed[name.strip()] = value.strip()
+    return parsed
+
+
+def _source(
+    source: str, *, kind: StudyKind, output: Path, filters: Mapping[str, str], settle: float
+) -> FolderSource | DicomwebSource:
+    """A folder, or a DICOMweb server by its address."""
+    if source.startswith(("http://", "https://")):
+        return DicomwebSource(
+            source, kind=kind, folder=output / "spool", filters=filters, settle=settle
+        )
+    if filters:
+        raise ServingError("--filter is for a DICOMweb source; a folder has none.")
+    folder = FolderSource(source, kind=kind, settle=settle)
+    check_outside(output, folder.folder)
+    return folder
+
+
+def serve(
+    source: str,
+    *,
+    bundle: str,
+    model: str | Path,
+    output: str | Path,
+    kinds: Collection[DicomKind],
+    filters: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    settle: float = 30.0,
+    interval: float = 10.0,
+    tries: int = 3,
+    lease: float = 60.0,
+    host: str = "127.0.0.1",
+    port: int = 8050,
+    device: str | None = None,
+    once: bool = False,
+) -> None:
+    """Process what arrives until SIGTERM or SIGINT, after which the study at hand is finished.
+
+    A second signal gives the study at hand back. The log goes to stderr.
+
+    Args:
+        source: folder, or address of a DICOMweb server.
+        bundle: of volumes.
+        model: ``model.pt``.
+        output: folder for the ledger and ``results``. Workers with one output share the work.
+        kinds: of DICOM results.
+        filters: ``NAME=VALUE``, QIDO attributes that series must have.
+        settings: ``NAME=VALUE``, ids of the bundle's config.
+        settle, interval: see the sources and :class:`Worker`.
+        tries, lease: see :class:`StudyLedger`.
+        host, port: of the health endpoint.
+        device: such as ``cpu``.
+        once: end when all is done.
+
+    Raises:
+        ServingError: when the service cannot start, or broke; the message says why.
+        WeightsError, NotCalibratedError: as of :class:`BundlePredictor`.
+    """
+    output = Path(output).expanduser().absolute()
+    log_to(worker=f"{os.uname().nodename}:{os.getpid()}")
+    try:
+        overrides = {name: yaml.safe_load(v) for name, v in _pairs(settings, "--set").items()}
+    except yaml.YAMLError as error:
+        raise ServingError(f"--set: a value is not YAML: {error}") from error
+    studies = _source(
+        source,
+        kind=bundle_kind(bundle),
+        output=output,
+        filters=_pairs(filters, "--filter"),
+        settle=settle,
+    )
+    ledger = StudyLedger(output / "ledger.sqlite", tries=tries, lease=lease)
+    checks: dict[str, Any] = {
+        "/health": lambda: (True, {"studies": ledger.counts()}),
+        "/ready": lambda: (False, {"model": False}),
+    }
+    health = HealthServer(checks, host=host, port=port)
+    try:
+        predictor = BundlePredictor(
+            bundle,
+            model,
+            source=studies.folder,
+            output_dir=output / "results",
+            device=device,
+            **overrides,
+        )
+        ledger.check_made_by(predictor.about)
+        worker = Worker(
+            ledger=ledger,
+            source=studies,
+            process=StudyProcessor(predictor, kinds),
+            interval=interval,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        checks.update({"/health": worker.health, "/ready": worker.ready})
+        log_event("ready", port=health.port, model=predictor.about["model"])
+        _run(worker, once=once)
+    finally:
+        health.close()
+
+
+def _run(worker: Worker, *, once: bool) -> None:
+    """Run a worker; an error of its own is told without its message, which may name a patient."""
+    try:
+        worker.run(once=once)
+    except ServingError:
+        raise
+    except Exception as error:
+        log_event("broke", level=logging.CRITICAL, error=where(error))
+        raise ServingError(f"The worker broke: {where(error)}.") from None

@@ -1,0 +1,242 @@
+"""Studies of a PACS that speaks DICOMweb: found by QIDO-RS, fetched by WADO-RS, stored by STOW-RS."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monai.utils import optional_import
+from pydicom import Dataset, dcmread
+
+from multiad_med.data.errors import StudyError
+from multiad_med.io import find_series
+from multiad_med.preparation.sources import StudyKind
+from multiad_med.serving.errors import ServingError, SourceUnavailableError
+from multiad_med.serving.ledger import FoundStudy
+from multiad_med.serving.source import FetchedStudy, FoundStudies, PassedOverError
+
+__all__ = ["DicomwebSource", "is_uid"]
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_STUDY, _SERIES, _INSTANCES = "0020000D", "0020000E", "00201209"
+_PAGE = 500
+_BATCH = 50
+_DUPLICATE = 0x0111
+_OTHERS_FAULT = {401, 403, 407, 408, 425, 429}  # of the client errors, those that are no study's
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text is a UID: digits and dots, at most 64 of them, and so safe in a path or URL."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+class DicomwebSource:
+    """Series of a DICOMweb server, and their results back to it.
+
+    A series is complete when its number of instances was the same for ``settle`` seconds. UIDs that
+    the server sends are checked before they become names of files or parts of addresses.
+    Credentials are taken from ``~/.netrc``, certificates from ``REQUESTS_CA_BUNDLE``.
+
+    Args:
+        url: of the service, such as ``http://127.0.0.1:8042/dicom-web``.
+        kind: what the volumes are.
+        folder: of this host, for series while they are at work.
+        filters: QIDO attributes that series must have, such as ``{"StudyDate": "20260101-"}``.
+            The modality is that of ``kind`` unless it is one of them.
+        settle: seconds without a new instance.
+        timeout: seconds that the server may take to answer.
+
+    Raises:
+        ServingError: when dicomweb-client is not installed, or the address is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        kind: StudyKind,
+        folder: str | Path,
+        filters: Mapping[str, str] | None = None,
+        settle: float = 30.0,
+        timeout: float = 300.0,
+    ) -> None:
+        client, found = optional_import("dicomweb_client", name="DICOMwebClient")
+        if not found:
+            raise ServingError("A DICOMweb source needs: pip install 'multiad-med[pacs]'")
+        try:
+            self._client = client(url.rstrip("/"), timeout=timeout)
+        except ValueError as error:
+            raise ServingError(f"The address of the DICOMweb server is none: {error}") from error
+        self._client.set_http_retry_params(retry=False)  # the ledger knows when to try again
+        self.kind = kind
+        self.folder = Path(folder)
+        self.filters = {"Modality": kind.modality, **(filters or {})}
+        self.settle = settle
+        self._since: dict[str, tuple[str, float]] = {}
+
+    def find(self) -> FoundStudies:
+        """The series that match, as the server lists them now.
+
+        Raises:
+            SourceUnavailableError: when it does not answer, or refuses.
+        """
+        studies, unsettled, now = [], 0, time.monotonic()
+        since, self._since = self._since, {}
+        with _requests(SourceUnavailableError):
+            for one in self._series():
+                study, series = _value(one, _STUDY), _value(one, _SERIES)
+                if not (is_uid(study) and is_uid(series)):
+                    continue
+                count = _value(one, _INSTANCES)
+                seen = since.get(series)
+                start = seen[1] if seen and seen[0] == count else now
+                self._since[series] = (count, start)
+                if now - start < self.settle:
+                    unsettled += 1
+                else:
+                    studies.append(FoundStudy(series, count, json.dumps({"study": study})))
+        return FoundStudies(studies, unsettled)
+
+    def _series(self) -> Iterator[Mapping[str, Any]]:
+        """All pages of the search, until one brings nothing new; servers have limits of their own."""
+        known: set[str] = set()
+        while True:
+            page = self._client.search_for_series(
+                search_filters=self.filters,
+                fields=["NumberOfSeriesRelatedInstances"],
+                limit=_PAGE,
+                offset=len(known),
+            )
+            new = [one for one in page if _value(one, _SERIES) not in known]
+            known.update(_value(one, _SERIES) for one in new)
+            yield from new
+            if not new:
+                return
+
+    def fetch(self, study: FoundStudy) -> FetchedStudy:
+        """Retrieve a series into a folder named by its UID, in the transfer syntax that it is stored in.
+
+        Raises:
+            SourceUnavailableError: when the server does not answer.
+            PassedOverError: when the series is no volume, such as a localiser.
+            StudyError: when it cannot be had, is not whole, or is not what was asked for.
+        """
+        target = self.folder / _checked(study.key)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=".partial-", dir=self.folder) as partial,
+            _requests(lambda reason: StudyError(f"series {study.key}: {reason}")),
+        ):
+            inner = Path(partial) / "series"
+            inner.mkdir()
+            instances = self._client.iter_series(
+                _checked(json.loads(study.place)["study"]),
+                study.key,
+                media_types=(("application/dicom", "*"),),
+            )
+            count = _save(instances, study.key, inner)
+            if study.version.isdecimal() and count < int(study.version):
+                raise StudyError(
+                    f"series {study.key}: the server sent {count} of {study.version} instances."
+                )
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(inner, target)
+        search = find_series(target)
+        if not search.series:
+            raise PassedOverError(search.skipped[0][1] if search.skipped else "an empty series")
+        files = search.series[0].files
+        if self.kind is StudyKind.OCT and len(files) > 1:
+            raise StudyError(f"series {study.key}: {len(files)} objects; one was expected.")
+        single = self.kind is StudyKind.OCT
+        return FetchedStudy(str(files[0] if single else target), files)
+
+    def store(self, files: Sequence[Path]) -> None:
+        """Store DICOM objects; those that the server has already are stored.
+
+        Raises:
+            SourceUnavailableError: when the server does not answer.
+            StudyError: when it refuses some.
+        """
+        for start in range(0, len(files), _BATCH):
+            datasets = [dcmread(path) for path in files[start : start + _BATCH]]
+            with _requests(lambda reason: StudyError(f"The PACS refused results: {reason}")):
+                answer = self._client.store_instances(datasets)
+            _check_stored(answer, [str(dataset.SOPInstanceUID) for dataset in datasets])
+
+    def release(self, study: FoundStudy) -> None:
+        """Remove the series' folder."""
+        shutil.rmtree(self.folder / _checked(study.key), ignore_errors=True)
+
+
+def _value(item: Mapping[str, Any], tag: str) -> str:
+    """An attribute of DICOM's JSON as text, empty if absent."""
+    values = item.get(tag, {}).get("Value") or [""]
+    return str(values[0])
+
+
+def _checked(uid: str) -> str:
+    if not is_uid(uid):
+        raise StudyError(f"{uid[:64]!r} is no UID.")
+    return uid
+
+
+def _save(instances: Iterable[Dataset], series: str, folder: Path) -> int:
+    """Write a series' instances, named by their UIDs; how many there are."""
+    for dataset in instances:
+        if str(dataset.get("SeriesInstanceUID")) != series:
+            raise StudyError(f"series {series}: the server sent an instance of another series.")
+        name = _checked(str(dataset.get("SOPInstanceUID")))
+        dataset.save_as(folder / f"{name}.dcm", enforce_file_format=True)
+    return len(list(folder.iterdir()))
+
+
+def _check_stored(answer: Dataset, uids: Sequence[str]) -> None:
+    """Compare what the server says it has with what it was sent; some answer 200 and keep nothing."""
+    kept = {
+        str(item.ReferencedSOPInstanceUID) for item in answer.get("ReferencedSOPSequence") or []
+    }
+    reasons = set()
+    for item in answer.get("FailedSOPSequence") or []:
+        reason = int(item.get("FailureReason", 0))
+        if reason == _DUPLICATE:
+            kept.add(str(item.ReferencedSOPInstanceUID))
+        else:
+            reasons.add(f"0x{reason:04x}")
+    missing = [uid for uid in uids if uid not in kept]
+    if missing:
+        raise StudyError(
+            f"The PACS did not store {len(missing)} of {len(uids)} results"
+            + (f", failure reasons {', '.join(sorted(reasons))}." if reasons else ".")
+        )
+
+
+@contextmanager
+def _requests(refused: Callable[[str], Exception]) -> Iterator[None]:
+    """Tell a server that does not answer from one that refuses what was asked.
+
+    Args:
+        refused: makes the error of a refusal from its reason.
+    """
+    import requests
+
+    try:
+        yield
+    except requests.HTTPError as error:
+        status = 0 if error.response is None else error.response.status_code
+        if 400 <= status < 500 and status not in _OTHERS_FAULT:
+            raise refused(f"HTTP status {status}") from error
+        raise SourceUnavailableError(
+            f"The DICOMweb server answered with status {status}."
+        ) from error
+    except requests.RequestException as error:
+        raise SourceUnavailableError(
+            f"The DICOMweb server does not answer: {type(error).__name__}."
+        ) from error

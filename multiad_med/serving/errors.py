@@ -1,0 +1,13 @@
+"""What goes wrong around a study, as opposed to with it."""
+
+from __future__ import annotations
+
+__all__ = ["ServingError", "SourceUnavailableError"]
+
+
+class ServingError(RuntimeError):
+    """The service cannot start or go on; the message says why and what to do."""
+
+
+class SourceUnavailableError(RuntimeError):
+    """The PACS or the disk does not answer: no study's fault, so that none is counted a try for it."""

@@ -1,0 +1,242 @@
+"""What became of each study, kept in one SQLite file that several workers share."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from multiad_med.serving.errors import ServingError
+
+__all__ = ["Claim", "FoundStudy", "StudyLedger", "StudyState"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS studies (
+    key TEXT PRIMARY KEY,
+    version TEXT NOT NULL,
+    place TEXT NOT NULL,
+    state TEXT NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    token TEXT NOT NULL DEFAULT '',
+    until REAL NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS claimable ON studies (state, until);
+CREATE TABLE IF NOT EXISTS made_by (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class StudyState(StrEnum):
+    """Where a study stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    PASSED_OVER = "passed_over"
+    """No volume, such as a localiser: there is nothing to do."""
+    FAILED = "failed"
+    """Given up after as many tries as are allowed; the reason is kept."""
+
+
+@dataclass(frozen=True)
+class FoundStudy:
+    """A study that a source has.
+
+    Attributes:
+        key: names it for good, such as the SeriesInstanceUID.
+        version: changes when its content does; a finished study of another version is done anew.
+        place: what the source needs to fetch it.
+    """
+
+    key: str
+    version: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A study that one worker has taken.
+
+    Attributes:
+        study: the study.
+        tries: how often it was taken, this time included.
+        token: of this claim; whoever holds another one may not write its outcome.
+    """
+
+    study: FoundStudy
+    tries: int
+    token: str
+
+
+class StudyLedger:
+    """The studies' states; each change is one transaction, so that a kill leaves no half of one.
+
+    A claimed study is leased: unless :meth:`renew` is called in time, which a killed worker does
+    not do, it may be claimed again. The outcome of a claim that was lost in this way is refused.
+
+    The file is in SQLite's WAL mode and must lie on a disk of this host, not on a network share.
+
+    Args:
+        path: the file; made if absent.
+        tries: how often a study is taken before it is given up.
+        lease: seconds that a claim lasts without :meth:`renew`.
+        clock: seconds since the epoch.
+
+    Raises:
+        ServingError: when the file is not a ledger, or cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        tries: int = 3,
+        lease: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if tries < 1 or lease <= 0:
+            raise ValueError(f"tries must be at least 1 and lease positive, got {tries}, {lease}.")
+        self.path = Path(path)
+        self.tries = tries
+        self.lease = lease
+        self.clock = clock
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with closing(self._connect()) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise ServingError(
+                f"{self.path} cannot be used as a ledger: {error}. Move it away to begin a new one; "
+                "studies are then done anew, without appearing twice in the PACS."
+            ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        """A connection of its own for each change, since threads may not share one."""
+        return sqlite3.connect(self.path, timeout=30, isolation_level=None)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with closing(self._connect()) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def check_made_by(self, about: Mapping[str, str]) -> None:
+        """Record what makes the results, or compare with what is recorded.
+
+        Args:
+            about: such as the model's hash.
+
+        Raises:
+            ServingError: when the ledger is of another model or other settings.
+        """
+        with self._transaction() as connection:
+            known = dict(connection.execute("SELECT name, value FROM made_by"))
+            if not known:
+                connection.executemany("INSERT INTO made_by VALUES (?, ?)", about.items())
+        if known and known != dict(about):
+            differ = sorted(k for k in known.keys() | about.keys() if known.get(k) != about.get(k))
+            raise ServingError(
+                f"{self.path} is of another {' and '.join(differ)}, so that studies which it knows as "
+                "finished are not finished now. Choose another output folder, or those."
+            )
+
+    def offer(self, study: FoundStudy) -> bool:
+        """Enter a study that is new, or has changed since it was over; whether there was one to enter."""
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT version, state FROM studies WHERE key = ?", (study.key,)
+            ).fetchone()
+            if row is not None and (row[0] == study.version or row[1] == StudyState.RUNNING):
+                return False
+            connection.execute(
+                "INSERT OR REPLACE INTO studies (key, version, place, state) VALUES (?, ?, ?, ?)",
+                (study.key, study.version, study.place, StudyState.WAITING),
+            )
+            return True
+
+    def claim(self) -> Claim | None:
+        """Take the study that has waited longest, if there is one whose time has come.
+
+        A study that was being done when its worker died counts as tried; one that took the life of
+        as many workers as there are tries is given up.
+        """
+        now = self.clock()
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE studies SET state = ?, reason = ? WHERE state = ? AND until <= ? AND tries >= ?",
+                (
+                    StudyState.FAILED,
+                    f"the worker died, {self.tries} times, while it was at this study",
+                    *(StudyState.RUNNING, now, self.tries),
+                ),
+            )
+            row = connection.execute(
+                "SELECT key, version, place, tries FROM studies"
+                " WHERE state IN (?, ?) AND until <= ? ORDER BY rowid LIMIT 1",
+                (StudyState.WAITING, StudyState.RUNNING, now),
+            ).fetchone()
+            if row is None:
+                return None
+            claim = Claim(FoundStudy(*row[:3]), row[3] + 1, uuid.uuid4().hex)
+            connection.execute(
+                "UPDATE studies SET state = ?, tries = ?, token = ?, until = ? WHERE key = ?",
+                (StudyState.RUNNING, claim.tries, claim.token, now + self.lease, claim.study.key),
+            )
+            return claim
+
+    def _update(self, claim: Claim, assignments: str, *values: object) -> bool:
+        """Change a claimed study; whether the claim was still held."""
+        with self._transaction() as connection:
+            changed = connection.execute(
+                f"UPDATE studies SET {assignments} WHERE key = ? AND token = ? AND state = ?",
+                (*values, claim.study.key, claim.token, StudyState.RUNNING),
+            ).rowcount
+        return changed == 1
+
+    def renew(self, claim: Claim) -> bool:
+        """Prolong a claim's lease; whether it was still held."""
+        return self._update(claim, "until = ?", self.clock() + self.lease)
+
+    def finish(
+        self, claim: Claim, state: StudyState = StudyState.DONE, *, reason: str = ""
+    ) -> bool:
+        """Record that a study is over; whether the claim was still held."""
+        return self._update(claim, "state = ?, reason = ?", state, reason)
+
+    def fail(self, claim: Claim, reason: str, *, delay: float = 0.0) -> StudyState | None:
+        """Record a failure: the study waits for ``delay`` seconds, or is given up at its last try.
+
+        Returns:
+            ``WAITING`` or ``FAILED``; none when the claim was no longer held.
+        """
+        state = StudyState.FAILED if claim.tries >= self.tries else StudyState.WAITING
+        held = self._update(
+            claim, "state = ?, reason = ?, until = ?", state, reason, self.clock() + delay
+        )
+        return state if held else None
+
+    def give_back(self, claim: Claim, *, delay: float = 0.0) -> bool:
+        """Let a study wait again as if it had not been taken; whether the claim was still held."""
+        return self._update(
+            claim,
+            "state = ?, tries = tries - 1, until = ?",
+            StudyState.WAITING,
+            self.clock() + delay,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """How many studies are in each state."""
+        with closing(self._connect()) as connection:
+            found = dict(connection.execute("SELECT state, COUNT(*) FROM studies GROUP BY state"))
+        return {str(state): found.get(str(state), 0) for state in StudyState}

@@ -1,0 +1,87 @@
+"""The service's log: one JSON object per line, in which no patient is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+__all__ = ["JsonLineFormatter", "log_event", "log_to", "study_hash", "where"]
+
+_logger = logging.getLogger("multiad_med.serving")
+_FIELDS = "fields"
+
+
+def study_hash(key: str) -> str:
+    """What the log calls a study: 16 hexadecimal digits of the SHA-256 of its key in the ledger."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def where(error: BaseException) -> str:
+    """Kind of an error and the line it came from, without its message, which may hold a name."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
+
+def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Log an event of the service.
+
+    Args:
+        event: what happened, one word.
+        level: of Python's ``logging``.
+        fields: numbers, states and hashes. Never names, identifiers, paths or messages of errors.
+    """
+    _logger.log(level, event, extra={_FIELDS: fields})
+
+
+class JsonLineFormatter(logging.Formatter):
+    """One JSON object per record.
+
+    Of records by anyone else than :func:`log_event` only the logger's name and the level are
+    written: messages of readers and of HTTP clients hold paths, identifiers and values.
+
+    Args:
+        fields: added to every line, such as the worker's name.
+    """
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.fields = dict(fields)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        own = record.name == _logger.name
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage() if own else "other",
+            **self.fields,
+            **(getattr(record, _FIELDS, {}) if own else {"logger": record.name}),
+        }
+        return json.dumps(line, default=str)
+
+
+def log_to(stream: TextIO = sys.stderr, **fields: Any) -> None:
+    """Make the service's log the only one of this process; Python's warnings go to it too.
+
+    Args:
+        stream: for the lines.
+        fields: added to every line.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLineFormatter(fields))
+    logging.captureWarnings(True)
+    for name in list(logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.root.handlers = [handler]
+    logging.root.setLevel(logging.WARNING)
+    _logger.setLevel(logging.INFO)

@@ -1,0 +1,60 @@
+"""What is done with a study: the bundle's results, and DICOM objects of them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from monai.utils import optional_import
+
+from multiad_med.io.dicom_results import DicomKind, write_dicom_results
+from multiad_med.serving.errors import ServingError
+from multiad_med.serving.predictor import BundlePredictor
+from multiad_med.serving.source import FetchedStudy
+
+__all__ = ["StudyProcessor"]
+
+
+class StudyProcessor:
+    """Map, mask and scores of a study; of a DICOM series, DICOM objects of them too.
+
+    A study that is processed again by the same model gives DICOM objects of the same UIDs.
+
+    Args:
+        predictor: makes the map.
+        kinds: of DICOM objects; none makes none.
+
+    Raises:
+        ServingError: when there are kinds, and highdicom is not installed.
+    """
+
+    def __init__(self, predictor: BundlePredictor, kinds: Collection[DicomKind]) -> None:
+        if kinds and not optional_import("highdicom")[1]:
+            raise ServingError(
+                "DICOM results need: pip install 'multiad-med[pacs]'. Or choose --kind none."
+            )
+        self.predictor = predictor
+        self.kinds = kinds
+
+    def __call__(self, study: FetchedStudy) -> list[Path]:
+        """The DICOM objects, kind by kind.
+
+        Raises:
+            StudyError: when the study cannot be read.
+            DicomResultError: when no DICOM objects can be made of it.
+        """
+        prediction = self.predictor(study.image)
+        if not study.files or not self.kinds:
+            return []
+        scores = prediction.read_scores()
+        del scores["image"]  # UIDs are to depend on what the series is, not on where it lay
+        shutil.rmtree(prediction.folder, ignore_errors=True)
+        written = write_dicom_results(
+            source=study.image,
+            anomaly_map=prediction.map,
+            scores=scores,
+            output_dir=prediction.folder,
+            kinds=self.kinds,
+        )
+        return [path for kind in written for path in written[kind]]

@@ -1,0 +1,77 @@
+"""What a worker needs to know of where studies come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from multiad_med.serving.ledger import FoundStudy
+
+__all__ = ["FetchedStudy", "FoundStudies", "PassedOverError", "StudySource"]
+
+
+class PassedOverError(RuntimeError):
+    """What was found is no volume that there is something to do for; the message says what it is."""
+
+
+@dataclass(frozen=True)
+class FoundStudies:
+    """What a source holds.
+
+    Attributes:
+        studies: those that are complete.
+        unsettled: how many are still arriving.
+    """
+
+    studies: list[FoundStudy] = field(default_factory=list)
+    unsettled: int = 0
+
+
+@dataclass(frozen=True)
+class FetchedStudy:
+    """A study on this host's disk.
+
+    Attributes:
+        image: as a datalist has it: a file, a folder of one DICOM series, or a list of its files.
+        files: of the DICOM series; empty for NIfTI, which gets no DICOM results.
+    """
+
+    image: str | list[str]
+    files: tuple[Path, ...] = ()
+
+
+class StudySource(Protocol):
+    """Where studies come from, and results go to."""
+
+    @property
+    def folder(self) -> Path:
+        """Below which :meth:`fetch` puts studies; results are named by where they lie in it."""
+
+    def find(self) -> FoundStudies:
+        """What is there now.
+
+        Raises:
+            SourceUnavailableError: when the source does not answer.
+        """
+
+    def fetch(self, study: FoundStudy) -> FetchedStudy:
+        """Bring a study to disk.
+
+        Raises:
+            SourceUnavailableError: when the source does not answer.
+            PassedOverError: when it is no volume.
+            StudyError: when it cannot be had, or is not what it was found to be.
+        """
+
+    def store(self, files: Sequence[Path]) -> None:
+        """Bring DICOM results to where they are looked for.
+
+        Raises:
+            SourceUnavailableError: when it does not answer.
+            StudyError: when it refuses them.
+        """
+
+    def release(self, study: FoundStudy) -> None:
+        """Remove what :meth:`fetch` left on disk."""

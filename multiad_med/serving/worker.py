@@ -1,0 +1,214 @@
+"""One worker: finds studies, takes them one by one, and records what became of each."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from multiad_med.serving.errors import ServingError, SourceUnavailableError
+from multiad_med.serving.ledger import Claim, StudyLedger, StudyState
+from multiad_med.serving.log import log_event, study_hash, where
+from multiad_med.serving.source import FetchedStudy, PassedOverError, StudySource
+
+__all__ = ["Worker"]
+
+_IDLE = 0.2  # seconds between looks at the ledger
+
+
+class _GiveBackError(BaseException):
+    """Raised into a study that is at work, to leave it at once."""
+
+
+class _ClaimLostError(RuntimeError):
+    """The lease ran out, as while the machine slept, and someone else has the study."""
+
+
+class Worker:
+    """Takes studies until it is told to stop; a bad one is recorded and stops nothing.
+
+    Several workers, in processes of their own, may share a ledger and a source.
+
+    Args:
+        ledger: of the studies.
+        source: where they come from.
+        process: makes a study's results and returns the DICOM objects to store.
+        interval: seconds between looks at the source.
+        retry_delay: seconds until a study that failed, or whose source did not answer, is tried again.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: StudyLedger,
+        source: StudySource,
+        process: Callable[[FetchedStudy], Sequence[Path]],
+        interval: float = 10.0,
+        retry_delay: float = 30.0,
+    ) -> None:
+        self.ledger = ledger
+        self.source = source
+        self.process = process
+        self.interval = interval
+        self.retry_delay = retry_delay
+        self._stopping = False
+        self._at_work: tuple[Claim, float] | None = None
+        self._source_answers = False
+        self._unsettled = 0
+
+    def stop(self) -> None:
+        """Stop after the study at hand; called again, give it back at once. For signal handlers.
+
+        It sets no lock and must be called from the thread that runs the worker, as Python calls
+        signal handlers.
+        """
+        if self._stopping and self._at_work is not None:
+            raise _GiveBackError
+        self._stopping = True
+
+    def health(self) -> tuple[bool, Mapping[str, Any]]:
+        """That the ledger can be read; counts of studies, and seconds that the one at hand takes."""
+        at_work = self._at_work
+        seconds = None if at_work is None else round(time.monotonic() - at_work[1], 1)
+        return True, {"studies": self.ledger.counts(), "seconds_at_study": seconds}
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Whether the source answered when it was looked at last."""
+        return self._source_answers and not self._stopping, {
+            "source": self._source_answers,
+            "stopping": self._stopping,
+        }
+
+    def run(self, *, once: bool = False) -> None:
+        """Work until :meth:`stop`.
+
+        Args:
+            once: end when the source has nothing new and every study is over.
+
+        Raises:
+            ServingError: with ``once``, when the source does not answer.
+        """
+        look = 0.0
+        while not self._stopping:
+            try:
+                if time.monotonic() >= look:
+                    self._look()
+                    look = time.monotonic() + self.interval
+                    if once and not self._source_answers:
+                        raise ServingError("The source does not answer.")
+                claim = self.ledger.claim()
+                if claim is not None:
+                    self._work(claim)
+                elif once and not self._unsettled and not self._open_studies():
+                    break
+                else:
+                    time.sleep(_IDLE)
+            except sqlite3.OperationalError as error:  # a full disk, a lock held for long
+                log_event("ledger_unavailable", level=logging.ERROR, error=where(error))
+                time.sleep(_IDLE)
+        log_event("stopped", studies=self.ledger.counts())
+
+    def _open_studies(self) -> int:
+        counts = self.ledger.counts()
+        return counts[StudyState.WAITING] + counts[StudyState.RUNNING]
+
+    def _look(self) -> None:
+        """Enter what the source has into the ledger."""
+        try:
+            found = self.source.find()
+        except SourceUnavailableError as error:
+            self._source_answers = False
+            log_event("source_unavailable", level=logging.WARNING, error=where(error))
+            return
+        self._source_answers, self._unsettled = True, found.unsettled
+        for study in found.studies:
+            if self.ledger.offer(study):
+                log_event("found", study=study_hash(study.key))
+
+    def _work(self, claim: Claim) -> None:
+        """Do one study and record its outcome."""
+        start = time.monotonic()
+        log_event("begun", study=study_hash(claim.study.key), tries=claim.tries)
+        held, level = True, logging.INFO
+        about: dict[str, Any] = {}
+        try:
+            stored = self._do(claim)
+            state, about = StudyState.DONE, {"stored": stored}
+            held = self.ledger.finish(claim)
+        except PassedOverError as error:
+            state = StudyState.PASSED_OVER
+            held = self.ledger.finish(claim, state, reason=str(error))
+        except _GiveBackError:
+            state = StudyState.WAITING
+            held = self.ledger.give_back(claim)
+        except _ClaimLostError:
+            state, held = StudyState.WAITING, False
+        except Exception as error:
+            level, about = logging.ERROR, {"error": where(error)}
+            if _is_no_fault_of_the_study(error):
+                state = StudyState.WAITING
+                held = self.ledger.give_back(claim, delay=self.retry_delay)
+            else:
+                reason = str(error) or type(error).__name__
+                failed = self.ledger.fail(claim, reason, delay=self.retry_delay)
+                state, held = failed or StudyState.WAITING, failed is not None
+        if held:
+            self.source.release(claim.study)
+        log_event(
+            "over" if held else "lost",
+            level=level,
+            study=study_hash(claim.study.key),
+            state=str(state),
+            tries=claim.tries,
+            seconds=round(time.monotonic() - start, 3),
+            **about,
+        )
+
+    def _do(self, claim: Claim) -> int:
+        """Fetch, process and store a study; the number of objects stored."""
+        with self._lease_kept(claim):
+            self._at_work = (claim, time.monotonic())
+            try:
+                study = self.source.fetch(claim.study)
+                files = self.process(study)
+                if not self.ledger.renew(claim):
+                    raise _ClaimLostError
+                self.source.store(files)
+                return len(files)
+            finally:
+                self._at_work = None
+
+    @contextmanager
+    def _lease_kept(self, claim: Claim) -> Iterator[None]:
+        """Renew a claim's lease from a thread while the study is at work."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(self.ledger.lease / 3):
+                try:
+                    self.ledger.renew(claim)
+                except sqlite3.Error as error:
+                    log_event("ledger_unavailable", level=logging.ERROR, error=where(error))
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+def _is_no_fault_of_the_study(error: Exception) -> bool:
+    """Whether the PACS or the ledger was away or the disk full, so that the study has had no try."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return (
+        isinstance(error, SourceUnavailableError) or full or os.strerror(errno.ENOSPC) in str(error)
+    )

@@ -1,0 +1,286 @@
+"""A DICOMweb server: what it says is checked, what it is given it must keep, and it may be away."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import JPEGLSLossless
+
+from multiad_med.data import StudyError
+from multiad_med.preparation.sources import StudyKind
+from multiad_med.serving import (
+    DicomwebSource,
+    FoundStudy,
+    PassedOverError,
+    ServingError,
+    SourceUnavailableError,
+)
+from multiad_med.serving.dicomweb import is_uid
+from tests.dicom_files import compressed, ct_slices, dicom_object, random_volume, save
+from tests.serving.pacs import needs_orthanc, orthanc
+
+pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
+__all__ = ["orthanc"]
+
+STUDY = json.dumps({"study": "1.2.3"})
+
+
+def source(url: str, folder: Path, **options: Any) -> DicomwebSource:
+    options = {"kind": StudyKind.MR, "folder": folder / "spool", "settle": 0.0, **options}
+    return DicomwebSource(url, **options)
+
+
+def mr_series(series: str, count: int = 4, **elements: Any) -> list[Dataset]:
+    return list(
+        ct_slices(
+            random_volume(shape=(count, 6, 8)), SeriesInstanceUID=series, Modality="MR", **elements
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1.2.840.10008", True),
+        ("1" * 64, True),
+        ("1" * 65, False),
+        ("", False),
+        ("1.2.", False),
+        ("../../etc/passwd", False),
+        ("1.2/3", False),
+        ("1.2\n", False),
+    ],
+)
+def test_a_uid_is_digits_and_dots(text: str, expected: bool) -> None:
+    assert is_uid(text) is expected
+
+
+class FakeClient:
+    """A server that says what it is told to."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+
+    def search_for_series(self, *, offset: int, **_: Any) -> list[dict[str, Any]]:
+        pages: list[list[dict[str, Any]]] = self.answers["pages"]
+        return next((page for page in pages if offset == page[0]["at"]), [])
+
+    def iter_series(self, *_: Any, **__: Any) -> Iterator[Dataset]:
+        return iter(self.answers["instances"])
+
+    def store_instances(self, datasets: list[Dataset]) -> Dataset:
+        answer: Dataset = self.answers["answer"](datasets)
+        return answer
+
+
+def listed(series: str, at: int = 0, count: int = 4, study: str = "1.2.3") -> dict[str, Any]:
+    return {
+        "at": at,
+        "0020000D": {"Value": [study]},
+        "0020000E": {"Value": [series]},
+        "00201209": {"Value": [count]},
+    }
+
+
+def with_answers(folder: Path, **answers: Any) -> DicomwebSource:
+    made = source("http://127.0.0.1:9", folder)
+    made._client = FakeClient(**answers)
+    return made
+
+
+def test_pages_are_read_to_their_end_and_series_without_a_uid_left_out(tmp_path: Path) -> None:
+    pages = [[listed("1.1"), listed("../../x")], [listed("1.2", at=2), listed("1.3", study="..")]]
+    found = with_answers(tmp_path, pages=pages).find()
+    assert found.studies == [FoundStudy(uid, "4", STUDY) for uid in ("1.1", "1.2")]
+
+
+def test_a_series_is_complete_when_no_instance_came_for_the_settle_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = with_answers(tmp_path, pages=[[listed("1.1", count=3)]])
+    made.settle, now = 30.0, [0.0]
+    monkeypatch.setattr("multiad_med.serving.dicomweb.time.monotonic", lambda: now[0])
+    expected = {0.0: 0, 29.0: 0, 30.0: 1}
+    for now[0], complete in expected.items():
+        assert len(made.find().studies) == complete
+    made._client.answers["pages"] = [[listed("1.1", count=4)]]
+    for now[0], complete in ((31.0, 0), (60.0, 0), (61.0, 1)):
+        found = made.find()
+        assert (len(found.studies), found.unsettled) == (complete, 1 - complete)
+    assert found.studies[0].version == "4"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SOPInstanceUID": "../../../tmp/evil"}, "is no UID"),
+        ({"SOPInstanceUID": "/tmp/evil"}, "is no UID"),
+        ({"SeriesInstanceUID": "1.9"}, "an instance of another series"),
+    ],
+)
+def test_instances_that_are_not_what_was_asked_for_are_refused_and_nothing_is_left(
+    tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    instances = mr_series("1.1")
+    for keyword, value in change.items():
+        setattr(instances[2], keyword, value)
+    made = with_answers(tmp_path, instances=instances)
+    with pytest.raises(StudyError, match=message):
+        made.fetch(FoundStudy("1.1", "4", STUDY))
+    assert list((tmp_path / "spool").iterdir()) == []
+    with pytest.raises(StudyError, match="is no UID"):
+        made.fetch(FoundStudy("../1.1", "4", STUDY))
+    with pytest.raises(StudyError, match="is no UID"):
+        made.release(FoundStudy("..", "4", STUDY))
+
+
+def test_a_series_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    made = with_answers(tmp_path, instances=mr_series("1.1")[:3])
+    with pytest.raises(StudyError, match="sent 3 of 4 instances"):
+        made.fetch(FoundStudy("1.1", "4", STUDY))
+
+
+def stored_answer(kept: list[Dataset], failed: dict[str, int]) -> Dataset:
+    answer = Dataset()
+    answer.ReferencedSOPSequence = [Dataset() for _ in kept]
+    for item, dataset in zip(answer.ReferencedSOPSequence, kept, strict=True):
+        item.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    answer.FailedSOPSequence = [Dataset() for _ in failed]
+    for item, (uid, reason) in zip(answer.FailedSOPSequence, failed.items(), strict=True):
+        item.ReferencedSOPInstanceUID, item.FailureReason = uid, reason
+    return answer
+
+
+def test_what_the_server_does_not_keep_is_an_error_and_a_duplicate_is_none(tmp_path: Path) -> None:
+    objects = mr_series("1.1", count=2)
+    files = sorted(save(objects, tmp_path / "results").iterdir())
+    second = str(objects[1].SOPInstanceUID)
+    answers = {
+        "all": stored_answer(objects, {}),
+        "duplicate": stored_answer(objects[:1], {second: 0x0111}),
+        "silence": stored_answer([], {}),
+        "no room": stored_answer(objects[:1], {second: 0xA700}),
+    }
+    for name in ("all", "duplicate"):
+        with_answers(tmp_path, answer=lambda _, name=name: answers[name]).store(files)
+    with pytest.raises(StudyError, match="did not store 2 of 2 results"):
+        with_answers(tmp_path, answer=lambda _: answers["silence"]).store(files)
+    with pytest.raises(StudyError, match="did not store 1 of 2 results, failure reasons 0xa700"):
+        with_answers(tmp_path, answer=lambda _: answers["no room"]).store(files)
+
+
+class _Refusing(http.server.BaseHTTPRequestHandler):
+    status = 500
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.do_GET()
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/dicom-web"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("status", "away"), [(500, True), (503, True), (401, True), (404, False)])
+def test_a_server_that_refuses_or_is_away_is_told_from_one_that_lacks_the_study(
+    refusing: str, tmp_path: Path, status: int, away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Refusing, "status", status)
+    made = source(refusing, tmp_path)
+    with pytest.raises(SourceUnavailableError, match=str(status)):
+        made.find()
+    error = SourceUnavailableError if away else StudyError
+    with pytest.raises(error, match=f"status {status}"):
+        made.fetch(FoundStudy("1.1", "4", STUDY))
+    files = list(save(mr_series("1.1", count=1), tmp_path / "results").iterdir())
+    with pytest.raises(error, match=f"status {status}"):
+        made.store(files)
+
+
+def test_no_server_at_all(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailableError, match="does not answer: ConnectionError"):
+        source("http://127.0.0.1:9/dicom-web", tmp_path).find()
+    with pytest.raises(ServingError, match="address of the DICOMweb server is none"):
+        source("http://", tmp_path)
+
+
+@needs_orthanc
+class TestOrthanc:
+    """Against a real server."""
+
+    def send(self, url: str, folder: Path, datasets: list[Dataset]) -> None:
+        source(url, folder).store(sorted(save(datasets, folder / "sent").iterdir()))
+
+    def test_a_series_comes_and_goes_as_it_is(self, orthanc: str, tmp_path: Path) -> None:
+        series = compressed(mr_series("1.2.11"), JPEGLSLossless)
+        self.send(orthanc, tmp_path, series)
+        self.send(orthanc, tmp_path / "again", series)
+        made = source(orthanc, tmp_path, filters={"SeriesInstanceUID": "1.2.11"})
+        study = made.find().studies[0]
+        assert study == FoundStudy("1.2.11", "4", STUDY)
+        fetched = made.fetch(study)
+        assert fetched.image == str(tmp_path / "spool/1.2.11")
+        assert sorted(path.name for path in fetched.files) == sorted(
+            f"{dataset.SOPInstanceUID}.dcm" for dataset in series
+        )
+        by_uid = {str(dataset.SOPInstanceUID): dataset for dataset in series}
+        for path in fetched.files:
+            dataset = dcmread(path)
+            assert dataset == by_uid[dataset.SOPInstanceUID]
+            assert dataset.file_meta.TransferSyntaxUID == JPEGLSLossless
+        made.release(study)
+        assert list((tmp_path / "spool").iterdir()) == []
+
+    def test_late_instances_make_another_version(self, orthanc: str, tmp_path: Path) -> None:
+        series = mr_series("1.2.12")
+        made = source(orthanc, tmp_path, filters={"SeriesInstanceUID": "1.2.12"})
+        versions = []
+        for part in (series[:3], series[3:]):
+            self.send(orthanc, tmp_path / str(len(part)), part)
+            versions += [study.version for study in made.find().studies]
+        assert versions == ["3", "4"]
+
+    def test_other_modalities_are_not_found_unless_asked_for(
+        self, orthanc: str, tmp_path: Path
+    ) -> None:
+        self.send(orthanc, tmp_path, [*ct_slices(random_volume(), SeriesInstanceUID="1.2.13")])
+        assert "1.2.13" not in {s.key for s in source(orthanc, tmp_path).find().studies}
+        ct = source(orthanc, tmp_path, filters={"Modality": "CT"})
+        assert "1.2.13" in {s.key for s in ct.find().studies}
+
+    def test_a_localiser_is_passed_over(self, orthanc: str, tmp_path: Path) -> None:
+        kind = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        self.send(orthanc, tmp_path, mr_series("1.2.14", ImageType=kind))
+        with pytest.raises(PassedOverError, match="a localiser"):
+            source(orthanc, tmp_path).fetch(FoundStudy("1.2.14", "4", STUDY))
+
+    def test_a_series_that_is_gone_is_an_error_of_the_study(
+        self, orthanc: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(StudyError, match=r"series 1.2.99: HTTP status 404"):
+            source(orthanc, tmp_path).fetch(FoundStudy("1.2.99", "4", STUDY))
+
+    def test_objects_that_orthanc_drops_silently_are_an_error(
+        self, orthanc: str, tmp_path: Path
+    ) -> None:
+        folder = save([dicom_object(StudyInstanceUID="")], tmp_path / "results")
+        with pytest.raises(StudyError, match="did not store 1 of 1 results"):
+            source(orthanc, tmp_path).store(list(folder.iterdir()))

@@ -1,0 +1,121 @@
+"""A watched folder: what is complete in it, what is not yet, and what is none of ours."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from multiad_med.data import StudyError
+from multiad_med.preparation.sources import StudyKind
+from multiad_med.serving import FolderSource, ServingError, SourceUnavailableError
+from multiad_med.serving.folder import check_outside
+from tests.bundles.test_folder_inference import nifti_head
+from tests.bundles.test_sources import dicom_head
+from tests.dicom_files import ct_slices, random_volume, save
+
+
+def watch(folder: Path, settle: float = 0.0) -> FolderSource:
+    folder.mkdir(exist_ok=True)
+    return FolderSource(folder, kind=StudyKind.MR, settle=settle)
+
+
+def keys(source: FolderSource) -> list[str]:
+    return sorted(study.key for study in source.find().studies)
+
+
+def test_series_and_nifti_are_found_and_fetched_as_the_bundles_inference_takes_them(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "in"
+    series = dicom_head(folder, "anna")
+    nifti_head(folder / "clinic/x.nii.gz")
+    source = watch(folder)
+    assert keys(source) == ["1.2.3.4", "clinic/x.nii.gz"]
+    found = {study.key: source.fetch(study) for study in source.find().studies}
+    assert found["clinic/x.nii.gz"].image == str(folder / "clinic/x.nii.gz")
+    assert found["clinic/x.nii.gz"].files == ()
+    assert found["1.2.3.4"].image == str(series)
+    assert len(found["1.2.3.4"].files) == 12
+
+
+def test_two_series_in_one_folder_are_two_studies_of_files(tmp_path: Path) -> None:
+    for uid in ("1.2.1", "1.2.2"):
+        slices = ct_slices(random_volume(), SeriesInstanceUID=uid, Modality="MR")
+        save(slices, tmp_path / "in" / uid)
+        for file in (tmp_path / "in" / uid).iterdir():
+            file.rename(tmp_path / "in" / f"{uid}-{file.name}")
+    source = watch(tmp_path / "in")
+    assert keys(source) == ["1.2.1", "1.2.2"]
+    images = [source.fetch(study).image for study in source.find().studies]
+    assert [len(image) for image in images] == [4, 4]
+    assert all(isinstance(image, list) for image in images)
+
+
+def test_a_series_is_complete_when_no_file_changed_for_the_settle_time(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    series = dicom_head(folder, "anna")
+    for file in series.iterdir():
+        os.utime(file, (0, 0))  # as copying with times kept does
+    source = watch(folder, settle=0.4)
+    found = source.find()
+    assert (found.studies, found.unsettled) == ([], 1)
+    time.sleep(0.5)
+    complete = source.find()
+    assert ([s.key for s in complete.studies], complete.unsettled) == (["1.2.3.4"], 0)
+
+    (series / "late.dcm").write_bytes((series / "im000.dcm").read_bytes()[:700])  # half a slice
+    found = source.find()
+    assert (found.studies, found.unsettled) == ([], 1)
+    (series / "late.dcm").unlink()
+    (series / "im000.dcm").touch()
+    time.sleep(0.5)
+    again = source.find().studies
+    assert again[0].version != complete.studies[0].version
+
+
+def test_what_is_none_of_ours_is_left_alone(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "in", tmp_path / "outside"
+    dicom_head(folder, "berta-maria", modality="CT")
+    save(ct_slices(random_volume(), SeriesInstanceUID="1.9", Modality="MR"), outside)
+    nifti_head(outside / "secret.nii.gz")
+    for number, file in enumerate(sorted(outside.iterdir())):
+        (folder / f"link{number}-{file.name}").symlink_to(file)
+    for name in ("x_seg.nii.gz", "x_anomaly_map.nii.gz", ".x.nii.gz"):
+        nifti_head(folder / name)
+    (folder / "readme.txt").write_text("not an image")
+    assert keys(watch(folder)) == []
+
+
+def test_optical_tomography_is_a_study_per_object(tmp_path: Path) -> None:
+    for uid, name in (("1.5", "a"), ("1.5", "b")):
+        part = ct_slices(random_volume()[:1], SeriesInstanceUID=uid, Modality="OPT")
+        save(part, tmp_path / "in" / name)
+    source = FolderSource(tmp_path / "in", kind=StudyKind.OCT, settle=0)
+    assert keys(source) == ["a/im000.dcm", "b/im000.dcm"]
+
+
+def test_what_is_gone_is_an_error_of_the_study_and_no_folder_one_of_the_source(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "in"
+    nifti_head(folder / "x.nii.gz")
+    source = watch(folder)
+    study = source.find().studies[0]
+    (folder / "x.nii.gz").unlink()
+    with pytest.raises(StudyError, match=r"x.nii.gz is no longer there"):
+        source.fetch(study)
+    folder.rmdir()
+    with pytest.raises(SourceUnavailableError, match="no such folder"):
+        source.find()
+    with pytest.raises(ServingError, match="no such folder to watch"):
+        FolderSource(folder, kind=StudyKind.MR)
+
+
+def test_results_inside_the_watched_folder_are_refused(tmp_path: Path) -> None:
+    check_outside(tmp_path / "out", tmp_path / "in")
+    for inside in (tmp_path / "in", tmp_path / "in/../in/out"):
+        with pytest.raises(ServingError, match="lies in the watched folder"):
+            check_outside(inside, tmp_path / "in")

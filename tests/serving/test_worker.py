@@ -1,0 +1,205 @@
+"""The worker: a bad study stops nothing, a PACS that is away fails nothing, signals lose nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multiad_med.data import StudyError
+from multiad_med.serving import (
+    FetchedStudy,
+    FoundStudies,
+    PassedOverError,
+    ServingError,
+    SourceUnavailableError,
+    StudyLedger,
+    Worker,
+)
+from multiad_med.serving.log import JsonLineFormatter, study_hash
+from tests.serving.fakes import ListedSource
+from tests.serving.test_ledger import reasons, states
+
+
+def write(folder: Path, study: FetchedStudy) -> list[Path]:
+    path = folder / f"result-{study.image}"
+    path.write_text(str(study.image))
+    return [path]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> StudyLedger:
+    return StudyLedger(tmp_path / "ledger.sqlite", tries=2, lease=5)
+
+
+def worker(ledger: StudyLedger, source: Any, process: Any = None) -> Worker:
+    folder = ledger.path.parent
+    return Worker(
+        ledger=ledger,
+        source=source,
+        process=process or (lambda study: write(folder, study)),
+        interval=0.1,
+        retry_delay=0.0,
+    )
+
+
+def stored(folder: Path) -> list[str]:
+    return sorted((folder / "stored").read_text().split())
+
+
+def test_a_bad_study_is_given_up_with_its_reason_and_the_others_are_done(
+    ledger: StudyLedger, tmp_path: Path
+) -> None:
+    seen = []
+
+    def process(study: FetchedStudy) -> Sequence[Path]:
+        seen.append(study.image)
+        if study.image == "bad":
+            raise StudyError("bad: 1 slice(s) are missing")
+        if study.image == "scout":
+            raise PassedOverError("a localiser")
+        return write(tmp_path, study)
+
+    source = ListedSource(["bad", "good", "scout", "well"], tmp_path)
+    worker(ledger, source, process).run(once=True)
+    assert states(ledger) == {"done": 2, "passed_over": 1, "failed": 1}
+    assert reasons(ledger) == ["bad: 1 slice(s) are missing", "", "a localiser", ""]
+    assert stored(tmp_path) == ["good", "well"]
+    assert seen.count("bad") == 2
+    assert set(source.released) == {"bad", "good", "scout", "well"}
+    worker(ledger, source, process).run(once=True)  # finds nothing to do
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize(
+    "error", [SourceUnavailableError("away"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))]
+)
+def test_a_pacs_that_is_away_or_a_full_disk_is_no_try_of_the_study(
+    ledger: StudyLedger, tmp_path: Path, error: Exception
+) -> None:
+    failures = 5
+
+    class Flaky(ListedSource):
+        def store(self, files: Sequence[Path]) -> None:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise error
+            super().store(files)
+
+    worker(ledger, Flaky(["a"], tmp_path)).run(once=True)
+    assert states(ledger) == {"done": 1}
+    assert stored(tmp_path) == ["a"]
+
+
+def test_a_source_that_does_not_answer_is_waited_for(ledger: StudyLedger, tmp_path: Path) -> None:
+    class Away(ListedSource):
+        answers = False
+
+        def find(self) -> FoundStudies:
+            if not self.answers:
+                raise SourceUnavailableError("http://pacs does not answer")
+            return super().find()
+
+    source = Away(["a"], tmp_path)
+    with pytest.raises(ServingError, match="does not answer"):
+        worker(ledger, source).run(once=True)
+    running = worker(ledger, source)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    time.sleep(0.3)
+    assert running.ready() == (False, {"source": False, "stopping": False})
+    source.answers = True
+    while states(ledger) != {"done": 1}:
+        time.sleep(0.05)
+    assert running.ready() == (True, {"source": True, "stopping": False})
+    assert running.health()[1]["studies"]["done"] == 1
+    running.stop()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_the_lease_is_kept_while_a_study_is_at_work_and_a_lost_one_stores_nothing(
+    tmp_path: Path,
+) -> None:
+    ledger = StudyLedger(tmp_path / "ledger.sqlite", lease=0.3)
+
+    def slow(study: FetchedStudy) -> list[Path]:
+        time.sleep(1)
+        assert ledger.claim() is None
+        return write(tmp_path, study)
+
+    worker(ledger, ListedSource(["a"], tmp_path), slow).run(once=True)
+    assert stored(tmp_path) == ["a"]
+
+    def asleep(study: FetchedStudy) -> list[Path]:
+        with ledger._transaction() as connection:  # as if the lease had run out meanwhile
+            connection.execute("UPDATE studies SET token = 'of another worker'")
+        return write(tmp_path, study)
+
+    source = ListedSource(["b"], tmp_path)
+    ledger.offer(source.find().studies[0])
+    worker(ledger, source, asleep)._work(ledger.claim())
+    assert stored(tmp_path) == ["a"]
+    assert source.released == []  # what the other worker is at
+
+
+def test_the_first_signal_lets_the_study_be_finished_and_the_second_gives_it_back(
+    ledger: StudyLedger, tmp_path: Path
+) -> None:
+    def signals(count: int) -> Any:
+        def process(study: FetchedStudy) -> list[Path]:
+            for _ in range(count):
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            return write(tmp_path, study)
+
+        return process
+
+    source = ListedSource(["a", "b", "c"], tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for count in (1, 2):
+            running = worker(ledger, source, signals(count))
+            signal.signal(signal.SIGTERM, lambda *_, running=running: running.stop())
+            running.run()
+            assert states(ledger) == {"done": 1, "waiting": 2}
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stored(tmp_path) == ["a"]
+    worker(ledger, source).run(once=True)
+    assert stored(tmp_path) == ["a", "b", "c"]
+
+
+def test_the_log_has_hashes_and_no_names(
+    ledger: StudyLedger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "Doe^Jane-4711"
+
+    def process(study: FetchedStudy) -> list[Path]:
+        logging.getLogger("some.reader").warning("cannot read %s", name)
+        raise StudyError(f"{name}: 1 slice(s) are missing")
+
+    caplog.set_level(logging.INFO)
+    worker(ledger, ListedSource([name], tmp_path), process).run(once=True)
+    formatter = JsonLineFormatter({"worker": "w1"})
+    lines = [formatter.format(record) for record in caplog.records]
+    assert name in caplog.text  # or else the test would show nothing
+    assert not [line for line in lines if "Doe" in line or "4711" in line]
+    events = [json.loads(line) for line in lines]
+    assert [e["event"] for e in events] == [
+        *("found", "begun", "other", "over", "begun", "other", "over", "stopped"),
+    ]
+    assert {e["worker"] for e in events} == {"w1"}
+    assert {e["study"] for e in events if "study" in e} == {study_hash(name)}
+    assert events[-2]["state"] == "failed"
+    assert events[-2]["error"].startswith("StudyError at test_worker.py:")
