@@ -90,6 +90,13 @@ class FolderDatastore(_CheckedNames, LocalDatastore):
             raise HTTPException(404, f"There is no study {image_id!r} in this datastore.")
         return path
 
+    def is_normal(self, image_id: str) -> bool:
+        """Whether the study's final label is there and empty."""
+        final = DefaultLabelTag.FINAL.value
+        if final not in self.get_labels_by_image_id(image_id):
+            return False
+        return is_empty_label(self.get_label_uri(image_id, final))
+
 
 @contextmanager
 def _answering(server: str) -> Iterator[None]:
@@ -178,6 +185,10 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
             segmented = super().get_labeled_images(label_tag, labels)
         return [*segmented, *self._datastore.filter_by_tag(NORMAL_TAG)]
 
+    def is_normal(self, image_id: str) -> bool:
+        """Whether the series was given an empty final label here."""
+        return NORMAL_TAG in self.get_labels_by_image_id(image_id)
+
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: Any, **options: Any
     ) -> str:
@@ -204,15 +215,11 @@ def organ_mask(datastore: Datastore, study: str) -> str | None:
     return str(datastore.get_label_uri(label, ORGAN_TAG)) if label else None
 
 
-def normal_studies(datastore: Datastore) -> list[dict[str, str]]:
+def normal_studies(datastore: FolderDatastore | SeriesDatastore) -> list[dict[str, str]]:
     """Items of a datalist: studies whose final label is there and empty, by patient where known."""
     items = []
     for study in sorted(datastore.list_images()):
-        tags = datastore.get_labels_by_image_id(study)
-        final = DefaultLabelTag.FINAL.value
-        if NORMAL_TAG not in tags and (
-            final not in tags or not is_empty_label(datastore.get_label_uri(study, final))
-        ):
+        if not datastore.is_normal(study):
             continue
         item = {"image": datastore.get_image_uri(study)}
         patient = datastore.get_image_info(study).get("PatientID")

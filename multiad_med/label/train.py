@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import HTTPException
-from monailabel.interfaces.datastore import Datastore
 from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.utils.others.generic import device_list
 
 from multiad_med.data import split_subjects
 from multiad_med.io import atomic_path
-from multiad_med.label.datastores import normal_studies
+from multiad_med.label.datastores import FolderDatastore, SeriesDatastore, normal_studies
 from multiad_med.label.options import check_device
 
 __all__ = ["NormalOnlyTrainTask"]
@@ -38,7 +37,9 @@ class NormalOnlyTrainTask(BundleTrainTask):
             "pretrained": True,
         }
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(
+        self, request: dict[str, Any], datastore: FolderDatastore | SeriesDatastore
+    ) -> dict[str, Any]:
         """Train.
 
         Raises:
@@ -79,7 +80,7 @@ class NormalOnlyTrainTask(BundleTrainTask):
         }
 
     def _fetch_datalist(
-        self, request: dict[str, Any], datastore: Datastore
+        self, request: dict[str, Any], datastore: FolderDatastore | SeriesDatastore
     ) -> list[dict[str, str]]:
         studies = normal_studies(datastore)
         if len({item["subject"] for item in studies}) < 2:
