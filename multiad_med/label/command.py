@@ -1,4 +1,4 @@
-"""``multiad label init`` and ``multiad label start``."""
+"""``multiad label init`` and ``multiad label start``, which has nothing heavy to import."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai.bundle import ConfigParser
-
-from multiad_med.io import atomic_path, check_calibrated
-from multiad_med.networks import load_model
 from multiad_med.resources import bundle_path
 
 __all__ = ["BUNDLES", "LabelError", "init", "server_command", "start"]
@@ -61,6 +57,11 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
         WeightsError: when a model file does not fit its bundle.
         NotCalibratedError: when a model's training was not finished.
     """
+    from monai.bundle import ConfigParser
+
+    from multiad_med.io import atomic_path, check_calibrated
+    from multiad_med.networks import load_model
+
     chosen = _chosen(bundles)
     for name, model in chosen.items():
         target = folder / "model" / name

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,6 +25,8 @@ BRAIN, LIVER, RETINA = "multiad_brain_mri", "multiad_liver_ct", "multiad_retina_
 SHIMS = Path(__file__).with_name("shims")
 REASON = "MONAI Label is not installed; it has an environment of its own (docs/label.md)"
 
+# Of an environment that is not activated, where itkimage2segimage is.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 runpy.run_path(str(SHIMS / "sitecustomize.py"))
 
 
