@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import nibabel as nib
 import numpy as np
 import pytest
@@ -22,7 +21,9 @@ from typer.testing import CliRunner
 
 from multiad_med.cli import app as cli
 from tests.bundles.cohorts import write_fake_model
-from tests.label.conftest import BRAIN, LIVER, SHIMS, make_heads
+from tests.label.conftest import BRAIN, LIVER, REASON, SHIMS, make_heads
+
+httpx = pytest.importorskip("httpx", reason=REASON)
 
 
 def test_init_copies_bundles_with_their_models(tmp_path: Path) -> None:
