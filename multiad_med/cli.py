@@ -394,7 +394,6 @@ def label_start(
     from multiad_med.label.command import LabelError, start
 
     try:
-        status = start(folder, studies, host=host, port=port)
+        start(folder, studies, host=host, port=port)
     except LabelError as error:
         raise _stopped(error) from error
-    raise typer.Exit(status)

@@ -7,10 +7,10 @@ import os
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from multiad_med.resources import bundle_path
 
@@ -92,17 +92,14 @@ def server_command(folder: Path, studies: str, *, host: str, port: int) -> list[
     ]
 
 
-def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 8000) -> int:
-    """Print the server's command and run it until it ends.
+def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 8000) -> NoReturn:
+    """Print the server's command and become that process, so that signals reach the server.
 
     Args:
         folder: that :func:`init` made.
         studies: folder of studies, or URL of a DICOMweb server.
         host: address to listen on.
         port: of TCP.
-
-    Returns:
-        The server's exit status.
 
     Raises:
         LabelError: when the folder is no app, the studies' folder is missing, MONAI Label is not
@@ -122,7 +119,7 @@ def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 80
     print(shlex.join(command), flush=True)
     # Of an environment that is not activated, where itkimage2segimage is.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return subprocess.run(command, env={**os.environ, "PATH": path}).returncode
+    os.execve(sys.executable, command, {**os.environ, "PATH": path})
 
 
 def _check_free(host: str, port: int) -> None:

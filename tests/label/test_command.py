@@ -116,14 +116,13 @@ def process(app_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             env=environment,
             stdout=log,
             stderr=log,
-            start_new_session=True,
         )
     running = Process(f"http://127.0.0.1:{port}", folder / "log", folder / "studies")
     try:
         _wait(server, running)
         yield running
     finally:
-        os.killpg(server.pid, 15)
+        server.terminate()
         server.wait(30)
 
 
