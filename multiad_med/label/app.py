@@ -126,7 +126,6 @@ class MultiADApp(MONAILabelApp):
             client=plain._client,
             search_filter=plain._search_filter,
             cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
-            fetch_by_frame=plain._fetch_by_frame,
         )
 
     def _download_dcmqi_tools(self) -> None:

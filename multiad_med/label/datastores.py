@@ -19,7 +19,6 @@ from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
-from monailabel.datastore.utils.dicom import dicom_web_download_series
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.utils.sessions import SessionInfo, Sessions
 from pydicom import Dataset
@@ -156,15 +155,22 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
             return folder
         partial = folder.with_name(f".partial-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         with _answering(self._client.base_url):
-            try:
-                dicom_web_download_series(
-                    None, folder.name, str(partial), self._client, self._fetch_by_frame
-                )
-            except IndexError as error:
+            found = self._client.search_for_series(
+                search_filters={"SeriesInstanceUID": folder.name}, fields=["StudyInstanceUID"]
+            )
+            studies = {str(Dataset.from_json(answer).StudyInstanceUID) for answer in found}
+            if len(studies) != 1:
                 raise HTTPException(
                     404, f"There is no series {folder.name} on {self._client.base_url}."
-                ) from error
+                )
+            # As they are stored: not every server can decompress.
+            instances = self._client.retrieve_series(
+                studies.pop(), folder.name, media_types=(("application/dicom", "*"),)
+            )
+        for instance in instances:
+            instance.save_as(partial / f"{check_uid(instance.SOPInstanceUID, 'image')}.dcm")
         shutil.rmtree(folder, ignore_errors=True)
         return partial.rename(folder)
 

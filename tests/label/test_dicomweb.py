@@ -74,7 +74,8 @@ def test_the_label_is_a_dicom_segmentation(server: Server, tmp_path: Path) -> No
     first = server.infer(BRAIN, FIRST).json()
     infos = first["label_info"]
     assert infos
-    answer = server.ask(BRAIN, FIRST, "dicom_seg", label_info=infos)
+    known = server.client.get("/info/").json()["models"][BRAIN]["label_info"]
+    answer = server.ask(BRAIN, FIRST, "dicom_seg", label_info=known)
     assert answer.status_code == 200, answer.text
     (tmp_path / "seg.dcm").write_bytes(answer.content)
     seg = pydicom.dcmread(tmp_path / "seg.dcm")
@@ -82,6 +83,10 @@ def test_the_label_is_a_dicom_segmentation(server: Server, tmp_path: Path) -> No
     assert seg.PatientID == "P71"
     assert [s.SegmentLabel for s in seg.SegmentSequence] == [i["name"] for i in infos]
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == FIRST
+    empty = {"threshold_low": 0.997, "threshold_moderate": 0.998, "threshold_high": 0.999}
+    refused = server.ask(BRAIN, FIRST, "dicom_seg", label_info=known, **empty)
+    assert refused.status_code == 422
+    assert "its label is empty" in refused.json()["detail"]
     response = server.ask(BRAIN, FIRST, "image")
     (tmp_path / "label.nii.gz").write_bytes(response.content)
     label = np.asarray(nib.load(tmp_path / "label.nii.gz").dataobj)
