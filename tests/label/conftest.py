@@ -16,8 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from multiad_med.resources import bundle_path
-from tests.bundles.cohorts import COHORTS, FAST, write_fake_model
+from tests.bundles.cohorts import FAST, write_fake_model
 from tests.bundles.models import infer as infer_bundle
 from tests.conftest import head, write_nifti
 
@@ -144,6 +143,3 @@ def own_maps(app_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
         return out
 
     return run
-
-
-__all__ = ["BRAIN", "COHORTS", "LIVER", "RETINA", "Server", "bundle_path", "make_app", "serve"]
