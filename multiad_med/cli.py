@@ -377,3 +377,45 @@ def bundle(
         typer.echo(bundle_path(name))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+label_app = typer.Typer(help="Serve bundles to 3D Slicer and OHIF by MONAI Label.")
+app.add_typer(label_app, name="label", no_args_is_help=True)
+
+
+@label_app.command("init")
+def label_init(
+    folder: Annotated[Path, typer.Argument(help="Folder of the app.")],
+    bundles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bundle",
+            help="NAME or NAME=MODEL.PT; repeat for several. All with a model by default.",
+        ),
+    ] = None,
+) -> None:
+    """Make a folder into a MONAI Label app, or add bundles to it."""
+    from multiad_med.evaluation.command import ERRORS
+    from multiad_med.label.command import init
+
+    try:
+        for name, model in init(folder, bundles or []).items():
+            typer.echo(f"{name}: {model or 'no model yet; it can be trained only'}")
+    except ERRORS as error:
+        raise _stopped(error) from error
+
+
+@label_app.command("start")
+def label_start(
+    folder: Annotated[Path, typer.Argument(help="Folder that `multiad label init` made.")],
+    studies: Annotated[str, typer.Argument(help="Folder of studies, or URL of a DICOMweb server.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """Print MONAI Label's own command for the app, and run it."""
+    from multiad_med.label.command import LabelError, start
+
+    try:
+        start(folder, studies, host=host, port=port)
+    except LabelError as error:
+        raise _stopped(error) from error

@@ -26,6 +26,7 @@ from multiad_med.io.scores import (
     SaveScoresd,
     ScoreSlicesd,
     check_calibrated,
+    study_scores,
 )
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "find_series",
     "save_montage",
     "state_sha256",
+    "study_scores",
     "unpack",
     "write_json",
 ]

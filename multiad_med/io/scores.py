@@ -12,7 +12,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from multiad_med.io.atomic import write_json
@@ -20,7 +20,13 @@ from multiad_med.io.results import SCORES, StudyResults
 from multiad_med.scoring import image_scores
 from multiad_med.transforms import occupied_slices
 
-__all__ = ["NotCalibratedError", "SaveScoresd", "ScoreSlicesd", "check_calibrated"]
+__all__ = [
+    "NotCalibratedError",
+    "SaveScoresd",
+    "ScoreSlicesd",
+    "check_calibrated",
+    "study_scores",
+]
 
 SLICE_SCORES = "slice_scores"
 
@@ -96,18 +102,75 @@ class ScoreSlicesd(MapTransform):
         return {**data, SLICE_SCORES: scores.cpu()}
 
 
-class SaveScoresd(MapTransform):
-    """Write a study's scores as JSON, named like its map.
+def _in_file(
+    scores: NDArray[np.floating], affine: NDArray[np.floating]
+) -> tuple[int, NDArray[np.floating]]:
+    """The source's slice axis, and the scores in the order of the slices on it."""
+    orientation = nib.io_orientation(affine)
+    axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
+    return axis, scores[::-1] if orientation[axis, 1] < 0 else scores
+
+
+def study_scores(
+    slice_scores: ArrayLike,
+    affine: ArrayLike,
+    *,
+    network: CalibratedNetwork,
+    oriented: bool = True,
+) -> dict[str, Any]:
+    """A study's scores, decisions and thresholds, ready for JSON.
 
     Slices are numbered as in the source file: ``axis`` is the source's array axis that runs most
     nearly along the body, ``slice`` the index on it. The volume's score is its highest slice score.
 
     Args:
+        slice_scores: of :class:`ScoreSlicesd` ``(Z,)``; NaN where a slice was skipped.
+        affine: of the source file's grid, RAS+ in mm.
+        network: the network that made them.
+        oriented: whether slices are axial ones of a body, to be found by the affine; else they are
+            B-scans, one after the other along the last axis.
+    """
+    axis, scores = 2, np.asarray(slice_scores, dtype=float)
+    if oriented:
+        axis, scores = _in_file(scores, np.asarray(affine, dtype=float))
+    scored = np.flatnonzero(np.isfinite(scores))
+    volume_score = float(scores[scored].max()) if scored.size else 0.0
+    threshold = float(network.image_threshold)
+    return {
+        "volume_score": volume_score,
+        "volume_flagged": volume_score >= threshold,
+        "axis": axis,
+        "slices": [
+            {
+                "slice": int(index),
+                "score": float(scores[index]),
+                "flagged": bool(scores[index] >= threshold),
+            }
+            for index in scored
+        ],
+        "skipped_slices": [int(i) for i in range(len(scores)) if i not in set(scored)],
+        "thresholds": {
+            "map": 0.5,
+            "pixel_false_positive_rate": float(network.pixel_false_positive_rate),
+            "slice_score": threshold,
+            "slice_false_positive_rate": float(network.image_false_positive_rate),
+        },
+        "score_rule": (
+            "maximum in the foreground"
+            if float(network.score_fraction) == 0
+            else f"mean of the largest {float(network.score_fraction):g} of the foreground"
+        ),
+    }
+
+
+class SaveScoresd(MapTransform):
+    """Write a study's scores as JSON, named like its map; see :func:`study_scores`.
+
+    Args:
         keys: the map on the source grid, one key; its metadata tell the source file.
         network: the network that made it.
         results: where the scores go, and what they were made from.
-        oriented: whether slices are axial ones of a body, to be found by the affine; else they are
-            B-scans, one after the other along the last axis.
+        oriented: see :func:`study_scores`.
     """
 
     def __init__(
@@ -123,56 +186,20 @@ class SaveScoresd(MapTransform):
         self.results = results
         self.oriented = oriented
 
-    def _in_file(
-        self, scores: NDArray[np.floating], affine: NDArray[np.floating]
-    ) -> tuple[int, NDArray[np.floating]]:
-        """The source's slice axis, and the scores in the order of the slices on it."""
-        if not self.oriented:
-            return 2, scores
-        orientation = nib.io_orientation(affine)
-        axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
-        return axis, scores[::-1] if orientation[axis, 1] < 0 else scores
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the scores in ``slice_scores (Z,)``; adds ``volume_score``."""
         image = data[self.first_key(dict(data))]
         source = str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
-        axis, scores = self._in_file(
-            np.asarray(data[SLICE_SCORES], dtype=float), np.asarray(image.affine, dtype=float)
+        scores = study_scores(
+            data[SLICE_SCORES], image.affine, network=self.network, oriented=self.oriented
         )
-        scored = np.flatnonzero(np.isfinite(scores))
-        volume_score = float(scores[scored].max()) if scored.size else 0.0
-        network = self.network
-        threshold = float(network.image_threshold)
         write_json(
             self.results.path(source, SCORES),
             {
                 "image": source,
-                "volume_score": volume_score,
-                "volume_flagged": volume_score >= threshold,
-                "axis": axis,
-                "slices": [
-                    {
-                        "slice": int(index),
-                        "score": float(scores[index]),
-                        "flagged": bool(scores[index] >= threshold),
-                    }
-                    for index in scored
-                ],
-                "skipped_slices": [int(i) for i in range(len(scores)) if i not in set(scored)],
-                "thresholds": {
-                    "map": 0.5,
-                    "pixel_false_positive_rate": float(network.pixel_false_positive_rate),
-                    "slice_score": threshold,
-                    "slice_false_positive_rate": float(network.image_false_positive_rate),
-                },
-                "score_rule": (
-                    "maximum in the foreground"
-                    if float(network.score_fraction) == 0
-                    else f"mean of the largest {float(network.score_fraction):g} of the foreground"
-                ),
+                **scores,
                 **self.results.provenance(source),
                 "versions": {name: version(name) for name in ("multiad-med", "monai", "torch")},
             },
         )
-        return {**data, "volume_score": volume_score}
+        return {**data, "volume_score": scores["volume_score"]}

@@ -1,0 +1,136 @@
+"""``multiad label init`` and ``multiad label start``, which has nothing heavy to import."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from multiad_med.resources import bundle_path
+
+__all__ = ["BUNDLES", "LabelError", "init", "server_command", "start"]
+
+BUNDLES = ("multiad_brain_mri", "multiad_liver_ct", "multiad_retina_oct")
+"""Bundles of studies, which MONAI Label can serve."""
+
+_WORK = shutil.ignore_patterns("models", "eval", "training", "__pycache__")
+
+
+class LabelError(ValueError):
+    """The app cannot be made or started."""
+
+
+def _chosen(bundles: Sequence[str]) -> dict[str, Path | None]:
+    """The model of each bundle named as ``NAME`` or ``NAME=MODEL``; none where it has none."""
+    chosen: dict[str, Path | None] = {}
+    for text in bundles or BUNDLES:
+        name, _, given = text.partition("=")
+        if name not in BUNDLES:
+            raise LabelError(f"MONAI Label can serve the bundles {list(BUNDLES)}, not {name!r}.")
+        own = bundle_path(name) / "models" / "model.pt"
+        model = Path(given).expanduser() if given else own if own.is_file() else None
+        if bundles or model is not None:
+            chosen[name] = model
+    if not chosen:
+        raise LabelError("No bundle has a model of its own: name one as --bundle NAME=MODEL.PT.")
+    return chosen
+
+
+def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
+    """Make a folder into an app, or add bundles to it.
+
+    Args:
+        folder: of the app.
+        bundles: ``NAME`` or ``NAME=MODEL.PT`` each; none means all that have a model of their own.
+
+    Returns:
+        The model of each bundle that was added; None for one that has to be trained first.
+
+    Raises:
+        LabelError: on an unknown bundle, or one that is there already.
+        WeightsError: when a model file does not fit its bundle.
+        NotCalibratedError: when a model's training was not finished.
+    """
+    from monai.bundle import ConfigParser
+
+    from multiad_med.io import atomic_path, check_calibrated
+    from multiad_med.networks import load_model
+
+    chosen = _chosen(bundles)
+    for name, model in chosen.items():
+        target = folder / "model" / name
+        if target.exists():
+            raise LabelError(f"{target} exists; remove it to copy the bundle anew.")
+        if model is not None:
+            parser = ConfigParser()
+            parser.read_config(bundle_path(name) / "configs" / "inference.json")
+            network = parser.get_parsed_content("network_def")
+            load_model(network, model)
+            check_calibrated(network)
+    for name, model in chosen.items():
+        target = folder / "model" / name
+        shutil.copytree(bundle_path(name), target, ignore=_WORK)
+        if model is not None:
+            with atomic_path(target / "models" / "model.pt") as temporary:
+                shutil.copyfile(model, temporary)
+    shutil.copyfile(Path(__file__).with_name("main.py"), folder / "main.py")
+    return chosen
+
+
+def server_command(folder: Path, studies: str, *, host: str, port: int) -> list[str]:
+    """MONAI Label's own command that serves an app."""
+    return [
+        *(sys.executable, "-m", "monailabel.main", "start_server"),
+        *("--app", str(folder), "--studies", studies, "--host", host, "--port", str(port)),
+        *("--uvicorn_app", "multiad_med.label.server:app"),
+    ]
+
+
+def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 8000) -> NoReturn:
+    """Print the server's command and become that process, so that signals reach the server.
+
+    Args:
+        folder: that :func:`init` made.
+        studies: folder of studies, or URL of a DICOMweb server.
+        host: address to listen on.
+        port: of TCP.
+
+    Raises:
+        LabelError: when the folder is no app, the studies' folder is missing, MONAI Label is not
+            installed, or the port is not free.
+    """
+    if not (folder / "main.py").is_file():
+        raise LabelError(f"{folder} is no app; `multiad label init {folder}` makes one.")
+    if not studies.startswith(("http://", "https://")) and not Path(studies).is_dir():
+        raise LabelError(f"{studies} is no folder of studies, nor the URL of a DICOMweb server.")
+    if importlib.util.find_spec("monailabel") is None:
+        raise LabelError(
+            "MONAI Label is not installed here. In an environment of its own: "
+            "pip install -c constraints-label.txt 'multiad-med[label]'"
+        )
+    _check_free(host, port)
+    command = server_command(folder, studies, host=host, port=port)
+    print(shlex.join(command), flush=True)
+    # Of an environment that is not activated, where itkimage2segimage is.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    os.execve(sys.executable, command, {**os.environ, "PATH": path})
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise LabelError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port or --host."
+        ) from error

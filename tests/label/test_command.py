@@ -1,0 +1,207 @@
+"""``multiad label``: the app's folder, and the real server process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from multiad_med.cli import app as cli
+from tests.bundles.cohorts import write_fake_model
+from tests.label.conftest import BRAIN, LIVER, REASON, SHIMS, make_heads
+
+httpx = pytest.importorskip("httpx", reason=REASON)
+
+
+def test_init_copies_bundles_with_their_models(tmp_path: Path) -> None:
+    model = write_fake_model(BRAIN, tmp_path / "brain.pt")
+    folder = tmp_path / "app"
+    options = ["--bundle", f"{BRAIN}={model}", "--bundle", LIVER]
+    made = CliRunner().invoke(cli, ["label", "init", str(folder), *options])
+    assert made.exit_code == 0, made.output
+    assert f"{BRAIN}: {model}" in made.output
+    assert f"{LIVER}: no model yet" in made.output
+    assert (folder / "main.py").is_file()
+    assert (folder / "model" / BRAIN / "models" / "model.pt").read_bytes() == model.read_bytes()
+    assert (folder / "model" / LIVER / "configs" / "train.json").is_file()
+    again = CliRunner().invoke(cli, ["label", "init", str(folder), "--bundle", LIVER])
+    assert again.exit_code == 1
+    assert "exists" in again.output
+
+
+@pytest.mark.parametrize(
+    ("bundle", "reason"),
+    [
+        ("multiad_industrial", "can serve the bundles"),
+        (f"{BRAIN}=absent.pt", "absent.pt"),
+        (f"{BRAIN}=other.pt", "other.pt does not hold weights"),
+    ],
+)
+def test_init_refuses_what_it_cannot_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": torch.zeros(1)}, "other.pt")
+    made = CliRunner().invoke(cli, ["label", "init", "app", "--bundle", bundle])
+    assert made.exit_code == 1
+    assert reason in made.output
+    assert not Path("app").exists()
+
+
+def test_start_says_why_it_cannot(app_folder: Path, tmp_path: Path) -> None:
+    def start(*arguments: str) -> str:
+        result = CliRunner().invoke(cli, ["label", "start", *arguments])
+        assert result.exit_code == 1
+        return result.output
+
+    assert "is no app" in start(str(tmp_path), str(tmp_path))
+    assert "is no folder of studies" in start(str(app_folder), str(tmp_path / "none"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        output = start(str(app_folder), str(tmp_path), "--port", str(port))
+        assert f"Cannot listen on 127.0.0.1:{port}: Address already in use" in output
+
+
+@dataclass
+class Process:
+    """A running ``multiad label start``.
+
+    Attributes:
+        url: of the server.
+        log: file with what it prints.
+        studies: folder of its studies.
+    """
+
+    url: str
+    log: Path
+    studies: Path
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def process(app_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    folder = tmp_path_factory.mktemp("process")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = ["label", "start", str(app_folder), str(make_heads(folder / "studies"))]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(SHIMS), os.environ.get("PYTHONPATH", "")]),
+        "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+        "OMP_NUM_THREADS": "1",
+    }
+    code = "from multiad_med.cli import app; app()"
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments, "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    running = Process(f"http://127.0.0.1:{port}", folder / "log", folder / "studies")
+    try:
+        _wait(server, running)
+        yield running
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _wait(server: subprocess.Popen[bytes], running: Process) -> None:
+    end = time.monotonic() + 180
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            httpx.get(f"{running.url}/info/", timeout=60).raise_for_status()
+        except httpx.HTTPError:
+            time.sleep(0.5)
+        else:
+            return
+    pytest.fail(running.log.read_text()[-3000:])
+
+
+def test_start_prints_the_plain_command_and_listens_on_loopback(process: Process) -> None:
+    printed = process.log.read_text().splitlines()[0]
+    assert "-m monailabel.main start_server --app" in printed
+    assert "--host 127.0.0.1" in printed
+    ports = Path("/proc/net/tcp").read_text()
+    port = f"{int(process.url.rpartition(':')[2]):04X}"
+    assert f"0100007F:{port} 00000000:0000 0A" in ports
+    assert f"00000000:{port} 00000000:0000 0A" not in ports
+
+
+def test_the_process_answers_every_endpoint(process: Process, tmp_path: Path) -> None:
+    info = httpx.get(f"{process.url}/info/", timeout=60).json()
+    assert BRAIN in info["models"]
+    assert httpx.get(f"{process.url}/datastore/").json()["total"] == 4
+    params = {"params": json.dumps({"heatmap": True})}
+    judged = process.post(f"/infer/{BRAIN}?image=oblique&output=json", data=params)
+    assert judged.status_code == 200, judged.text
+    both = process.post(f"/infer/{BRAIN}?image=oblique&output=all", data=params)
+    assert b"anomaly_score" in both.content
+    image = process.post(f"/infer/{BRAIN}?image=oblique&output=image", data=params)
+    (tmp_path / "label.nii.gz").write_bytes(image.content)
+    label = nib.load(tmp_path / "label.nii.gz")
+    assert np.asarray(label.dataobj).any()
+    assert label.shape == nib.load(process.studies / "oblique.nii.gz").shape
+    following = process.post("/activelearning/most_anomalous", json={})
+    assert following.json()["id"] == "oblique"
+    assert process.post("/infer/unknown?image=a").status_code == 404
+    assert process.post("/train/unknown").status_code == 404
+
+
+def test_a_client_that_goes_away_leaves_the_server_to_others(process: Process) -> None:
+    host, _, port = process.url.removeprefix("http://").partition(":")
+    body = b"params=%7B%7D"
+    head = (
+        f"POST /infer/{BRAIN}?image=a&output=image HTTP/1.1\r\nHost: {host}\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    for _ in range(2):
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(head.encode() + body)
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(head.encode() + body[:4])  # in the middle of its request
+    answer = process.post(f"/infer/{BRAIN}?image=a&output=json", data={"params": "{}"})
+    assert answer.status_code == 200
+
+
+def test_background_tasks_end(process: Process) -> None:
+    def wait(path: str) -> dict[str, Any]:
+        end = time.monotonic() + 240
+        while time.monotonic() < end:
+            task: dict[str, Any] = httpx.get(process.url + path, timeout=60).json()
+            if task["status"] in ("DONE", "ERROR"):
+                return task
+            time.sleep(1)
+        pytest.fail(f"{path} did not end")
+
+    started = process.post(f"/train/{BRAIN}", json={"max_epochs": 1, "device": "cpu"})
+    assert started.status_code == 200
+    batch = process.post(f"/batch/infer/{BRAIN}?images=all", json={"device": "cpu"})
+    assert batch.status_code == 200
+    trained = wait("/train/")
+    assert trained["status"] == "ERROR"  # there are no normal studies
+    assert "Training takes normal" in "\n".join(trained["details"])
+    assert wait("/batch/infer")["status"] == "DONE"
+    labels = sorted(p.name for p in (process.studies / "labels" / "original").iterdir())
+    assert labels == ["a.nii.gz", "b.nii.gz", "oblique.nii.gz", "permuted.nii.gz"]
