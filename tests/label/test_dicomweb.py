@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -16,23 +16,23 @@ from multiad_med.io import LoadVolume
 from tests.conftest import write_nifti
 from tests.dicom_files import save
 from tests.label.conftest import BRAIN, LIVER, Server, serve
-from tests.serving.pacs import head_series, needs_orthanc, orthanc
+from tests.serving.pacs import SERVER, head_series, needs_orthanc
 
 pytestmark = needs_orthanc
-__all__ = ["orthanc"]
 
 FIRST, SECOND, GAP = "1.2.3.71.1", "1.2.3.72.1", "1.2.3.73.1"
 
 
 @pytest.fixture(scope="module")
-def pacs(orthanc: str) -> str:
+def pacs() -> Iterator[str]:
     """An Orthanc with two series and one that misses a slice."""
-    client = DICOMwebClient(orthanc)
-    client.store_instances(head_series("71", seed=1, patient="P71"))
-    client.store_instances(head_series("72", seed=2, patient="P72"))
-    gap = head_series("73", seed=3, patient="P73")
-    client.store_instances(gap[:2] + gap[3:])
-    return orthanc
+    with SERVER.orthanc() as url:
+        client = DICOMwebClient(url)
+        client.store_instances(head_series("71", seed=1, patient="P71"))
+        client.store_instances(head_series("72", seed=2, patient="P72"))
+        gap = head_series("73", seed=3, patient="P73")
+        client.store_instances(gap[:2] + gap[3:])
+        yield url
 
 
 @pytest.fixture(scope="module")

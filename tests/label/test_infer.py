@@ -162,8 +162,8 @@ def test_models_tell_their_labels_options_and_dimension(server: Server) -> None:
     options = {k: v for k, v in model["config"].items() if k.startswith(("threshold", "heatmap"))}
     assert options == {
         "threshold_low": 0.5,
-        "threshold_moderate": 0.667,
-        "threshold_high": 0.75,
+        "threshold_moderate": 0.6,
+        "threshold_high": 0.667,
         "heatmap": False,
     }
     assert [i["segmentAttribute"]["labelID"] for i in model["label_info"]] == [1, 2, 3]
