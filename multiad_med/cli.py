@@ -293,6 +293,10 @@ def dicom(
     """Write a study's map and scores as DICOM, for a PACS (needs the extra dicom)."""
     from multiad_med.io.dicom_results import DicomKind, Segments, write_dicom_results
 
+    if not set(kinds or []) <= set(DicomKind):
+        raise typer.BadParameter(f"--kind is one of {[str(kind) for kind in DicomKind]}.")
+    if segments not in list(Segments):
+        raise typer.BadParameter(f"--segments is one of {[str(name) for name in Segments]}.")
     try:
         files = write_dicom_results(
             source=series,

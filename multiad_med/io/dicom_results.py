@@ -13,6 +13,7 @@ from monai.utils import optional_import
 from pydicom import Dataset
 
 from multiad_med.io.atomic import atomic_path
+from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_overlay import overlays
 from multiad_med.io.dicom_parametric_map import parametric_map
 from multiad_med.io.dicom_report import report
@@ -59,9 +60,10 @@ def write_dicom_results(
         The files of each kind.
 
     Raises:
-        DicomResultError: no kind; a source without UIDs, pixels or position, or that is NIfTI; a map on
-            another grid or with impossible values; scores that lack something, or that were made from
-            other files (by their ``image_sha256``, where they have one).
+        DicomResultError: no kind; a source without UIDs, pixels or position, of several studies, with
+            a header that is not DICOM's, or that is NIfTI; a map on another grid or with impossible
+            values; scores that lack something, or that were made from other files (by their
+            ``image_sha256``, where they have one).
         DicomSeriesError: when the files do not make up one volume.
         FileExistsError: when the folder has something in it.
         ImportError: without highdicom.
@@ -81,7 +83,7 @@ def write_dicom_results(
     files: dict[DicomKind, list[Path]] = {kind: [] for kind in DicomKind if kind in kinds}
     with atomic_path(folder) as temporary, _without_names():
         for kind in files:
-            for name, dataset in _objects(result, kind, segments):
+            for name, dataset in _refused_by_name(_objects(result, kind, segments), series):
                 path = temporary / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 dataset.save_as(path, enforce_file_format=True)
@@ -96,6 +98,21 @@ def _without_names() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The string .* is unlikely to represent")
         yield
+
+
+def _refused_by_name(
+    objects: Iterator[tuple[str, Dataset]], series: ResultSource
+) -> Iterator[tuple[str, Dataset]]:
+    """The objects; what highdicom and pydicom refuse in the source's header is told with its name."""
+    try:
+        yield from objects
+    except (AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, (DicomResultError, DicomSeriesError)):
+            raise
+        raise DicomResultError(
+            f"{series.name}: its header keeps DICOM results from being made: {error}. Correct it at its "
+            "source, and export the series again."
+        ) from error
 
 
 def _objects(
@@ -114,6 +131,11 @@ def _objects(
 
 def _check_origin(scores: Mapping[str, Any], source: SeriesPath, series: ResultSource) -> None:
     """Refuse scores of other files; a series may have been hashed as a folder or as its files."""
+    if not isinstance(scores, Mapping):
+        raise DicomResultError(
+            f"The scores are a JSON object, got {type(scores).__name__}. Give the JSON that a bundle's "
+            "inference wrote beside the map."
+        )
     wanted = scores.get("image_sha256")
     files = sorted({frame.path for frame in series.stack.frames})
     if wanted and wanted not in (file_sha256(files), file_sha256(source)):

@@ -85,7 +85,8 @@ def read_source(source: SeriesPath) -> ResultSource:
 
     Raises:
         DicomResultError: when it is no DICOM, or lacks what results need: UIDs of study, series and
-            instances, a frame of reference, pixels; or when it is more than one multi-frame object.
+            instances, a frame of reference, pixels; or when it is of more than one study or frame of
+            reference, or more than one multi-frame object.
         DicomSeriesError: when the files do not make up one volume.
     """
     reader = DicomSeriesReader()
@@ -105,6 +106,7 @@ def read_source(source: SeriesPath) -> ResultSource:
     files = list(dict.fromkeys(frame.path for frame in stack.frames))
     headers = tuple(_read_header(path) for path in files)
     found = ResultSource(stack, headers)
+    _check_one(headers, found.name)
     if found.is_multi_frame:
         if len(files) > 1:
             raise DicomResultError(
@@ -143,6 +145,16 @@ def _read_header(path: Path) -> Dataset:
     if header.PatientSex not in _SEXES:
         header.PatientSex = None
     return header
+
+
+def _check_one(headers: Sequence[Dataset], name: str) -> None:
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
+        found = sorted({text(header, keyword) for header in headers})
+        if len(found) > 1:
+            raise DicomResultError(
+                f"{name}: its files state {len(found)} values of {keyword}, {', '.join(found[:3])}; a "
+                "result belongs to one. Export the series again from its source."
+            )
 
 
 def _align(header: Dataset, first: Dataset, stack: DicomStack) -> None:

@@ -385,12 +385,31 @@ class TestRefusals:
             study, tmp_path, "must be finite", scores={**study.scores, "volume_score": np.nan}
         )
         self.refused(study, tmp_path, "lack 'volume_score'", scores={})
+        self.refused(study, tmp_path, "are a JSON object, got list", scores=[])
 
     @pytest.mark.parametrize(
         "keyword", ["StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"]
     )
     def test_a_source_without_a_uid(self, tmp_path: Path, keyword: str) -> None:
         self.refused(make_study(tmp_path, **{keyword: ""}), tmp_path, f"{keyword} missing")
+
+    @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])
+    def test_a_source_of_two_studies_or_frames_of_reference(
+        self, tmp_path: Path, keyword: str
+    ) -> None:
+        slices = ct_slices(random_volume(shape=(4, 6, 8)), **PATIENT)
+        setattr(slices[2], keyword, "1.2.9")
+        study = study_of(save(slices, tmp_path / "series"))
+        self.refused(study, tmp_path, f"2 values of {keyword}")
+
+    @pytest.mark.parametrize("kind", list(DicomKind))
+    def test_a_header_that_is_not_dicoms(self, tmp_path: Path, kind: DicomKind) -> None:
+        study = make_study(tmp_path)
+        for path in study.series.iterdir():
+            path.write_bytes(path.read_bytes().replace(b"101112", b"10:11\0"))
+        scores = {k: v for k, v in study.scores.items() if k != "image_sha256"}
+        match = "series: its header keeps DICOM results from being made: .*10:11"
+        self.refused(study, tmp_path, match, scores=scores, kinds={kind})
 
     def test_a_source_without_pixels(self, tmp_path: Path) -> None:
         study = make_study(tmp_path)
