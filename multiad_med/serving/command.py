@@ -143,7 +143,7 @@ def serve(
             device=device,
             **overrides,
         )
-        ledger.check_made_by(predictor.about)
+        ledger.check_made_by({**predictor.about, "source": type(studies).__name__})
         worker = Worker(
             ledger=ledger,
             source=studies,

@@ -18,6 +18,7 @@ from pydicom.datadict import tag_for_keyword
 
 from multiad_med.data.errors import StudyError
 from multiad_med.io import find_series
+from multiad_med.io.dicom_header import read_header, why_no_slice
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import FoundStudy
@@ -137,6 +138,7 @@ class DicomwebSource:
         Raises:
             SourceUnavailableError: when the server does not answer.
             PassedOverError: when the series is no volume, such as a localiser.
+            DicomSeriesError: when it is damaged.
             StudyError: when it cannot be had, is not whole, or is not what was asked for.
         """
         target = self.folder / _checked(study.key)
@@ -152,6 +154,8 @@ class DicomwebSource:
             shutil.rmtree(partial, ignore_errors=True)
         search = find_series(target)
         if not search.series:
+            for path, _ in search.skipped:
+                _check_header(path)
             raise PassedOverError(search.skipped[0][1] if search.skipped else "an empty series")
         files = search.series[0].files
         if self.kind is StudyKind.OCT and len(files) > 1:
@@ -199,6 +203,17 @@ def _checked(uid: str) -> str:
     if not is_uid(uid):
         raise StudyError(f"{uid[:64]!r} is no UID.")
     return uid
+
+
+def _check_header(path: Path) -> None:
+    """Tell damaged files, which :func:`find_series` passes over, from those that are no slices.
+
+    Raises:
+        DicomSeriesError: of a damaged one.
+    """
+    header = read_header(path)
+    if header is not None:
+        why_no_slice(header, path)
 
 
 def _save(instances: Iterable[Dataset], series: str, folder: Path) -> int:

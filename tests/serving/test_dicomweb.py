@@ -14,6 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import JPEGLSLossless
 
 from multiad_med.data import StudyError
+from multiad_med.io import DicomSeriesError
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving import (
     DicomwebSource,
@@ -153,6 +154,15 @@ def test_instances_that_are_not_what_was_asked_for_are_refused_and_nothing_is_le
 def test_a_series_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     made = with_answers(tmp_path, instances=mr_series("1.1")[:3])
     with pytest.raises(StudyError, match="sent 3 of 4 instances"):
+        made.fetch(FoundStudy("1.1", "4", STUDY))
+
+
+def test_a_damaged_series_is_an_error_and_not_passed_over(tmp_path: Path) -> None:
+    instances = mr_series("1.1")
+    for instance in instances:
+        del instance.Rows
+    made = with_answers(tmp_path, instances=instances)
+    with pytest.raises(DicomSeriesError, match="without Rows and Columns; truncated or damaged"):
         made.fetch(FoundStudy("1.1", "4", STUDY))
 
 

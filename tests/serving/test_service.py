@@ -150,6 +150,26 @@ def test_what_keeps_the_service_from_starting_is_one_line(
     taken.close()
 
 
+def test_a_ledger_of_a_folder_is_not_taken_for_one_of_a_pacs(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
+    monkeypatch.setattr(command, "log_to", lambda **_: None)
+    monkeypatch.setattr(command, "_run", lambda *_, **__: None)
+    (tmp_path / "in").mkdir()
+    options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0"]
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    folder, pacs = (
+        CliRunner().invoke(app, ["serve", source, *options])
+        for source in (str(tmp_path / "in"), "http://127.0.0.1:9/dicom-web")
+    )
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+        signal.signal(number, handler)
+    assert folder.exit_code == 0, folder.output
+    assert pacs.exit_code == 1
+    assert "ledger.sqlite is of another source" in pacs.output
+
+
 def test_an_error_of_its_own_is_told_without_its_message(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
