@@ -12,7 +12,7 @@ from multiad_med.io.dicom_frames import functional_group
 from multiad_med.io.dicom_header import text
 from multiad_med.io.dicom_pixels import read_slices
 from multiad_med.io.dicom_result import MAKER, AnomalyResult, DicomKind
-from multiad_med.io.overlay import overlaid
+from multiad_med.io.overlay import intensity_range, overlaid
 
 __all__ = ["overlays"]
 
@@ -31,7 +31,7 @@ def overlays(result: AnomalyResult) -> Iterator[Dataset]:
     source = result.source
     frames = source.stack.frames
     volume = read_slices(frames)
-    limits = _limits(volume)
+    limits = intensity_range(volume)
     fields = result.series(DicomKind.OVERLAY, "Anomaly overlay")
     for place, frame in enumerate(frames):
         header, plane = source.header(place), frame.plane
@@ -73,12 +73,6 @@ def _window(header: Dataset, frame: int) -> Dataset:
     )
 
 
-def _limits(volume: NDArray[np.generic]) -> tuple[float, float]:
-    low = volume.min()
-    above = volume[volume > low]
-    return float(low), float(np.quantile(above, 0.995) if above.size else low)
-
-
 def _grey(
     values: NDArray[np.generic], window: Dataset, limits: tuple[float, float]
 ) -> NDArray[np.uint8]:
@@ -90,7 +84,7 @@ def _grey(
         function = text(window, "VOILUTFunction") or "LINEAR"
     else:
         low, high = limits
-        centre, width, function = (low + high) / 2, (high - low) or 1.0, "LINEAR_EXACT"
+        centre, width, function = (low + high) / 2, high - low, "LINEAR_EXACT"
     grey = apply_voi_window(values, centre, width, function, output_range=(0, 255))
     return np.asarray(grey).round().astype(np.uint8)
 

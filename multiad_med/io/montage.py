@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiad_med.io.atomic import atomic_path
-from multiad_med.io.overlay import SHOWN, heat_colours
+from multiad_med.io.overlay import SHOWN, heat_colours, intensity_range
 
 __all__ = ["MontageColumn", "save_montage"]
 
@@ -27,7 +27,7 @@ class MontageColumn:
         lesion: true lesion mask, or none where the truth is unknown.
         spacing: pixel size along the two axes in mm.
         upright: whether it is a picture, such as a B-scan, to be shown as it is.
-        limits: intensities shown black and white; by default the slice's own lowest and 99.5 % quantile.
+        limits: intensities shown black and white; by default the slice's own range.
     """
 
     title: str
@@ -41,12 +41,6 @@ class MontageColumn:
     def shown(self, array: NDArray[Any]) -> NDArray[Any]:
         """An array with rows from below, as it is drawn."""
         return array[::-1] if self.upright else array[::-1].T
-
-
-def _range(image: NDArray[np.floating]) -> tuple[float, float]:
-    if not np.ptp(image):
-        return float(image.min()), 1.0
-    return float(image.min()), float(np.quantile(image[image > image.min()], 0.995))
 
 
 def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: str = "") -> None:
@@ -83,7 +77,7 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: s
         )
         first, second = column.spacing
         aspect = first / second if column.upright else second / first
-        black, white = column.limits or _range(image)
+        black, white = column.limits or intensity_range(image)
         for row, name in enumerate(rows):
             axis = axes[row, i]
             axis.imshow(image, cmap="gray", origin="lower", aspect=aspect, vmin=black, vmax=white)

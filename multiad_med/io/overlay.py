@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["SHOWN", "heat_colours", "outlined", "overlaid"]
+__all__ = ["SHOWN", "heat_colours", "intensity_range", "outlined", "overlaid"]
 
 SHOWN = (0.4, 0.75)
 """Below the first value a map is transparent; at the second it has its brightest colour."""
 
 _LINE = (255, 255, 255)
+_SAMPLE = 1_000_000
+
+
+def intensity_range(values: NDArray[Any]) -> tuple[float, float]:
+    """What is shown black and white: the lowest value, and the 99.5 % quantile of those above it.
+
+    The quantile is of a million values at most, evenly drawn. Where all values are the same, white lies
+    1 above.
+    """
+    low = float(values.min())
+    above = values[values > low]
+    if not above.size:
+        return low, low + 1
+    return low, float(np.quantile(above[:: max(1, above.size // _SAMPLE)], 0.995))
 
 
 def heat_colours(values: NDArray[np.float32]) -> NDArray[np.float32]:

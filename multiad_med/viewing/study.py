@@ -15,6 +15,7 @@ from nibabel.orientations import inv_ornt_aff
 from numpy.typing import NDArray
 
 from multiad_med.io import LoadBScans, LoadVolume, file_sha256
+from multiad_med.io.overlay import intensity_range
 from multiad_med.io.results import MAP, SCORES, study_path
 from multiad_med.transforms import CheckVolume, Window
 
@@ -177,11 +178,7 @@ def _limits(
                 f"Unknown window {str(name)!r}; choose one of {[str(w) for w in Window]}."
             )
         return Window(name).limits
-    low = float(values.min())
-    shown = values[values > low]
-    return low, max(
-        float(np.percentile(shown[:: max(1, shown.size // 1_000_000)], 99.5)), low + 1e-6
-    )
+    return intensity_range(values)
 
 
 def _upright(shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.float64]:
