@@ -171,19 +171,11 @@ class StudyLedger:
     def claim(self) -> Claim | None:
         """Take the study that has waited longest, if there is one whose time has come.
 
-        A study that was being done when its worker died counts as tried; one that took the life of
-        as many workers as there are tries is given up.
+        A study that was being done when its worker died counts as tried. One that took the life of as
+        many workers as there are tries is given once more, to be failed.
         """
         now = self.clock()
         with self._transaction() as connection:
-            connection.execute(
-                "UPDATE studies SET state = ?, reason = ? WHERE state = ? AND until <= ? AND tries >= ?",
-                (
-                    StudyState.FAILED,
-                    f"the worker died, {self.tries} times, while it was at this study",
-                    *(StudyState.RUNNING, now, self.tries),
-                ),
-            )
             row = connection.execute(
                 "SELECT key, version, place, tries FROM studies"
                 " WHERE state IN (?, ?) AND until <= ? ORDER BY rowid LIMIT 1",

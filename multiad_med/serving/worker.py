@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from multiad_med.data.errors import StudyError
 from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import Claim, StudyLedger, StudyState
 from multiad_med.serving.log import log_event, study_hash, where
@@ -172,6 +173,10 @@ class Worker:
 
     def _do(self, claim: Claim) -> int:
         """Fetch, process and store a study; the number of objects stored."""
+        if claim.tries > self.ledger.tries:
+            raise StudyError(
+                f"the worker died, {self.ledger.tries} times, while it was at this study"
+            )
         with self._lease_kept(claim):
             self._begun = time.monotonic()
             try:

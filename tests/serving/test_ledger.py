@@ -84,16 +84,6 @@ def test_a_dead_workers_study_is_taken_again_and_its_own_late_outcome_refused(
     assert states(ledger) == {"done": 1}
 
 
-def test_a_study_that_kills_its_workers_is_given_up(ledger: StudyLedger, clock: Clock) -> None:
-    ledger.offer([A])
-    for _ in range(2):
-        assert ledger.claim() is not None
-        clock.now += 10
-    assert ledger.claim() is None
-    assert states(ledger) == {"failed": 1}
-    assert reasons(ledger) == ["the worker died, 2 times, while it was at this study"]
-
-
 def reasons(ledger: StudyLedger) -> list[str]:
     with ledger._transaction() as connection:
         return [row[0] for row in connection.execute("SELECT reason FROM studies ORDER BY key")]

@@ -81,6 +81,25 @@ def test_a_bad_study_is_given_up_with_its_reason_and_the_others_are_done(
     assert len(seen) == 5
 
 
+def test_a_study_that_kills_its_workers_is_given_up_told_and_released(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = StudyLedger(tmp_path / "ledger.sqlite", tries=2, lease=0.05)
+    source = ListedSource(["a"], tmp_path)
+    ledger.offer(source.find().studies)
+    for _ in range(2):  # workers that die
+        assert ledger.claim() is not None
+        time.sleep(0.1)
+    caplog.set_level(logging.INFO)
+    worker(ledger, source).run(once=True)
+    assert states(ledger) == {"failed": 1}
+    assert reasons(ledger) == ["the worker died, 2 times, while it was at this study"]
+    assert source.released == ["a"]
+    assert not (tmp_path / "stored").exists()
+    (over,) = (record.fields for record in caplog.records if record.getMessage() == "over")
+    assert over["state"] == "failed"
+
+
 @pytest.mark.parametrize(
     "error",
     [
