@@ -126,13 +126,14 @@ class AnomalyResult:
     @cached_property
     def _digest(self) -> str:
         instances = sorted(header.SOPInstanceUID for header in self.source.headers)
-        told = json.dumps([instances, self.scores, version("multiad-med")], sort_keys=True)
+        scores = {key: value for key, value in self.scores.items() if key != "image"}
+        told = json.dumps([instances, scores, version("multiad-med")], sort_keys=True)
         return hashlib.sha256(told.encode() + self.values.tobytes()).hexdigest()
 
     def uid(self, *parts: object) -> str:
         """A UID that depends on the source's instances, map, scores, this version, and ``parts``.
 
-        So the same result made twice is, for a PACS, the same object.
+        So the same result made twice is, for a PACS, the same object, wherever the files lay.
         """
         return generate_uid(entropy_srcs=[self._digest, *map(str, parts)])
 

@@ -137,7 +137,7 @@ class DicomwebSource:
 
         Raises:
             SourceUnavailableError: when the server does not answer.
-            PassedOverError: when the series is no volume, such as a localiser.
+            PassedOverError: when the series is no volume, such as a localiser, or of another modality.
             DicomSeriesError: when it is damaged.
             StudyError: when it cannot be had, is not whole, or is not what was asked for.
         """
@@ -157,7 +157,12 @@ class DicomwebSource:
             for path, _ in search.skipped:
                 _check_header(path)
             raise PassedOverError(search.skipped[0][1] if search.skipped else "an empty series")
-        files = search.series[0].files
+        found = search.series[0]
+        if found.modality != self.kind.modality:  # a server may overlook the search's filter
+            raise PassedOverError(
+                f"of modality {found.modality or 'unknown'}; the model takes {self.kind.modality}"
+            )
+        files = found.files
         if self.kind is StudyKind.OCT and len(files) > 1:
             raise StudyError(f"series {study.key}: {len(files)} objects; one was expected.")
         single = self.kind is StudyKind.OCT

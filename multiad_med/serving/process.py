@@ -47,13 +47,11 @@ class StudyProcessor:
         prediction = self.predictor(study.image)
         if not study.files or not self.kinds:
             return []
-        scores = prediction.read_scores()
-        del scores["image"]  # UIDs are to depend on what the series is, not on where it lay
         shutil.rmtree(prediction.folder, ignore_errors=True)
         written = write_dicom_results(
             source=study.image,
             anomaly_map=prediction.map,
-            scores=scores,
+            scores=prediction.read_scores(),
             output_dir=prediction.folder,
             kinds=self.kinds,
         )

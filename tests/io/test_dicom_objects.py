@@ -149,6 +149,7 @@ def test_the_same_result_has_the_same_uids_and_another_has_others(tmp_path: Path
         return found
 
     first = uids("first")
+    study.scores["image"] = "another/folder"
     assert uids("second") == first
     binary = uids("binary", segments=Segments.BINARY)
     assert len(first - binary) == 2  # instance and series of the segmentation

@@ -40,7 +40,9 @@ def source(url: str, folder: Path, **options: Any) -> DicomwebSource:
 def mr_series(series: str, count: int = 4, **elements: Any) -> list[Dataset]:
     return list(
         ct_slices(
-            random_volume(shape=(count, 6, 8)), SeriesInstanceUID=series, Modality="MR", **elements
+            random_volume(shape=(count, 6, 8)),
+            SeriesInstanceUID=series,
+            **{"Modality": "MR", **elements},
         )
     )
 
@@ -154,6 +156,14 @@ def test_instances_that_are_not_what_was_asked_for_are_refused_and_nothing_is_le
 def test_a_series_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     made = with_answers(tmp_path, instances=mr_series("1.1")[:3])
     with pytest.raises(StudyError, match="sent 3 of 4 instances"):
+        made.fetch(FoundStudy("1.1", "4", STUDY))
+
+
+def test_a_series_of_another_modality_is_passed_over_whatever_the_search_says(
+    tmp_path: Path,
+) -> None:
+    made = with_answers(tmp_path, instances=mr_series("1.1", Modality="CT"))
+    with pytest.raises(PassedOverError, match="of modality CT; the model takes MR"):
         made.fetch(FoundStudy("1.1", "4", STUDY))
 
 
