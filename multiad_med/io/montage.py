@@ -102,7 +102,7 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: s
             elif column.lesion is not None and column.lesion.any():
                 axis.contour(column.shown(column.lesion), levels=[0.5], colors="cyan", linewidths=1)
     if title:
-        figure.suptitle(title, color="white", fontsize=11, y=0.98)
+        figure.suptitle(title, color="white", fontsize=11, y=0.96, va="bottom")
     bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01)
     bar.ax.tick_params(colors="white", labelsize=8)
     bar.set_label("0.5 = threshold set on held-out normals", color="white", fontsize=8)
