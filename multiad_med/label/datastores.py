@@ -24,6 +24,7 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 from pydicom import Dataset
 
 from multiad_med.io import LoadVolume, StudyMapWriter
+from multiad_med.io.dicom_result import MAKER
 from multiad_med.label.options import check_name, check_tag, check_uid
 
 __all__ = [
@@ -186,10 +187,22 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
                 self.add_image(image_id, str(file), self._dicom_info(image_id))
 
     def get_labeled_images(self, label_tag: Any = None, labels: Any = None) -> list[str]:
-        """Series with a segmentation on the server, or marked as normal here."""
+        """Series with a segmentation on the server, or marked as normal here.
+
+        The segmentations that ``multiad serve`` and ``multiad dicom`` write are nobody's label.
+        """
+        found = set(self._datastore.filter_by_tag(NORMAL_TAG))
         with _answering(self._client.base_url):
-            segmented = super().get_labeled_images(label_tag, labels)
-        return [*segmented, *self._datastore.filter_by_tag(NORMAL_TAG)]
+            for answer in self._client.search_for_series(search_filters={"Modality": "SEG"}):
+                series = Dataset.from_json(answer)
+                about = self._client.retrieve_series_metadata(
+                    series.StudyInstanceUID, series.SeriesInstanceUID
+                )
+                segmentation = Dataset.from_json(about[0])
+                if segmentation.get("ManufacturerModelName") != MAKER:
+                    sources = segmentation.get("ReferencedSeriesSequence") or []
+                    found.update(str(source.SeriesInstanceUID) for source in sources)
+        return sorted(found.intersection(self.list_images()))
 
     def is_normal(self, image_id: str) -> bool:
         """Whether the series was given an empty final label here."""

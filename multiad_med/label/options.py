@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ __all__ = [
     "ResultType",
     "check_device",
     "check_name",
+    "check_params",
     "check_tag",
     "check_uid",
 ]
@@ -73,6 +75,20 @@ def check_device(name: Any) -> str:
     except RuntimeError as error:
         raise HTTPException(400, f"device {device!r}: {error}") from error
     return device
+
+
+def check_params(params: str) -> None:
+    """The form field ``params`` of a request.
+
+    Raises:
+        HTTPException: 400 when it is no JSON object.
+    """
+    try:
+        found = json.loads(params or "{}")
+    except ValueError as error:
+        raise HTTPException(400, f"params must be a JSON object: {error}.") from error
+    if not isinstance(found, dict):
+        raise HTTPException(400, f"params must be a JSON object, got {params!r}.")
 
 
 class ResultType(StrEnum):
@@ -129,9 +145,12 @@ class InferOptions:
                 for key in [f"threshold_{name}"]
             ]
             bands = BandThresholds(*values)
-            result = ResultType(request.get("result_dtype") or default.result)
         except (TypeError, ValueError) as error:
             raise HTTPException(400, str(error)) from error
+        result = request.get("result_dtype") or default.result
+        if result not in list(ResultType):
+            allowed = [str(known) for known in ResultType]
+            raise HTTPException(400, f"result_dtype must be one of {allowed}, got {result!r}.")
         extension = request.get("result_extension") or default.extension
         if extension not in EXTENSIONS:
             raise HTTPException(
@@ -140,4 +159,4 @@ class InferOptions:
         heatmap = request.get("heatmap", default.heatmap)
         if not isinstance(heatmap, bool):
             raise HTTPException(400, f"heatmap must be true or false, got {heatmap!r}.")
-        return cls(bands, result, extension, heatmap)
+        return cls(bands, ResultType(result), extension, heatmap)

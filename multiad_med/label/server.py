@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import HTTPException, Request
+from fastapi import BackgroundTasks, HTTPException, Request, UploadFile
 from fastapi.responses import JSONResponse
 from monailabel.app import app
-from monailabel.endpoints import infer
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.endpoints import datastore, infer
 from monailabel.interfaces.exception import (
     ImageNotFoundException,
     LabelNotFoundException,
     MONAILabelError,
     MONAILabelException,
 )
+from monailabel.interfaces.utils.app import app_instance
 
 from multiad_med.io import LoadVolume
+from multiad_med.label.options import check_params
 
 __all__ = ["app"]
 
@@ -57,3 +63,46 @@ def write_segmentation(
 
 
 infer.nifti_to_dicom_seg = write_segmentation
+
+
+_run_inference = infer.run_inference
+
+
+def run_inference(
+    background_tasks: BackgroundTasks,
+    model: str,
+    image: str,
+    session_id: str,
+    params: str,
+    file: UploadFile | None,
+    label: UploadFile | None,
+    output: infer.ResultType | None,
+) -> Any:
+    """MONAI Label's inference, of requests that it can do.
+
+    Raises:
+        HTTPException: 400 without study and file, 422 where a DICOM SEG is wanted of a file.
+    """
+    if not (image or session_id or file):
+        raise HTTPException(400, "Name a study as image, or send a file.")
+    if output == infer.ResultType.dicom_seg and not isinstance(
+        app_instance().datastore(), DICOMWebDatastore
+    ):
+        raise HTTPException(422, "A DICOM SEG can be made of DICOMweb studies only.")
+    return _run_inference(background_tasks, model, image, session_id, params, file, label, output)
+
+
+def _checking_params(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(endpoint)
+
+    @functools.wraps(endpoint)
+    def checked(*values: Any) -> Any:
+        check_params(signature.bind(*values).arguments["params"])
+        return endpoint(*values)
+
+    return checked
+
+
+infer.run_inference = _checking_params(run_inference)
+datastore.add_image = _checking_params(datastore.add_image)
+datastore.save_label = _checking_params(datastore.save_label)

@@ -108,6 +108,25 @@ def test_what_is_wrong_is_told(server: Server) -> None:
         assert answer.status_code == 400
 
 
+def test_a_segmentation_of_multiad_serve_is_no_label(server: Server, pacs: str) -> None:
+    client = DICOMwebClient(pacs)
+    before = server.client.get("/datastore/").json()["completed"]
+    for series, maker in (("1.2.3.71.8", "Multi-AD Med"), ("1.2.3.71.9", "A reader's station")):
+        seg = head_series("71", seed=1, patient="P71", slices=1)[0]
+        seg.Modality, seg.ManufacturerModelName = "SEG", maker
+        seg.SeriesInstanceUID, seg.SOPInstanceUID = series, f"{series}.1"
+        seg.file_meta.MediaStorageSOPInstanceUID = seg.SOPInstanceUID
+        source = pydicom.Dataset()
+        source.SeriesInstanceUID = FIRST
+        seg.ReferencedSeriesSequence = [source]
+        client.store_instances([seg])
+        completed = server.client.get("/datastore/").json()["completed"]
+        assert completed == before + (maker != "Multi-AD Med")
+        unlabelled = server.client.post("/activelearning/most_anomalous").json()
+        assert (unlabelled.get("id") == FIRST) == (maker == "Multi-AD Med")
+    client.delete_series("1.2.3.71", "1.2.3.71.9")
+
+
 def label_of(server: Server, series: str, path: Path, *, marked: bool) -> Path:
     assert server.infer(BRAIN, series).status_code == 200
     info = server.client.get(f"/datastore/image/info?image={series}").json()

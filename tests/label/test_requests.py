@@ -146,8 +146,31 @@ def test_studies_that_cannot_be_judged_say_why(
 
 def test_dicom_seg_of_a_folder_of_files_is_refused(server: Server) -> None:
     answer = server.ask(BRAIN, "a", "dicom_seg", label_info=[])
-    assert answer.status_code == 500  # MONAI Label's own
-    assert "DICOM" in answer.json()["detail"]
+    assert answer.status_code == 422
+    assert "DICOMweb" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("params", ["low=0.5", "[1]", '"heatmap"'])
+def test_params_that_are_no_json_object_are_told(server: Server, params: str) -> None:
+    content = {"params": params}
+    for answer in (
+        server.client.post(f"/infer/{BRAIN}?image=a", data=content),
+        server.client.put(
+            "/datastore/label?image=a", data=content, files={"label": ("a.nii.gz", b"")}
+        ),
+        server.client.put(
+            "/datastore/image?image=new", data=content, files={"file": ("a.nii", b"")}
+        ),
+    ):
+        assert answer.status_code == 400, answer.text
+        assert "params must be a JSON object" in answer.json()["detail"]
+    assert server.client.get("/datastore/").json()["total"] == 4
+
+
+def test_a_request_for_nothing_is_told(server: Server) -> None:
+    answer = server.client.post(f"/infer/{BRAIN}")
+    assert answer.status_code == 400
+    assert "Name a study" in answer.json()["detail"]
 
 
 def test_a_model_of_another_bundle_is_named(app_folder: Path, tmp_path: Path) -> None:
