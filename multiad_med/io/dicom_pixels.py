@@ -73,7 +73,7 @@ def check_pixels(header: Dataset, path: Path) -> None:
     if size > allowed:
         raise DicomSeriesError(
             f"{path}: the header declares {size} bytes of pixels, but the file has {stored} bytes, "
-            f"which can hold {allowed} at most. The file is truncated or damaged."
+            f"which can hold {allowed} at most. The file is truncated or damaged, or has no pixels."
         )
     _check_decodable(str(syntax), path)
 

@@ -140,7 +140,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise WeightsError(f"There is no weights file {path}.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # its text advises to load without weights_only
+        raise WeightsError(f"{path} is not a readable PyTorch state dict.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(f"{path} is not a readable PyTorch state dict: {error}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
