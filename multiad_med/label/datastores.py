@@ -23,6 +23,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.utils.sessions import SessionInfo, Sessions
 from pydicom import Dataset
 
+from multiad_med.data import StudyError, study_errors
 from multiad_med.io import LoadVolume, StudyMapWriter
 from multiad_med.io.dicom_result import MAKER
 from multiad_med.label.options import check_name, check_tag, check_uid
@@ -47,14 +48,25 @@ NORMAL_TAG = "normal"
 
 
 def is_empty_label(path: str | Path) -> bool:
-    """Whether a label file, or OHIF's plain bytes (``.bin``), marks nothing."""
+    """Whether a label file, or OHIF's plain bytes (``.bin``), marks nothing.
+
+    Raises:
+        HTTPException: 422 when it is no volume.
+    """
     if str(path).endswith(".bin"):
         return not np.fromfile(path, dtype=np.uint8).any()
-    return not bool(torch.as_tensor(LoadVolume()(path)).any())
+    try:
+        with study_errors({"image": str(path)}):
+            return not bool(torch.as_tensor(LoadVolume()(path)).any())
+    except StudyError as error:
+        raise HTTPException(422, f"The label cannot be read: {error}") from error
 
 
 class _CheckedNames:
-    """Checks names of images and tags of labels; for a datastore class to its right."""
+    """Checks names of images and tags of labels, and that a final label is a volume.
+
+    For a datastore class to its right.
+    """
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         if image_id:
@@ -66,6 +78,8 @@ class _CheckedNames:
     ) -> str:
         check_name(image_id, "image")
         check_tag(label_tag)
+        if label_tag == DefaultLabelTag.FINAL:
+            is_empty_label(label_filename)  # which training looks at
         return super().save_label(  # type: ignore[misc]
             image_id, label_filename, label_tag, label_info, **options
         )

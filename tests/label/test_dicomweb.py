@@ -109,22 +109,26 @@ def test_what_is_wrong_is_told(server: Server) -> None:
 
 
 def test_a_segmentation_of_multiad_serve_is_no_label(server: Server, pacs: str) -> None:
-    client = DICOMwebClient(pacs)
     before = server.client.get("/datastore/").json()["completed"]
-    for series, maker in (("1.2.3.71.8", "Multi-AD Med"), ("1.2.3.71.9", "A reader's station")):
-        seg = head_series("71", seed=1, patient="P71", slices=1)[0]
+    for number, maker, more in ((8, "Multi-AD Med", 0), (9, "A reader's station", 1)):
+        seg = head_series("73", seed=1, patient="P73", slices=1)[0]
         seg.Modality, seg.ManufacturerModelName = "SEG", maker
-        seg.SeriesInstanceUID, seg.SOPInstanceUID = series, f"{series}.1"
+        seg.SeriesInstanceUID = f"1.2.3.73.{number}"
+        seg.SOPInstanceUID = f"1.2.3.73.{number}.1"
         seg.file_meta.MediaStorageSOPInstanceUID = seg.SOPInstanceUID
         source = pydicom.Dataset()
-        source.SeriesInstanceUID = FIRST
+        source.SeriesInstanceUID = GAP
         seg.ReferencedSeriesSequence = [source]
-        client.store_instances([seg])
-        completed = server.client.get("/datastore/").json()["completed"]
-        assert completed == before + (maker != "Multi-AD Med")
-        unlabelled = server.client.post("/activelearning/most_anomalous").json()
-        assert (unlabelled.get("id") == FIRST) == (maker == "Multi-AD Med")
-    client.delete_series("1.2.3.71", "1.2.3.71.9")
+        DICOMwebClient(pacs).store_instances([seg])
+        assert server.client.get("/datastore/").json()["completed"] == before + more
+
+
+def test_a_final_label_that_is_no_volume_is_refused(server: Server) -> None:
+    answer = server.client.put(
+        f"/datastore/label?image={FIRST}&tag=final", files={"label": ("x.nii.gz", b"text")}
+    )
+    assert answer.status_code == 422
+    assert "The label" in answer.json()["detail"]
 
 
 def label_of(server: Server, series: str, path: Path, *, marked: bool) -> Path:

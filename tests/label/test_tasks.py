@@ -111,6 +111,14 @@ def test_two_workers_do_not_mix_requests(own: Server) -> None:
         assert {s: together[s] for s in alone} == pytest.approx(alone, abs=1e-6)
 
 
+def test_a_final_label_that_is_no_volume_is_refused(own: Server) -> None:
+    file = {"label": ("x.nii.gz", b"text")}
+    answer = own.client.put("/datastore/label?image=a", files=file)
+    assert answer.status_code == 422
+    assert "The label cannot be read" in answer.json()["detail"]
+    assert own.client.get("/datastore/").json()["completed"] == 0
+
+
 def test_training_without_normal_studies_is_refused(own: Server) -> None:
     submit(own, "a", marked=True)
     submit(own, "b", marked=False)
