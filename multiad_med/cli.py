@@ -340,7 +340,8 @@ def serve(
     port: Annotated[int, typer.Option(help="Port of the health endpoint; 0: any.")] = 8050,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:0.")] = None,
     once: Annotated[
-        bool, typer.Option("--once", help="End when all that is there is done.")
+        bool,
+        typer.Option("--once", help="End when all is done; status 1 if studies failed."),
     ] = False,
 ) -> None:
     """Process what arrives in a folder or a PACS, and bring the results back (docs/pacs.md)."""

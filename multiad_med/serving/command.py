@@ -18,7 +18,7 @@ from multiad_med.serving.dicomweb import DicomwebSource
 from multiad_med.serving.errors import ServingError
 from multiad_med.serving.folder import FolderSource, check_outside
 from multiad_med.serving.health import HealthServer
-from multiad_med.serving.ledger import StudyLedger
+from multiad_med.serving.ledger import StudyLedger, StudyState
 from multiad_med.serving.log import log_event, log_to, where
 from multiad_med.serving.predictor import BundlePredictor, bundle_kind
 from multiad_med.serving.process import StudyProcessor
@@ -109,7 +109,7 @@ def serve(
         tries, lease: see :class:`StudyLedger`.
         host, port: of the health endpoint.
         device: such as ``cpu``.
-        once: end when all is done.
+        once: end when all is done, with an error if studies failed.
 
     Raises:
         ServingError: when the service cannot start, or broke; the message says why.
@@ -134,6 +134,7 @@ def serve(
         "/ready": lambda: (False, {"model": False}),
     }
     health = HealthServer(checks, host=host, port=port)
+    earlier: dict[signal.Signals, Any] = {}
     try:
         predictor = BundlePredictor(
             bundle,
@@ -151,12 +152,18 @@ def serve(
             interval=interval,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: worker.stop())
+            earlier[number] = signal.signal(number, lambda *_: worker.stop())
         checks.update({"/health": worker.health, "/ready": worker.ready})
         log_event("ready", port=health.port, model=predictor.about["model"])
         _run(worker, once=once)
     finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
         health.close()
+    if once and (failed := ledger.counts()[StudyState.FAILED]):
+        raise ServingError(
+            f"{failed} of the studies failed; the others are done. {output / 'ledger.sqlite'} tells why."
+        )
 
 
 def _run(worker: Worker, *, once: bool) -> None:

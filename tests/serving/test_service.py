@@ -158,16 +158,28 @@ def test_a_ledger_of_a_folder_is_not_taken_for_one_of_a_pacs(
     monkeypatch.setattr(command, "_run", lambda *_, **__: None)
     (tmp_path / "in").mkdir()
     options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0"]
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     folder, pacs = (
         CliRunner().invoke(app, ["serve", source, *options])
         for source in (str(tmp_path / "in"), "http://127.0.0.1:9/dicom-web")
     )
-    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
-        signal.signal(number, handler)
     assert folder.exit_code == 0, folder.output
     assert pacs.exit_code == 1
     assert "ledger.sqlite is of another source" in pacs.output
+
+
+def test_once_ends_with_an_error_when_a_study_failed_and_signals_are_as_before(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "log_to", lambda **_: None)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/broken.nii.gz").write_bytes(b"no image")
+    options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0", "--once"]
+    quick = ["--settle", "0", "--interval", "0.1", "--tries", "1"]
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    result = CliRunner().invoke(app, ["serve", str(tmp_path / "in"), *options, *quick])
+    assert result.exit_code == 1
+    assert "1 of the studies failed; the others are done" in result.output
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def test_an_error_of_its_own_is_told_without_its_message(
@@ -180,10 +192,7 @@ def test_an_error_of_its_own_is_told_without_its_message(
     monkeypatch.setattr(FolderSource, "find", broken)
     (tmp_path / "in").mkdir()
     options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0"]
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     result = CliRunner().invoke(app, ["serve", str(tmp_path / "in"), *options])
-    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
-        signal.signal(number, handler)
     assert result.exit_code == 1
     assert re.fullmatch(
         r"Error: The worker broke: TypeError at test_service.py:\d+\.\n", result.output
