@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,14 @@ __all__ = [
     "dicom_errors",
     "image_files",
     "is_localiser",
+    "is_uid",
     "read_header",
     "sop_class",
     "text",
     "why_no_slice",
 ]
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 _TAGS = [
     "SOPClassUID",
@@ -143,6 +147,11 @@ def why_no_slice(header: Dataset, path: Path) -> str | None:
     if not placed and (capture or modality not in _VOLUMES):
         return f"an image without a position in space (modality {modality})"
     return None
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text is a UID: digits and dots, at most 64 of them, and so safe in a path or URL."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def is_localiser(header: Dataset) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +13,7 @@ from fastapi import HTTPException
 from monailabel.utils.others.generic import name_to_device
 
 from multiad_med.io.bands import BandThresholds
+from multiad_med.io.dicom_header import is_uid
 
 __all__ = [
     "EXTENSIONS",
@@ -28,8 +28,6 @@ __all__ = [
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 """Formats of a result, the first by default."""
-
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 def check_name(name: str, what: str) -> str:
@@ -58,7 +56,7 @@ def check_uid(name: str, what: str) -> str:
     Raises:
         HTTPException: 400 when it is none.
     """
-    if len(name) > 64 or not _UID.fullmatch(name):
+    if not is_uid(name):
         raise HTTPException(400, f"{what} must be a DICOM UID, got {name!r}.")
     return name
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,25 +17,19 @@ from pydicom.datadict import tag_for_keyword
 
 from multiad_med.data.errors import StudyError
 from multiad_med.io import find_series
-from multiad_med.io.dicom_header import read_header, why_no_slice
+from multiad_med.io.dicom_header import is_uid, read_header, why_no_slice
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import FoundStudy
 from multiad_med.serving.source import FetchedStudy, FoundStudies, PassedOverError
 
-__all__ = ["DicomwebSource", "is_uid"]
+__all__ = ["DicomwebSource"]
 
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _STUDY, _SERIES, _INSTANCES = "0020000D", "0020000E", "00201209"
 _PAGE = 500
 _BATCH = 50
 _DUPLICATE = 0x0111
 _AWAY = {401, 403, 407, 408, 425, 429, 502, 503, 504}  # statuses that are about no study
-
-
-def is_uid(text: str) -> bool:
-    """Whether a text is a UID: digits and dots, at most 64 of them, and so safe in a path or URL."""
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 class DicomwebSource:

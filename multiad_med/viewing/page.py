@@ -34,8 +34,8 @@ def _asset(name: str) -> str:
 
 def _start(study: ViewedStudy) -> list[int]:
     """The voxel that is shown first: the highest of the map in the slice with the highest score."""
-    _, highest = choose_slices(study.slice_values())
     values = study.slice_values()
+    _, highest = choose_slices(values)
     slices = sorted(highest, key=lambda index: -values[index]) if np.isfinite(values).any() else [0]
     heat = study.anomaly_map[..., slices[0]]
     return [*(int(i) for i in np.unravel_index(int(heat.argmax()), heat.shape)), slices[0]]

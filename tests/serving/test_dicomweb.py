@@ -23,7 +23,6 @@ from multiad_med.serving import (
     ServingError,
     SourceUnavailableError,
 )
-from multiad_med.serving.dicomweb import is_uid
 from tests.dicom_files import compressed, ct_slices, dicom_object, random_volume, save
 from tests.serving.pacs import needs_orthanc
 
@@ -45,23 +44,6 @@ def mr_series(series: str, count: int = 4, **elements: Any) -> list[Dataset]:
             **{"Modality": "MR", **elements},
         )
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1.2.840.10008", True),
-        ("1" * 64, True),
-        ("1" * 65, False),
-        ("", False),
-        ("1.2.", False),
-        ("../../etc/passwd", False),
-        ("1.2/3", False),
-        ("1.2\n", False),
-    ],
-)
-def test_a_uid_is_digits_and_dots(text: str, expected: bool) -> None:
-    assert is_uid(text) is expected
 
 
 class FakeClient:
