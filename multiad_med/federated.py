@@ -20,6 +20,7 @@ from multiad_med.engines import calibrate
 from multiad_med.io import atomic_path
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.resources import bundle_path
+from multiad_med.utils.errors import InputError
 
 __all__ = ["FEDERATED_CONFIGS", "StudentWeights", "calibrate_site", "site_client", "weighted_mean"]
 
@@ -60,19 +61,19 @@ def weighted_mean(
         The mean, in the tensors' own precision.
 
     Raises:
-        ValueError: when there is nothing to average, names differ, or a weight is not positive.
+        InputError: when there is nothing to average, names differ, or a weight is not positive.
     """
     if not states or len(states) != len(weights):
-        raise ValueError(
+        raise InputError(
             f"Give one weight to each of one or more states, got {len(states)} states and "
             f"{len(weights)} weights."
         )
     if min(weights) <= 0:
-        raise ValueError(f"Weights must be positive, got {list(weights)}.")
+        raise InputError(f"Weights must be positive, got {list(weights)}.")
     names = states[0].keys()
     for number, state in enumerate(states):
         if different := sorted(names ^ state.keys()):
-            raise ValueError(
+            raise InputError(
                 f"State {number} has other names than state 0: {different[:3]} "
                 f"({len(different)} in all). All sites must train the same preset."
             )
@@ -102,7 +103,7 @@ def site_client(
         local_epochs: of each round.
 
     Raises:
-        ValueError: on an unknown bundle.
+        InputError: on an unknown bundle.
     """
     root = bundle_path(bundle)
     configs = list(FEDERATED_CONFIGS)
@@ -142,7 +143,7 @@ def calibrate_site(
 
     Raises:
         WeightsError: when the source is missing, unreadable, or of another preset.
-        ValueError: see :func:`multiad_med.engines.calibrate`.
+        InputError: see :func:`multiad_med.engines.calibrate`.
     """
     load_model(network, source)
     calibrate(network, batches, **kwargs)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["CosineMode", "FeatureDistillationLoss", "adversarial_loss", "discriminator_loss"]
 
 
@@ -37,7 +39,7 @@ class FeatureDistillationLoss(nn.Module):
         easy_weight: weight of the other locations, in [0, 1].
 
     Raises:
-        ValueError: on a part or weight out of range, or hard mining without locations.
+        InputError: on a part or weight out of range, or hard mining without locations.
     """
 
     def __init__(
@@ -50,11 +52,11 @@ class FeatureDistillationLoss(nn.Module):
         super().__init__()
         self.mode = CosineMode(mode)
         if not 0 < hardest <= 1:
-            raise ValueError(f"hardest must be above 0 and at most 1, got {hardest}.")
+            raise InputError(f"hardest must be above 0 and at most 1, got {hardest}.")
         if not 0 <= easy_weight <= 1:
-            raise ValueError(f"easy_weight must be from 0 to 1, got {easy_weight}.")
+            raise InputError(f"easy_weight must be from 0 to 1, got {easy_weight}.")
         if hardest < 1 and self.mode is CosineMode.WHOLE_MAP:
-            raise ValueError(
+            raise InputError(
                 "A whole map has one distance, of which none is hardest; use mode='local'."
             )
         self.hardest = hardest
@@ -68,11 +70,11 @@ class FeatureDistillationLoss(nn.Module):
             student: feature maps of the same shapes.
 
         Raises:
-            ValueError: when the numbers of stages or the shapes differ.
+            InputError: when the numbers of stages or the shapes differ.
         """
         shapes = [[tuple(f.shape) for f in features] for features in (teacher, student)]
         if not shapes[0] or shapes[0] != shapes[1]:
-            raise ValueError(f"Teacher and student features differ: {shapes[0]} and {shapes[1]}.")
+            raise InputError(f"Teacher and student features differ: {shapes[0]} and {shapes[1]}.")
         start = 2 if self.mode is CosineMode.LOCAL else 1
         distances = [
             1 - F.cosine_similarity(t.flatten(start), s.flatten(start), dim=1)

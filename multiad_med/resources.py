@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["bundle_path", "bundles_dir", "read_config", "recipes_dir", "run_bundle"]
 
 
@@ -40,12 +42,12 @@ def bundle_path(name: str) -> Path:
     """Folder of one bundle.
 
     Raises:
-        ValueError: on an unknown name.
+        InputError: on an unknown name.
     """
     folder = bundles_dir() / name
     if not (folder / "configs").is_dir():
         known = sorted(p.name for p in bundles_dir().iterdir() if (p / "configs").is_dir())
-        raise ValueError(f"Unknown bundle {name!r}; choose one of {known}.")
+        raise InputError(f"Unknown bundle {name!r}; choose one of {known}.")
     return folder
 
 
@@ -53,7 +55,7 @@ def read_config(bundle: str, config: str) -> dict[str, Any]:
     """A config of a bundle as it is written.
 
     Raises:
-        ValueError: on an unknown bundle.
+        InputError: on an unknown bundle.
     """
     file = bundle_path(bundle) / "configs" / config
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from multiad_med.utils.errors import InputError
+
 __all__ = [
     "LargestValues",
     "image_scores",
@@ -30,12 +32,12 @@ def largest_in_foreground(
         One tensor ``(k,)`` per image, empty for an image without foreground.
 
     Raises:
-        ValueError: when ``fraction`` is not in [0, 1], or the shapes differ.
+        InputError: when ``fraction`` is not in [0, 1], or the shapes differ.
     """
     if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction must lie in [0, 1], got {fraction}.")
+        raise InputError(f"fraction must lie in [0, 1], got {fraction}.")
     if foreground is not None and foreground.shape != maps.shape:
-        raise ValueError(
+        raise InputError(
             f"maps {tuple(maps.shape)} and foreground {tuple(foreground.shape)} differ in shape."
         )
     largest = []
@@ -94,12 +96,12 @@ def threshold_at_false_positive_rate(largest: Tensor, total: int, rate: float) -
         rate: in (0, 1).
 
     Raises:
-        ValueError: when the rate is not in (0, 1), or there are no values.
+        InputError: when the rate is not in (0, 1), or there are no values.
     """
     if not 0 < rate < 1:
-        raise ValueError(f"The false-positive rate must lie in (0, 1), got {rate}.")
+        raise InputError(f"The false-positive rate must lie in (0, 1), got {rate}.")
     if total == 0 or largest.numel() == 0:
-        raise ValueError("There are no normal values to set a threshold from.")
+        raise InputError("There are no normal values to set a threshold from.")
     k = math.floor(rate * total)
     above = largest[k] if k < largest.numel() else largest[-1]
     if k > 0 and largest[k - 1] > above:

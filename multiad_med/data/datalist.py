@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from multiad_med.utils.errors import MultiADError
+
 __all__ = [
     "DATALIST_NAME",
     "DatalistError",
@@ -47,7 +49,7 @@ _PARTS = frozenset(
 _RESULT = re.compile(r"_anomaly(_(map|mask)\.nii(\.gz)?|\.json)$|^summary\.(json|csv)$")
 
 
-class DatalistError(ValueError):
+class DatalistError(MultiADError, ValueError):
     """A datalist, or the folder it should be made from, cannot be used."""
 
 

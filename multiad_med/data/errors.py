@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from multiad_med.data.datalist import first_path
+from multiad_med.utils.errors import MultiADError
 
 __all__ = ["StudyError", "study_errors"]
 
 
-class StudyError(RuntimeError):
+class StudyError(MultiADError, RuntimeError):
     """A study could not be read or prepared; the message names the file and the reason."""
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.store import SliceStore, StoreError, is_store
 from multiad_med.transforms import occupied_slices
+from multiad_med.utils.errors import InputError
 
 __all__ = ["SliceDataset", "open_slices"]
 
@@ -36,7 +37,7 @@ class SliceDataset(Dataset):
 
     Raises:
         StudyError: when a study cannot be read or prepared; the message names it.
-        ValueError: when no slice is left.
+        InputError: when no slice is left.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class SliceDataset(Dataset):
         for item in tqdm(data, desc="reading studies", unit="study", disable=not progress):
             self._add(item, min_fraction)
         if not self._index:
-            raise ValueError(
+            raise InputError(
                 f"No normal, non-empty slice in {len(data)} studies. Training and calibration need "
                 "slices without lesion: check the datalist's sections and masks."
             )

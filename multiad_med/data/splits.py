@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from multiad_med.data.datalist import SECTIONS, DatalistError, rank_subjects, shared_subjects
+from multiad_med.utils.errors import InputError
 
 __all__ = ["BmadBrainSplit", "BmadLiverSlices", "SubjectSplit", "datalist_content", "sections_hash"]
 
@@ -69,7 +70,7 @@ class SubjectSplit:
     ) -> None:
         fractions = (training, validation, test)
         if min(fractions) < 0 or training <= 0:
-            raise ValueError(
+            raise InputError(
                 f"Fractions must not be negative, and training must be positive: {fractions}."
             )
         self.fractions = fractions

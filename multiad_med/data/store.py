@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from multiad_med.data.datalist import SECTIONS, STORE_NAME
 from multiad_med.transforms import SliceState
+from multiad_med.utils.errors import InputError, MultiADError
 
 __all__ = ["SliceStore", "StoreError", "is_store", "read_study", "write_study"]
 
@@ -40,7 +41,7 @@ _FOREGROUND, _LESION = 1, 2
 _MOST_MAPPINGS = 8192  # Linux allows a process 65,530
 
 
-class StoreError(ValueError):
+class StoreError(MultiADError, ValueError):
     """A folder of prepared slices cannot be used."""
 
 
@@ -79,10 +80,10 @@ def write_study(
         The number of slices.
 
     Raises:
-        ValueError: when the arrays do not belong together.
+        InputError: when the arrays do not belong together.
     """
     if bits not in (8, 16):
-        raise ValueError(f"bits must be 8 or 16, got {bits}.")
+        raise InputError(f"bits must be 8 or 16, got {bits}.")
     image = prepared["image"]
     count, size = image.shape[0], tuple(image.shape[-2:])
     masks = np.zeros((count, *size), np.uint8)
@@ -92,7 +93,7 @@ def write_study(
         if key in prepared:
             mask = torch.as_tensor(prepared[key]).as_subclass(torch.Tensor)
             if tuple(mask.shape) != (count, 1, *size):
-                raise ValueError(
+                raise InputError(
                     f"{key} has shape {tuple(mask.shape)}, expected {(count, 1, *size)}."
                 )
             np.greater(mask[:, 0].numpy(force=True), 0, out=inside)
@@ -108,7 +109,7 @@ def write_study(
     }
     for name in ("slices", "states"):
         if arrays[name].shape != (count,):
-            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {(count,)}.")
+            raise InputError(f"{name} has shape {arrays[name].shape}, expected {(count,)}.")
     content = dict(about)
     if "affine" in prepared:
         content["affine"] = np.asarray(prepared["affine"], dtype=float).tolist()

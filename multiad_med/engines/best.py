@@ -13,6 +13,7 @@ from torch import nn
 
 from multiad_med.engines.distributed import is_distributed, is_main_process
 from multiad_med.io import atomic_path
+from multiad_med.utils.errors import InputError
 
 __all__ = ["BestStudent", "Selection"]
 
@@ -40,7 +41,7 @@ class BestStudent:
         select: see :class:`Selection`.
 
     Raises:
-        ValueError: on a patience of less than one epoch, or an unknown selection.
+        InputError: on a patience of less than one epoch, or an unknown selection.
     """
 
     def __init__(
@@ -54,9 +55,9 @@ class BestStudent:
         select: Selection | str = Selection.LAST,
     ) -> None:
         if patience is not None and patience < 1:
-            raise ValueError(f"patience must be at least 1 epoch, or none, got {patience}.")
+            raise InputError(f"patience must be at least 1 epoch, or none, got {patience}.")
         if select not in list(Selection):
-            raise ValueError(f"select is one of {[str(s) for s in Selection]}, got {select!r}.")
+            raise InputError(f"select is one of {[str(s) for s in Selection]}, got {select!r}.")
         self.student = student
         self.evaluator = evaluator
         self.path = Path(path)

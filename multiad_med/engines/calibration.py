@@ -20,6 +20,7 @@ from multiad_med.scoring import (
     largest_in_foreground,
     threshold_at_false_positive_rate,
 )
+from multiad_med.utils.errors import InputError
 
 __all__ = ["CalibrationHandler", "calibrate"]
 
@@ -92,7 +93,7 @@ def calibrate(
             the tiles of a picture; its score is the highest of theirs.
 
     Raises:
-        ValueError: when there are no images, no foreground, a rate is not in (0, 1), or a map is
+        InputError: when there are no images, no foreground, a rate is not in (0, 1), or a map is
             constant on all of them.
     """
     for name, rate in (
@@ -100,7 +101,7 @@ def calibrate(
         ("image_false_positive_rate", image_false_positive_rate),
     ):
         if not 0 < rate < 1:
-            raise ValueError(f"{name} must lie in (0, 1), got {rate}.")
+            raise InputError(f"{name} must lie in (0, 1), got {rate}.")
     network.eval()
 
     def images() -> Iterable[tuple[Tensor, Tensor | None, Sequence[Any]]]:
@@ -122,7 +123,7 @@ def calibrate(
         pixels += int((foreground > 0).sum()) if foreground is not None else image[:, :1].numel()
     pixels = int(gathered(torch.tensor([pixels]), device=device).sum())
     if pixels == 0:
-        raise ValueError(
+        raise InputError(
             "Calibration needs held-out normal images with foreground, and got none: add subjects to "
             "the datalist's validation section."
         )
@@ -143,7 +144,7 @@ def calibrate(
         values[: largest.count], pixels, pixel_false_positive_rate
     )
     if threshold <= 0:
-        raise ValueError(
+        raise InputError(
             "The anomaly maps are 0 on all held-out normal images; train longer first."
         )
     network.pixel_threshold.fill_(threshold)

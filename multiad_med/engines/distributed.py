@@ -11,6 +11,8 @@ from monai.utils import evenly_divisible_all_gather
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from multiad_med.utils.errors import InputError
+
 __all__ = [
     "SyncBatchNorm2d",
     "check_shares",
@@ -37,12 +39,12 @@ def check_shares(*datasets: Sized) -> None:
     """Refuse data of which a process would get nothing, since the others would wait for it.
 
     Raises:
-        ValueError: when a data set has fewer items than there are processes.
+        InputError: when a data set has fewer items than there are processes.
     """
     processes = dist.get_world_size() if is_distributed() else 1
     smallest = min(len(dataset) for dataset in datasets)
     if smallest < processes:
-        raise ValueError(
+        raise InputError(
             f"{processes} processes cannot share {smallest} slices: start as many as there are "
             "training and held-out slices, or fewer."
         )

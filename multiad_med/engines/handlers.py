@@ -18,6 +18,7 @@ from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.trainer import DistillationTrainer
 from multiad_med.io import atomic_path, check_calibrated
 from multiad_med.networks import MultiAD, load_model
+from multiad_med.utils.errors import InputError, MultiADError
 
 __all__ = [
     "CheckpointError",
@@ -54,7 +55,7 @@ class EpochSeedHandler:
         random.seed(seed)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(MultiADError, RuntimeError):
     """A training checkpoint cannot be read, or belongs to another training."""
 
 
@@ -116,12 +117,12 @@ class ResumableTraining:
             state = torch.load(self.path, map_location=engine.state.device, weights_only=True)
             trainer = state["trainer"]
             if trainer["max_epochs"] != engine.state.max_epochs:
-                raise ValueError(
+                raise InputError(
                     f"it was made for {trainer['max_epochs']} epochs, which the learning rate "
                     f"follows, and now there are {engine.state.max_epochs}"
                 )
             if trainer["epoch_length"] != engine.state.epoch_length:
-                raise ValueError(
+                raise InputError(
                     f"its epochs have {trainer['epoch_length']} iterations, which the learning rate "
                     f"follows, and now they have {engine.state.epoch_length}: other data, batch size or "
                     "number of processes"

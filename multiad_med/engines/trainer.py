@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from multiad_med.engines.distributed import distribute, is_distributed, mean_over_processes
 from multiad_med.losses import FeatureDistillationLoss, adversarial_loss, discriminator_loss
 from multiad_med.networks import FeatureDiscriminator, MultiAD
+from multiad_med.utils.errors import InputError
 
 __all__ = ["DistillationTrainer"]
 
@@ -65,7 +66,7 @@ class DistillationTrainer(SupervisedTrainer):
         kwargs: further arguments of MONAI's ``SupervisedTrainer``.
 
     Raises:
-        ValueError: when only one of ``discriminator`` and ``discriminator_optimizer`` is given, or
+        InputError: when only one of ``discriminator`` and ``discriminator_optimizer`` is given, or
             when the optimiser holds parameters of the teacher.
     """
 
@@ -90,10 +91,10 @@ class DistillationTrainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         if (discriminator is None) != (discriminator_optimizer is None):
-            raise ValueError("Give both discriminator and discriminator_optimizer, or neither.")
+            raise InputError("Give both discriminator and discriminator_optimizer, or neither.")
         frozen = {id(p) for p in network.teacher.parameters()}
         if any(id(p) in frozen for group in optimizer.param_groups for p in group["params"]):
-            raise ValueError(
+            raise InputError(
                 "The optimiser holds parameters of the teacher, which is frozen: "
                 "give it network.student.parameters()."
             )
@@ -153,7 +154,7 @@ class DistillationTrainer(SupervisedTrainer):
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Tensor]) -> dict[str, Any]:
         if batchdata is None:
-            raise ValueError("Must provide batch data for current iteration.")
+            raise InputError("Must provide batch data for current iteration.")
         images, _ = self.prepare_batch(
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )

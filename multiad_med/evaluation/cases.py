@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["Case"]
 
 
@@ -29,7 +31,7 @@ class Case:
         upright: whether axes are rows and columns of a picture; else RAS (right, front).
 
     Raises:
-        ValueError: when shapes differ, there is no slice, or a map or score is not finite.
+        InputError: when shapes differ, there is no slice, or a map or score is not finite.
     """
 
     study: str
@@ -51,23 +53,23 @@ class Case:
     def __post_init__(self) -> None:
         shape = tuple(self.anomaly_map.shape)
         if len(shape) != 3 or 0 in shape:
-            raise ValueError(
+            raise InputError(
                 f"{self.study}: expected maps (N, X, Y) of at least one slice, got {shape}."
             )
         for name in ("image", "label", "foreground"):
             own = tuple(getattr(self, name).shape)
             if own != shape:
-                raise ValueError(f"{self.study}: {name} has shape {own}, its maps {shape}.")
+                raise InputError(f"{self.study}: {name} has shape {own}, its maps {shape}.")
         for name in ("numbers", "scores", "abnormal"):
             if tuple(getattr(self, name).shape) != shape[:1]:
-                raise ValueError(
+                raise InputError(
                     f"{self.study}: {name} has shape {tuple(getattr(self, name).shape)}, expected "
                     f"{shape[:1]}, one per slice."
                 )
         for name in ("anomaly_map", "scores"):
             bad = int((~torch.isfinite(getattr(self, name))).sum())
             if bad:
-                raise ValueError(
+                raise InputError(
                     f"{self.study}: {bad} values of {name} are NaN or infinite; a detector must give "
                     "a finite map and score for every slice."
                 )

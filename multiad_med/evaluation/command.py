@@ -20,6 +20,7 @@ from multiad_med.evaluation.report import write_report
 from multiad_med.io import NotCalibratedError
 from multiad_med.networks import MultiAD, TeacherWeights, build_multiad, load_model
 from multiad_med.resources import read_config, run_bundle
+from multiad_med.utils.errors import InputError
 
 __all__ = ["ERRORS", "TrainedDetector", "evaluate_model", "root_cause"]
 
@@ -91,14 +92,14 @@ def evaluate_model(
         The report.
 
     Raises:
-        ValueError: when nothing can be evaluated, or ``part`` is given for volumes.
+        InputError: when nothing can be evaluated, or ``part`` is given for volumes.
         WeightsError: when the model does not fit the preset.
     """
     output = Path(output)
     curves = [] if training_logs is None else training_curves(training_logs)
     if not is_store(data):
         if part != Part.ALL:
-            raise ValueError("Parts are of prepared slices only; volumes are evaluated all.")
+            raise InputError("Parts are of prepared slices only; volumes are evaluated all.")
         override: dict[str, Any] = {"preset": preset, "label_glob": labels}
         override = {key: value for key, value in override.items() if value is not None}
         run_bundle(

@@ -27,6 +27,7 @@ from multiad_med.metrics import bootstrap_ranking, paired_difference, resamples
 from multiad_med.metrics.bootstrap import Metric
 from multiad_med.networks import PRESETS, StudentKind, TeacherWeights, build_multiad
 from multiad_med.resources import read_config
+from multiad_med.utils.errors import InputError
 
 __all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "parse_files", "sets_of"]
 
@@ -70,7 +71,7 @@ def multiad_settings(
         teacher, teacher_weights, epochs, bundle: see :func:`compare`.
 
     Raises:
-        ValueError: on an unknown bundle.
+        InputError: on an unknown bundle.
     """
     domain: dict[str, Any] = {}
     if bundle is not None:
@@ -132,11 +133,11 @@ def sets_of(stores: Sequence[str | Path]) -> list[tuple[str, str, int]]:
 
     Raises:
         StoreError: when a folder holds no store.
-        ValueError: when two have one name.
+        InputError: when two have one name.
     """
     names = [Path(folder).resolve().name for folder in stores]
     if len(set(names)) < len(names):
-        raise ValueError(f"Stores must have different names, got {names}; tables go by them.")
+        raise InputError(f"Stores must have different names, got {names}; tables go by them.")
     found = []
     for folder in stores:
         store = SliceStore(folder)
@@ -153,14 +154,14 @@ def parse_files(given: Sequence[str]) -> dict[str, dict[str, str]]:
     """``METHOD.NAME=PATH`` as :func:`compare` takes it.
 
     Raises:
-        ValueError: on another form, or a file that is not there.
+        InputError: on another form, or a file that is not there.
     """
     files: dict[str, dict[str, str]] = {}
     for text in given:
         target, _, path = text.partition("=")
         method, _, name = target.partition(".")
         if not (method in METHODS and name and Path(path).exists()):
-            raise ValueError(
+            raise InputError(
                 f"{text!r} is not METHOD.NAME=PATH of an existing file, as dinomaly.weights=FILE."
             )
         files.setdefault(method, {})[name] = path
@@ -203,13 +204,13 @@ def compare(
             and ``encoder`` of ``dinomaly``.
 
     Raises:
-        ValueError: on an unknown method, teacher or bundle, or stores of one name.
+        InputError: on an unknown method, teacher or bundle, or stores of one name.
         WeightsError: when the teacher's weights cannot be had or do not fit.
         StoreError: when a folder holds no store.
     """
     unknown = sorted(set(methods) - set(METHODS) - set(PRESETS))
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"Unknown methods {unknown}; choose from {list(METHODS)} and the presets {list(PRESETS)}."
         )
     build_multiad(teacher, teacher_weights=teacher_weights, output_stride=32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from multiad_med.evaluation.results import Curve
+from multiad_med.utils.errors import InputError
 
 __all__ = ["training_curves"]
 
@@ -16,13 +17,13 @@ def training_curves(folder: str | Path) -> list[Curve]:
         folder: that holds TensorBoard's event files, at any depth.
 
     Raises:
-        ValueError: when there is no event file.
+        InputError: when there is no event file.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     files = sorted(Path(folder).rglob("events.out.tfevents.*"))
     if not files:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds no TensorBoard log (events.out.tfevents.*): give the output_dir of the "
             "training, or leave it out."
         )

@@ -30,6 +30,7 @@ from multiad_med.networks import (
     build_multiad,
 )
 from multiad_med.scoring import image_scores
+from multiad_med.utils.errors import InputError, MultiADError
 
 __all__ = [
     "Detector",
@@ -77,7 +78,7 @@ class Detector(Predictor, Protocol):
         """Megabytes (10^6 bytes) that must be stored to predict: weights, memory bank."""
 
 
-class UnavailableError(RuntimeError):
+class UnavailableError(MultiADError, RuntimeError):
     """A method cannot be run here; the message says why and goes into the table of results."""
 
 
@@ -138,7 +139,7 @@ class MultiADDetector:
         on_epoch: called with the epoch, counted from 1, and its mean L_G.
 
     Raises:
-        ValueError: on an unknown preset.
+        InputError: on an unknown preset.
     """
 
     network: MultiAD
@@ -153,7 +154,7 @@ class MultiADDetector:
     ) -> None:
         self.settings = Settings() if settings is None else settings
         if self.settings.preset not in PRESETS:
-            raise ValueError(
+            raise InputError(
                 f"Unknown preset {self.settings.preset!r}; choose one of {sorted(PRESETS)}."
             )
         self.name = f"Multi-AD {self.settings.preset}" if name is None else name

@@ -24,6 +24,7 @@ from multiad_med.metrics import (
     dice,
     hausdorff95,
 )
+from multiad_med.utils.errors import InputError
 
 __all__ = ["evaluate_cases"]
 
@@ -225,7 +226,7 @@ def evaluate_cases(
         remarks: further sentences that a reader must see first.
 
     Raises:
-        ValueError: without cases.
+        InputError: without cases.
     """
     thresholds = Thresholds() if thresholds is None else thresholds
     shortcuts = Shortcuts()
@@ -234,7 +235,7 @@ def evaluate_cases(
         shortcuts.update(case)
         kept.append(case)
     if not kept:
-        raise ValueError("There are no predictions to evaluate; the test section is empty.")
+        raise InputError("There are no predictions to evaluate; the test section is empty.")
     collected = Collected(kept, thresholds, bootstrap, seed)
 
     slices, ranking = collected.ranking(

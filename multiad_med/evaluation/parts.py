@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from multiad_med.data.datalist import rank_subjects
+from multiad_med.utils.errors import InputError
 
 __all__ = ["Part", "subjects_of_part"]
 
@@ -34,10 +35,10 @@ def subjects_of_part(rows: Sequence[Mapping[str, str]], part: Part | str) -> set
         part: see :class:`Part`.
 
     Raises:
-        ValueError: on an unknown part.
+        InputError: on an unknown part.
     """
     if part not in list(Part):
-        raise ValueError(f"Unknown part {part!r}; choose one of {[str(p) for p in Part]}.")
+        raise InputError(f"Unknown part {part!r}; choose one of {[str(p) for p in Part]}.")
     kinds: dict[str, set[tuple[str, str]]] = defaultdict(set)
     abnormal: dict[str, bool] = defaultdict(bool)
     for row in rows:

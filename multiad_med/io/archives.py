@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from multiad_med.io.atomic import atomic_path
+from multiad_med.utils.errors import MultiADError
 
 __all__ = ["ArchiveError", "unpack"]
 
@@ -32,7 +33,7 @@ _COMPRESSIONS: dict[bytes, Callable[..., Any]] = {
 }
 
 
-class ArchiveError(ValueError):
+class ArchiveError(MultiADError, ValueError):
     """An archive was not unpacked; the message names it, the member, and the reason."""
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["Band", "BandThresholds", "anomaly_bands"]
 
 
@@ -33,7 +35,7 @@ class BandThresholds:
         high: of the highest band.
 
     Raises:
-        ValueError: unless 0 < low < moderate < high < 1.
+        InputError: unless 0 < low < moderate < high < 1.
     """
 
     low: float = 1 / 2
@@ -42,7 +44,7 @@ class BandThresholds:
 
     def __post_init__(self) -> None:
         if not 0 < self.low < self.moderate < self.high < 1:
-            raise ValueError(
+            raise InputError(
                 "Bands need 0 < low < moderate < high < 1, got "
                 f"{self.low}, {self.moderate}, {self.high}."
             )
@@ -55,10 +57,10 @@ class BandThresholds:
             threshold: of the calibrated map, in (0, 1); 0.5 gives the defaults.
 
         Raises:
-            ValueError: when it is not in (0, 1).
+            InputError: when it is not in (0, 1).
         """
         if not 0 < threshold < 1:
-            raise ValueError(f"A threshold of a map must lie in (0, 1), got {threshold}.")
+            raise InputError(f"A threshold of a map must lie in (0, 1), got {threshold}.")
         low, moderate, high = (n * threshold / (1 + (n - 1) * threshold) for n in (1, 1.5, 2))
         return cls(low, moderate, high)
 

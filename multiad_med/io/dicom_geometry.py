@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from multiad_med.utils.errors import MultiADError
+
 __all__ = ["DicomSeriesError", "SlicePlane", "StackGeometry", "slice_plane", "stack_geometry"]
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SHOWN = 3
 
 
-class DicomSeriesError(ValueError):
+class DicomSeriesError(MultiADError, ValueError):
     """DICOM files do not make up one volume; the message names the files and the reason."""
 
 

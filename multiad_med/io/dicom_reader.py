@@ -26,6 +26,7 @@ from multiad_med.io.dicom_header import (
     why_no_slice,
 )
 from multiad_med.io.dicom_pixels import check_pixels, read_slices
+from multiad_med.utils.errors import InputError
 
 __all__ = ["DicomSeriesReader", "DicomSource", "DicomStack"]
 
@@ -83,7 +84,7 @@ class DicomSeriesReader(ImageReader):
 
     def __init__(self, *, series_uid: str | None = None, tolerance: float = 0.05) -> None:
         if not 0 <= tolerance < 0.5:
-            raise ValueError(f"tolerance must be at least 0 and less than 0.5, got {tolerance}.")
+            raise InputError(f"tolerance must be at least 0 and less than 0.5, got {tolerance}.")
         self.series_uid = series_uid
         self.tolerance = tolerance
 

@@ -18,6 +18,7 @@ from multiad_med.io.dicom_frames import functional_group
 from multiad_med.io.dicom_header import dicom_errors, sop_class, text
 from multiad_med.io.dicom_reader import DicomSeriesReader, DicomStack
 from multiad_med.io.load import LoadVolume
+from multiad_med.utils.errors import MultiADError
 
 __all__ = ["DicomResultError", "ResultSource", "SeriesPath", "place_map", "read_source"]
 
@@ -40,7 +41,7 @@ _MAY_BE_EMPTY = (
 _SEXES = ("M", "F", "O")
 
 
-class DicomResultError(ValueError):
+class DicomResultError(MultiADError, ValueError):
     """DICOM results cannot be made from this series, map and scores; the message says why."""
 
 

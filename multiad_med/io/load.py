@@ -17,6 +17,7 @@ from monai.utils import ensure_tuple
 
 from multiad_med.io.dicom_reader import DicomSeriesReader
 from multiad_med.io.nifti_reader import NiftiReader
+from multiad_med.utils.errors import InputError
 
 __all__ = ["LoadVolume", "LoadVolumed"]
 
@@ -65,7 +66,7 @@ class LoadVolume(Transform):
             return ITKReader()
         if _is_dicom(path):
             return DicomSeriesReader(series_uid=self.series_uid)
-        raise ValueError(
+        raise InputError(
             f"{path}: not a volume of a known form. Known are NIfTI (.nii, .nii.gz), DICOM (a folder, "
             f"a file), NumPy (.npy), NRRD and MetaImage ({', '.join(_ITK_SUFFIXES)})."
         )
@@ -77,7 +78,7 @@ class LoadVolume(Transform):
 
         Raises:
             FileNotFoundError: when there is no such file.
-            ValueError: naming the file and the reason (see the readers for their own errors).
+            InputError: naming the file and the reason (see the readers for their own errors).
         """
         paths = [Path(name).expanduser() for name in ensure_tuple(filename)]
         reader = self._reader(paths[0])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from multiad_med.io.atomic import atomic_path
 from multiad_med.io.overlay import SHOWN, heat_colours, intensity_range
+from multiad_med.utils.errors import InputError
 
 __all__ = ["MontageColumn", "save_montage"]
 
@@ -54,10 +55,10 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: s
         title: of the whole.
 
     Raises:
-        ValueError: without columns.
+        InputError: without columns.
     """
     if not columns:
-        raise ValueError("A montage needs at least one slice.")
+        raise InputError("A montage needs at least one slice.")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage

@@ -17,6 +17,8 @@ from monai.utils import ensure_tuple
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
+from multiad_med.utils.errors import MultiADError
+
 __all__ = ["NiftiError", "NiftiReader", "millimetres"]
 
 _logger = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ def millimetres(xyzt_units: int) -> float:
     return {1: 1000.0, 2: 1.0, 3: 0.001}.get(int(xyzt_units) & 7, 1.0)
 
 
-class NiftiError(ValueError):
+class NiftiError(MultiADError, ValueError):
     """A NIfTI file is truncated, corrupt, or holds no numbers."""
 
 

@@ -17,13 +17,14 @@ from monai.utils import ensure_tuple, optional_import
 from multiad_med.data.layouts.files import natural_key
 from multiad_med.io.load import LoadVolume
 from multiad_med.io.pictures import PICTURE_SUFFIXES, LoadPictureMasks, LoadPictures
+from multiad_med.utils.errors import InputError, MultiADError
 
 __all__ = ["LoadBScans", "LoadBScansd", "OctError"]
 
 _HEIDELBERG = (".vol", ".e2e")
 
 
-class OctError(ValueError):
+class OctError(MultiADError, ValueError):
     """A file holds no OCT volume that can be read."""
 
 
@@ -83,7 +84,7 @@ class LoadBScans(Transform):
 
     def __init__(self, *, mask: bool = False, spacing: Sequence[float] | None = None) -> None:
         if spacing is not None and (len(spacing) != 3 or min(spacing) <= 0):
-            raise ValueError(
+            raise InputError(
                 f"spacing must be three positive sizes in mm (depth, width, B-scan), got {spacing}."
             )
         self.mask = mask
@@ -103,7 +104,7 @@ class LoadBScans(Transform):
 
         Raises:
             OctError: when the file holds no OCT volume.
-            ValueError: when a file cannot be read; see :class:`LoadVolume`, :class:`LoadPictures`.
+            InputError: when a file cannot be read; see :class:`LoadVolume`, :class:`LoadPictures`.
         """
         path = Path(ensure_tuple(filename)[0])
         spacing = self.spacing

@@ -16,6 +16,7 @@ from multiad_med.io.atomic import atomic_path
 from multiad_med.io.overlay import overlaid
 from multiad_med.io.pictures import LoadPictures
 from multiad_med.io.results import StudyResults
+from multiad_med.utils.errors import InputError
 
 __all__ = ["SavePictureMapd"]
 
@@ -44,7 +45,7 @@ class SavePictureMapd(MapTransform):
         """Write both files.
 
         Raises:
-            ValueError: when the map has not the size of the picture's file.
+            InputError: when the map has not the size of the picture's file.
         """
         result = dict(data)
         image = result[self.first_key(result)]
@@ -54,7 +55,7 @@ class SavePictureMapd(MapTransform):
         # The file again: what the network saw was resized and perhaps brightened.
         picture = np.asarray(self.load(source))[..., 0].transpose(1, 2, 0)
         if picture.shape[:2] != anomaly_map.shape:
-            raise ValueError(
+            raise InputError(
                 f"{source}: a map of {anomaly_map.shape} (rows, columns) for a picture of "
                 f"{picture.shape[:2]}."
             )

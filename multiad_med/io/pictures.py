@@ -17,6 +17,8 @@ from monai.utils import ImageMetaKey, ensure_tuple
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from multiad_med.utils.errors import MultiADError
+
 __all__ = [
     "PICTURE_SUFFIXES",
     "LoadPictureMasks",
@@ -31,7 +33,7 @@ _LOSSY = (".jpg", ".jpeg")
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
 
-class PictureError(ValueError):
+class PictureError(MultiADError, ValueError):
     """A picture cannot be read, or does not fit the others of its volume."""
 
 

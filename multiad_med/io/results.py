@@ -13,6 +13,7 @@ from torch import nn
 
 from multiad_med.data.datalist import first_path
 from multiad_med.io.hashes import file_sha256, state_sha256
+from multiad_med.utils.errors import InputError
 
 __all__ = ["StudyResults", "study_path"]
 
@@ -51,7 +52,7 @@ class StudyResults:
         overwrite: whether finished studies are done anew.
 
     Raises:
-        ValueError: when the studies lie in ``output_dir`` and results that are named like pictures
+        InputError: when the studies lie in ``output_dir`` and results that are named like pictures
             could replace some.
     """
 
@@ -70,7 +71,7 @@ class StudyResults:
         self.source = folder.parent if folder.is_file() else folder
         bare = [end for end in files if end.startswith(".")]
         if bare and self.source.resolve().is_relative_to(self.output_dir.resolve()):
-            raise ValueError(
+            raise InputError(
                 f"{self.output_dir} holds the studies, and results ending in {bare} could replace "
                 "them; choose another output_dir."
             )
@@ -114,13 +115,13 @@ class StudyResults:
         """Whether a study has to be done; if so, what an earlier run left of it is removed.
 
         Raises:
-            ValueError: when another study, of this run or an earlier one, has results of the same
+            InputError: when another study, of this run or an earlier one, has results of the same
                 name.
         """
         image = first_path(item)
         other = self._images.setdefault(self.path(image, SCORES), image)
         if other != image:
-            raise ValueError(
+            raise InputError(
                 f"{image}: its results would overwrite those of {other}. Rename one of the two."
             )
         self._inputs[image] = {f"{k}_sha256": file_sha256(item[k]) for k in _INPUTS if k in item}
@@ -130,7 +131,7 @@ class StudyResults:
             return False
         earlier = found.get("image", image)
         if not self.overwrite and Path(earlier).resolve() != Path(image).resolve():
-            raise ValueError(
+            raise InputError(
                 f"{image}: its results would replace those of {earlier}, which an earlier run wrote to "
                 f"{self.output_dir}. Choose another output_dir, or set overwrite."
             )

@@ -19,6 +19,7 @@ from multiad_med.io.atomic import write_json
 from multiad_med.io.results import SCORES, StudyResults
 from multiad_med.scoring import image_scores
 from multiad_med.transforms import occupied_slices
+from multiad_med.utils.errors import MultiADError
 
 __all__ = [
     "NotCalibratedError",
@@ -41,7 +42,7 @@ class CalibratedNetwork(Protocol):
     score_fraction: Tensor
 
 
-class NotCalibratedError(RuntimeError):
+class NotCalibratedError(MultiADError, RuntimeError):
     """The network has no thresholds, so that its maps and scores mean nothing yet."""
 
 

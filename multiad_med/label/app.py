@@ -42,6 +42,7 @@ from multiad_med.label.infer import (
 )
 from multiad_med.label.options import check_tag
 from multiad_med.label.train import NormalOnlyTrainTask
+from multiad_med.utils.errors import InputError
 
 __all__ = ["MultiADApp"]
 
@@ -60,7 +61,7 @@ class MultiADApp(MONAILabelApp):
         conf: configuration of the server's command line.
 
     Raises:
-        ValueError: when a bundle is named that is not there, or there is none.
+        InputError: when a bundle is named that is not there, or there is none.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
@@ -68,9 +69,9 @@ class MultiADApp(MONAILabelApp):
         there = sorted(p.parents[1].name for p in folder.glob("*/configs/inference.json"))
         names = [name for name in conf.get("models", "").split(",") if name] or there
         if unknown := sorted(set(names) - set(there)):
-            raise ValueError(f"{folder} has no bundles {unknown}; it has {there}.")
+            raise InputError(f"{folder} has no bundles {unknown}; it has {there}.")
         if not names:
-            raise ValueError(f"{folder} has no bundle; `multiad label init` puts them there.")
+            raise InputError(f"{folder} has no bundle; `multiad label init` puts them there.")
         self.bundles = {name: folder / name for name in names}
         self.modalities = {name: _modality(path) for name, path in self.bundles.items()}
         super().__init__(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from multiad_med.resources import bundle_path
+from multiad_med.utils.errors import MultiADError
 
 __all__ = ["BUNDLES", "LabelError", "init", "server_command", "start"]
 
@@ -22,7 +23,7 @@ BUNDLES = ("multiad_brain_mri", "multiad_liver_ct", "multiad_retina_oct")
 _WORK = shutil.ignore_patterns("models", "eval", "training", "__pycache__")
 
 
-class LabelError(ValueError):
+class LabelError(MultiADError, ValueError):
     """The app cannot be made or started."""
 
 

@@ -12,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from multiad_med.metrics.counting import as_anomalous, as_scores, count_from
+from multiad_med.utils.errors import InputError
 
 __all__ = ["aupro", "check_fpr_limit", "mean_reach", "read_map"]
 
@@ -38,12 +39,12 @@ def aupro(
         A value in [0, 1]; NaN when there is no lesion or no normal pixel.
 
     Raises:
-        ValueError: when numbers or shapes differ, there are no maps or no pixels, a map is not
+        InputError: when numbers or shapes differ, there are no maps or no pixels, a map is not
             ``(H, W)`` or not finite, a mask holds NaN, or the limit is not in (0, 1].
     """
     check_fpr_limit(fpr_limit)
     if len(maps) != len(masks) or not len(maps):
-        raise ValueError(
+        raise InputError(
             f"Got {len(maps)} maps and {len(masks)} masks; give one mask per map, and at least one."
         )
     images = [read_map(m, mask) for m, mask in zip(maps, masks, strict=True)]
@@ -69,10 +70,10 @@ def check_fpr_limit(fpr_limit: float) -> None:
     """Refuse a false-positive rate that is none.
 
     Raises:
-        ValueError: when the limit is not in (0, 1].
+        InputError: when the limit is not in (0, 1].
     """
     if not 0 < fpr_limit <= 1:
-        raise ValueError(f"fpr_limit must lie in (0, 1], got {fpr_limit}; 0.3 is customary.")
+        raise InputError(f"fpr_limit must lie in (0, 1], got {fpr_limit}; 0.3 is customary.")
 
 
 def read_map(
@@ -85,17 +86,17 @@ def read_map(
         the number of regions.
 
     Raises:
-        ValueError: when the shapes differ, are not ``(H, W)`` or hold no pixel, a score is not
+        InputError: when the shapes differ, are not ``(H, W)`` or hold no pixel, a score is not
             finite, or the mask holds NaN.
     """
     height_width = tuple(anomaly_map.shape)
     if height_width != tuple(mask.shape):
-        raise ValueError(
+        raise InputError(
             f"A map {height_width} and its mask {tuple(mask.shape)} differ in shape; "
             "resize the mask (nearest) or the map."
         )
     if len(height_width) != 2 or 0 in height_width:
-        raise ValueError(
+        raise InputError(
             f"A map must be (H, W) with at least one pixel, got {height_width}; regions are those "
             "of one image, so give a list of images and take the channel away."
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from multiad_med.metrics.counting import as_anomalous, as_scores, check_same_shape
 from multiad_med.metrics.froc import FROC_RATES, froc_counts, sensitivity_at_rates
+from multiad_med.utils.errors import InputError
 
 __all__ = [
     "Estimate",
@@ -60,10 +61,10 @@ def resamples(subjects: int, *, count: int = 1000, seed: int = 0) -> Tensor:
         int64 ``(count, S)``; each row adds up to S.
 
     Raises:
-        ValueError: when either number is below 1.
+        InputError: when either number is below 1.
     """
     if subjects < 1 or count < 1:
-        raise ValueError(
+        raise InputError(
             f"One subject and one resample at least are needed, got {subjects} and {count}."
         )
     generator = torch.Generator().manual_seed(seed)
@@ -86,16 +87,16 @@ def interval(values: Tensor, estimate: float, *, subjects: int, level: float = 0
         level: coverage, in (0, 1).
 
     Raises:
-        ValueError: when there are no values, a number is out of range, or the values are not a vector.
+        InputError: when there are no values, a number is out of range, or the values are not a vector.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}.")
+        raise InputError(f"level must lie in (0, 1), got {level}.")
     if values.ndim != 1 or not len(values):
-        raise ValueError(
+        raise InputError(
             f"values must be a vector of one number per resample, got shape {tuple(values.shape)}."
         )
     if subjects < 1:
-        raise ValueError(f"subjects must be 1 or more, got {subjects}.")
+        raise InputError(f"subjects must be 1 or more, got {subjects}.")
     defined = values[~values.isnan()].double()
     if subjects == 1 or 2 * len(defined) < len(values):
         return Estimate(float(estimate), math.nan, math.nan)
@@ -128,17 +129,17 @@ def paired_difference(
         (Davison and Hinkley 1997, eq. 4.11), so never 0. It is NaN where the interval is.
 
     Raises:
-        ValueError: when the subjects of the two differ, repeat, or do not fit the weights.
+        InputError: when the subjects of the two differ, repeat, or do not fit the weights.
     """
     first, second = (list(names) for names in subjects)
     if first != second:
         only = sorted(set(first) ^ set(second))
-        raise ValueError(
+        raise InputError(
             "The two models must be evaluated on the same subjects in the same order; "
             + (f"{len(only)} are of one only, as {only[:5]}." if only else "the order differs.")
         )
     if len(set(first)) != len(first):
-        raise ValueError("A subject appears twice; add up what belongs to one subject first.")
+        raise InputError("A subject appears twice; add up what belongs to one subject first.")
     check_weights(weights, len(first))
     itself = torch.ones(1, len(first), dtype=torch.int64)
     values = a(weights) - b(weights)
@@ -153,7 +154,7 @@ def paired_difference(
 def check_weights(weights: Tensor, subjects: int) -> None:
     """Refuse weights that are not ``(count, subjects)``."""
     if weights.ndim != 2 or weights.shape[1] != subjects or not len(weights):
-        raise ValueError(
+        raise InputError(
             f"weights must be (resamples, {subjects}), a column per subject, got "
             f"{tuple(weights.shape)}; see resamples."
         )
@@ -162,12 +163,12 @@ def check_weights(weights: Tensor, subjects: int) -> None:
 def _check_index(subjects: Tensor, items: int, total: int) -> Tensor:
     index = torch.as_tensor(subjects).cpu()
     if index.shape != (items,) or index.is_floating_point():
-        raise ValueError(
+        raise InputError(
             f"subjects must be a whole number per item, shape ({items},), got {index.dtype} "
             f"{tuple(index.shape)}."
         )
     if items and not 0 <= int(index.min()) <= int(index.max()) < total:
-        raise ValueError(
+        raise InputError(
             f"subjects must be columns of the weights, 0 to {total - 1}, got {int(index.min())} to "
             f"{int(index.max())}."
         )
@@ -225,12 +226,12 @@ def bootstrap_ranking(
         that the metric needs was not drawn.
 
     Raises:
-        ValueError: when shapes differ, there are no items, a score is not finite, or a subject has no
+        InputError: when shapes differ, there are no items, a score is not finite, or a subject has no
             column.
     """
     check_same_shape(scores, labels)
     if scores.ndim != 1 or not len(scores):
-        raise ValueError(
+        raise InputError(
             f"scores must be a vector of one number or more, got shape {tuple(scores.shape)}."
         )
     check_weights(weights, weights.shape[-1])
@@ -261,10 +262,10 @@ def bootstrap_mean(values: Tensor, weights: Tensor) -> Tensor:
         float64 ``(count,)``; NaN where only subjects without a number were drawn.
 
     Raises:
-        ValueError: when the shapes do not fit.
+        InputError: when the shapes do not fit.
     """
     if values.ndim != 1:
-        raise ValueError(f"values must be a number per subject, got shape {tuple(values.shape)}.")
+        raise InputError(f"values must be a number per subject, got shape {tuple(values.shape)}.")
     check_weights(weights, len(values))
     drawn = weights.double()
     return (drawn @ values.double().nan_to_num(nan=0)) / (drawn @ (~values.isnan()).double())
@@ -292,7 +293,7 @@ def bootstrap_froc(
         float64 ``(count,)``; NaN where no lesion was drawn.
 
     Raises:
-        ValueError: as there, or when a subject has no column.
+        InputError: as there, or when a subject has no column.
     """
     check_weights(weights, weights.shape[-1])
     index = _check_index(subjects, len(scores), weights.shape[1])

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["as_anomalous", "as_scores", "check_same_shape", "count_from", "ordered_keys"]
 
 MOST_BINS_LOG2 = 22  # 32 MiB of counts
@@ -20,10 +22,10 @@ def check_same_shape(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any
     """Refuse scores and labels of different shapes.
 
     Raises:
-        ValueError: when the shapes differ.
+        InputError: when the shapes differ.
     """
     if scores.shape != labels.shape:
-        raise ValueError(
+        raise InputError(
             f"scores {tuple(scores.shape)} and labels {tuple(labels.shape)} differ in shape; every "
             "score needs one label. Resize or squeeze one of the two."
         )
@@ -33,7 +35,7 @@ def as_scores(scores: Tensor | NDArray[Any]) -> NDArray[Any]:
     """Flat float32 or float64 array of finite scores, from any device, no value rounded.
 
     Raises:
-        ValueError: when a score is NaN or infinite.
+        InputError: when a score is NaN or infinite.
     """
     tensor = torch.as_tensor(scores).detach().as_subclass(Tensor).cpu().reshape(-1)
     if not tensor.is_floating_point():
@@ -43,7 +45,7 @@ def as_scores(scores: Tensor | NDArray[Any]) -> NDArray[Any]:
     array = tensor.numpy()
     finite = np.isfinite(array)
     if not finite.all():
-        raise ValueError(
+        raise InputError(
             f"{int((~finite).sum())} scores are NaN or infinite, of {array.size}; scores must be "
             "finite. Look for a division by zero or an overflow in what computes them."
         )
@@ -54,14 +56,14 @@ def as_anomalous(labels: Tensor | NDArray[Any]) -> NDArray[np.bool_]:
     """Flat boolean array, true where a label is not 0.
 
     Raises:
-        ValueError: when a label is NaN.
+        InputError: when a label is NaN.
     """
     tensor = torch.as_tensor(labels).detach().as_subclass(Tensor).cpu().reshape(-1)
     if tensor.is_floating_point():
         array = (tensor.float() if tensor.dtype.itemsize < 4 else tensor).numpy()
         missing = int(np.isnan(array).sum())
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{missing} labels are NaN, of {array.size}; a label is 0 (normal) or not 0 "
                 "(anomalous). Read or resample the mask without filling by NaN."
             )

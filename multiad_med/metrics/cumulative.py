@@ -16,6 +16,7 @@ from multiad_med.metrics.aupro import aupro, check_fpr_limit
 from multiad_med.metrics.counting import as_anomalous, as_scores
 from multiad_med.metrics.ranking import Ranking
 from multiad_med.metrics.streaming import StreamingAupro, StreamingRanking
+from multiad_med.utils.errors import InputError
 
 __all__ = ["AUPRO", "AUROC", "AveragePrecision", "F1Max"]
 
@@ -58,13 +59,13 @@ class _PooledMetric(CumulativeIterationMetric):
         Every rank must call it, also one that has seen nothing.
 
         Raises:
-            ValueError: when no rank has seen any prediction.
+            InputError: when no rank has seen any prediction.
         """
         if self._stream is not None:
             return float(getattr(self._stream.over_ranks(), self.figure))
         self._sync()
         if self._synced_tensors is None:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__} has seen no predictions; call it with y_pred and y before "
                 "aggregate(). Is the data set empty, or was reset() called in between?"
             )
@@ -94,16 +95,16 @@ class _PooledMetric(CumulativeIterationMetric):
         self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         if y is None:
-            raise ValueError(f"{type(self).__name__} needs y, the labels or masks; got None.")
+            raise InputError(f"{type(self).__name__} needs y, the labels or masks; got None.")
         if y_pred.shape != y.shape:
-            raise ValueError(
+            raise InputError(
                 f"y_pred {tuple(y_pred.shape)} and y {tuple(y.shape)} differ in shape; resize the "
                 "mask (nearest) or the map."
             )
         if y_pred.numel() == 0:
-            raise ValueError(f"y_pred {tuple(y_pred.shape)} is empty; there is nothing to judge.")
+            raise InputError(f"y_pred {tuple(y_pred.shape)} is empty; there is nothing to judge.")
         if y_pred.ndim > 1 and y_pred.shape[1] != 1:
-            raise ValueError(
+            raise InputError(
                 f"y_pred must have 1 channel, got {y_pred.shape[1]} in {tuple(y_pred.shape)}; give "
                 "the anomaly map alone, such as y_pred[:, 1:] of a two-class output."
             )
@@ -113,7 +114,7 @@ class _PooledMetric(CumulativeIterationMetric):
         self, y_pred: Batch, y: Batch | None = None, **kwargs: Any
     ) -> list[Tensor | Sequence[Tensor]]:
         if y is None or len(y_pred) != len(y) or not len(y_pred):
-            raise ValueError(
+            raise InputError(
                 f"Got {len(y_pred)} items in y_pred and {0 if y is None else len(y)} in y; give one "
                 "label or mask per prediction, and at least one."
             )
@@ -194,7 +195,7 @@ class AUPRO(_PooledMetric):
             until :meth:`reset`, and ranks exchange them.
 
     Raises:
-        ValueError: when the limit is not in (0, 1].
+        InputError: when the limit is not in (0, 1].
     """
 
     figure = "aupro"
@@ -210,7 +211,7 @@ class AUPRO(_PooledMetric):
     def _parts(self, items: Batch) -> Sequence[Tensor]:
         for item in items:
             if item.ndim != 3:
-                raise ValueError(
+                raise InputError(
                     f"AUPRO needs maps (B, 1, H, W), or a list of (1, H, W); got an item "
                     f"{tuple(item.shape)}. Of scores per image there is no AUPRO."
                 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from multiad_med.metrics.counting import as_scores
 from multiad_med.metrics.lesions import checked_thresholds
+from multiad_med.utils.errors import InputError
 
 __all__ = [
     "FROC_RATES",
@@ -43,15 +44,15 @@ def candidate_thresholds(values: Tensor, *, count: int = 40, largest: float = 0.
         ``(T,)``, descending.
 
     Raises:
-        ValueError: when there are no values, one is not finite, or an option is out of range.
+        InputError: when there are no values, one is not finite, or an option is out of range.
     """
     if count < 1:
-        raise ValueError(f"count must be 1 or more, got {count}.")
+        raise InputError(f"count must be 1 or more, got {count}.")
     if not 0 < largest < 1:
-        raise ValueError(f"largest must lie in (0, 1), got {largest}.")
+        raise InputError(f"largest must lie in (0, 1), got {largest}.")
     flat = torch.from_numpy(as_scores(values))
     if not len(flat):
-        raise ValueError("There are no values to choose thresholds from.")
+        raise InputError("There are no values to choose thresholds from.")
     last = max(1, int(largest * len(flat)))
     ranks = torch.logspace(0, math.log10(last), count, dtype=torch.float64).round().long()
     ordered = flat.topk(last).values
@@ -112,28 +113,28 @@ def froc_counts(
     """Count lesions and false positives of each scan; arguments and errors are those of :func:`froc`."""
     levels = checked_thresholds(thresholds)
     if not len(scores) or len(scores) != len(false_positives):
-        raise ValueError(
+        raise InputError(
             f"Got lesion scores of {len(scores)} scans and false positives of "
             f"{len(false_positives)}; both are needed for the same scans, one or more."
         )
     alarms = [torch.as_tensor(counts).detach().cpu() for counts in false_positives]
     if any(counts.shape != levels.shape for counts in alarms):
-        raise ValueError(
+        raise InputError(
             f"Each scan needs {len(levels)} false-positive counts, one per threshold, got shapes "
             f"{sorted({tuple(counts.shape) for counts in alarms})}."
         )
     scores = [torch.as_tensor(s).detach().cpu().flatten() for s in scores]
     if any(s.isnan().any() for s in scores):
-        raise ValueError("A lesion's score is NaN; see lesion_scores.")
+        raise InputError("A lesion's score is NaN; see lesion_scores.")
     if size_range is not None:
         low, high = size_range
         if volumes is None or [len(v) for v in volumes] != [len(s) for s in scores]:
-            raise ValueError(
+            raise InputError(
                 "size_range needs the volume of each lesion: volumes must have as many numbers per "
                 "scan as scores."
             )
         if not low < high:
-            raise ValueError(f"size_range must be (low, high) with low < high, got {size_range}.")
+            raise InputError(f"size_range must be (low, high) with low < high, got {size_range}.")
         scores = [s[(v >= low) & (v < high)] for s, v in zip(scores, volumes, strict=True)]
     order = levels.argsort(descending=True)
     levels = levels[order]
@@ -201,7 +202,7 @@ def froc(
         rates: false positives per scan.
 
     Raises:
-        ValueError: when there are no scans, numbers differ, a score is NaN, or sizes are asked for
+        InputError: when there are no scans, numbers differ, a score is NaN, or sizes are asked for
             without volumes.
     """
     counts = froc_counts(

@@ -17,6 +17,7 @@ from multiad_med.metrics.bootstrap import (
     ranking_metrics,
 )
 from multiad_med.metrics.counting import as_anomalous, as_scores, check_same_shape
+from multiad_med.utils.errors import InputError
 
 __all__ = ["SubjectHistograms", "score_edges"]
 
@@ -38,13 +39,13 @@ def score_edges(sample: Tensor, *, bins: int = 2048) -> Tensor:
         float64, ascending, fewer than ``bins``.
 
     Raises:
-        ValueError: when there are no scores, one is not finite, or there are fewer than 4 bins.
+        InputError: when there are no scores, one is not finite, or there are fewer than 4 bins.
     """
     if bins < 4:
-        raise ValueError(f"bins must be 4 or more, got {bins}.")
+        raise InputError(f"bins must be 4 or more, got {bins}.")
     ordered = torch.from_numpy(as_scores(sample)).double().sort().values
     if not len(ordered):
-        raise ValueError("There are no scores to set edges from.")
+        raise InputError("There are no scores to set edges from.")
     distinct = ordered.unique_consecutive()
     if len(distinct) < bins:
         return distinct
@@ -74,17 +75,17 @@ class SubjectHistograms:
         regions: whether scores are whole images and AUPRO is wanted.
 
     Raises:
-        ValueError: when the edges are not finite and ascending, or there is no subject.
+        InputError: when the edges are not finite and ascending, or there is no subject.
     """
 
     def __init__(self, edges: Tensor, subjects: int, *, regions: bool = False) -> None:
         self.edges = torch.as_tensor(edges).detach().cpu().double()
         if self.edges.ndim != 1 or not len(self.edges) or not self.edges.isfinite().all():
-            raise ValueError("edges must be a vector of one or more finite numbers.")
+            raise InputError("edges must be a vector of one or more finite numbers.")
         if not (self.edges.diff() > 0).all():
-            raise ValueError("edges must be strictly ascending; see score_edges.")
+            raise InputError("edges must be strictly ascending; see score_edges.")
         if subjects < 1:
-            raise ValueError(f"subjects must be 1 or more, got {subjects}.")
+            raise InputError(f"subjects must be 1 or more, got {subjects}.")
         bins = len(self.edges) + 1
         self.positives = torch.zeros(subjects, bins, dtype=torch.float64)
         self.negatives = torch.zeros(subjects, bins, dtype=torch.float64)
@@ -100,16 +101,16 @@ class SubjectHistograms:
             labels: same shape, anomalous where not 0.
 
         Raises:
-            ValueError: when shapes do not fit, a score is not finite, or the subject is out of range.
+            InputError: when shapes do not fit, a score is not finite, or the subject is out of range.
         """
         if not 0 <= subject < len(self.regions):
-            raise ValueError(f"subject must be 0 to {len(self.regions) - 1}, got {subject}.")
+            raise InputError(f"subject must be 0 to {len(self.regions) - 1}, got {subject}.")
         if self.overlap is None:
             check_same_shape(scores, labels)
             self._count(subject, as_scores(scores), as_anomalous(labels))
             return
         if scores.ndim not in (2, 3):
-            raise ValueError(f"Regions need images (H, W) or (N, H, W), got {tuple(scores.shape)}.")
+            raise InputError(f"Regions need images (H, W) or (N, H, W), got {tuple(scores.shape)}.")
         check_same_shape(scores, labels)
         size = tuple(scores.shape[-2:])
         for image, mask in zip(scores.reshape(-1, *size), labels.reshape(-1, *size), strict=True):
@@ -140,7 +141,7 @@ class SubjectHistograms:
             ``(count,)`` each; NaN where a class was not drawn.
 
         Raises:
-            ValueError: when the weights do not fit or the limit is not in (0, 1].
+            InputError: when the weights do not fit or the limit is not in (0, 1].
         """
         check_weights(weights, len(self.regions))
         check_fpr_limit(fpr_limit)

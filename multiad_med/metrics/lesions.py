@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multiad_med.metrics.counting import as_anomalous, as_scores
 from multiad_med.metrics.volume import checked_spacing
+from multiad_med.utils.errors import InputError
 
 __all__ = [
     "Lesions",
@@ -40,7 +41,7 @@ class Lesions:
 
 def _mask(mask: Tensor, shape: tuple[int, ...], name: str) -> np.ndarray:
     if tuple(mask.shape) != shape:
-        raise ValueError(
+        raise InputError(
             f"The map {shape} and the {name} {tuple(mask.shape)} differ in shape; bring both to one "
             "grid first."
         )
@@ -49,7 +50,7 @@ def _mask(mask: Tensor, shape: tuple[int, ...], name: str) -> np.ndarray:
 
 def _spatial(shape: Sequence[int], name: str) -> tuple[int, ...]:
     if len(shape) not in (2, 3):
-        raise ValueError(f"A {name} must be (H, W) or (X, Y, Z), got {tuple(shape)}.")
+        raise InputError(f"A {name} must be (H, W) or (X, Y, Z), got {tuple(shape)}.")
     return tuple(shape)
 
 
@@ -61,11 +62,11 @@ def checked_thresholds(thresholds: Tensor) -> Tensor:
     """The thresholds, if they are a vector of one or more finite numbers.
 
     Raises:
-        ValueError: when they are not.
+        InputError: when they are not.
     """
     values = torch.as_tensor(thresholds).detach().cpu()
     if values.ndim != 1 or not len(values) or not values.isfinite().all():
-        raise ValueError(
+        raise InputError(
             f"thresholds must be a vector of one or more finite numbers, got {values}; see "
             "candidate_thresholds."
         )
@@ -85,7 +86,7 @@ def lesions(truth: Tensor, *, spacing: Sequence[float] | None = None) -> Lesions
         spacing: mm per axis, in the order of the axes; without it volumes are numbers of voxels.
 
     Raises:
-        ValueError: when the mask is not 2D or 3D, has NaN, or the spacing does not fit.
+        InputError: when the mask is not 2D or 3D, has NaN, or the spacing does not fit.
     """
     shape = _spatial(truth.shape, "lesion mask")
     labels, count = _components(as_anomalous(truth).reshape(shape))
@@ -120,10 +121,10 @@ def lesion_scores(
         ``(L,)`` in the map's dtype; -inf for a lesion with too few voxels inside the foreground.
 
     Raises:
-        ValueError: when the overlap is not in (0, 1], shapes differ, or the map is not finite.
+        InputError: when the overlap is not in (0, 1], shapes differ, or the map is not finite.
     """
     if not 0 < overlap <= 1:
-        raise ValueError(f"overlap must lie in (0, 1], got {overlap}.")
+        raise InputError(f"overlap must lie in (0, 1], got {overlap}.")
     values, labels = _map(anomaly_map), targets.labels.numpy()
     inside = _mask(targets.labels, values.shape, "lesion mask")
     flagged = values[inside]
@@ -160,7 +161,7 @@ def false_positive_components(
         int64 ``(T,)``, in the order of the thresholds.
 
     Raises:
-        ValueError: when shapes differ, the map is not finite, or the thresholds are no finite vector.
+        InputError: when shapes differ, the map is not finite, or the thresholds are no finite vector.
     """
     values = _map(anomaly_map)
     lesion = _mask(truth, values.shape, "lesion mask")

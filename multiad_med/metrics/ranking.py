@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multiad_med.metrics.counting import as_anomalous, as_scores, check_same_shape, count_from
+from multiad_med.utils.errors import InputError
 
 __all__ = [
     "PrecisionRecallCurve",
@@ -57,7 +58,7 @@ class Ranking:
         positives, negatives: numbers of anomalous and of normal items.
 
     Raises:
-        ValueError: when the shapes differ, there are no scores, a score is not finite, or a label
+        InputError: when the shapes differ, there are no scores, a score is not finite, or a label
             is NaN.
     """
 
@@ -65,7 +66,7 @@ class Ranking:
         check_same_shape(scores, labels)
         values, anomalous = as_scores(scores), as_anomalous(labels)
         if values.size == 0:
-            raise ValueError("There are no scores; a ranking needs at least one. Is the set empty?")
+            raise InputError("There are no scores; a ranking needs at least one. Is the set empty?")
         thresholds, tied = np.unique(values.compress(anomalous), return_counts=True)
         above, reached = count_from(values, thresholds)
         true_positives = np.cumsum(tied[::-1])
@@ -112,7 +113,7 @@ class Ranking:
             points: at most so many, 2 or more.
 
         Raises:
-            ValueError: when fewer than 2 points are asked for.
+            InputError: when fewer than 2 points are asked for.
         """
         # Two corners per threshold: before its anomalous items are flagged, and with its ties.
         false = np.column_stack([self._false_positives_above, self.false_positives]).ravel()
@@ -137,7 +138,7 @@ class Ranking:
             points: at most so many, 2 or more.
 
         Raises:
-            ValueError: when fewer than 2 points are asked for.
+            InputError: when fewer than 2 points are asked for.
         """
         recall = self.true_positives / (self.positives or math.nan)
         kept = _thinned(recall, points)
@@ -156,7 +157,7 @@ class Ranking:
 def _thinned(path: NDArray[np.float64], points: int) -> NDArray[np.intp]:
     """Indices of at most so many points, evenly along a rising path, its ends among them."""
     if points < 2:
-        raise ValueError(f"points must be 2 or more, got {points}; a curve has two ends.")
+        raise InputError(f"points must be 2 or more, got {points}; a curve has two ends.")
     if path.size <= points:
         return np.arange(path.size)
     even = np.linspace(path[0], path[-1], points)

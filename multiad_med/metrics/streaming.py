@@ -15,6 +15,7 @@ from torch import Tensor
 
 from multiad_med.metrics.aupro import check_fpr_limit, mean_reach, read_map
 from multiad_med.metrics.counting import as_anomalous, as_scores, check_same_shape, ordered_keys
+from multiad_med.utils.errors import InputError
 
 __all__ = ["StreamingAupro", "StreamingRanking"]
 
@@ -130,7 +131,7 @@ def _as_single(scores: NDArray[Any]) -> tuple[NDArray[np.float32], bool]:
         return single, False
     over = int(np.isinf(single).sum())
     if over:
-        raise ValueError(
+        raise InputError(
             f"{over} scores exceed float32's range (3.4e38), of {scores.size}; scale all scores "
             "down, or use the exact metric."
         )
@@ -169,7 +170,7 @@ class StreamingRanking:
         """Add scores of any shape, and labels of the same shape, anomalous where not 0.
 
         Raises:
-            ValueError: when the shapes differ, a score is not finite or beyond float32, or a label
+            InputError: when the shapes differ, a score is not finite or beyond float32, or a label
                 is NaN.
         """
         check_same_shape(scores, labels)
@@ -197,7 +198,7 @@ class StreamingRanking:
         """Area under the ROC curve; NaN when a class is missing.
 
         Raises:
-            ValueError: when no score has been added; so does every other figure.
+            InputError: when no score has been added; so does every other figure.
         """
         return _within_promise("AUROC", *self._computed["auroc"])
 
@@ -231,7 +232,7 @@ class StreamingRanking:
             int(counts.sum()) for counts in (self._histogram.normals, self._histogram.weights)
         )
         if not negatives + positives:
-            raise ValueError("There are no scores; call update() before asking for a figure.")
+            raise InputError("There are no scores; call update() before asking for a figure.")
         figures = dict.fromkeys(("auroc", "average_precision", "f1_max"), (math.nan, math.nan))
         if not positives:
             return figures
@@ -283,7 +284,7 @@ class StreamingAupro:
         fpr_limit: in (0, 1].
 
     Raises:
-        ValueError: when the limit is not in (0, 1].
+        InputError: when the limit is not in (0, 1].
     """
 
     def __init__(self, *, fpr_limit: float = 0.3) -> None:
@@ -301,11 +302,11 @@ class StreamingAupro:
         """Add maps ``(H, W)``, which may differ in size, and their masks, lesion where not 0.
 
         Raises:
-            ValueError: when numbers or shapes differ, a map is not ``(H, W)``, not finite or beyond
+            InputError: when numbers or shapes differ, a map is not ``(H, W)``, not finite or beyond
                 float32, or a mask holds NaN.
         """
         if len(maps) != len(masks):
-            raise ValueError(f"Got {len(maps)} maps and {len(masks)} masks; give one mask per map.")
+            raise InputError(f"Got {len(maps)} maps and {len(masks)} masks; give one mask per map.")
         images = [read_map(m, mask) for m, mask in zip(maps, masks, strict=True)]
         singles = [_as_single(image[0]) for image in images]
         self._figure = None
@@ -318,10 +319,10 @@ class StreamingAupro:
         """Add all that another one of the same limit has seen.
 
         Raises:
-            ValueError: when the limits differ.
+            InputError: when the limits differ.
         """
         if self.fpr_limit != other.fpr_limit:
-            raise ValueError(
+            raise InputError(
                 f"fpr_limit differs: {self.fpr_limit} and {other.fpr_limit}; merge equal ones."
             )
         self._histogram.merge(other._histogram)
@@ -340,7 +341,7 @@ class StreamingAupro:
         """Area under the PRO curve up to the limit, divided by it; NaN when a class is missing.
 
         Raises:
-            ValueError: when no map has been added.
+            InputError: when no map has been added.
         """
         return _within_promise("AUPRO", *self._computed)
 
@@ -358,7 +359,7 @@ class StreamingAupro:
     def _compute(self) -> tuple[float, float]:
         normals = int(self._histogram.normals.sum())
         if not normals + self._regions:
-            raise ValueError("There are no maps; call update() before asking for a figure.")
+            raise InputError("There are no maps; call update() before asking for a figure.")
         if not normals or not self._regions:
             return math.nan, math.nan
         false = 0

@@ -10,6 +10,7 @@ from monai.metrics import compute_hausdorff_distance
 from torch import Tensor
 
 from multiad_med.metrics.counting import as_anomalous
+from multiad_med.utils.errors import InputError
 
 __all__ = ["checked_spacing", "dice", "hausdorff95"]
 
@@ -22,11 +23,11 @@ def checked_spacing(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
         axes: number of axes of the array.
 
     Raises:
-        ValueError: when a number is missing, too many, not positive, or not finite.
+        InputError: when a number is missing, too many, not positive, or not finite.
     """
     values = tuple(float(value) for value in spacing)
     if len(values) != axes or not all(math.isfinite(v) and v > 0 for v in values):
-        raise ValueError(
+        raise InputError(
             f"spacing must be {axes} positive numbers of mm, one per axis of the array, got {values}."
         )
     return values
@@ -34,7 +35,7 @@ def checked_spacing(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
 
 def _two_masks(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     if prediction.shape != truth.shape:
-        raise ValueError(
+        raise InputError(
             f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in shape; "
             "bring both to one grid first."
         )
@@ -57,7 +58,7 @@ def dice(prediction: Tensor, truth: Tensor) -> float:
         A value in [0, 1], or NaN.
 
     Raises:
-        ValueError: when the shapes differ, or a mask has NaN.
+        InputError: when the shapes differ, or a mask has NaN.
     """
     first, second = _two_masks(prediction, truth)
     total = int(first.sum() + second.sum())
@@ -82,12 +83,12 @@ def hausdorff95(prediction: Tensor, truth: Tensor, *, spacing: Sequence[float]) 
         happens belongs beside a mean of this number.
 
     Raises:
-        ValueError: when the shapes differ, a mask has NaN, it is not 2D or 3D, or the spacing does
+        InputError: when the shapes differ, a mask has NaN, it is not 2D or 3D, or the spacing does
             not fit.
     """
     first, second = _two_masks(prediction, truth)
     if first.ndim not in (2, 3):
-        raise ValueError(f"Masks must be (H, W) or (X, Y, Z), got {tuple(first.shape)}.")
+        raise InputError(f"Masks must be (H, W) or (X, Y, Z), got {tuple(first.shape)}.")
     mm = checked_spacing(spacing, first.ndim)
     if not first.any() or not second.any():
         return math.nan

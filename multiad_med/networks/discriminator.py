@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["DiscriminatorInput", "FeatureDiscriminator", "FeatureFusion"]
 
 
@@ -77,7 +79,7 @@ class FeatureDiscriminator(nn.Module):
         in_channels = channels[-1]
         if self.source is DiscriminatorInput.FUSED:
             if len(channels) < 2:
-                raise ValueError(f"A fused input needs two stages, got channels={tuple(channels)}.")
+                raise InputError(f"A fused input needs two stages, got channels={tuple(channels)}.")
             self.fusion = FeatureFusion(channels[-2], channels[-1], in_channels)
         layers: list[nn.Module] = []
         for width in (128, 256, 512, 1024):

@@ -9,6 +9,8 @@ from monai.networks.layers import gaussian_1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["FusionMode", "GaussianSmoothing", "MultiScaleFusion", "cosine_distance_maps"]
 
 
@@ -56,7 +58,7 @@ class GaussianSmoothing(nn.Module):
     def __init__(self, sigma: float) -> None:
         super().__init__()
         if sigma < 0:
-            raise ValueError(f"sigma must be at least 0 pixels, got {sigma}.")
+            raise InputError(f"sigma must be at least 0 pixels, got {sigma}.")
         kernel = (
             gaussian_1d(torch.tensor(float(sigma)), truncated=4.0, approx="sampled")
             if sigma
@@ -122,12 +124,12 @@ class MultiScaleFusion(nn.Module):
         """Set what each stage's map is shifted and divided by.
 
         Raises:
-            ValueError: when a scale is not positive and finite, as for a stage whose map is the
+            InputError: when a scale is not positive and finite, as for a stage whose map is the
                 same everywhere on normal images.
         """
         for index, value in enumerate(scale):
             if not 0 < value < float("inf"):
-                raise ValueError(
+                raise InputError(
                     f"Stage {index + 1} of {len(scale)} has a distance map of spread {value} on the "
                     "held-out normal images; it must be positive. Train first, and check that the "
                     "images are not constant."

@@ -15,6 +15,7 @@ from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.weights import load_pretrained
+from multiad_med.utils.errors import InputError
 
 __all__ = [
     "PRESETS",
@@ -76,7 +77,7 @@ class MultiAD(nn.Module):
         sigma: standard deviation of the map's Gaussian smoothing in pixels; the paper names none.
 
     Raises:
-        ValueError: when a stage does not exist, or one to fuse is not distilled.
+        InputError: when a stage does not exist, or one to fuse is not distilled.
     """
 
     __jit_unused_properties__: ClassVar[list[str]] = ["fused"]
@@ -102,7 +103,7 @@ class MultiAD(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(teacher, FeatureExtractor):
-            raise ValueError(
+            raise InputError(
                 f"The teacher must have `channels` and `strides`, as FeatureExtractor says; "
                 f"{type(teacher).__name__} has not."
             )
@@ -112,12 +113,12 @@ class MultiAD(nn.Module):
             or sorted(set(stages)) != list(stages)
             or not 1 <= stages[0] <= stages[-1] <= count
         ):
-            raise ValueError(
+            raise InputError(
                 f"stages must be increasing numbers from 1 to {count}, got {tuple(stages)}."
             )
         fused = stages if fused is None else fused
         if not fused or sorted(set(fused)) != list(fused) or not set(fused) <= set(stages):
-            raise ValueError(
+            raise InputError(
                 f"fused must be increasing numbers out of the distilled stages {tuple(stages)}, got "
                 f"{tuple(fused)}."
             )
@@ -231,15 +232,15 @@ def build_extractor(
         se: squeeze-and-excitation in every block, identity at the start.
 
     Raises:
-        ValueError: on an unknown name or an output stride that the architecture has not.
+        InputError: on an unknown name or an output stride that the architecture has not.
     """
     if architecture == "efficientnet_lite0":
         if output_stride != 32:
-            raise ValueError(f"EfficientNet-Lite0 has output stride 32 only, got {output_stride}.")
+            raise InputError(f"EfficientNet-Lite0 has output stride 32 only, got {output_stride}.")
         return EfficientNetLite0Features(se=se)
     if architecture not in RESNETS:
         names = ["efficientnet_lite0", *sorted(RESNETS)]
-        raise ValueError(f"Unknown architecture {architecture!r}; choose one of {names}.")
+        raise InputError(f"Unknown architecture {architecture!r}; choose one of {names}.")
     return ResNetFeatures(architecture, output_stride=output_stride, se=se)
 
 
@@ -271,11 +272,11 @@ def build_multiad(
         sigma: standard deviation of the map's smoothing in pixels.
 
     Raises:
-        ValueError: on an unknown preset or choice.
+        InputError: on an unknown preset or choice.
         WeightsError: when the teacher's weights cannot be had or do not fit.
     """
     if preset not in PRESETS:
-        raise ValueError(f"Unknown preset {preset!r}; choose one of {sorted(PRESETS)}.")
+        raise InputError(f"Unknown preset {preset!r}; choose one of {sorted(PRESETS)}.")
     given: dict[str, Any] = {
         "output_stride": output_stride,
         "se": se,

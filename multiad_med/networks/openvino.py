@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from multiad_med.networks.multiad import MultiAD
+from multiad_med.utils.errors import MissingPackageError, MultiADError
 
 __all__ = ["ExportError", "OpenVINONetwork"]
 
 TOLERANCE = 1e-3
 
 
-class ExportError(RuntimeError):
+class ExportError(MultiADError, RuntimeError):
     """An exported network is missing, or is not that of the model in use."""
 
 
@@ -41,7 +42,7 @@ class OpenVINONetwork(nn.Module):
         try:
             import openvino
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 "OpenVINO is not installed: run `pip install 'multiad-med[export]'`."
             ) from error
         if not self.path.is_file():

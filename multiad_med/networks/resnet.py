@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from multiad_med.networks.squeeze_excitation import IdentityStartSELayer
+from multiad_med.utils.errors import InputError
 
 __all__ = ["RESNETS", "ResNetFeatures"]
 
@@ -131,7 +132,7 @@ class ResNetFeatures(nn.Module):
         se: squeeze-and-excitation (Eq. 2-4) in every residual block, identity at the start.
 
     Raises:
-        ValueError: on an unknown architecture or output stride.
+        InputError: on an unknown architecture or output stride.
     """
 
     def __init__(
@@ -139,9 +140,9 @@ class ResNetFeatures(nn.Module):
     ) -> None:
         super().__init__()
         if architecture not in RESNETS:
-            raise ValueError(f"Unknown ResNet {architecture!r}; choose one of {sorted(RESNETS)}.")
+            raise InputError(f"Unknown ResNet {architecture!r}; choose one of {sorted(RESNETS)}.")
         if output_stride not in (4, 8, 16, 32):
-            raise ValueError(f"output_stride must be 32, 16, 8 or 4, got {output_stride!r}.")
+            raise InputError(f"output_stride must be 32, 16, 8 or 4, got {output_stride!r}.")
         spec = RESNETS[architecture]
         block = _Bottleneck if spec.bottleneck else _BasicBlock
         self.channels: tuple[int, ...] = tuple(p * block.expansion for p in (64, 128, 256, 512))

@@ -16,6 +16,8 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
+from multiad_med.utils.errors import InputError, MultiADError
+
 __all__ = [
     "PRETRAINED",
     "PretrainedWeights",
@@ -26,7 +28,7 @@ __all__ = [
 ]
 
 
-class WeightsError(RuntimeError):
+class WeightsError(MultiADError, RuntimeError):
     """Pretrained weights are missing, corrupt, or do not belong to the network."""
 
 
@@ -102,12 +104,12 @@ def resolve_weights(architecture: str) -> Path:
     SHA-256 is checked every time.
 
     Raises:
-        ValueError: on an architecture without known weights.
+        InputError: on an architecture without known weights.
         WeightsError: when the file is corrupt, or cannot be had; the message says which file to
             put where.
     """
     if architecture not in PRETRAINED:
-        raise ValueError(
+        raise InputError(
             f"No ImageNet weights known for {architecture!r}; known: {sorted(PRETRAINED)}."
         )
     weights = PRETRAINED[architecture]

@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from multiad_med import __version__
 from multiad_med.data.datalist import DatalistError
 from multiad_med.resources import recipes_dir
+from multiad_med.utils.errors import MultiADError
 
 __all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_names"]
 
@@ -22,7 +23,7 @@ REQUIRED = ("title", "about", "modality", "upright", "bits", "items", "sections"
 _NOT_SETTABLE = {*REQUIRED, "choices", "imports", "source", "slice_sections"}
 
 
-class RecipeError(ValueError):
+class RecipeError(MultiADError, ValueError):
     """A recipe does not exist, is incomplete, or has no such setting."""
 
 

@@ -34,6 +34,7 @@ from multiad_med.io.atomic import atomic_path, write_json
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.preparation.sheet import save_contact_sheet
 from multiad_med.preparation.studies import StudyPreparation
+from multiad_med.utils.errors import MultiADError
 
 try:
     import fcntl
@@ -43,7 +44,7 @@ except ImportError:  # Windows
 __all__ = ["PreparationError", "Summary", "prepare"]
 
 
-class PreparationError(RuntimeError):
+class PreparationError(MultiADError, RuntimeError):
     """A preparation cannot be done, or not into this folder."""
 
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from multiad_med.serving.errors import ServingError
+from multiad_med.utils.errors import InputError
 
 __all__ = ["Claim", "FoundStudy", "StudyLedger", "StudyState"]
 
@@ -100,7 +101,7 @@ class StudyLedger:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if tries < 1 or lease <= 0:
-            raise ValueError(f"tries must be at least 1 and lease positive, got {tries}, {lease}.")
+            raise InputError(f"tries must be at least 1 and lease positive, got {tries}, {lease}.")
         self.path = Path(path)
         self.tries = tries
         self.lease = lease

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from multiad_med.serving.ledger import FoundStudy
+from multiad_med.utils.errors import MultiADError
 
 __all__ = ["FetchedStudy", "FoundStudies", "PassedOverError", "StudySource"]
 
 
-class PassedOverError(RuntimeError):
+class PassedOverError(MultiADError, RuntimeError):
     """What was found is no volume that there is something to do for; the message says what it is."""
 
 

@@ -13,11 +13,12 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey
 
 from multiad_med.transforms.memory import as_stored
+from multiad_med.utils.errors import MultiADError
 
 __all__ = ["CheckMaskGridd", "CheckVolume", "CheckVolumed", "VolumeError"]
 
 
-class VolumeError(ValueError):
+class VolumeError(MultiADError, ValueError):
     """A file was read, but is not a volume that can be used."""
 
 

@@ -13,6 +13,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, SpatialCrop, Transform
 
 from multiad_med.transforms.memory import as_stored
+from multiad_med.utils.errors import InputError
 
 __all__ = ["CropInPlane", "CropInPlaned"]
 
@@ -34,12 +35,12 @@ class CropInPlane(Transform):
         """First voxel, and the one after the last, along the three axes.
 
         Raises:
-            ValueError: when the mask is empty.
+            InputError: when the mask is empty.
         """
         spacing = affine_to_spacing(mask.affine) if isinstance(mask, MetaTensor) else np.ones(3)
         plain = torch.as_tensor(mask).as_subclass(torch.Tensor)
         if not as_stored(plain).numpy(force=True).any():
-            raise ValueError("The mask to crop to is empty.")
+            raise InputError("The mask to crop to is empty.")
         flat = (plain > 0).any(dim=0).any(dim=2)
         start, end = [], []
         for axis in (0, 1):

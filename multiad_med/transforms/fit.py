@@ -15,6 +15,8 @@ from monai.transforms.utils import scale_affine
 from monai.utils import TraceKeys, ensure_tuple_rep
 from torch.nn.functional import interpolate
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["FitInPlane", "FitInPlaned"]
 
 
@@ -57,9 +59,9 @@ class FitInPlane(InvertibleTransform):
         self, size: int = 256, *, mode: str = "bilinear", keep_aspect: bool = True
     ) -> None:
         if size < 1:
-            raise ValueError(f"size must be a positive number of pixels, got {size}.")
+            raise InputError(f"size must be a positive number of pixels, got {size}.")
         if mode not in ("bilinear", "nearest"):
-            raise ValueError(f"mode must be 'bilinear' or 'nearest', got {mode!r}.")
+            raise InputError(f"mode must be 'bilinear' or 'nearest', got {mode!r}.")
         self.size = size
         self.mode = mode
         self.keep_aspect = keep_aspect

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from multiad_med.transforms.memory import as_stored, empty_stored, stored_order, with_meta_of
 from multiad_med.transforms.quantiles import quantiles
+from multiad_med.utils.errors import InputError
 
 __all__ = [
     "ForegroundByHounsfield",
@@ -160,14 +161,14 @@ class ForegroundByLabel(Transform):
         """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a segmentation ``(1, X, Y, Z)``.
 
         Raises:
-            ValueError: when no voxel has any of the labels.
+            InputError: when no voxel has any of the labels.
         """
         plain = torch.as_tensor(segmentation).as_subclass(torch.Tensor)
         mask = where_labelled(plain, self.labels)
         if not as_stored(mask).numpy(force=True).any():
             wanted = "above 0" if self.labels is None else f"of the values {list(self.labels)}"
             found = [round(v, 3) for v in plain.unique().tolist()[:10]]
-            raise ValueError(
+            raise InputError(
                 f"No voxel {wanted} in the organ mask, which holds the values {found}."
             )
         return with_meta_of(mask.view(torch.uint8), segmentation)
@@ -191,7 +192,7 @@ class _Foregroundd(MapTransform):
     def __init__(self, keys: KeysCollection, mask_key: str, rule: Transform) -> None:
         super().__init__(keys)
         if len(self.keys) != 1:
-            raise ValueError(f"{type(self).__name__} takes one key, got {self.keys}.")
+            raise InputError(f"{type(self).__name__} takes one key, got {self.keys}.")
         self.mask_key = mask_key
         self.rule = rule
 
@@ -262,12 +263,12 @@ class ForegroundByLabeld(MapTransform):
         """Add the mask ``(1, X, Y, Z)``.
 
         Raises:
-            ValueError: when there is no segmentation, or as of :class:`ForegroundByLabel`.
+            InputError: when there is no segmentation, or as of :class:`ForegroundByLabel`.
         """
         result = dict(data)
         missing = [key for key in self.keys if key not in result]
         if missing and not self.allow_missing_keys:
-            raise ValueError(
+            raise InputError(
                 f"The study has no mask {missing[0]!r}, which is to be its foreground. Give one, on "
                 "the image's grid, or use a model and settings that take another foreground."
             )

@@ -11,6 +11,7 @@ from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.memory import empty_stored, stored_order, with_meta_of
 from multiad_med.transforms.quantiles import quantiles
+from multiad_med.utils.errors import InputError
 
 __all__ = ["ScaleForegroundIntensity", "ScaleForegroundIntensityd"]
 
@@ -31,7 +32,7 @@ class ScaleForegroundIntensity(Transform):
 
     def __init__(self, *, quantile: float = 0.5, target: float = 0.4) -> None:
         if not 0 < quantile <= 1 or not 0 < target <= 1:
-            raise ValueError(
+            raise InputError(
                 f"quantile and target must lie in (0, 1], got {quantile} and {target}."
             )
         self.quantile = quantile

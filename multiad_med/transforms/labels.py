@@ -15,6 +15,7 @@ from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.foreground import occupied_slices, slice_areas, where_labelled
 from multiad_med.transforms.memory import as_stored, with_meta_of
+from multiad_med.utils.errors import InputError
 
 __all__ = ["KeepSlicesd", "SliceLabels", "SliceLabelsd", "SliceState"]
 
@@ -58,7 +59,7 @@ class SliceLabels(Transform):
         known_labels: Sequence[int] | None = None,
     ) -> None:
         if min_area < 0 or margin < 0:
-            raise ValueError(f"min_area and margin must not be negative: {min_area}, {margin}.")
+            raise InputError(f"min_area and margin must not be negative: {min_area}, {margin}.")
         self.min_area = min_area
         self.margin = margin
         self.labels = None if labels is None else tuple(labels)
@@ -68,14 +69,14 @@ class SliceLabels(Transform):
         """Booleans of the mask's shape, as a plain tensor: where there is lesion.
 
         Raises:
-            ValueError: when the mask has a value above 0 that is not known.
+            InputError: when the mask has a value above 0 that is not known.
         """
         plain = _plain(mask)
         if self.labels is not None and self.known_labels is not None:
             stored = as_stored(plain).numpy(force=True)
             known = sum(np.count_nonzero(stored == value) for value in self.known_labels)
             if np.count_nonzero(stored > 0) > known:
-                raise ValueError(
+                raise InputError(
                     f"The mask has the values {[round(v, 3) for v in plain.unique().tolist()[:10]]}; "
                     f"known are 0 and {list(self.known_labels)}, of which {list(self.labels)} are "
                     "lesion here. Choose the labels of this mask, or none for all above 0."

@@ -11,6 +11,7 @@ from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.memory import with_meta_of
 from multiad_med.transforms.quantiles import quantiles
+from multiad_med.utils.errors import InputError
 
 __all__ = ["EvenLight", "EvenLightd"]
 
@@ -30,7 +31,7 @@ class EvenLight(Transform):
 
     def __init__(self, *, median: float = 0.7) -> None:
         if not 0 < median <= 1:
-            raise ValueError(f"median must lie in (0, 1], got {median}.")
+            raise InputError(f"median must lie in (0, 1], got {median}.")
         self.median = median
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

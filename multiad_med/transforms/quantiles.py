@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["quantiles"]
 
 _COUNTABLE = (torch.uint8, torch.int8, torch.int16)
@@ -23,11 +25,11 @@ def quantiles(values: torch.Tensor, fractions: Sequence[float]) -> list[float]:
         fractions: in [0, 1].
 
     Raises:
-        ValueError: when there are no values.
+        InputError: when there are no values.
     """
     count = values.numel()
     if count == 0:
-        raise ValueError("Quantiles of no values: the foreground is empty.")
+        raise InputError("Quantiles of no values: the foreground is empty.")
     flat = torch.as_tensor(values).as_subclass(torch.Tensor)
     ranks = [max(1, round(q * count)) for q in fractions]
     # The order of the values does not matter, that of the memory decides the speed.

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, Transform
 
 from multiad_med.transforms.memory import with_meta_of
+from multiad_med.utils.errors import InputError
 
 __all__ = ["AxialSlices", "AxialSlicesd", "NeighbourSlices", "NeighbourSlicesd"]
 
@@ -39,10 +40,10 @@ class AxialSlices(Transform):
         """Slices ``(Z, C, X, Y)`` of a volume ``(C, X, Y, Z)``.
 
         Raises:
-            ValueError: when it is no volume.
+            InputError: when it is no volume.
         """
         if image.ndim != 4:
-            raise ValueError(
+            raise InputError(
                 f"Axial slices are cut from a volume (C, X, Y, Z), got shape {tuple(image.shape)}."
             )
         image = torch.as_tensor(self.oriented(image)).as_subclass(torch.Tensor)
@@ -94,19 +95,19 @@ class NeighbourSlices(Transform):
 
     def __init__(self, count: int = 3, *, step: int = 1) -> None:
         if count < 1 or count % 2 == 0:
-            raise ValueError(f"count must be odd and positive, got {count}.")
+            raise InputError(f"count must be odd and positive, got {count}.")
         if step < 1:
-            raise ValueError(f"step must be at least one slice, got {step}.")
+            raise InputError(f"step must be at least one slice, got {step}.")
         self.offsets = [step * (i - count // 2) for i in range(count)]
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """``(count, X, Y, Z)`` of a volume ``(1, X, Y, Z)``; channels from below to above.
 
         Raises:
-            ValueError: when the volume has several channels.
+            InputError: when the volume has several channels.
         """
         if image.ndim != 4 or image.shape[0] != 1:
-            raise ValueError(
+            raise InputError(
                 f"Neighbouring slices are taken from a volume (1, X, Y, Z), got {tuple(image.shape)}."
             )
         volume = torch.as_tensor(image).as_subclass(torch.Tensor)[0]

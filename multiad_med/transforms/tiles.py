@@ -11,6 +11,8 @@ from monai.data.utils import dense_patch_slices
 from monai.transforms import MapTransform, SpatialPad, Transform
 from monai.utils import ensure_tuple_rep
 
+from multiad_med.utils.errors import InputError
+
 __all__ = ["TILE_OVERLAP", "Tiles", "Tilesd"]
 
 TILE_OVERLAP = 0.25
@@ -30,7 +32,7 @@ class Tiles(Transform):
 
     def __init__(self, tile: int, *, mode: str = "edge") -> None:
         if tile < 1:
-            raise ValueError(f"tile must be a positive number of pixels, got {tile}.")
+            raise InputError(f"tile must be a positive number of pixels, got {tile}.")
         self.tile = tile
         self.pad = SpatialPad((tile, tile, -1), mode=mode)
 
@@ -38,10 +40,10 @@ class Tiles(Transform):
         """Tiles ``(C, tile, tile, N)``, row by row.
 
         Raises:
-            ValueError: when it is no single picture.
+            InputError: when it is no single picture.
         """
         if image.ndim != 4 or image.shape[-1] != 1:
-            raise ValueError(
+            raise InputError(
                 f"Tiles are cut from one picture (C, H, W, 1), got shape {tuple(image.shape)}."
             )
         padded = self.pad(torch.as_tensor(image).as_subclass(torch.Tensor))

@@ -11,6 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.memory import empty_stored, stored_order, with_meta_of
+from multiad_med.utils.errors import InputError
 
 __all__ = ["HounsfieldWindow", "HounsfieldWindowd", "Window"]
 
@@ -45,12 +46,12 @@ def _limits(window: Window | str | Sequence[float]) -> tuple[float, float]:
         try:
             return Window(window).limits
         except ValueError:
-            raise ValueError(
+            raise InputError(
                 f"Unknown window {window!r}; choose one of {[w.value for w in Window]} or give two "
                 "values in HU, such as [-200, 250]."
             ) from None
     if len(window) != 2 or not window[0] < window[1]:
-        raise ValueError(f"A window is two ascending values in HU, got {list(window)}.")
+        raise InputError(f"A window is two ascending values in HU, got {list(window)}.")
     return float(window[0]), float(window[1])
 
 
@@ -67,7 +68,7 @@ class HounsfieldWindow(Transform):
         elif len(windows) == 2 and all(isinstance(w, (int, float)) for w in windows):
             windows = [windows]  # type: ignore[list-item]
         if not windows:
-            raise ValueError("At least one window is needed.")
+            raise InputError("At least one window is needed.")
         self.limits = [_limits(window) for window in windows]
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
@@ -77,11 +78,11 @@ class HounsfieldWindow(Transform):
         through the one window.
 
         Raises:
-            ValueError: when there are several channels and several windows.
+            InputError: when there are several channels and several windows.
         """
         count, windows = image.shape[0], len(self.limits)
         if count > 1 and windows > 1:
-            raise ValueError(
+            raise InputError(
                 f"Several windows take one channel in HU, got {count}. Choose one window, or no "
                 "neighbouring slices."
             )

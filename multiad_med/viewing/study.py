@@ -18,6 +18,7 @@ from multiad_med.io import LoadBScans, LoadVolume, file_sha256
 from multiad_med.io.overlay import intensity_range
 from multiad_med.io.results import MAP, SCORES, study_path
 from multiad_med.transforms import CheckVolume, Window
+from multiad_med.utils.errors import MultiADError
 
 __all__ = ["ViewError", "ViewedStudy", "check_map", "decision", "load_study", "read_scores"]
 
@@ -25,7 +26,7 @@ _TOLERANCE = 1e-3  # mm, as of masks
 _AIR = -500.0  # HU; no other modality's values are as low
 
 
-class ViewError(ValueError):
+class ViewError(MultiADError, ValueError):
     """A map, or the scores beside it, cannot be shown with the study."""
 
 

@@ -13,6 +13,7 @@ from multiad_med.evaluation.peers.memory import PaDiM, PatchCore
 from multiad_med.evaluation.peers.own_teacher import Dinomaly, EfficientAd
 from multiad_med.evaluation.peers.trained import STFPM, ReverseDistillation, SuperSimpleNet
 from multiad_med.networks import FeatureExtractor
+from multiad_med.utils.errors import InputError
 
 __all__ = ["PEERS", "build_peer"]
 
@@ -64,11 +65,11 @@ def build_peer(
             EfficientAd, ``weights`` and ``encoder`` of Dinomaly.
 
     Raises:
-        ValueError: on an unknown name, or a number that is not positive.
+        InputError: on an unknown name, or a number that is not positive.
         UnavailableError: when the method cannot run here; the message says why.
     """
     if name not in PEERS:
-        raise ValueError(f"Unknown peer {name!r}; choose one of {sorted(PEERS)}.")
+        raise InputError(f"Unknown peer {name!r}; choose one of {sorted(PEERS)}.")
     return PEERS[name](
         teacher=teacher,
         architecture=architecture,

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from multiad_med.evaluation.detectors import UnavailableError, stored_megabytes
 from multiad_med.networks import FeatureExtractor
 from multiad_med.networks.multiad import IMAGENET_MEAN, IMAGENET_STD
+from multiad_med.utils.errors import InputError
 
 __all__ = ["Peer", "Stages", "TrainedPeer"]
 
@@ -76,7 +77,7 @@ class Peer(ABC):
 
     Raises:
         UnavailableError: when anomalib cannot be imported, or the method cannot be built so.
-        ValueError: when a number is not positive.
+        InputError: when a number is not positive.
     """
 
     name: str
@@ -108,7 +109,7 @@ class Peer(ABC):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         self.batch_size = self.default_batch_size if batch_size is None else batch_size
         if min(*self.size, epochs, self.batch_size) < 1:
-            raise ValueError(
+            raise InputError(
                 f"size, epochs and batch_size must be positive, got {size}, {epochs}, {batch_size}."
             )
         self.teacher = teacher
@@ -165,10 +166,10 @@ class Peer(ABC):
         """Images ``(B, 1 or 3, H, W)`` in [0, 1] as the model takes them.
 
         Raises:
-            ValueError: on images of another shape.
+            InputError: on images of another shape.
         """
         if images.dim() != 4 or images.shape[1] not in (1, 3) or images.shape[2:] != self.size:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} was built for images (B, 1 or 3, {self.size[0]}, {self.size[1]}), "
                 f"got {tuple(images.shape)}."
             )

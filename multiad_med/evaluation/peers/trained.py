@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 from multiad_med.evaluation.detectors import UnavailableError
 from multiad_med.evaluation.peers.base import Stages, TrainedPeer
 from multiad_med.networks import RESNETS, build_extractor
+from multiad_med.utils.errors import InputError
 
 __all__ = ["STFPM", "ReverseDistillation", "SuperSimpleNet"]
 
@@ -35,7 +36,7 @@ class STFPM(TrainedPeer):
             return super().extractor(layers=layers, **options)
         student = build_extractor(self.architecture, output_stride=self.teacher.strides[-1])
         if student.channels != self.teacher.channels:
-            raise ValueError(
+            raise InputError(
                 f"A student {self.architecture} has channels {student.channels}, the teacher "
                 f"{self.teacher.channels}: architecture must name the teacher's."
             )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from multiad_med.evaluation.report.canvas import INK, MUTED, Look, chart_figure, look
 from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.results import Curve, Histogram
+from multiad_med.utils.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +92,7 @@ def _points(curve: Curve) -> tuple[Points, Points]:
     """Finite points of a curve, thinned evenly along its length where there are very many."""
     x, y = (np.asarray(values, dtype=float) for values in (curve.x, curve.y))
     if x.shape != y.shape:
-        raise ValueError(f"Curve {curve.name!r} has {len(x)} x and {len(y)} y.")
+        raise InputError(f"Curve {curve.name!r} has {len(x)} x and {len(y)} y.")
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]
     if len(x) > _POINTS:
@@ -149,7 +150,7 @@ def curve_panel(
         None when no curve has a point.
 
     Raises:
-        ValueError: when a curve's x and y differ in number.
+        InputError: when a curve's x and y differ in number.
     """
     series = _drawable(curves)
     if not series:
@@ -201,7 +202,7 @@ def training_panels(curves: Iterable[Curve]) -> list[Html]:
     """A chart for each curve with points, since epochs, iterations, losses and rates share no axis.
 
     Raises:
-        ValueError: when a curve's x and y differ in number.
+        InputError: when a curve's x and y differ in number.
     """
     panels = []
     for number, (name, x, y) in enumerate(_drawable(curves)):

@@ -12,6 +12,7 @@ from PIL import Image
 from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.results import Example
 from multiad_med.io.overlay import SHOWN, heat_colours, outlined, overlaid
+from multiad_med.utils.errors import InputError
 
 __all__ = ["example_figure", "scale_bar"]
 
@@ -24,9 +25,9 @@ _LESION_LINE = (0, 229, 255)
 def _array(example: Example, name: str) -> NDArray[np.float32]:
     values = np.asarray(getattr(example, name).detach().cpu(), dtype=np.float32)
     if values.ndim != 2 or not values.size:
-        raise ValueError(f"Example {example.title!r}: {name} must be (H, W), got {values.shape}.")
+        raise InputError(f"Example {example.title!r}: {name} must be (H, W), got {values.shape}.")
     if values.shape != tuple(example.image.shape):
-        raise ValueError(
+        raise InputError(
             f"Example {example.title!r}: image {tuple(example.image.shape)} and {name} {values.shape} "
             "differ in shape."
         )
@@ -58,7 +59,7 @@ def example_figure(example: Example) -> Html:
     """Image, image under map, and image with the outline of the lesion, side by side.
 
     Raises:
-        ValueError: when a picture is not ``(H, W)`` or they differ in shape.
+        InputError: when a picture is not ``(H, W)`` or they differ in shape.
     """
     image, heat_map, label = (_array(example, name) for name in ("image", "anomaly_map", "label"))
     grey = (_resized(image).clip(0, 1)[..., None] * 255).round().astype(np.uint8).repeat(3, axis=2)
