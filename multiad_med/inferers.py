@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from monai.inferers import SliceInferer
 from torch import Tensor
 
-from multiad_med.transforms import TILE_OVERLAP, occupied_slices
+from multiad_med.transforms import TILE_OVERLAP, marked_slices
 
 __all__ = ["AxialInferer"]
 
@@ -18,15 +17,16 @@ _SIGMA_SCALE = 0.18
 
 
 class AxialInferer(SliceInferer):
-    """MONAI's ``SliceInferer`` over the occupied axial slices; the map of the others is 0.
+    """MONAI's ``SliceInferer`` over the axial slices that count; the map of the others is 0.
+
+    Which count the image's metadata tells (:class:`multiad_med.transforms.MarkOccupiedd`); of an image
+    without that answer, all do.
 
     Axial is the last axis of a volume in RAS+ ``(B, C, X, Y, Z)``; a picture ``(B, C, H, W, 1)`` is
     a volume of one slice.
 
     Args:
         sw_batch_size: slices, or tiles, per forward pass.
-        min_fraction: see :func:`multiad_med.transforms.occupied_slices`; None means every slice,
-            black ones too.
         tile: side of the square tiles in pixels, which overlap as those of
             :class:`multiad_med.transforms.Tiles` and are blended with Gaussian weights; None means
             whole slices.
@@ -37,7 +37,6 @@ class AxialInferer(SliceInferer):
         self,
         *,
         sw_batch_size: int = 16,
-        min_fraction: float | None = 0.1,
         tile: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -50,18 +49,14 @@ class AxialInferer(SliceInferer):
             }
         roi = -1 if tile is None else tile
         super().__init__(spatial_dim=2, roi_size=(roi, roi), sw_batch_size=sw_batch_size, **kwargs)
-        self.min_fraction = min_fraction
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Map ``(B, 1, X, Y, Z)`` of a volume ``(B, C, X, Y, Z)`` in [0, 1]."""
-        fraction = self.min_fraction
-        if fraction is None:
+        occupied = marked_slices(inputs).to(inputs.device)
+        if occupied.all():
             return super().__call__(inputs, network, *args, **kwargs)  # type: ignore[return-value]
-        occupied = torch.stack(
-            [occupied_slices(volume, min_fraction=fraction) for volume in inputs]
-        ).any(dim=0)
         result = inputs.new_zeros((inputs.shape[0], 1, *inputs.shape[2:]))
         if occupied.any():
             result[..., occupied] = super().__call__(  # type: ignore[assignment]

@@ -1,8 +1,12 @@
-"""From map to score and from held-out normal images to thresholds: pure functions on tensors."""
+"""From map to score, and from held-out normal units to thresholds, p-values and verdicts."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,6 +15,8 @@ from multiad_med.utils.errors import InputError
 
 __all__ = [
     "LargestValues",
+    "Level",
+    "NormalScores",
     "image_scores",
     "largest_in_foreground",
     "threshold_at_false_positive_rate",
@@ -83,27 +89,150 @@ class LargestValues:
         self.values = merged.topk(min(self.count, merged.numel())).values
 
 
-def threshold_at_false_positive_rate(largest: Tensor, total: int, rate: float) -> float:
-    """The lowest threshold that flags at most a fraction ``rate`` of normal values.
+def _allowed(rate: float, total: int) -> int:
+    """How many of ``total`` normal units and a new one a rate allows to be flagged."""
+    return math.floor(rate * (total + 1) + 1e-9)
 
-    A value is flagged when it is at least the threshold. With k = floor(rate * total) the threshold
-    is the k-th largest value, or just above it where ties would flag more. Where k is 0 (too few
-    normal values for so low a rate) it lies just above the largest.
+
+def threshold_at_false_positive_rate(largest: Tensor, total: int, rate: float) -> float:
+    """The lowest threshold that a new normal value reaches with a probability of at most ``rate``.
+
+    A value is flagged when it is at least the threshold. With k = floor(rate * (total + 1)) the
+    threshold lies just above the k-th largest value, so that k - 1 of the values at most reach it and
+    the conformal p-value of what does is at most k / (total + 1) (Vovk et al., Algorithmic Learning in
+    a Random World, 2005). Where k is 0 (too few normal values for so low a rate) it lies just above
+    the largest.
 
     Args:
-        largest: the largest of the values, in descending order; k + 1 of them, or all.
+        largest: the largest of the values, in descending order; k of them, or all.
         total: number of values they come from.
         rate: in (0, 1).
 
     Raises:
         InputError: when the rate is not in (0, 1), or there are no values.
     """
-    if not 0 < rate < 1:
-        raise InputError(f"The false-positive rate must lie in (0, 1), got {rate}.")
+    _check_rate("The false-positive rate", rate)
     if total == 0 or largest.numel() == 0:
         raise InputError("There are no normal values to set a threshold from.")
-    k = math.floor(rate * total)
-    above = largest[k] if k < largest.numel() else largest[-1]
-    if k > 0 and largest[k - 1] > above:
-        return float(largest[k - 1])
+    above = largest[min(max(_allowed(rate, total), 1), largest.numel()) - 1]
     return float(torch.nextafter(above, torch.tensor(math.inf)))
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not 0 < rate < 1:
+        raise InputError(f"{name} must lie in (0, 1), got {rate}.")
+
+
+class Level(StrEnum):
+    """What is scored, and what a threshold is of."""
+
+    SLICE = "slice"
+    """An axial slice, a B-scan, or an image."""
+    VOLUME = "volume"
+    """A study: the highest of its slices."""
+    PATIENT = "patient"
+    """A subject: the highest of its studies."""
+
+
+_MOST_SCORES = 10_000
+
+
+@dataclass(frozen=True)
+class NormalScores:
+    """Scores of held-out normal units of one level: what a new unit's score is compared with.
+
+    A unit is anomalous exactly if its conformal p-value is at most the rate. If new normal units are
+    exchangeable with the held-out ones, at most that part of them is called anomalous, whatever the
+    distribution of the scores.
+
+    Args:
+        scores: of the held-out units, in any order; kept in descending order, in float32. Of more than
+            10,000 a random sample of so many, which is as valid.
+        rate: false-positive rate that the verdict is asked for.
+        approximate: why the p-values hold only approximately; empty where they hold exactly.
+
+    Raises:
+        InputError: when the rate is not in (0, 1), or a score is not finite.
+    """
+
+    scores: tuple[float, ...]
+    rate: float
+    approximate: str = ""
+    _descending: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_rate("The false-positive rate", self.rate)
+        values = torch.tensor(self.scores, dtype=torch.float32)
+        if not values.isfinite().all():
+            raise InputError("Scores of normal units must be finite numbers.")
+        if len(values) > _MOST_SCORES:
+            chosen = torch.randperm(len(values), generator=torch.Generator().manual_seed(0))
+            values = values[chosen[:_MOST_SCORES]]
+        object.__setattr__(self, "_descending", values.sort(descending=True).values)
+        object.__setattr__(self, "scores", tuple(self._descending.tolist()))
+
+    @property
+    def units(self) -> int:
+        """Number of held-out normal units."""
+        return len(self.scores)
+
+    @property
+    def threshold(self) -> float | None:
+        """The lowest score that is anomalous; None where the rate is out of reach."""
+        if not _allowed(self.rate, self.units):
+            return None
+        return threshold_at_false_positive_rate(self._descending, self.units, self.rate)
+
+    def _at_least(self, scores: Tensor) -> Tensor:
+        """How many normal units score at least as high as each score, in float32 as they are."""
+        ascending = self._descending.flip(0)
+        return self.units - torch.searchsorted(ascending, scores.float().contiguous())
+
+    def p_values(self, scores: Tensor) -> Tensor:
+        """Conformal p-values: (1 + number of normal units that score at least as high) / (n + 1)."""
+        return (1 + self._at_least(scores)).double() / (self.units + 1)
+
+    def p_value(self, score: float) -> float:
+        """The conformal p-value of one score, in (0, 1]."""
+        return float(self.p_values(torch.tensor([score]))[0])
+
+    def flagged(self, scores: Tensor) -> Tensor:
+        """Which scores are anomalous; none where the rate is out of reach."""
+        return 1 + self._at_least(scores) <= _allowed(self.rate, self.units)
+
+    def anomalous(self, score: float) -> bool | None:
+        """Whether one score is anomalous; None where the rate is out of reach."""
+        if not _allowed(self.rate, self.units):
+            return None
+        return bool(self.flagged(torch.tensor([score]))[0])
+
+    def no_verdict(self, level: Level) -> str:
+        """Why there is no verdict at this rate, and what would allow one; empty where there is one."""
+        if _allowed(self.rate, self.units):
+            return ""
+        needed = math.ceil(1 / self.rate - 1 - 1e-9)
+        if not self.units:
+            return (
+                f"no verdict: the model has no held-out normal {level}s; {needed} are needed for "
+                f"{100 * self.rate:.3g} %"
+            )
+        return (
+            f"no verdict: {self.units} normal {level}s allow no rate below "
+            f"{100 / (self.units + 1):.2g} %; {needed} are needed for {100 * self.rate:.3g} %"
+        )
+
+    def verdict(self, score: float, level: Level) -> str:
+        """One phrase: ``anomalous``, ``normal``, or why there is no verdict."""
+        anomalous = self.anomalous(score)
+        if anomalous is None:
+            return self.no_verdict(level)
+        return "anomalous" if anomalous else "normal"
+
+    def as_json(self) -> dict[str, Any]:
+        """What a model's card keeps."""
+        return {"rate": self.rate, "scores": list(self.scores), "approximate": self.approximate}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """The scores that :meth:`as_json` gave."""
+        return cls(tuple(content["scores"]), content["rate"], content["approximate"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -9,7 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiad_med.scoring import LargestValues, image_scores, threshold_at_false_positive_rate
+from multiad_med.scoring import (
+    LargestValues,
+    Level,
+    NormalScores,
+    image_scores,
+    threshold_at_false_positive_rate,
+)
+from multiad_med.utils.errors import InputError
 
 
 def test_score_is_the_maximum_or_the_mean_of_the_largest() -> None:
@@ -39,16 +47,20 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "rate", "expected"),
+    ("values", "rate", "flagged"),
     [
-        (range(1, 101), 0.05, 96.0),  # 96 to 100 are flagged: 5 of 100
-        (range(1, 101), 0.01, 100.0),
-        (range(1, 11), 0.25, 9.0),  # floor(2.5) = 2 of 10
+        (range(1, 101), 0.05, 4),  # floor(0.05 * 101) = 5: just above the fifth largest
+        (range(1, 100), 0.01, 0),  # floor(0.01 * 100) = 1: just above the largest
+        (range(1, 20), 0.05, 0),  # 1 of 20
+        (range(1, 11), 0.25, 1),  # floor(2.75) = 2 of 11
+        (range(1, 100), 0.29, 28),  # 0.29 * 100 is 28.999999999999996
     ],
 )
-def test_threshold_by_hand(values: range, rate: float, expected: float) -> None:
+def test_threshold_by_hand(values: range, rate: float, flagged: int) -> None:
     ordered = torch.tensor(sorted(values, reverse=True), dtype=torch.float)
-    assert threshold_at_false_positive_rate(ordered, len(ordered), rate) == expected
+    threshold = threshold_at_false_positive_rate(ordered, len(ordered), rate)
+    assert int((ordered >= threshold).sum()) == flagged
+    assert threshold == pytest.approx(float(ordered[flagged]), abs=1e-4)
 
 
 @pytest.mark.parametrize("values", [[1.0, 1.0, 1.0, 1.0], [3.0, 2.0]])
@@ -57,20 +69,73 @@ def test_threshold_lies_above_all_where_ties_or_few_values_allow_none(values: li
     assert threshold > max(values)
 
 
-@given(
-    st.lists(st.floats(0, 100, width=32), min_size=1, max_size=60),
-    st.floats(0.01, 0.9),
+def test_p_value_counts_the_normals_that_score_at_least_as_high() -> None:
+    normals = NormalScores((0.1, 0.2, 0.2, 0.4), 0.5)
+    expected = {0.5: 1 / 5, 0.4: 2 / 5, 0.3: 2 / 5, 0.2: 4 / 5, 0.1: 1.0, 0.0: 1.0}
+    for score, p in expected.items():
+        assert normals.p_value(score) == pytest.approx(p)
+        assert normals.anomalous(score) is (p <= 0.5)
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "allowed"),
+    [(19, 0.05, True), (18, 0.05, False), (99, 0.01, True), (98, 0.01, False), (9, 0.1, True)],
 )
-def test_at_most_the_rate_is_flagged_and_a_lower_value_would_flag_more(
-    values: list[float], rate: float
+def test_a_rate_below_one_in_n_plus_one_is_out_of_reach(
+    count: int, rate: float, allowed: bool
 ) -> None:
-    data = torch.tensor(values).sort(descending=True).values
-    threshold = threshold_at_false_positive_rate(data, len(values), rate)
-    allowed = math.floor(rate * len(values))
-    assert int((data >= threshold).sum()) <= allowed
-    below = data[data < threshold]
-    if below.numel():
-        assert int((data >= below.max()).sum()) > allowed
+    normals = NormalScores(tuple(i / 100 for i in range(count)), rate)
+    assert normals.anomalous(1.0) is (True if allowed else None)
+    assert (normals.threshold is None) is not allowed
+    assert (normals.no_verdict(Level.VOLUME) == "") is allowed
+    assert normals.p_value(1.0) == pytest.approx(1 / (count + 1))
+
+
+def test_no_verdict_says_what_is_needed() -> None:
+    assert NormalScores((0.5,) * 6, 0.05).no_verdict(Level.VOLUME) == (
+        "no verdict: 6 normal volumes allow no rate below 14 %; 19 are needed for 5 %"
+    )
+    assert NormalScores((), 0.01).no_verdict(Level.PATIENT) == (
+        "no verdict: the model has no held-out normal patients; 99 are needed for 1 %"
+    )
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), max_size=60),
+    st.floats(0.01, 0.9),
+    st.floats(0, 1, width=32),
+)
+def test_a_unit_is_anomalous_exactly_if_its_p_value_is_at_most_the_rate(
+    values: list[float], rate: float, score: float
+) -> None:
+    normals = NormalScores(tuple(values), rate)
+    p = (1 + sum(v >= score for v in values)) / (len(values) + 1)
+    assert normals.p_value(score) == pytest.approx(p)
+    if normals.threshold is None:
+        assert rate < 1 / (len(values) + 1)
+    elif abs(p - rate) > 1e-6:
+        assert normals.anomalous(score) is (p <= rate)
+        assert normals.anomalous(score) is (score >= normals.threshold)
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30))
+def test_scores_survive_their_json_bit_by_bit(values: list[float]) -> None:
+    normals = NormalScores(tuple(values), 0.05, "few")
+    again = NormalScores.from_json(json.loads(json.dumps(normals.as_json())))
+    assert again == normals
+    assert [again.p_value(v) for v in values] == [normals.p_value(v) for v in values]
+
+
+def test_of_many_scores_a_sample_is_kept() -> None:
+    normals = NormalScores(tuple((torch.arange(30_000) / 30_000).tolist()), 0.05)
+    assert normals.units == 10_000
+    assert normals.p_value(0.95) == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("scores", [(math.nan,), (0.5, math.inf)])
+def test_scores_that_are_no_numbers_are_refused(scores: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="finite"):
+        NormalScores(scores, 0.05)
 
 
 @given(st.lists(st.lists(st.floats(-10, 10, width=32), max_size=20), max_size=8), st.integers(1, 9))

@@ -11,6 +11,7 @@ from multiad_med.data.datalist import (
     study_root,
 )
 from multiad_med.data.errors import StudyError, study_errors
+from multiad_med.data.held_out import HeldOutPart, held_out_part, held_out_subjects
 from multiad_med.data.slices import SliceDataset, open_slices
 from multiad_med.data.splits import BmadBrainSplit, BmadLiverSlices, SubjectSplit
 from multiad_med.data.store import SliceStore, StoreError, is_store, read_study, write_study
@@ -21,6 +22,7 @@ __all__ = [
     "BmadBrainSplit",
     "BmadLiverSlices",
     "DatalistError",
+    "HeldOutPart",
     "SliceDataset",
     "SliceStore",
     "StoreError",
@@ -30,6 +32,8 @@ __all__ = [
     "StudyStatus",
     "SubjectSplit",
     "find_studies",
+    "held_out_part",
+    "held_out_subjects",
     "is_result",
     "is_store",
     "load_datalist",

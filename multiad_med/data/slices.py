@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from multiad_med.data.datalist import first_path
 from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.store import SliceStore, StoreError, is_store
-from multiad_med.transforms import occupied_slices
+from multiad_med.transforms import marked_slices
 from multiad_med.utils.errors import InputError
 
 __all__ = ["SliceDataset", "open_slices"]
@@ -23,8 +24,8 @@ __all__ = ["SliceDataset", "open_slices"]
 class SliceDataset(Dataset):
     """Normal axial slices of a list of studies, held in memory.
 
-    Each study passes once through ``transform``. Of its axial slices those are kept that are
-    occupied (:func:`multiad_med.transforms.occupied_slices`) and in which the lesion mask, where
+    Each study passes once through ``transform``. Of its axial slices those are kept that count
+    (:func:`multiad_med.transforms.marked_slices`) and in which the lesion mask, where
     there is one, is empty. Memory: 4 bytes per channel and pixel, 2 GB for 7,500 slices of 256².
 
     Args:
@@ -32,7 +33,6 @@ class SliceDataset(Dataset):
         transform: from an item to a dictionary with ``image (C, H, W, Z)`` in [0, 1], last axis
             axial, and, optionally, ``foreground (1, H, W, Z)`` and ``label (1, X, Y, Z)``, the
             lesion mask, in whose plane the resolution may differ.
-        min_fraction: see :func:`multiad_med.transforms.occupied_slices`.
         progress: whether to show a progress bar while studies are read.
 
     Raises:
@@ -45,27 +45,26 @@ class SliceDataset(Dataset):
         data: Sequence[Mapping[str, Any]],
         transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
         *,
-        min_fraction: float = 0.1,
         progress: bool = True,
     ) -> None:
         self.data = data
         self.transform = transform
-        self._studies: list[tuple[str, Tensor, Tensor, Tensor]] = []
+        self._studies: list[tuple[str, str, Tensor, Tensor, Tensor]] = []
         self._index: list[tuple[int, int]] = []
         for item in tqdm(data, desc="reading studies", unit="study", disable=not progress):
-            self._add(item, min_fraction)
+            self._add(item)
         if not self._index:
             raise InputError(
                 f"No normal, non-empty slice in {len(data)} studies. Training and calibration need "
                 "slices without lesion: check the datalist's sections and masks."
             )
 
-    def _add(self, item: Mapping[str, Any], min_fraction: float) -> None:
+    def _add(self, item: Mapping[str, Any]) -> None:
         with study_errors(item):
             volume = self.transform(item)
+        keep = marked_slices(volume["image"])
         image = torch.as_tensor(volume["image"]).as_subclass(Tensor)
         foreground = torch.as_tensor(volume.get("foreground", image[:1] > 0)).as_subclass(Tensor)
-        keep = occupied_slices(foreground, min_fraction=min_fraction)
         if "label" in volume:
             label = torch.as_tensor(volume["label"]).as_subclass(Tensor)
             if label.shape[-1] != image.shape[-1]:
@@ -79,25 +78,32 @@ class SliceDataset(Dataset):
         self._index += [(study, position) for position in range(len(slices))]
         self._studies.append(
             (
-                str(item.get("subject", item["image"])),
+                str(item.get("subject", first_path(item))),
+                str(item.get("study", first_path(item))),
                 image[..., slices].permute(3, 0, 1, 2).float().contiguous(),
                 (foreground[..., slices] > 0).permute(3, 0, 1, 2).contiguous(),
                 slices,
             )
         )
 
+    @property
+    def subjects(self) -> list[str]:
+        """The subject of each slice."""
+        return [self._studies[number][0] for number, _ in self._index]
+
     def __len__(self) -> int:
         """Number of slices."""
         return len(self._index)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One slice: ``image (C, H, W)``, ``foreground (1, H, W)``, ``subject``, ``slice``."""
-        study, position = self._index[index]
-        subject, images, foregrounds, slices = self._studies[study]
+        """One slice: ``image (C, H, W)``, ``foreground (1, H, W)``, ``subject``, ``study``, ``slice``."""
+        number, position = self._index[index]
+        subject, study, images, foregrounds, slices = self._studies[number]
         return {
             "image": images[position],
             "foreground": foregrounds[position],
             "subject": subject,
+            "study": study,
             "slice": int(slices[position]),
         }
 
@@ -108,7 +114,6 @@ def open_slices(
     section: str,
     data: Sequence[Mapping[str, Any]],
     transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    min_fraction: float = 0.1,
     size: int | None = None,
     channels: Sequence[int] | None = None,
     categories: Sequence[str] | None = None,
@@ -119,7 +124,7 @@ def open_slices(
     Args:
         source: folder of prepared slices, of volumes, or a datalist.
         section: ``training`` or ``validation``.
-        data, transform, min_fraction: of :class:`SliceDataset`; a store has had its own.
+        data, transform: of :class:`SliceDataset`; a store has had its own.
         size: side of the square that inference will use; a store of another is refused.
         channels, categories: see :class:`SliceStore`; of a store only.
         settings: of the recipe that the store must have been prepared with; absent ones there
@@ -143,4 +148,4 @@ def open_slices(
                     f"--set {name}={json.dumps(value)}, or train and infer with its own."
                 )
         return store
-    return SliceDataset(data, transform, min_fraction=min_fraction)
+    return SliceDataset(data, transform)

@@ -308,6 +308,11 @@ class SliceStore(Dataset):
         return list(self._read_index())
 
     @property
+    def subjects(self) -> list[str]:
+        """The subject of each slice."""
+        return [subject for _, subject, _, _, _ in self._rows]
+
+    @property
     def data(self) -> list[dict[str, str]]:
         """The index, under the name that MONAI's data sets have for what they hold."""
         return self.index

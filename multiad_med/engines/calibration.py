@@ -1,4 +1,4 @@
-"""Calibration on held-out normal images: fusion statistics, then thresholds."""
+"""Calibration on held-out normal images: fusion statistics, pixel threshold, normal scores."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from multiad_med.engines.distributed import gathered, gathered_items
 from multiad_med.networks import FusionMode, MultiAD, cosine_distance_maps
 from multiad_med.scoring import (
     LargestValues,
+    Level,
+    NormalScores,
     largest_in_foreground,
     threshold_at_false_positive_rate,
 )
@@ -61,105 +63,156 @@ class LevelStatistics:
         return float(values.double().mean()), float(values.double().std())
 
 
+class UnitScores:
+    """The highest score of each unit of a level, over the images that are parts of it."""
+
+    def __init__(self) -> None:
+        self.highest: dict[Any, float] = {}
+
+    def update(self, names: Sequence[Any], scores: Sequence[float]) -> None:
+        for name, score in zip(names, scores, strict=True):
+            self.highest[name] = max(score, self.highest.get(name, 0.0))
+
+    def gathered(self) -> tuple[float, ...]:
+        """Those of all processes."""
+        everywhere = UnitScores()
+        for name, score in gathered_items(list(self.highest.items())):
+            everywhere.update([name], [score])
+        return tuple(everywhere.highest.values())
+
+
+def _check_rates(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not 0 < rate < 1:
+            raise InputError(f"{name} must lie in (0, 1), got {rate}.")
+
+
 @torch.no_grad()
 def calibrate(
     network: MultiAD,
     batches: Iterable[dict[str, Any]],
     *,
+    threshold_batches: Iterable[dict[str, Any]] | None = None,
     device: str | torch.device = "cpu",
     pixel_false_positive_rate: float = 0.01,
     image_false_positive_rate: float = 0.05,
+    volume_false_positive_rate: float = 0.05,
     score_fraction: float = 0.0,
     group: str | None = None,
+    approximate: str = "",
 ) -> None:
-    """Set the network's fusion statistics and thresholds from held-out normal images.
+    """Set the network's fusion statistics, pixel threshold and normal scores from held-out normals.
 
-    The first pass over the images sets each stage's statistics over foreground locations (Psi,
-    Eq. 14). The second sets the pixel threshold, so that ``pixel_false_positive_rate`` of the normal
-    foreground pixels reach 0.5 in the calibrated map, and the image threshold on the scores of
-    normal images. Both, with their rates and the score's rule, live in the network's state dict.
+    A pass over ``batches`` sets each stage's statistics over foreground locations (Psi, Eq. 14). A pass
+    over ``threshold_batches`` sets the pixel threshold, so that at most ``pixel_false_positive_rate`` of
+    the normal foreground pixels reach 0.5 in the calibrated map, and keeps the scores of normal slices,
+    volumes (the highest of their slices) and patients (the highest of their volumes), each with its own
+    rate: see :class:`multiad_med.scoring.NormalScores`. All of it lives in the network's state dict.
 
     In a process group each process passes over its share of the images, and all get the same values.
 
     Args:
         network: changed in place.
-        batches: iterated twice; ``image (B, C, H, W)`` in [0, 1] and, optionally, ``foreground``
-            ``(B, 1, H, W)``. Normal images only, of subjects that were not trained on.
+        batches: ``image (B, C, H, W)`` in [0, 1] and, optionally, ``foreground (B, 1, H, W)``, ``study``
+            and ``subject``, lists of names. Normal images only, of subjects that were not trained on.
+            Without ``study``, or ``subject``, there is no verdict of volumes, or patients.
+        threshold_batches: of the subjects that set thresholds, iterated twice; those of ``batches``
+            without it, and the p-values are then approximate.
         device: where the network is.
         pixel_false_positive_rate: fraction of normal foreground pixels at or above the threshold.
-        image_false_positive_rate: fraction of normal images at or above the image threshold.
+        image_false_positive_rate: fraction of normal slices, or images, that are called anomalous.
+        volume_false_positive_rate: fraction of normal volumes, and of normal patients.
         score_fraction: see :func:`multiad_med.scoring.image_scores`; 0 is the maximum.
         group: key of the batches that tells which images are parts of one, such as ``subject`` for
-            the tiles of a picture; its score is the highest of theirs.
+            the tiles of an image; its score is the highest of theirs.
+        approximate: why the p-values are approximate, where ``threshold_batches`` does not tell.
 
     Raises:
         InputError: when there are no images, no foreground, a rate is not in (0, 1), or a map is
             constant on all of them.
     """
-    for name, rate in (
-        ("pixel_false_positive_rate", pixel_false_positive_rate),
-        ("image_false_positive_rate", image_false_positive_rate),
-    ):
-        if not 0 < rate < 1:
-            raise InputError(f"{name} must lie in (0, 1), got {rate}.")
+    _check_rates(
+        pixel_false_positive_rate=pixel_false_positive_rate,
+        image_false_positive_rate=image_false_positive_rate,
+        volume_false_positive_rate=volume_false_positive_rate,
+    )
     network.eval()
+    if threshold_batches is None:
+        threshold_batches = batches
+        approximate = (
+            approximate or "the subjects that set the thresholds set the fusion's scale too"
+        )
 
-    def images() -> Iterable[tuple[Tensor, Tensor | None, Sequence[Any]]]:
-        for batch in batches:
+    def images(
+        of: Iterable[dict[str, Any]],
+    ) -> Iterable[tuple[Tensor, Tensor | None, dict[str, Any]]]:
+        for batch in of:
             image = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).to(device)
             foreground = batch.get("foreground")
             yield (
                 image,
                 None if foreground is None else torch.as_tensor(foreground).to(device),
-                [uuid4() for _ in image] if group is None else batch[group],
+                batch,
             )
+
+    def pixels_of(image: Tensor, foreground: Tensor | None) -> int:
+        return int((foreground > 0).sum()) if foreground is not None else image[:, :1].numel()
+
+    def check_any(pixels: int) -> int:
+        everywhere = int(gathered(torch.tensor([pixels]), device=device).sum())
+        if everywhere == 0:
+            raise InputError(
+                "Calibration needs held-out normal images with foreground, and got none: add subjects "
+                "to the datalist's validation section."
+            )
+        return everywhere
 
     levels = [LevelStatistics() for _ in network.stages]
     pixels = 0
-    for image, foreground, _ in images():
+    for image, foreground, _ in images(batches):
         maps = cosine_distance_maps(*network.features(image))
         for level, level_map in zip(levels, maps, strict=True):
             level.update(values_inside(level_map, foreground))
-        pixels += int((foreground > 0).sum()) if foreground is not None else image[:, :1].numel()
-    pixels = int(gathered(torch.tensor([pixels]), device=device).sum())
-    if pixels == 0:
-        raise InputError(
-            "Calibration needs held-out normal images with foreground, and got none: add subjects to "
-            "the datalist's validation section."
-        )
+        pixels += pixels_of(image, foreground)
+    check_any(pixels)
     if network.fusion.standardises:
         statistics = [level.shift_and_scale(network.fusion.mode, device=device) for level in levels]
         network.fusion.set_statistics([s for s, _ in statistics], [s for _, s in statistics])
 
     network.pixel_threshold.fill_(1.0)
-    largest = LargestValues(math.floor(pixel_false_positive_rate * pixels) + 1)
-    peaks: list[tuple[Any, Tensor]] = []
-    for image, foreground, names in images():
+    pixels = check_any(sum(pixels_of(i, f) for i, f, _ in images(threshold_batches)))
+    largest = LargestValues(math.floor(pixel_false_positive_rate * (pixels + 1)) + 1)
+    peaks: list[tuple[dict[Level, Any], Tensor]] = []
+    for image, foreground, batch in images(threshold_batches):
         raw = network.raw_map(image)
         largest.update(raw if foreground is None else raw[foreground > 0])
         of_images = largest_in_foreground(raw, foreground, fraction=score_fraction)
-        peaks += zip(names, of_images, strict=True)
+        for index, values in enumerate(of_images):
+            names: dict[Level, Any] = {
+                Level.SLICE: uuid4() if group is None else str(batch[group][index])
+            }
+            for level, key in ((Level.VOLUME, "study"), (Level.PATIENT, "subject")):
+                if key in batch:
+                    names[level] = str(batch[key][index])
+            if values.numel():
+                peaks.append((names, values))
     values = gathered(largest.values, device=device).sort(descending=True).values
     threshold = threshold_at_false_positive_rate(
         values[: largest.count], pixels, pixel_false_positive_rate
     )
-    if threshold <= 0:
+    if not values[0] > 0:
         raise InputError(
             "The anomaly maps are 0 on all held-out normal images; train longer first."
         )
     network.pixel_threshold.fill_(threshold)
-    own = [(n, float((p / (p + threshold)).mean())) for n, p in peaks if p.numel()]
-    highest: dict[Any, float] = {}
-    for name, score in gathered_items(own):
-        highest[name] = max(score, highest.get(name, 0.0))
-    scores = torch.tensor(list(highest.values()))
-    network.image_threshold.fill_(
-        threshold_at_false_positive_rate(
-            scores.sort(descending=True).values, scores.numel(), image_false_positive_rate
-        )
-    )
+    for level in Level:
+        units = UnitScores()
+        for names, peak in peaks:
+            if level in names:
+                units.update([names[level]], [float((peak / (peak + threshold)).mean())])
+        rate = image_false_positive_rate if level is Level.SLICE else volume_false_positive_rate
+        network.card.levels[level] = NormalScores(units.gathered(), rate, approximate)
     network.pixel_false_positive_rate.fill_(pixel_false_positive_rate)
-    network.image_false_positive_rate.fill_(image_false_positive_rate)
     network.score_fraction.fill_(score_fraction)
     network.calibrated.fill_(True)
 

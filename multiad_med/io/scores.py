@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from importlib.metadata import version
 from typing import Any, Protocol
 
 import nibabel as nib
@@ -15,11 +14,12 @@ from monai.utils import ImageMetaKey
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from multiad_med.card import ModelCard, versions
 from multiad_med.io.atomic import write_json
 from multiad_med.io.results import SCORES, StudyResults
-from multiad_med.scoring import image_scores
-from multiad_med.transforms import occupied_slices
-from multiad_med.utils.errors import MultiADError
+from multiad_med.scoring import Level, NormalScores, image_scores
+from multiad_med.transforms import marked_slices
+from multiad_med.utils.errors import InputError, MultiADError
 
 __all__ = [
     "NotCalibratedError",
@@ -33,13 +33,12 @@ SLICE_SCORES = "slice_scores"
 
 
 class CalibratedNetwork(Protocol):
-    """What scoring needs of a network: scalars that calibration sets, see ``MultiAD``."""
+    """What scoring needs of a network: what calibration sets, see ``MultiAD``."""
 
     calibrated: Tensor
     pixel_false_positive_rate: Tensor
-    image_threshold: Tensor
-    image_false_positive_rate: Tensor
     score_fraction: Tensor
+    card: ModelCard
 
 
 class NotCalibratedError(MultiADError, RuntimeError):
@@ -63,13 +62,13 @@ class ScoreSlicesd(MapTransform):
     """Score each axial slice of a study's calibrated map, on the network's grid.
 
     Apply it before the map is brought back to the source grid, on which thresholds were not set.
-    Slices that were skipped as empty get NaN.
+    Slices that do not count (:func:`multiad_med.transforms.marked_slices`) get NaN.
 
     Args:
         keys: the calibrated map ``(1, H, W, Z)``, one key; last axis axial, RAS+.
         network: the calibrated network, whose state says how a slice is scored.
         mask_key: foreground ``(1, H, W, Z)``; scores are taken inside it.
-        min_fraction: see :func:`multiad_med.transforms.occupied_slices`.
+        image_key: the prepared image, whose metadata tell which slices count.
     """
 
     def __init__(
@@ -78,12 +77,12 @@ class ScoreSlicesd(MapTransform):
         *,
         network: CalibratedNetwork,
         mask_key: str = "foreground",
-        min_fraction: float = 0.1,
+        image_key: str = "image",
     ) -> None:
         super().__init__(keys)
         self.network = network
         self.mask_key = mask_key
-        self.min_fraction = min_fraction
+        self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add ``slice_scores (Z,)``.
@@ -98,9 +97,9 @@ class ScoreSlicesd(MapTransform):
             maps.permute(3, 0, 1, 2),
             mask.permute(3, 0, 1, 2),
             fraction=float(self.network.score_fraction),
-        )
-        scores[~occupied_slices(mask, min_fraction=self.min_fraction)] = float("nan")
-        return {**data, SLICE_SCORES: scores.cpu()}
+        ).cpu()
+        scores[~marked_slices(data[self.image_key])] = float("nan")
+        return {**data, SLICE_SCORES: scores}
 
 
 def _in_file(
@@ -119,48 +118,69 @@ def study_scores(
     network: CalibratedNetwork,
     oriented: bool = True,
 ) -> dict[str, Any]:
-    """A study's scores, decisions and thresholds, ready for JSON.
+    """A study's scores, p-values, verdicts and thresholds, ready for JSON.
 
     Slices are numbered as in the source file: ``axis`` is the source's array axis that runs most
-    nearly along the body, ``slice`` the index on it. The volume's score is its highest slice score.
+    nearly along the body, ``slice`` the index on it. The volume's score is its highest slice score; its
+    verdict is by the threshold of volumes. ``flagged`` is null where there is no verdict, and
+    ``verdict`` then says why. ``not_scored_slices`` were not looked at.
 
     Args:
-        slice_scores: of :class:`ScoreSlicesd` ``(Z,)``; NaN where a slice was skipped.
+        slice_scores: of :class:`ScoreSlicesd` ``(Z,)``; NaN where a slice does not count.
         affine: of the source file's grid, RAS+ in mm.
         network: the network that made them.
         oriented: whether slices are axial ones of a body, to be found by the affine; else they are
             B-scans, one after the other along the last axis.
+
+    Raises:
+        InputError: when no slice was scored.
     """
     axis, scores = 2, np.asarray(slice_scores, dtype=float)
     if oriented:
         axis, scores = _in_file(scores, np.asarray(affine, dtype=float))
     scored = np.flatnonzero(np.isfinite(scores))
-    volume_score = float(scores[scored].max()) if scored.size else 0.0
-    threshold = float(network.image_threshold)
+    if not scored.size:
+        raise InputError("No slice of the study was scored, so that nothing can be said of it.")
+    slices, volumes = (network.card.level(level) for level in (Level.SLICE, Level.VOLUME))
+    volume_score = float(scores[scored].max())
+    p_values = slices.p_values(torch.from_numpy(scores[scored])).tolist()
     return {
         "volume_score": volume_score,
-        "volume_flagged": volume_score >= threshold,
+        "volume_p_value": volumes.p_value(volume_score),
+        "volume_flagged": volumes.anomalous(volume_score),
+        "verdict": volumes.verdict(volume_score, Level.VOLUME),
         "axis": axis,
         "slices": [
             {
                 "slice": int(index),
                 "score": float(scores[index]),
-                "flagged": bool(scores[index] >= threshold),
+                "p_value": p_value,
+                "flagged": slices.anomalous(float(scores[index])),
             }
-            for index in scored
+            for index, p_value in zip(scored, p_values, strict=True)
         ],
-        "skipped_slices": [int(i) for i in range(len(scores)) if i not in set(scored)],
+        "not_scored_slices": np.flatnonzero(~np.isfinite(scores)).tolist(),
         "thresholds": {
             "map": 0.5,
             "pixel_false_positive_rate": float(network.pixel_false_positive_rate),
-            "slice_score": threshold,
-            "slice_false_positive_rate": float(network.image_false_positive_rate),
+            **_thresholds(slices, Level.SLICE),
+            **_thresholds(volumes, Level.VOLUME),
         },
         "score_rule": (
             "maximum in the foreground"
             if float(network.score_fraction) == 0
             else f"mean of the largest {float(network.score_fraction):g} of the foreground"
         ),
+    }
+
+
+def _thresholds(normals: NormalScores, level: Level) -> dict[str, Any]:
+    """A level's threshold, null where its rate is out of reach, and what it comes from."""
+    return {
+        f"{level}_score": normals.threshold,
+        f"{level}_false_positive_rate": normals.rate,
+        f"normal_{level}s": normals.units,
+        f"{level}_approximate": normals.approximate,
     }
 
 
@@ -200,7 +220,7 @@ class SaveScoresd(MapTransform):
                 "image": source,
                 **scores,
                 **self.results.provenance(source),
-                "versions": {name: version(name) for name in ("multiad-med", "monai", "torch")},
+                "versions": versions(),
             },
         )
         return {**data, "volume_score": scores["volume_score"]}

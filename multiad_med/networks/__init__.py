@@ -14,6 +14,13 @@ from multiad_med.networks.fusion import (
     MultiScaleFusion,
     cosine_distance_maps,
 )
+from multiad_med.networks.model_file import (
+    load_model,
+    model_preparation,
+    network_of_model,
+    open_model,
+    read_card,
+)
 from multiad_med.networks.multiad import (
     PRESETS,
     ImageStudent,
@@ -29,7 +36,6 @@ from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.weights import (
     PRETRAINED,
     WeightsError,
-    load_model,
     load_pretrained,
     resolve_weights,
 )
@@ -61,5 +67,9 @@ __all__ = [
     "cosine_distance_maps",
     "load_model",
     "load_pretrained",
+    "model_preparation",
+    "network_of_model",
+    "open_model",
+    "read_card",
     "resolve_weights",
 ]

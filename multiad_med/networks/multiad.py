@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from multiad_med.card import ModelCard
 from multiad_med.networks.decoder import DecoderStudent
 from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
 from multiad_med.networks.extractor import FeatureExtractor
@@ -65,7 +66,8 @@ class MultiAD(nn.Module):
     The map is ``m / (m + t)``, where m is the fused and smoothed map (Eq. 14 and 15) and t the
     pixel threshold found on held-out normal images: values lie in [0, 1), and 0.5 is the threshold
     itself. The order of pixels is that of m. Everything needed (teacher, student, ImageNet mean
-    and standard deviation, fusion statistics, thresholds) is in the state dict.
+    and standard deviation, fusion statistics, thresholds, and the model's card) is in the state dict.
+    Distances, fusion and smoothing are float32 whatever precision the features have.
 
     Args:
         teacher: a :class:`FeatureExtractor`; frozen, and always in evaluation mode.
@@ -81,14 +83,13 @@ class MultiAD(nn.Module):
     """
 
     __jit_unused_properties__: ClassVar[list[str]] = ["fused"]
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["card"]
 
     mean: Tensor
     std: Tensor
     calibrated: Tensor
     pixel_threshold: Tensor
     pixel_false_positive_rate: Tensor
-    image_threshold: Tensor
-    image_false_positive_rate: Tensor
     score_fraction: Tensor
 
     def __init__(
@@ -138,9 +139,16 @@ class MultiAD(nn.Module):
         self.register_buffer("calibrated", torch.tensor(False))
         self.register_buffer("pixel_threshold", torch.tensor(1.0))
         self.register_buffer("pixel_false_positive_rate", torch.tensor(float("nan")))
-        self.register_buffer("image_threshold", torch.tensor(0.5))
-        self.register_buffer("image_false_positive_rate", torch.tensor(float("nan")))
         self.register_buffer("score_fraction", torch.tensor(0.0))
+        self.card = ModelCard()
+
+    def get_extra_state(self) -> Tensor:
+        """The card, for the state dict."""
+        return self.card.as_tensor()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the card of a state dict."""
+        self.card = ModelCard.from_tensor(state)
 
     @property
     def fused(self) -> list[int]:
@@ -177,7 +185,21 @@ class MultiAD(nn.Module):
     def raw_map(self, x: Tensor) -> Tensor:
         """The fused, smoothed map m before thresholds enter, ``(B, 1, H, W)``, 0 and more."""
         teacher, student = self.features(x)
-        return self.fusion(cosine_distance_maps(teacher, student), [x.shape[2], x.shape[3]])
+        return self.map_of_features(teacher, student, [x.shape[2], x.shape[3]])
+
+    @torch.jit.export
+    def map_of_features(
+        self, teacher: list[Tensor], student: list[Tensor], size: list[int]
+    ) -> Tensor:
+        """The map m of features of the distilled stages, ``(B, 1, *size)``, in float32."""
+        teacher = [f.float() for f in teacher]
+        student = [f.float() for f in student]
+        if not torch.jit.is_scripting():  # which has no autocast of its own
+            device = teacher[0].device.type
+            if torch.is_autocast_enabled(device):
+                with torch.autocast(device, enabled=False):
+                    return self.fusion(cosine_distance_maps(teacher, student), size)
+        return self.fusion(cosine_distance_maps(teacher, student), size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Calibrated anomaly map ``(B, 1, H, W)`` in [0, 1) of images ``(B, 3, H, W)`` in [0, 1]."""
@@ -297,6 +319,17 @@ def build_multiad(
         load_pretrained(teacher, choice.teacher)
     elif teacher_weights not in (TeacherWeights.CHECKPOINT, TeacherWeights.RANDOM):
         load_pretrained(teacher, choice.teacher, file=teacher_weights)
-    return MultiAD(
+    network = MultiAD(
         teacher, learner, stages=choice.stages, fused=choice.fused, fusion=fusion, sigma=sigma
     )
+    network.card.network = {
+        "preset": preset,
+        "output_stride": choice.output_stride,
+        "se": choice.se,
+        "student": choice.student,
+        "stages": network.stages,
+        "fused": network.fused,
+        "fusion": network.fusion.mode,
+        "sigma": sigma,
+    }
+    return network

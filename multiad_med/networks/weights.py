@@ -22,7 +22,6 @@ __all__ = [
     "PRETRAINED",
     "PretrainedWeights",
     "WeightsError",
-    "load_model",
     "load_pretrained",
     "resolve_weights",
 ]
@@ -137,7 +136,12 @@ def resolve_weights(architecture: str) -> Path:
     return cached
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, plain or wrapped in ``state_dict`` or ``model``.
+
+    Raises:
+        WeightsError: when the file is missing or holds none.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -154,13 +158,18 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _check_keys(path: Path, what: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+def check_keys(path: Path, what: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """Refuse a state dict whose names or shapes are not a network's own.
+
+    Raises:
+        WeightsError: naming the first that differ.
+    """
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     misshapen = [
         f"{key} {tuple(value.shape)} instead of {tuple(own[key].shape)}"
         for key, value in state.items()
-        if key in own and value.shape != own[key].shape
+        if key in own and value.shape != own[key].shape and not key.endswith("_extra_state")
     ]
     if missing or unexpected or misshapen:
         raise WeightsError(
@@ -168,23 +177,6 @@ def _check_keys(path: Path, what: str, own: dict[str, Tensor], state: dict[str, 
             f"unexpected keys {unexpected[:3]}, other shapes {misshapen[:3]} "
             f"({len(missing)}, {len(unexpected)} and {len(misshapen)} in all)."
         )
-
-
-def load_model(network: nn.Module, file: str | Path) -> None:
-    """Load a trained Multi-AD's state dict, strictly.
-
-    Args:
-        network: of the preset that was trained, changed in place.
-        file: ``model.pt`` as training writes it.
-
-    Raises:
-        WeightsError: when the file is missing, unreadable, or of another preset; the message names
-            the first keys that differ.
-    """
-    path = Path(file)
-    state = _read_state_dict(path)
-    _check_keys(path, "this network (another preset?)", network.state_dict(), state)
-    network.load_state_dict(state)
 
 
 def load_pretrained(
@@ -209,7 +201,7 @@ def load_pretrained(
             names the first keys that differ.
     """
     path = Path(file) if file is not None else resolve_weights(architecture)
-    state = _read_state_dict(path)
+    state = read_state_dict(path)
     own = network.state_dict()
     first = next(iter(own))
     prefix = next((key.removesuffix(first) for key in state if key.endswith(first)), "")
@@ -217,6 +209,6 @@ def load_pretrained(
     classifier = PRETRAINED[architecture].classifier if architecture in PRETRAINED else ()
     state = {key: value for key, value in state.items() if not key.startswith(classifier)}
 
-    _check_keys(path, architecture, own, state)
+    check_keys(path, architecture, own, state)
     network.load_state_dict(own | state)
     return path

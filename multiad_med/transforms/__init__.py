@@ -18,6 +18,7 @@ from multiad_med.transforms.foreground import (
 from multiad_med.transforms.intensity import ScaleForegroundIntensity, ScaleForegroundIntensityd
 from multiad_med.transforms.labels import KeepSlicesd, SliceLabels, SliceLabelsd, SliceState
 from multiad_med.transforms.light import EvenLight, EvenLightd
+from multiad_med.transforms.occupancy import MarkOccupiedd, marked_slices
 from multiad_med.transforms.slices import (
     AxialSlices,
     AxialSlicesd,
@@ -51,6 +52,7 @@ __all__ = [
     "HounsfieldWindow",
     "HounsfieldWindowd",
     "KeepSlicesd",
+    "MarkOccupiedd",
     "NeighbourSlices",
     "NeighbourSlicesd",
     "ScaleForegroundIntensity",
@@ -64,5 +66,6 @@ __all__ = [
     "WholeForeground",
     "WholeForegroundd",
     "Window",
+    "marked_slices",
     "occupied_slices",
 ]

@@ -1,0 +1,149 @@
+"""A model's card: what it is, how its input is prepared, and its held-out normal scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multiad_med.scoring import Level, NormalScores
+from multiad_med.utils.errors import MultiADError
+
+__all__ = ["CardError", "ModelCard", "check_given"]
+
+FORMAT = 1
+PACKAGES = ("multiad-med", "monai", "torch")
+
+
+class CardError(MultiADError, ValueError):
+    """A model's card cannot be read, or contradicts what was asked for."""
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back, so that a tuple equals a list and an enum its text."""
+    return json.loads(json.dumps(value))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that make a model."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a source tree that was never installed
+            found[name] = "unknown"
+    return found
+
+
+@dataclass
+class ModelCard:
+    """What a model file says of itself; one JSON in the network's state dict.
+
+    Attributes:
+        network: arguments of :func:`multiad_med.networks.build_multiad`, without the teacher's weights.
+        domain: what the model is for, such as ``brain_mri``; empty where unknown.
+        preparation: settings that decide what the network sees, such as ``size``; empty where unknown.
+        training: settings and data of the training.
+        levels: held-out normal scores of each level; see :class:`multiad_med.scoring.NormalScores`.
+        made_with: versions of the packages.
+    """
+
+    network: dict[str, Any] = field(default_factory=dict)
+    domain: str = ""
+    preparation: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    levels: dict[Level, NormalScores] = field(default_factory=dict)
+    made_with: dict[str, str] = field(default_factory=versions)
+
+    def level(self, level: Level) -> NormalScores:
+        """The normal scores of a level; none of a level that was never calibrated, at a rate of 5 %."""
+        return self.levels.get(level, NormalScores((), 0.05))
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole card."""
+        return {
+            "format": FORMAT,
+            "domain": self.domain,
+            "network": _plain(self.network),
+            "preparation": _plain(self.preparation),
+            "training": _plain(self.training),
+            "levels": {str(level): scores.as_json() for level, scores in self.levels.items()},
+            "versions": self.made_with,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """The card that :meth:`as_json` gave.
+
+        Raises:
+            CardError: when it is of another format, or lacks a part.
+        """
+        if content.get("format") != FORMAT:
+            raise CardError(
+                f"The model's card has format {content.get('format')!r}; this version of multiad-med "
+                f"reads format {FORMAT}. Use the version that made it: {content.get('versions')}."
+            )
+        try:
+            return cls(
+                network=dict(content["network"]),
+                domain=content["domain"],
+                preparation=dict(content["preparation"]),
+                training=dict(content["training"]),
+                levels={
+                    Level(name): NormalScores.from_json(scores)
+                    for name, scores in content["levels"].items()
+                },
+                made_with=dict(content["versions"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CardError(f"The model's card is damaged: {error!r}.") from error
+
+    def as_tensor(self) -> Tensor:
+        """The card's JSON as bytes ``(N,)`` uint8, which ``weights_only`` loads."""
+        text = json.dumps(self.as_json(), allow_nan=False)
+        return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
+
+    @classmethod
+    def from_tensor(cls, state: Tensor) -> Self:
+        """The card that :meth:`as_tensor` gave.
+
+        Raises:
+            CardError: when the bytes are no card.
+        """
+        try:
+            content = json.loads(state.cpu().numpy().tobytes())
+        except ValueError as error:
+            raise CardError(f"The model's card is damaged: {error}.") from error
+        return cls.from_json(content)
+
+
+def check_given(
+    told: Mapping[str, Any], given: Mapping[str, Any], *, of: str, name: str = "the model"
+) -> None:
+    """Refuse arguments that contradict what a card tells.
+
+    Args:
+        told: by the card.
+        given: by the caller; None means as the card tells, and so does what the card does not know.
+        of: the model file, for the message.
+        name: whose arguments they are, for the message.
+
+    Raises:
+        CardError: naming each argument with both values.
+    """
+    different = [
+        f"{key} {json.dumps(_plain(told[key]))}, asked for is {json.dumps(_plain(value))}"
+        for key, value in given.items()
+        if value is not None and key in told and _plain(told[key]) != _plain(value)
+    ]
+    if different:
+        raise CardError(
+            f"{of}: {name} was made with {'; '.join(different)}. Leave the argument out, or use a model "
+            "that was trained with it."
+        )

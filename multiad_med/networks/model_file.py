@@ -1,0 +1,146 @@
+"""From ``model.pt`` to a network: the file says itself what it is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from multiad_med.card import CardError, ModelCard, check_given
+from multiad_med.networks.multiad import MultiAD, TeacherWeights, build_multiad
+from multiad_med.networks.weights import check_keys, read_state_dict
+
+__all__ = ["load_model", "model_preparation", "network_of_model", "open_model", "read_card"]
+
+CARD = "_extra_state"
+"""Key of the card in a state dict, as torch names what ``get_extra_state`` returns."""
+
+_WITHOUT_LEVELS = ("image_threshold", "image_false_positive_rate")
+"""Entries of models made before there were cards."""
+
+
+def _card(state: Mapping[str, Tensor], path: Path) -> ModelCard | None:
+    if CARD not in state:
+        return None
+    try:
+        return ModelCard.from_tensor(state[CARD])
+    except CardError as error:
+        raise CardError(f"{path}: {error}") from error
+
+
+def read_card(file: str | Path) -> ModelCard | None:
+    """The card of a model file; None of a model made before there were cards.
+
+    Raises:
+        WeightsError: when the file is missing or unreadable.
+        CardError: when the card is.
+    """
+    path = Path(file)
+    return _card(read_state_dict(path), path)
+
+
+def network_of_model(file: str | Path, *, preset: str, **choices: Any) -> MultiAD:
+    """Build the network of a model file, as its card tells; its weights are not loaded yet.
+
+    Where there is no file, or one without card, the preset and the choices decide.
+
+    Args:
+        file: ``model.pt`` of a finished training.
+        preset: of a model without card.
+        choices: arguments of :func:`multiad_med.networks.build_multiad`; None means as the card tells.
+
+    Raises:
+        CardError: when a choice contradicts the card; the message names both values.
+        WeightsError: when the file is unreadable.
+    """
+    path = Path(file)
+    card = read_card(path) if path.is_file() else None
+    arguments = {"preset": preset, **{k: v for k, v in choices.items() if v is not None}}
+    if card is not None:
+        check_given(card.network, choices, of=str(path))
+        arguments = card.network
+    return build_multiad(**arguments, teacher_weights=TeacherWeights.CHECKPOINT)
+
+
+def model_preparation(
+    file: str | Path,
+    *,
+    domain: str,
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Settings that decide what the network sees: the card's, where it tells them.
+
+    Args:
+        file: ``model.pt``; where there is none, or one without card, what is given counts.
+        domain: that the caller is for, such as ``brain_mri``.
+        given: settings asked for; None means as the card tells.
+        defaults: of a model whose card does not tell them.
+
+    Raises:
+        CardError: when the model is of another domain, or a setting contradicts the card.
+        WeightsError: when the file is unreadable.
+    """
+    path = Path(file)
+    card = read_card(path) if path.is_file() else None
+    asked = {name: value for name, value in given.items() if value is not None}
+    if card is None:
+        return {**defaults, **asked}
+    if card.domain and card.domain != domain:
+        raise CardError(
+            f"{path} is a model of {card.domain}, asked for is {domain}. Use the bundle "
+            f"multiad_{card.domain}, or another model."
+        )
+    check_given(card.preparation, asked, of=str(path))
+    return {**defaults, **asked, **card.preparation}
+
+
+def load_model(network: MultiAD, file: str | Path) -> None:
+    """Load a trained Multi-AD's state dict, strictly.
+
+    A model made before there were cards loads with a warning: it has no held-out scores of its
+    levels, so that nothing but its map has a threshold.
+
+    Args:
+        network: of the model, see :func:`network_of_model`; changed in place.
+        file: ``model.pt`` as training writes it.
+
+    Raises:
+        CardError: when the network is another than the card tells; the message names both values.
+        WeightsError: when the file is missing, unreadable, or of another preset; the message names
+            the first keys that differ.
+    """
+    path = Path(file)
+    state = read_state_dict(path)
+    card = _card(state, path)
+    if card is None:
+        warnings.warn(
+            f"{path} has no card: it was made by an older version and does not tell its size, stages "
+            "or fusion, which are taken from the bundle. It gives maps, but no verdicts. Train anew, or "
+            "write a card with `multiad convert`.",
+            stacklevel=2,
+        )
+        state = {key: value for key, value in state.items() if key not in _WITHOUT_LEVELS}
+        card = ModelCard(network=network.card.network)
+        state[CARD] = card.as_tensor()
+    check_given(card.network, network.card.network, of=str(path))
+    check_keys(path, "this network (another preset?)", network.state_dict(), state)
+    network.load_state_dict(state)
+
+
+def open_model(file: str | Path, *, preset: str = "efficientnet_lite0_decoder") -> MultiAD:
+    """Build and load the network of a model file.
+
+    Args:
+        file: ``model.pt`` of a finished training.
+        preset: of a model without card.
+
+    Raises:
+        CardError, WeightsError: as of :func:`network_of_model` and :func:`load_model`.
+    """
+    network = network_of_model(file, preset=preset)
+    load_model(network, file)
+    return network
