@@ -52,7 +52,7 @@ def held_out_subjects(
     ranked = rank_subjects(subjects, seed=seed)
     spare = len(ranked) - (math.ceil(1 / rate - 1e-9) - 1)
     if spare < _LEAST_TO_FIT:
-        return dict.fromkeys(HeldOutPart, set(ranked))
+        return {part: set(ranked) for part in HeldOutPart}
     count = max(_LEAST_TO_FIT, min(len(ranked) // 4, spare))
     return {
         HeldOutPart.FIT: set(ranked[:count]),
