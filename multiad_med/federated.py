@@ -16,8 +16,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from monai.fl.utils.filters import Filter
 from torch import Tensor
 
-from multiad_med.engines import calibrate
-from multiad_med.io import atomic_path
+from multiad_med.engines import calibrate, save_model
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.resources import bundle_path
 from multiad_med.utils.errors import InputError
@@ -130,6 +129,7 @@ def calibrate_site(
     *,
     source: str | Path,
     target: str | Path,
+    card: Mapping[str, Any],
     **kwargs: Any,
 ) -> None:
     """Make of a federation's global model one for this site: with thresholds of its own normals.
@@ -139,6 +139,7 @@ def calibrate_site(
         batches: the site's held-out normal images, see :func:`multiad_med.engines.calibrate`.
         source: the global model, a complete state dict; its calibration does not matter.
         target: receives the calibrated model, whole or not at all.
+        card: what the training knows of it, see :func:`multiad_med.data.describe_training`.
         kwargs: further arguments of :func:`multiad_med.engines.calibrate`.
 
     Raises:
@@ -147,5 +148,4 @@ def calibrate_site(
     """
     load_model(network, source)
     calibrate(network, batches, **kwargs)
-    with atomic_path(target) as temporary:
-        torch.save(network.state_dict(), temporary)
+    save_model(network, target, card=card)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from monai.inferers import SliceInferer
 from torch import Tensor
 
@@ -59,7 +60,10 @@ class AxialInferer(SliceInferer):
             return super().__call__(inputs, network, *args, **kwargs)  # type: ignore[return-value]
         result = inputs.new_zeros((inputs.shape[0], 1, *inputs.shape[2:]))
         if occupied.any():
+            plain = torch.as_tensor(inputs).as_subclass(
+                Tensor
+            )  # MONAI would index its metadata too
             result[..., occupied] = super().__call__(  # type: ignore[assignment]
-                inputs[..., occupied], network, *args, **kwargs
+                plain[..., occupied], network, *args, **kwargs
             )
         return result

@@ -20,6 +20,7 @@ __all__ = [
     "image_scores",
     "largest_in_foreground",
     "threshold_at_false_positive_rate",
+    "units_needed",
 ]
 
 
@@ -92,6 +93,11 @@ class LargestValues:
 def _allowed(rate: float, total: int) -> int:
     """How many of ``total`` normal units and a new one a rate allows to be flagged."""
     return math.floor(rate * (total + 1) + 1e-9)
+
+
+def units_needed(rate: float) -> int:
+    """How many held-out normal units allow a verdict at a rate: ceil(1 / rate) - 1."""
+    return math.ceil(1 / rate - 1 - 1e-9)
 
 
 def threshold_at_false_positive_rate(largest: Tensor, total: int, rate: float) -> float:
@@ -210,7 +216,7 @@ class NormalScores:
         """Why there is no verdict at this rate, and what would allow one; empty where there is one."""
         if _allowed(self.rate, self.units):
             return ""
-        needed = math.ceil(1 / self.rate - 1 - 1e-9)
+        needed = units_needed(self.rate)
         if not self.units:
             return (
                 f"no verdict: the model has no held-out normal {level}s; {needed} are needed for "

@@ -10,6 +10,7 @@ from multiad_med.data.datalist import (
     split_subjects,
     study_root,
 )
+from multiad_med.data.description import describe_training
 from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.held_out import HeldOutPart, held_out_part, held_out_subjects
 from multiad_med.data.slices import SliceDataset, open_slices
@@ -31,6 +32,7 @@ __all__ = [
     "StudyOutcome",
     "StudyStatus",
     "SubjectSplit",
+    "describe_training",
     "find_studies",
     "held_out_part",
     "held_out_subjects",

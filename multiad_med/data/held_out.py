@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from torch.utils.data import Dataset, Subset
 
 from multiad_med.data.datalist import rank_subjects
+from multiad_med.scoring import units_needed
 
 __all__ = ["HeldOutPart", "held_out_part", "held_out_subjects"]
 
@@ -50,7 +50,7 @@ def held_out_subjects(
         seed: of the order.
     """
     ranked = rank_subjects(subjects, seed=seed)
-    spare = len(ranked) - (math.ceil(1 / rate - 1e-9) - 1)
+    spare = len(ranked) - units_needed(rate)
     if spare < _LEAST_TO_FIT:
         return {part: set(ranked) for part in HeldOutPart}
     count = max(_LEAST_TO_FIT, min(len(ranked) // 4, spare))

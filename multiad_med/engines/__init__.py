@@ -10,6 +10,7 @@ from multiad_med.engines.handlers import (
     ModelLoader,
     ModelSaver,
     ResumableTraining,
+    save_model,
     training_scalars,
 )
 from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler, StudySummaryHandler
@@ -34,5 +35,6 @@ __all__ = [
     "TensorBoardStudentHandler",
     "calibrate",
     "check_shares",
+    "save_model",
     "training_scalars",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +21,7 @@ from multiad_med.scoring import (
     NormalScores,
     largest_in_foreground,
     threshold_at_false_positive_rate,
+    units_needed,
 )
 from multiad_med.utils.errors import InputError
 
@@ -63,22 +64,108 @@ class LevelStatistics:
         return float(values.double().mean()), float(values.double().std())
 
 
-class UnitScores:
-    """The highest score of each unit of a level, over the images that are parts of it."""
+def _images(
+    batches: Iterable[dict[str, Any]], device: str | torch.device
+) -> Iterable[tuple[Tensor, Tensor | None, dict[str, Any]]]:
+    for batch in batches:
+        image = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).to(device)
+        foreground = batch.get("foreground")
+        yield image, None if foreground is None else torch.as_tensor(foreground).to(device), batch
 
-    def __init__(self) -> None:
-        self.highest: dict[Any, float] = {}
 
-    def update(self, names: Sequence[Any], scores: Sequence[float]) -> None:
-        for name, score in zip(names, scores, strict=True):
-            self.highest[name] = max(score, self.highest.get(name, 0.0))
+def _fit_fusion(
+    network: MultiAD, batches: Iterable[dict[str, Any]], device: str | torch.device
+) -> set[str]:
+    """Set the fusion's statistics; the subjects that they come from."""
+    stages = [LevelStatistics() for _ in network.stages]
+    subjects: set[str] = set()
+    pixels = 0
+    for image, foreground, batch in _images(batches, device):
+        maps = cosine_distance_maps(*network.features(image))
+        for stage, stage_map in zip(stages, maps, strict=True):
+            stage.update(values_inside(stage_map, foreground))
+        pixels += _pixels(image, foreground)
+        subjects.update(map(str, batch.get("subject", ())))
+    _check_any(pixels, device)
+    if network.fusion.standardises:
+        statistics = [stage.shift_and_scale(network.fusion.mode, device=device) for stage in stages]
+        network.fusion.set_statistics([s for s, _ in statistics], [s for _, s in statistics])
+    return set(gathered_items(sorted(subjects)))
 
-    def gathered(self) -> tuple[float, ...]:
-        """Those of all processes."""
-        everywhere = UnitScores()
-        for name, score in gathered_items(list(self.highest.items())):
-            everywhere.update([name], [score])
-        return tuple(everywhere.highest.values())
+
+def _pixels(image: Tensor, foreground: Tensor | None) -> int:
+    return image[:, :1].numel() if foreground is None else int((foreground > 0).sum())
+
+
+def _check_any(pixels: int, device: str | torch.device) -> int:
+    everywhere = int(gathered(torch.tensor([pixels]), device=device).sum())
+    if everywhere == 0:
+        raise InputError(
+            "Calibration needs held-out normal images with foreground, and got none: add subjects to "
+            "the datalist's validation section."
+        )
+    return everywhere
+
+
+class _Normals:
+    """Raw maps of held-out normal images, reduced to what thresholds need."""
+
+    def __init__(self, pixels: int, rate: float, group: str | None) -> None:
+        self.pixels = pixels
+        self.rate = rate
+        self.group = group
+        self.largest = LargestValues(math.floor(rate * (pixels + 1)) + 1)
+        self.units: list[tuple[dict[Level, Any], Tensor]] = []
+
+    def update(
+        self, maps: Tensor, foreground: Tensor | None, batch: dict[str, Any], *, fraction: float
+    ) -> None:
+        self.largest.update(maps if foreground is None else maps[foreground > 0])
+        for index, values in enumerate(largest_in_foreground(maps, foreground, fraction=fraction)):
+            part_of = None if self.group is None else str(batch[self.group][index])
+            names: dict[Level, Any] = {Level.SLICE: part_of or uuid4()}
+            for level, key in ((Level.VOLUME, "study"), (Level.PATIENT, "subject")):
+                if key in batch:
+                    names[level] = str(batch[key][index])
+            if values.numel():
+                self.units.append((names, values.cpu()))
+
+    def pixel_threshold(self, device: str | torch.device) -> float:
+        values = gathered(self.largest.values, device=device).sort(descending=True).values
+        if not values[0] > 0:
+            raise InputError(
+                "The anomaly maps are 0 on all held-out normal images; train longer first."
+            )
+        return threshold_at_false_positive_rate(
+            values[: self.largest.count], self.pixels, self.rate
+        )
+
+    def levels(
+        self, threshold: float, *, rates: dict[Level, float], fitted: set[str] | None
+    ) -> dict[Level, NormalScores]:
+        """The normal scores of each level; ``fitted``: subjects that thresholds should not share."""
+        scored = gathered_items(
+            [(names, float((v / (v + threshold)).mean())) for names, v in self.units]
+        )
+        subjects = {names[Level.PATIENT] for names, _ in scored if Level.PATIENT in names}
+        shared = fitted is None or bool(subjects & fitted)
+        found = {}
+        for level in Level:
+            highest: dict[Any, float] = {}
+            for names, score in scored:
+                if level in names:
+                    highest[names[level]] = max(score, highest.get(names[level], 0.0))
+            reasons = []
+            if shared:
+                reasons.append("the same subjects set the fusion's scale and the thresholds")
+            needed = units_needed(rates[level])
+            if 0 < len(subjects) < min(len(highest), needed):
+                reasons.append(
+                    f"{len(highest)} {level}s of only {len(subjects)} subjects are alike; {needed} "
+                    "subjects are needed"
+                )
+            found[level] = NormalScores(tuple(highest.values()), rates[level], "; ".join(reasons))
+        return found
 
 
 def _check_rates(**rates: float) -> None:
@@ -99,7 +186,6 @@ def calibrate(
     volume_false_positive_rate: float = 0.05,
     score_fraction: float = 0.0,
     group: str | None = None,
-    approximate: str = "",
 ) -> None:
     """Set the network's fusion statistics, pixel threshold and normal scores from held-out normals.
 
@@ -109,6 +195,9 @@ def calibrate(
     volumes (the highest of their slices) and patients (the highest of their volumes), each with its own
     rate: see :class:`multiad_med.scoring.NormalScores`. All of it lives in the network's state dict.
 
+    P-values are marked approximate where a subject is in both, and where slices, or volumes, are of
+    fewer subjects than the rate needs: units of one subject are alike.
+
     In a process group each process passes over its share of the images, and all get the same values.
 
     Args:
@@ -116,8 +205,8 @@ def calibrate(
         batches: ``image (B, C, H, W)`` in [0, 1] and, optionally, ``foreground (B, 1, H, W)``, ``study``
             and ``subject``, lists of names. Normal images only, of subjects that were not trained on.
             Without ``study``, or ``subject``, there is no verdict of volumes, or patients.
-        threshold_batches: of the subjects that set thresholds, iterated twice; those of ``batches``
-            without it, and the p-values are then approximate.
+        threshold_batches: of the subjects that set thresholds, iterated twice; without it those of
+            ``batches``.
         device: where the network is.
         pixel_false_positive_rate: fraction of normal foreground pixels at or above the threshold.
         image_false_positive_rate: fraction of normal slices, or images, that are called anomalous.
@@ -125,7 +214,6 @@ def calibrate(
         score_fraction: see :func:`multiad_med.scoring.image_scores`; 0 is the maximum.
         group: key of the batches that tells which images are parts of one, such as ``subject`` for
             the tiles of an image; its score is the highest of theirs.
-        approximate: why the p-values are approximate, where ``threshold_batches`` does not tell.
 
     Raises:
         InputError: when there are no images, no foreground, a rate is not in (0, 1), or a map is
@@ -137,81 +225,24 @@ def calibrate(
         volume_false_positive_rate=volume_false_positive_rate,
     )
     network.eval()
-    if threshold_batches is None:
-        threshold_batches = batches
-        approximate = (
-            approximate or "the subjects that set the thresholds set the fusion's scale too"
-        )
-
-    def images(
-        of: Iterable[dict[str, Any]],
-    ) -> Iterable[tuple[Tensor, Tensor | None, dict[str, Any]]]:
-        for batch in of:
-            image = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).to(device)
-            foreground = batch.get("foreground")
-            yield (
-                image,
-                None if foreground is None else torch.as_tensor(foreground).to(device),
-                batch,
-            )
-
-    def pixels_of(image: Tensor, foreground: Tensor | None) -> int:
-        return int((foreground > 0).sum()) if foreground is not None else image[:, :1].numel()
-
-    def check_any(pixels: int) -> int:
-        everywhere = int(gathered(torch.tensor([pixels]), device=device).sum())
-        if everywhere == 0:
-            raise InputError(
-                "Calibration needs held-out normal images with foreground, and got none: add subjects "
-                "to the datalist's validation section."
-            )
-        return everywhere
-
-    levels = [LevelStatistics() for _ in network.stages]
-    pixels = 0
-    for image, foreground, _ in images(batches):
-        maps = cosine_distance_maps(*network.features(image))
-        for level, level_map in zip(levels, maps, strict=True):
-            level.update(values_inside(level_map, foreground))
-        pixels += pixels_of(image, foreground)
-    check_any(pixels)
-    if network.fusion.standardises:
-        statistics = [level.shift_and_scale(network.fusion.mode, device=device) for level in levels]
-        network.fusion.set_statistics([s for s, _ in statistics], [s for _, s in statistics])
-
+    fitted = _fit_fusion(network, batches, device)
     network.pixel_threshold.fill_(1.0)
-    pixels = check_any(sum(pixels_of(i, f) for i, f, _ in images(threshold_batches)))
-    largest = LargestValues(math.floor(pixel_false_positive_rate * (pixels + 1)) + 1)
-    peaks: list[tuple[dict[Level, Any], Tensor]] = []
-    for image, foreground, batch in images(threshold_batches):
-        raw = network.raw_map(image)
-        largest.update(raw if foreground is None else raw[foreground > 0])
-        of_images = largest_in_foreground(raw, foreground, fraction=score_fraction)
-        for index, values in enumerate(of_images):
-            names: dict[Level, Any] = {
-                Level.SLICE: uuid4() if group is None else str(batch[group][index])
-            }
-            for level, key in ((Level.VOLUME, "study"), (Level.PATIENT, "subject")):
-                if key in batch:
-                    names[level] = str(batch[key][index])
-            if values.numel():
-                peaks.append((names, values))
-    values = gathered(largest.values, device=device).sort(descending=True).values
-    threshold = threshold_at_false_positive_rate(
-        values[: largest.count], pixels, pixel_false_positive_rate
-    )
-    if not values[0] > 0:
-        raise InputError(
-            "The anomaly maps are 0 on all held-out normal images; train longer first."
-        )
+    thresholds_from = batches if threshold_batches is None else threshold_batches
+    pixels = sum(_pixels(image, mask) for image, mask, _ in _images(thresholds_from, device))
+    normals = _Normals(_check_any(pixels, device), pixel_false_positive_rate, group)
+    for image, foreground, batch in _images(thresholds_from, device):
+        normals.update(network.raw_map(image), foreground, batch, fraction=score_fraction)
+    threshold = normals.pixel_threshold(device)
     network.pixel_threshold.fill_(threshold)
-    for level in Level:
-        units = UnitScores()
-        for names, peak in peaks:
-            if level in names:
-                units.update([names[level]], [float((peak / (peak + threshold)).mean())])
-        rate = image_false_positive_rate if level is Level.SLICE else volume_false_positive_rate
-        network.card.levels[level] = NormalScores(units.gathered(), rate, approximate)
+    network.card.levels = normals.levels(
+        threshold,
+        rates={
+            Level.SLICE: image_false_positive_rate,
+            Level.VOLUME: volume_false_positive_rate,
+            Level.PATIENT: volume_false_positive_rate,
+        },
+        fitted=None if threshold_batches is None else fitted,
+    )
     network.pixel_false_positive_rate.fill_(pixel_false_positive_rate)
     network.score_fraction.fill_(score_fraction)
     network.calibrated.fill_(True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ import torch
 from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
-from torch import nn
 
 from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.trainer import DistillationTrainer
@@ -26,6 +27,7 @@ __all__ = [
     "ModelLoader",
     "ModelSaver",
     "ResumableTraining",
+    "save_model",
     "training_scalars",
 ]
 
@@ -69,13 +71,20 @@ class ResumableTraining:
         path: the checkpoint; one file, replaced atomically.
         objects: what is saved beside the trainer's epoch and gradient scaler: anything with
             ``state_dict`` and ``load_state_dict``; what is None is left out.
+        settings: that the training is made with, as JSON; it is not resumed with others.
         resume: whether to continue from the file where it exists.
     """
 
     def __init__(
-        self, path: str | Path, objects: Mapping[str, Any], *, resume: bool = True
+        self,
+        path: str | Path,
+        objects: Mapping[str, Any],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        resume: bool = True,
     ) -> None:
         self.path = Path(path)
+        self.settings = dict(settings or {})
         self.objects = {name: item for name, item in objects.items() if item is not None}
         self.resume = resume
 
@@ -89,11 +98,28 @@ class ResumableTraining:
         if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
             engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
+    def _settings(self, engine: DistillationTrainer) -> dict[str, Any]:
+        network: MultiAD = engine.network
+        return flat({"network": network.card.network, **self.settings})
+
+    def _check_settings(self, engine: DistillationTrainer, text: str | None) -> None:
+        """Refuse to go on with other settings than those of the checkpoint."""
+        now = self._settings(engine)
+        then: dict[str, Any] = {} if text is None else json.loads(text)
+        different = [
+            f"{name} was {json.dumps(then[name])} and is {json.dumps(now[name])}"
+            for name in now
+            if name in then and then[name] != now[name]
+        ]
+        if different:
+            raise InputError("it was made with other settings: " + "; ".join(different))
+
     def save(self, engine: DistillationTrainer) -> None:
         """Write the state of the training, from the main process."""
         if not is_main_process():
             return
         state = {name: item.state_dict() for name, item in self.objects.items()}
+        state["settings"] = json.dumps(self._settings(engine))
         state["trainer"] = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
@@ -115,6 +141,7 @@ class ResumableTraining:
             return
         try:
             state = torch.load(self.path, map_location=engine.state.device, weights_only=True)
+            self._check_settings(engine, state.get("settings"))
             trainer = state["trainer"]
             if trainer["max_epochs"] != engine.state.max_epochs:
                 raise InputError(
@@ -177,16 +204,20 @@ class ModelLoader:
 
 
 class ModelSaver:
-    """Writes the network's plain state dict when training has completed, whole or not at all.
+    """Writes the network's state dict, card included, when training has completed, whole or not at all.
 
     Args:
         path: the file, to be loaded with ``weights_only=True``.
         network: the network.
+        card: what the training knows of it, see :func:`multiad_med.data.describe_training`.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module) -> None:
+    def __init__(
+        self, path: str | Path, network: MultiAD, *, card: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = Path(path)
         self.network = network
+        self.card = dict(card or {})
 
     def attach(self, engine: Engine) -> None:
         """Register for the end of training."""
@@ -196,9 +227,32 @@ class ModelSaver:
         """Write the file, from the main process."""
         if not is_main_process():
             return
-        with atomic_path(self.path) as temporary:
-            torch.save(self.network.state_dict(), temporary)
+        save_model(self.network, self.path, card=self.card)
         engine.logger.info("model written to %s", self.path)
+
+
+def save_model(network: MultiAD, path: str | Path, *, card: Mapping[str, Any]) -> None:
+    """Write a calibrated network with its card, whole or not at all.
+
+    Args:
+        network: whose card is completed.
+        path: ``model.pt``.
+        card: ``domain``, ``preparation`` and ``training`` of the card.
+    """
+    network.card = replace(network.card, **card)
+    with atomic_path(path) as temporary:
+        torch.save(network.state_dict(), temporary)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as JSON values by dotted names."""
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = json.loads(json.dumps(value, default=str))
+    return result
 
 
 def training_scalars(output: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -18,6 +18,8 @@ __all__ = ["load_model", "model_preparation", "network_of_model", "open_model", 
 CARD = "_extra_state"
 """Key of the card in a state dict, as torch names what ``get_extra_state`` returns."""
 
+_PRESET = "efficientnet_lite0_decoder"
+
 _WITHOUT_LEVELS = ("image_threshold", "image_false_positive_rate")
 """Entries of models made before there were cards."""
 
@@ -39,18 +41,19 @@ def read_card(file: str | Path) -> ModelCard | None:
         CardError: when the card is.
     """
     path = Path(file)
-    return _card(read_state_dict(path), path)
+    return _card(read_state_dict(path, mmap=True), path)
 
 
-def network_of_model(file: str | Path, *, preset: str, **choices: Any) -> MultiAD:
+def network_of_model(file: str | Path, *, preset: str | None = None, **choices: Any) -> MultiAD:
     """Build the network of a model file, as its card tells; its weights are not loaded yet.
 
-    Where there is no file, or one without card, the preset and the choices decide.
+    Where there is no file, or one without card, the arguments decide.
 
     Args:
         file: ``model.pt`` of a finished training.
-        preset: of a model without card.
-        choices: arguments of :func:`multiad_med.networks.build_multiad`; None means as the card tells.
+        preset: a key of :data:`multiad_med.networks.PRESETS`.
+        choices: further arguments of :func:`multiad_med.networks.build_multiad`. None means as the card
+            tells, or, without one, today's default.
 
     Raises:
         CardError: when a choice contradicts the card; the message names both values.
@@ -58,9 +61,10 @@ def network_of_model(file: str | Path, *, preset: str, **choices: Any) -> MultiA
     """
     path = Path(file)
     card = read_card(path) if path.is_file() else None
-    arguments = {"preset": preset, **{k: v for k, v in choices.items() if v is not None}}
-    if card is not None:
-        check_given(card.network, choices, of=str(path))
+    given = {"preset": preset, **choices}
+    arguments = {"preset": _PRESET, **{k: v for k, v in given.items() if v is not None}}
+    if card is not None and card.network:
+        check_given(card.network, given, of=str(path))
         arguments = card.network
     return build_multiad(**arguments, teacher_weights=TeacherWeights.CHECKPOINT)
 
@@ -131,12 +135,12 @@ def load_model(network: MultiAD, file: str | Path) -> None:
     network.load_state_dict(state)
 
 
-def open_model(file: str | Path, *, preset: str = "efficientnet_lite0_decoder") -> MultiAD:
+def open_model(file: str | Path, *, preset: str | None = None) -> MultiAD:
     """Build and load the network of a model file.
 
     Args:
         file: ``model.pt`` of a finished training.
-        preset: of a model without card.
+        preset: see :func:`network_of_model`.
 
     Raises:
         CardError, WeightsError: as of :func:`network_of_model` and :func:`load_model`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -136,14 +137,20 @@ def resolve_weights(architecture: str) -> Path:
     return cached
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
     """The state dict in a file, plain or wrapped in ``state_dict`` or ``model``.
+
+    Args:
+        path: the file.
+        mmap: whether values are read from the file when they are used.
 
     Raises:
         WeightsError: when the file is missing or holds none.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Files of torch before 1.6 are no archives, and cannot be mapped.
+        mmap = mmap and zipfile.is_zipfile(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
         raise WeightsError(f"There is no weights file {path}.") from error
     except pickle.UnpicklingError as error:  # its text advises to load without weights_only

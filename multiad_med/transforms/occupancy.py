@@ -55,6 +55,8 @@ class MarkOccupiedd(MapTransform):
                 "and the organ mask if there is one."
             )
         image = MetaTensor(result[key])
+        if isinstance(result[key], MetaTensor):
+            image.copy_meta_from(result[key])
         image.meta[OCCUPIED] = occupied.to(torch.uint8)
         result[key] = image
         return result

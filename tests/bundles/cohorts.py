@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from multiad_med.resources import bundle_path, bundles_dir
+from multiad_med.scoring import Level, NormalScores
 from tests.conftest import make_small_cohort
 from tests.trees import make_mvtec, save_nifti
 from tests.trees.retina import bscan
@@ -94,7 +95,7 @@ def write_fake_model(name: str, path: Path, *, seed: int = 0, **override: Any) -
     network = parser.get_parsed_content("network_def")
     network.calibrated.fill_(True)
     network.pixel_false_positive_rate.fill_(0.01)
-    network.image_false_positive_rate.fill_(0.05)
+    network.card.levels = {level: NormalScores((0.5,) * 19, 0.05) for level in Level}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
     return path

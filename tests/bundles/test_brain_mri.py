@@ -133,7 +133,7 @@ def test_inference_writes_maps_masks_and_scores_on_the_sources_grid(
         np.testing.assert_array_equal(np.asarray(mask.dataobj) > 0, values >= 0.5)
         scores = json.loads((tmp_path / f"{name}_anomaly.json").read_text())
         assert scores["volume_score"] == max(s["score"] for s in scores["slices"])
-        skipped = scores["skipped_slices"]
+        skipped = scores["not_scored_slices"]
         assert skipped
         assert not values[..., skipped].any()
 

@@ -88,7 +88,7 @@ def test_the_map_is_on_the_files_grid_and_within_the_liver(
     (scores,) = tmp_path.rglob("*_anomaly.json")
     content = json.loads(scores.read_text())
     areas = liver.sum(axis=(0, 1))
-    assert content["skipped_slices"] == np.flatnonzero(areas < 0.1 * areas.max()).tolist()
+    assert content["not_scored_slices"] == np.flatnonzero(areas < 0.1 * areas.max()).tolist()
     assert content["settings"]["windows"] == [[-200, 250]]
 
 

@@ -74,7 +74,7 @@ def test_maps_of_dicom_series_are_nifti_on_their_grid(
     np.testing.assert_allclose(image.affine, source.affine, atol=1e-4)
     scores = json.loads((tmp_path / "out/anna_anomaly.json").read_text())
     assert scores["image"].endswith("anna")
-    assert len(scores["slices"]) + len(scores["skipped_slices"]) == 12
+    assert len(scores["slices"]) + len(scores["not_scored_slices"]) == 12
 
 
 def test_a_dicom_series_with_a_missing_slice_gets_no_map_and_the_others_do(

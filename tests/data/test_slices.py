@@ -10,7 +10,7 @@ import torch
 from monai.transforms import Compose, LoadImaged, Orientationd
 
 from multiad_med.data import SliceDataset, StudyDataset, StudyError
-from multiad_med.transforms import CheckVolumed, ForegroundByIntensityd
+from multiad_med.transforms import CheckVolumed, ForegroundByIntensityd, MarkOccupiedd
 from tests.conftest import head, write_nifti
 
 TRANSFORM = Compose(
@@ -21,6 +21,7 @@ TRANSFORM = Compose(
         CheckVolumed("image"),
         Orientationd(["image", "label"], axcodes="RAS", labels=None, allow_missing_keys=True),
         ForegroundByIntensityd("image"),
+        MarkOccupiedd("image"),
     ]
 )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from multiad_med.engines import calibrate
 from multiad_med.networks import MultiAD, cosine_distance_maps
-from multiad_med.scoring import image_scores
+from multiad_med.scoring import Level, image_scores
 from tests.conftest import tiny_multiad
 
 
@@ -47,7 +49,12 @@ def test_stated_rates_are_reached(fusion: str, fraction: float) -> None:
     flagged = (maps[foreground] >= 0.5).float().mean()
     assert 0.019 <= float(flagged) <= 0.0201
     scores = image_scores(maps, foreground, fraction=fraction)
-    assert int((scores >= network.image_threshold - 1e-7).sum()) == 2
+    slices = network.card.level(Level.SLICE)
+    assert slices.units == 10
+    assert slices.rate == 0.2
+    assert sorted(slices.scores) == pytest.approx(sorted(scores.tolist()), abs=1e-6)
+    # Of eleven, a new one included, two may be flagged: one of the ten, and it.
+    assert int(slices.flagged(scores.sort().values - 1e-6).sum()) == 1
     assert bool(network.calibrated)
     assert float(network.pixel_false_positive_rate) == pytest.approx(0.02)
     assert float(network.score_fraction) == pytest.approx(fraction)
@@ -81,18 +88,79 @@ def test_whole_image_counts_without_foreground() -> None:
     assert float((maps >= 0.5).float().mean()) == pytest.approx(0.05, abs=1e-3)
 
 
-def test_tiles_of_a_picture_count_as_one_image_with_its_highest_score() -> None:
+def _named(**names: str) -> list[dict[str, Any]]:
+    """The ten images with names, a letter each, across batches of 4, 4 and 2."""
+    letters = {key: iter(text) for key, text in names.items()}
+    return [
+        b | {key: [next(names) for _ in b["image"]] for key, names in letters.items()}
+        for b in _batches()
+    ]
+
+
+def test_tiles_of_an_image_count_as_one_with_its_highest_score() -> None:
     torch.manual_seed(0)
     network = tiny_multiad()
-    batches = _batches()
-    names = iter("aabbccddee")  # across batches of 4, 4, 2
-    named = [b | {"subject": [next(names) for _ in b["image"]]} for b in batches]
-    calibrate(network, named, image_false_positive_rate=0.2, group="subject")
+    calibrate(network, _named(subject="aabbccddee"), group="subject")
     maps, foreground = _maps(network)
-    pictures = image_scores(maps, foreground).view(5, 2).amax(dim=1)
-    # One of five pictures is flagged, though two of ten tiles would be without the group.
-    assert int((pictures >= network.image_threshold - 1e-7).sum()) == 1
-    assert float(network.image_threshold) == pytest.approx(float(pictures.max()), abs=1e-6)
+    images = image_scores(maps, foreground).view(5, 2).amax(dim=1)
+    slices = network.card.level(Level.SLICE)
+    assert sorted(slices.scores) == pytest.approx(sorted(images.tolist()), abs=1e-6)
+
+
+def test_a_volume_scores_as_its_highest_slice_and_a_patient_as_its_highest_volume() -> None:
+    torch.manual_seed(0)
+    network = tiny_multiad()
+    named = _named(study="aabbbccdde", subject="xxxxxyyzzz")
+    calibrate(network, named, image_false_positive_rate=0.1, volume_false_positive_rate=0.25)
+    maps, foreground = _maps(network)
+    scores = image_scores(maps, foreground)
+    volumes = [scores[a:b].max() for a, b in ((0, 2), (2, 5), (5, 7), (7, 9), (9, 10))]
+    patients = [scores[a:b].max() for a, b in ((0, 5), (5, 7), (7, 10))]
+    for level, expected, rate in (
+        (Level.SLICE, scores, 0.1),
+        (Level.VOLUME, torch.stack(volumes), 0.25),
+        (Level.PATIENT, torch.stack(patients), 0.25),
+    ):
+        normals = network.card.level(level)
+        assert normals.rate == rate
+        assert sorted(normals.scores) == pytest.approx(sorted(expected.tolist()), abs=1e-6)
+
+
+def test_other_subjects_can_set_the_thresholds() -> None:
+    torch.manual_seed(0)
+    network = tiny_multiad()
+    first, second, third = _named(study="abcdefghij", subject="abcdefghij")
+    calibrate(network, [first], threshold_batches=[second, third])
+    statistics = network.fusion.levels[0].get_buffer("running_mean").clone()
+    normals = network.card.level(Level.VOLUME)
+    assert normals.units == 6
+    assert normals.approximate == ""
+    with torch.no_grad():
+        maps = torch.cat([network(b["image"]) for b in (second, third)])
+    scores = image_scores(maps, torch.cat([second["foreground"], third["foreground"]]))
+    assert sorted(normals.scores) == pytest.approx(sorted(scores.tolist()), abs=1e-6)
+    calibrate(network, [first])
+    assert torch.equal(network.fusion.levels[0].get_buffer("running_mean"), statistics)
+
+
+def test_p_values_of_subjects_that_fitted_too_are_marked_approximate() -> None:
+    first, second, third = _named(study="abcdefghij", subject="abcdefghid")
+    for thresholds in (None, [second, third]):  # d is in both
+        network = tiny_multiad()
+        calibrate(network, [first], threshold_batches=thresholds)
+        for level in Level:
+            assert "the same subjects" in network.card.level(level).approximate
+
+
+def test_slices_of_fewer_subjects_than_the_rate_needs_are_marked_approximate() -> None:
+    batches = _named(study="abcdefghij", subject="aaaabbbbcc")
+    network = tiny_multiad()
+    calibrate(network, batches[:1], threshold_batches=batches[1:], image_false_positive_rate=0.25)
+    assert network.card.level(Level.SLICE).approximate == (
+        "6 slices of only 2 subjects are alike; 3 subjects are needed"
+    )
+    assert "6 volumes of only 2 subjects" in network.card.level(Level.VOLUME).approximate
+    assert network.card.level(Level.PATIENT).approximate == ""
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from multiad_med.io import (
     save_montage,
     write_json,
 )
+from multiad_med.scoring import Level, NormalScores
+from multiad_med.transforms import MarkOccupiedd
 from tests.conftest import tiny_multiad, write_nifti
 
 
@@ -108,11 +110,13 @@ def test_a_map_of_a_sagittal_or_coronal_scan_is_written(
     np.testing.assert_allclose(written.get_fdata(), data["pred"][0], atol=1e-7)
 
 
-def _scored(tmp_path: Path, affine: np.ndarray) -> dict:
+def _scored(tmp_path: Path, affine: np.ndarray, *, volume_rate: float = 0.1) -> dict:
     network = tiny_multiad()
     network.calibrated.fill_(True)
-    network.image_threshold.fill_(0.6)
-    network.image_false_positive_rate.fill_(0.05)
+    network.card.levels = {
+        Level.SLICE: NormalScores((0.6,) * 19, 0.05),
+        Level.VOLUME: NormalScores((0.95, *[0.6] * 18), volume_rate),
+    }
     network.pixel_false_positive_rate.fill_(0.01)
     path = write_nifti(tmp_path / "v.nii.gz", np.zeros((4, 4, 5), np.int16), affine)
     maps = torch.zeros(1, 4, 4, 5)
@@ -120,8 +124,8 @@ def _scored(tmp_path: Path, affine: np.ndarray) -> dict:
     maps[0, 0, 0, 2] = 0.99  # outside the foreground
     foreground = torch.zeros(1, 4, 4, 5)
     foreground[:, 1:3, 1:3, 1:4] = 1
-    data = {"pred": MetaTensor(maps), "foreground": foreground}
-    data = ScoreSlicesd("pred", network=network)(data)
+    data = {"pred": MetaTensor(maps), "image": maps, "foreground": foreground}
+    data = ScoreSlicesd("pred", network=network)(MarkOccupiedd("image")(data))
     data["pred"] = MetaTensor(maps, affine=affine, meta={"filename_or_obj": str(path)})
     results = StudyResults(tmp_path / "out", source=tmp_path, network=network)
     result = SaveScoresd("pred", network=network, results=results)(data)
@@ -135,12 +139,36 @@ def test_scores_are_the_maxima_in_the_foreground_by_slice(tmp_path: Path) -> Non
     assert [s["slice"] for s in content["slices"]] == [1, 2, 3]
     assert [s["score"] for s in content["slices"]] == pytest.approx([0, 0.5, 0.9])
     assert [s["flagged"] for s in content["slices"]] == [False, False, True]
-    assert content["skipped_slices"] == [0, 4]
-    assert content["volume_flagged"] is True
+    assert content["not_scored_slices"] == [0, 4]
     assert content["thresholds"]["slice_false_positive_rate"] == pytest.approx(0.05)
     assert content["image_sha256"] == file_sha256(tmp_path / "v.nii.gz")
     assert len(content["model_sha256"]) == 64
     assert set(content["versions"]) == {"multiad-med", "monai", "torch"}
+
+
+def test_a_volume_is_judged_by_the_normal_volumes_and_not_by_the_slices(tmp_path: Path) -> None:
+    content = _scored(tmp_path, np.eye(4))
+    # One of 19 normal volumes scores higher than 0.9: (1 + 1) / 20.
+    assert content["volume_p_value"] == pytest.approx(0.1)
+    assert content["volume_flagged"] is True
+    assert content["verdict"] == "anomalous"
+    content = _scored(tmp_path, np.eye(4), volume_rate=0.05)
+    assert content["volume_flagged"] is False
+    assert content["verdict"] == "normal"
+    assert content["slices"][-1]["flagged"] is True
+    assert content["slices"][-1]["p_value"] == pytest.approx(1 / 20)
+    assert content["thresholds"]["volume_score"] == pytest.approx(0.95, abs=1e-6)
+    assert content["thresholds"]["normal_volumes"] == 19
+
+
+def test_a_rate_out_of_reach_gives_a_p_value_and_no_verdict(tmp_path: Path) -> None:
+    content = _scored(tmp_path, np.eye(4), volume_rate=0.01)
+    assert content["volume_flagged"] is None
+    assert content["volume_p_value"] == pytest.approx(0.1)
+    assert content["thresholds"]["volume_score"] is None
+    assert content["verdict"] == (
+        "no verdict: 19 normal volumes allow no rate below 5 %; 99 are needed for 1 %"
+    )
 
 
 def test_slices_are_numbered_as_in_the_source(tmp_path: Path) -> None:
@@ -151,7 +179,7 @@ def test_slices_are_numbered_as_in_the_source(tmp_path: Path) -> None:
 
 
 def test_uncalibrated_network_gives_no_scores() -> None:
-    data = {"pred": torch.zeros(1, 4, 4, 2), "foreground": torch.ones(1, 4, 4, 2)}
+    data = dict.fromkeys(("pred", "image", "foreground"), torch.ones(1, 4, 4, 2))
     with pytest.raises(NotCalibratedError, match="not calibrated"):
         ScoreSlicesd("pred", network=tiny_multiad())(data)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from multiad_med.networks import (
     PRESETS,
+    FusionMode,
     ResNetFeatures,
     build_extractor,
     build_multiad,
@@ -122,11 +123,10 @@ def test_state_dict_is_plain_and_holds_teacher_statistics_and_thresholds(tmp_pat
         "fusion.levels.0.running_mean",
         "mean",
         "pixel_threshold",
-        "image_threshold",
         "pixel_false_positive_rate",
-        "image_false_positive_rate",
         "score_fraction",
         "calibrated",
+        "_extra_state",
     ):
         assert key in state
 
@@ -192,3 +192,39 @@ def test_any_size_and_batch_equals_image_by_image(height: int, width: int, batch
         alone = torch.cat([network(image[None]) for image in x])
     assert together.shape == (batch, 1, height, width)
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", list(FusionMode))
+def test_maps_are_float32_and_equal_from_the_same_features_on_under_autocast(
+    fusion: FusionMode,
+) -> None:
+    torch.manual_seed(0)
+    network = tiny_multiad(fusion=fusion).eval()
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        teacher, student = network.features(x)
+        assert teacher[0].dtype is torch.bfloat16
+        cast = network.map_of_features(teacher, student, [64, 64])
+        whole = network(x)
+    with torch.no_grad():
+        plain = network.map_of_features(
+            [f.float() for f in teacher], [f.float() for f in student], [64, 64]
+        )
+        reference = network(x)
+    assert cast.dtype is plain.dtype is whole.dtype is torch.float32
+    torch.testing.assert_close(cast, plain, atol=1e-6, rtol=0)
+    # What remains is the precision of the features.
+    assert 0 < float((whole - reference).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_of_any_precision_give_the_float32_map_of_their_values(dtype: torch.dtype) -> None:
+    network = tiny_multiad().eval()
+    features = [torch.rand(1, c, s, s).to(dtype) for c, s in ((4, 16), (6, 8), (8, 4), (10, 2))]
+    others = [torch.rand_like(f) for f in features]
+    low = network.map_of_features(features, others, [64, 64])
+    high = network.map_of_features(
+        [f.float() for f in features], [f.float() for f in others], [64, 64]
+    )
+    assert low.dtype is torch.float32
+    assert torch.equal(low, high)

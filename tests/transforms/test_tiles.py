@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from multiad_med.inferers import AxialInferer
-from multiad_med.transforms import Tiles, Tilesd
+from multiad_med.transforms import MarkOccupiedd, Tiles, Tilesd
+from multiad_med.utils.errors import InputError
 from tests.conftest import tiny_multiad
 
 
@@ -23,7 +24,7 @@ def test_training_sees_the_very_windows_that_inference_looks_at(shape: tuple[int
         windows.append(x)
         return x[:, :1].clone()  # which MONAI weights in place
 
-    result = AxialInferer(tile=32, min_fraction=None)(image[None], network)
+    result = AxialInferer(tile=32)(image[None], network)
     tiles = Tiles(32)(image)
     assert torch.equal(torch.cat(windows), tiles.permute(3, 0, 1, 2))
     # A network that returns its input shows that every tile is put where it came from.
@@ -48,7 +49,7 @@ def test_edges_of_tiles_do_not_show() -> None:
         values = torch.rand(len(x), 1, 1, 1, generator=generator)
         return values.expand(len(x), 1, *x.shape[2:]).clone()
 
-    blended = AxialInferer(tile=128, min_fraction=None)(torch.zeros(1, 3, 512, 512, 1), network)
+    blended = AxialInferer(tile=128)(torch.zeros(1, 3, 512, 512, 1), network)
     steps = [blended[0, 0, :, :, 0].diff(dim=dim).abs().max() for dim in (0, 1)]
     # Over an overlap of 32 pixels no blending has steps below 1/32; MONAI's default has 0.35.
     assert max(float(step) for step in steps) < 0.08
@@ -75,8 +76,25 @@ def test_volumes_and_impossible_tiles_are_refused() -> None:
         Tiles(0)
 
 
-def test_black_slices_are_mapped_where_every_slice_is_wanted() -> None:
-    black = torch.zeros(1, 3, 8, 8, 1)
-    for min_fraction, expected in ((None, 1.0), (0.1, 0.0)):
-        result = AxialInferer(min_fraction=min_fraction)(black, lambda x: x[:, :1] + 1)
-        assert result.unique().tolist() == [expected]
+def test_slices_that_do_not_count_are_not_mapped_whatever_their_values() -> None:
+    seen: list[int] = []
+
+    def network(x: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return x[:, :1] + 1
+
+    image = torch.zeros(1, 8, 8, 3)  # black, as fat is below a window
+    foreground = torch.ones(1, 8, 8, 3)
+    foreground[..., 0] = 0
+    marked = MarkOccupiedd("image")({"image": image, "foreground": foreground})["image"]
+    result = AxialInferer()(marked[None], network)
+    assert result[0, 0, 0, 0].tolist() == [0, 1, 1]
+    assert sum(seen) == 2
+    assert AxialInferer()(image[None], network).unique().tolist() == [1]
+
+
+def test_a_study_in_which_no_slice_counts_is_refused() -> None:
+    with pytest.raises(InputError, match="No slice of the study has foreground"):
+        MarkOccupiedd("image")(
+            {"image": torch.ones(1, 4, 4, 2), "foreground": torch.zeros(1, 4, 4, 2)}
+        )

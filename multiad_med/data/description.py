@@ -1,0 +1,68 @@
+"""What a model's card says of its training: how slices were prepared, from which data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from multiad_med.data.datalist import first_path
+from multiad_med.data.slices import SliceDataset
+from multiad_med.data.store import SliceStore
+
+__all__ = ["describe_training"]
+
+
+def _studies(dataset: SliceStore | SliceDataset) -> list[list[Any]]:
+    """Subject, name and content of each study: the hash of prepared ones, the size of others."""
+    if isinstance(dataset, SliceStore):
+        rows = {row["study"]: row for row in dataset.index}
+        return [[row["subject"], name, row["source_sha256"]] for name, row in rows.items()]
+    files = [(str(item.get("subject", "")), Path(first_path(item))) for item in dataset.data]
+    return [[subject, path.name, path.stat().st_size] for subject, path in files]
+
+
+def _summary(dataset: SliceStore | SliceDataset) -> dict[str, Any]:
+    studies = json.dumps(sorted(_studies(dataset)))
+    return {
+        "subjects": len(set(dataset.subjects)),
+        "slices": len(dataset),
+        "studies_sha256": hashlib.sha256(studies.encode()).hexdigest(),
+    }
+
+
+def describe_training(
+    *,
+    domain: str,
+    preparation: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    training: SliceStore | SliceDataset,
+    held_out: SliceStore | SliceDataset,
+) -> dict[str, Any]:
+    """The parts of a :class:`multiad_med.card.ModelCard` that a training knows.
+
+    Args:
+        domain: what the model is for, such as ``brain_mri``.
+        preparation: settings that decide what the network sees. Of prepared slices, those that they
+            were prepared with count.
+        settings: of the training; with other ones it is not resumed.
+        training, held_out: the normal slices.
+    """
+    prepared = dict(preparation)
+    source: dict[str, Any] = {}
+    if isinstance(training, SliceStore):
+        own = training.about["settings"]
+        prepared |= {name: own[name] for name in prepared if own.get(name) is not None}
+        source = {"recipe": training.about.get("recipe"), "recipe_settings": own}
+    return {
+        "domain": domain,
+        "preparation": prepared,
+        "training": {
+            **settings,
+            **source,
+            "training_data": _summary(training),
+            "held_out_data": _summary(held_out),
+        },
+    }
