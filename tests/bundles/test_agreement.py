@@ -7,6 +7,7 @@ in ``bundles`` is tested.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ FIRST = next(path for path in BUNDLES if path.name == "multiad_brain_mri")
 OWN = {
     *("dataset_dir", "image_glob", "preprocessing", "postprocessing", "inferer", "handlers"),
     *("imports", "datalist", "dataset", "results", "train", "validate", "max_epochs", "fused"),
-    "score_fraction",
+    *("score_fraction", "domain", "card", "prepared"),
 }
 """Top-level ids in which bundles may differ: reader, transforms, inferer, writer, and what was chosen
 for the domain by measurement. Parts of them are compared below."""
@@ -53,6 +54,9 @@ def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
         keys = [k for k in keys if k != "label"]
         if keys:
             ignored = {"allow_missing_keys": None, "label_key": None}
+            # Training's own setting is what inference has from the card.
+            text = re.sub(r"\"\$(@prepared\['\w+'\])\"", r'"\1"', json.dumps(step))
+            step = json.loads(re.sub(r"@prepared\['(\w+)'\]", r"@\1", text))
             steps.append({**step, "keys": keys, **ignored})
     return steps
 
@@ -62,14 +66,20 @@ def root(request: pytest.FixtureRequest) -> Path:
     return request.param
 
 
+def prepared(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides what the network sees, as training and the model's card name it."""
+    settings: dict[str, Any] = config["prepared"]["defaults"]
+    return settings
+
+
 def test_settings_and_network_agree_between_the_files(root: Path) -> None:
     train, inference, evaluate = (load(root, name) for name in FILES)
+    of_model = {*prepared(inference), "preset"}
     settings = {k for k, v in inference.items() if not isinstance(v, dict)} & set(train)
-    for key in settings - {"imports", "initialize", "run", "dataset_dir"}:
+    for key in settings - {"imports", "initialize", "run", "dataset_dir"} - of_model:
         assert train[key] == inference[key], key
-    trained = {**train["network_def"], "teacher_weights": "checkpoint"}
-    del trained["fused"]  # the checkpoint has it
-    assert trained == inference["network_def"]
+    for key in of_model:
+        assert inference[key] is None, key
     drawn = {"seed", "validation"}  # of the division, which inference does not use
     assert inference["datalist"] == {k: v for k, v in train["datalist"].items() if k not in drawn}
     shared = set(inference) & set(evaluate) - {
@@ -80,15 +90,25 @@ def test_settings_and_network_agree_between_the_files(root: Path) -> None:
     assert (inference["overwrite"], evaluate["overwrite"]) == (False, True)
 
 
+def test_the_card_has_what_inference_asks_it_for(root: Path) -> None:
+    train, inference = load(root, "train"), load(root, "inference")
+    names = set(prepared(inference))
+    assert prepared(inference) == {name: train[name] for name in names}
+    assert inference["prepared"]["given"] == {name: f"@{name}" for name in names}
+    assert train["card"]["preparation"] == {name: f"@{name}" for name in names}
+    assert train["domain"] == inference["domain"] == root.name.removeprefix("multiad_")
+
+
 def test_every_setting_that_decides_a_map_is_recorded_with_it(root: Path) -> None:
     """Else a study would count as finished that was made with another."""
     inference = load(root, "inference")
     used = json.dumps([inference["preprocessing"], inference["inferer"]])
     settings = [k for k, v in inference.items() if not isinstance(v, dict) and f"@{k}" in used]
     deciding = set(settings) - {"sw_batch_size"}
-    assert deciding == set(inference["results"]["settings"])
-    for name, value in inference["results"]["settings"].items():
-        assert value == f"@{name}"
+    recorded = inference["results"]["settings"]
+    assert deciding | set(prepared(inference)) == set(recorded)
+    for name, value in recorded.items():
+        assert value == (f"@{name}" if name in deciding else f"$@prepared['{name}']")
 
 
 def test_images_are_prepared_alike_in_training_inference_and_evaluation(root: Path) -> None:
@@ -112,7 +132,8 @@ def test_bundles_differ_in_reader_transforms_inferer_and_writer_only(root: Path)
         assert set(first) - set(ours) <= (VOLUMES_ONLY if is_pictures(root) else set())
         # What a bundle adds are settings of its reader or transforms.
         added = set(ours) - set(first)
-        text = json.dumps([ours[k] for k in ("train", "preprocessing", "datalist") if k in ours])
+        users = ("train", "preprocessing", "datalist", "prepared")
+        text = json.dumps([ours[k] for k in users if k in ours])
         assert all(f"@{key}" in text for key in added), added
         for key in set(first) & set(ours) - OWN:
             assert ours[key] == first[key], (name, key)
@@ -136,12 +157,13 @@ def test_training_differs_in_preprocessing_only(root: Path) -> None:
         own = ("radiological", "group")
         return [{k: v for k, v in handler.items() if k not in own} for handler in handlers]
 
-    for part in ("train", "validate"):
+    for part, slices in (("train", "dataset"), ("validate", "held_out")):
         assert plain(ours[part]["handlers"]) == plain(first[part]["handlers"])
-        for key in set(first[part]) - {"preprocessing", "dataset", "handlers"}:
+        for key in set(first[part]) - {"preprocessing", slices, "handlers"}:
             assert ours[part][key] == first[part][key], key
         if not is_pictures(root):
-            assert ours[part]["dataset"] == first[part]["dataset"]
+            assert ours[part][slices] == first[part][slices]
+    assert ours["calibrate"] == first["calibrate"]
 
 
 def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
+from multiad_med.engines import CheckpointError
 from multiad_med.resources import bundle_path
+from tests.bundles.models import train
+from tests.conftest import head, make_small_cohort, write_nifti
 
 ROOT = bundle_path("multiad_brain_mri")
 CONFIGS = ROOT / "configs"
@@ -78,3 +85,43 @@ def test_training_killed_and_resumed_ends_as_one_left_alone(cohort: Path, tmp_pa
     )
     for key, value in first.items():
         assert torch.equal(value, second[key]), key
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"fused": [1, 2]}, r"network.fused was \[2, 3\] and is \[1, 2\]"),
+        ({"learning_rate": 0.001}, "learning_rate was 0.004 and is 0.001"),
+        ({"size": 96}, "preparation.size was 64 and is 96"),
+        ({"min_fraction": 0.2}, "preparation.min_fraction was 0.1 and is 0.2"),
+        ({"dataset_dir": "other"}, "training_data"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_training_is_not_resumed_with_changed_settings(
+    override: dict[str, Any], message: str, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, models = trained
+    if "dataset_dir" in override:
+        other = tmp_path / "other"
+        shutil.copytree(data, other)
+        write_nifti(other / "images" / "s0.nii.gz", head(np.random.default_rng(9), (40, 48, 12)))
+        data = other
+    before = (models / "model.pt").read_bytes()
+    others = {key: value for key, value in override.items() if key != "dataset_dir"}
+    with pytest.raises(RuntimeError) as error:
+        train("multiad_brain_mri", data, models, **others)
+    cause = error.value.__cause__
+    assert isinstance(cause, CheckpointError)
+    assert re.search(message, str(cause))
+    assert "resume to false" in str(cause)
+    assert (models / "model.pt").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A cohort, and the folder of a finished training on it."""
+    folder = tmp_path_factory.mktemp("resume")
+    data = make_small_cohort(folder)
+    train("multiad_brain_mri", data, folder / "models")
+    return data, folder / "models"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,10 +30,17 @@ def _kill(engine: Engine) -> None:
 
 
 def _train(
-    folder: Path, epochs: int, *, resume: bool = True, killed_in: int | None = None
+    folder: Path,
+    epochs: int,
+    *,
+    resume: bool = True,
+    killed_in: int | None = None,
+    settings: dict[str, Any] | None = None,
+    fused: tuple[int, ...] = (1, 2, 3, 4),
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     network = tiny_multiad()
+    network.card.network = {"fused": fused}
     optimizer = torch.optim.Adam(network.student.parameters(), 1e-3)
     data = [{"image": torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))}]
     trainer = DistillationTrainer(
@@ -46,6 +54,7 @@ def _train(
             ResumableTraining(
                 folder / "checkpoint.pt",
                 {"network": network, "optimizer": optimizer},
+                settings=settings,
                 resume=resume,
             ),
             ModelSaver(folder / "model.pt", network),
@@ -68,6 +77,39 @@ def test_resumed_training_equals_the_undisturbed_one(tmp_path: Path) -> None:
         for other in (resumed[key], saved[key]):
             assert torch.equal(value.nan_to_num(), other.nan_to_num()), key
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["checkpoint.pt", "model.pt"]
+
+
+SETTINGS = {"preparation": {"size": 64}, "training": {"learning_rate": 1e-3, "data": {"sha": "a"}}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({**SETTINGS, "preparation": {"size": 96}}, "preparation.size was 64 and is 96"),
+        (
+            {**SETTINGS, "training": {"learning_rate": 2e-3, "data": {"sha": "b"}}},
+            'learning_rate was 0.001 and is 0.002; training.data.sha was "a" and is "b"',
+        ),
+    ],
+)
+def test_training_is_not_resumed_with_other_settings(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(KilledError):
+        _train(tmp_path, 3, killed_in=2, settings=SETTINGS)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(CheckpointError, match=f"{message}.*set resume to false"):
+        _train(tmp_path, 3, settings=settings)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    _train(tmp_path, 3, settings=SETTINGS)
+    _train(tmp_path, 3, settings=settings, resume=False)
+
+
+def test_training_is_not_resumed_with_another_network(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        _train(tmp_path, 3, killed_in=2)
+    with pytest.raises(CheckpointError, match=r"network.fused was \[1, 2, 3, 4\] and is \[1, 2\]"):
+        _train(tmp_path, 3, fused=(1, 2))
 
 
 def test_a_finished_training_says_that_nothing_is_trained(
