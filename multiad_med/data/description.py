@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,29 @@ from multiad_med.data.datalist import first_path
 from multiad_med.data.slices import SliceDataset
 from multiad_med.data.store import SliceStore
 
-__all__ = ["describe_training"]
+__all__ = ["describe_training", "studies_sha256"]
 
 
-def _studies(dataset: SliceStore | SliceDataset) -> list[list[Any]]:
-    """Subject, name and content of each study: the hash of prepared ones, the size of others."""
-    if isinstance(dataset, SliceStore):
-        rows = {row["study"]: row for row in dataset.index}
-        return [[row["subject"], name, row["source_sha256"]] for name, row in rows.items()]
-    files = [(str(item.get("subject", "")), Path(first_path(item))) for item in dataset.data]
-    return [[subject, path.name, path.stat().st_size] for subject, path in files]
+def studies_sha256(items: Iterable[Mapping[str, Any]]) -> str:
+    """One hash over subject, file name and size of each study of a datalist's section."""
+    files = [(str(item.get("subject", "")), Path(first_path(item))) for item in items]
+    return _hash([[subject, path.name, path.stat().st_size] for subject, path in files])
+
+
+def _hash(studies: list[list[Any]]) -> str:
+    return hashlib.sha256(json.dumps(sorted(studies)).encode()).hexdigest()
 
 
 def _summary(dataset: SliceStore | SliceDataset) -> dict[str, Any]:
-    studies = json.dumps(sorted(_studies(dataset)))
+    if isinstance(dataset, SliceStore):
+        rows = {row["study"]: row for row in dataset.index}
+        digest = _hash([[r["subject"], name, r["source_sha256"]] for name, r in rows.items()])
+    else:
+        digest = studies_sha256(dataset.data)
     return {
         "subjects": len(set(dataset.subjects)),
         "slices": len(dataset),
-        "studies_sha256": hashlib.sha256(studies.encode()).hexdigest(),
+        "studies_sha256": digest,
     }
 
 

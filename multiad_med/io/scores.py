@@ -143,7 +143,9 @@ def study_scores(
         raise InputError("No slice of the study was scored, so that nothing can be said of it.")
     slices, volumes = (network.card.level(level) for level in (Level.SLICE, Level.VOLUME))
     volume_score = float(scores[scored].max())
-    p_values = slices.p_values(torch.from_numpy(scores[scored])).tolist()
+    own = torch.from_numpy(scores[scored])
+    p_values, flags = slices.p_values(own).tolist(), slices.flagged(own).tolist()
+    reachable = slices.threshold is not None
     return {
         "volume_score": volume_score,
         "volume_p_value": volumes.p_value(volume_score),
@@ -155,9 +157,9 @@ def study_scores(
                 "slice": int(index),
                 "score": float(scores[index]),
                 "p_value": p_value,
-                "flagged": slices.anomalous(float(scores[index])),
+                "flagged": flagged if reachable else None,
             }
-            for index, p_value in zip(scored, p_values, strict=True)
+            for index, p_value, flagged in zip(scored, p_values, flags, strict=True)
         ],
         "not_scored_slices": np.flatnonzero(~np.isfinite(scores)).tolist(),
         "thresholds": {

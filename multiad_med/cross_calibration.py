@@ -1,0 +1,178 @@
+"""Verdicts from few subjects: each training subject is scored by a model that has not seen it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.data import partition_dataset
+
+from multiad_med.card import ModelCard
+from multiad_med.data import is_store
+from multiad_med.data.datalist import first_path, rank_subjects
+from multiad_med.data.description import studies_sha256
+from multiad_med.engines import save_model
+from multiad_med.io.results import SCORES
+from multiad_med.networks import open_model
+from multiad_med.resources import bundle_path, read_config, run_bundle
+from multiad_med.scoring import Level, NormalScores
+from multiad_med.utils.errors import InputError
+
+__all__ = ["cross_calibrate"]
+
+Items = list[dict[str, Any]]
+
+
+def _sections(bundle: str, settings: Mapping[str, Any]) -> dict[str, Items]:
+    root = {"bundle_root": str(bundle_path(bundle))}
+    config = read_config(bundle, "train.json") | root | dict(settings)
+    sections: dict[str, Items] = ConfigParser(config).get_parsed_content("datalist")
+    return sections
+
+
+def _check_sections(sections: Mapping[str, Items], card: ModelCard, dataset_dir: Path) -> None:
+    training = sections["training"]
+    told = card.training.get("training_data", {}).get("studies_sha256")
+    if told is None or studies_sha256(training) != told:
+        raise InputError(
+            f"{dataset_dir} does not give the studies that the model was trained on. Give the folder, or "
+            "datalist, of its training, unchanged, and the same globs."
+        )
+    if labelled := [item for item in training if "label" in item]:
+        raise InputError(
+            f"{labelled[0]['image']} has a lesion mask. Cross-calibration scores whole volumes of normal "
+            "subjects; use held-out ones instead."
+        )
+
+
+def _fold_scores(maps: Path, items: Items) -> list[tuple[str, float, list[float]]]:
+    """Subject, score of the volume and scores of its slices, of each study of a fold."""
+    subjects = {first_path(item): str(item["subject"]) for item in items}
+    found = []
+    for path in sorted(maps.rglob(f"*{SCORES}")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["image"] in subjects:
+            of_slices = [one["score"] for one in content["slices"]]
+            found.append((subjects[content["image"]], content["volume_score"], of_slices))
+    return found
+
+
+def cross_calibrate(
+    model: str | Path,
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    folds: int = 4,
+    **settings: Any,
+) -> Path:
+    """Set a model's thresholds from its training subjects, by cross-validation (k folds).
+
+    The training subjects are divided into folds. For each, a model is trained as the model was, but on
+    the other folds, and scores the fold's subjects; held-out subjects fit the fusion's scale as ever.
+    The scores of all folds become the model's normal scores. They are called approximate: the folds'
+    models are not the final one, and have seen fewer subjects. It costs ``folds`` trainings. Run again,
+    it goes on where it was interrupted.
+
+    Args:
+        model: ``model.pt`` of a finished training.
+        dataset_dir: what it was trained on: a folder or a datalist, not prepared slices.
+        output_dir: folder for the folds, and for the model with the new scores.
+        folds: number of folds, at least 2.
+        settings: ids of the bundle's train.json that the training was given beside those on the card,
+            such as ``image_glob`` and ``device``.
+
+    Returns:
+        The new model file, ``output_dir/model.pt``.
+
+    Raises:
+        InputError: when the data are not the model's, are prepared slices or have lesion masks, or
+            there are fewer subjects than folds.
+    """
+    model, output, source = Path(model), Path(output_dir), Path(dataset_dir).absolute()
+    network = open_model(model)
+    card = network.card
+    if not card.domain:
+        raise InputError(f"{model} does not tell its domain. Train it anew with this version.")
+    if is_store(source):
+        raise InputError(f"{source} holds prepared slices. Give the volumes that they come from.")
+    bundle = f"multiad_{card.domain}"
+    known = read_config(bundle, "train.json")
+    own = {k: v for k, v in {**card.training, **card.preparation}.items() if k in known}
+    common = {"dataset_dir": str(source), **own, **settings}
+    sections = _sections(bundle, common)
+    _check_sections(sections, card, source)
+    subjects = rank_subjects([str(i["subject"]) for i in sections["training"]], seed=own["seed"])
+    if not 2 <= folds <= len(subjects):
+        raise InputError(
+            f"folds must lie between 2 and the number of training subjects, {len(subjects)}, got {folds}."
+        )
+    slices: list[float] = []
+    volumes: list[float] = []
+    patients: dict[str, float] = {}
+    for number, held_out in enumerate(partition_dataset(subjects, num_partitions=folds)):
+        folder = output / f"fold{number}"
+        for subject, volume, of_slices in _run_fold(
+            folder, set(held_out), sections, bundle=bundle, card=card, common=common
+        ):
+            volumes.append(volume)
+            slices += of_slices
+            patients[subject] = max(volume, patients.get(subject, 0.0))
+    why = f"{folds}-fold cross-calibration: the folds' models are not the final one"
+    for level, scores in (
+        (Level.SLICE, slices),
+        (Level.VOLUME, volumes),
+        (Level.PATIENT, list(patients.values())),
+    ):
+        rate = card.level(level).rate
+        card.levels[level] = NormalScores(tuple(scores), rate, why)
+    target = output / "model.pt"
+    save_model(network, target, card={})
+    return target
+
+
+def _run_fold(
+    folder: Path,
+    held_out: set[str],
+    sections: Mapping[str, Items],
+    *,
+    bundle: str,
+    card: ModelCard,
+    common: Mapping[str, Any],
+) -> list[tuple[str, float, list[float]]]:
+    """Train without a fold's subjects and score them: subject, score of the volume, of its slices."""
+    training = [i for i in sections["training"] if str(i["subject"]) not in held_out]
+    rest = [i for i in sections["training"] if str(i["subject"]) in held_out]
+    teacher = card.training["teacher_weights"]
+    run_bundle(
+        bundle,
+        "train.json",
+        workflow_type="train",
+        **{
+            **common,
+            "datalist": {"training": training, "validation": sections["validation"], "test": rest},
+            "network_def": {
+                "_target_": "multiad_med.networks.build_multiad",
+                **card.network,
+                "teacher_weights": teacher,
+            },
+            "ckpt_dir": str(folder),
+            "output_dir": str(folder),
+        },
+    )
+    inference = read_config(bundle, "inference.json")
+    passed = {k: v for k, v in common.items() if k in inference and k not in card.preparation}
+    run_bundle(
+        bundle,
+        "inference.json",
+        workflow_type="infer",
+        **{
+            **passed,
+            "datalist": {"test": rest},
+            "ckpt_path": str(folder / "model.pt"),
+            "output_dir": str(folder / "maps"),
+        },
+    )
+    return _fold_scores(folder / "maps", rest)
