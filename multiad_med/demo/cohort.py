@@ -39,10 +39,13 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Cohort:
-    """How many subjects of each part a cohort has."""
+    """How many subjects of each part a cohort has.
+
+    Of 25 held-out ones six fit, and 19 set the thresholds: as many as a verdict at 5 % needs.
+    """
 
     training: int = 24
-    validation: int = 6
+    validation: int = 25
     healthy_test: int = 2
     lesion_test: int = 6
 
