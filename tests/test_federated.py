@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multiad_med.engines import calibrate
 from multiad_med.federated import StudentWeights, calibrate_site, weighted_mean
-from multiad_med.networks import WeightsError
+from multiad_med.networks import WeightsError, read_card
 from tests.conftest import tiny_multiad
 
 
@@ -78,6 +78,7 @@ def test_each_site_reaches_its_rate_on_its_own_normals_with_one_network(tmp_path
             _normals(brightness),
             source=tmp_path / "global.pt",
             target=tmp_path / name / "model.pt",
+            card={"domain": name},
             pixel_false_positive_rate=0.05,
         )
         with torch.no_grad():
@@ -85,6 +86,10 @@ def test_each_site_reaches_its_rate_on_its_own_normals_with_one_network(tmp_path
         assert float((maps >= 0.5).float().mean()) == pytest.approx(0.05, abs=1e-3)
         states.append(torch.load(tmp_path / name / "model.pt", weights_only=True))
     dark, bright = states
+    assert [read_card(tmp_path / n / "model.pt").domain for n in ("dark", "bright")] == [
+        "dark",
+        "bright",
+    ]
     assert not torch.equal(dark["pixel_threshold"], bright["pixel_threshold"])
     for name, value in dark.items():
         if name.startswith(("student.", "teacher.")):
@@ -99,5 +104,6 @@ def test_a_global_model_of_another_preset_is_refused_and_nothing_written(tmp_pat
             _normals(1.0),
             source=tmp_path / "global.pt",
             target=tmp_path / "model.pt",
+            card={},
         )
     assert not (tmp_path / "model.pt").exists()

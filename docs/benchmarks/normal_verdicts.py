@@ -90,10 +90,12 @@ def main() -> None:
     for level, flags in (("volume", volumes), ("slice", slices)):
         found = binomtest(sum(flags), len(flags))
         interval = found.proportion_ci()
-        # Slices of one volume are alike, so that an interval that takes them as independent is too narrow.
+        # Slices of one volume are alike: an interval that takes them as independent is too narrow.
         shown = f"{interval.low:.3f} to {interval.high:.3f}" if level == "volume" else "-"
         rate = judged[0]["thresholds"][f"{level}_false_positive_rate"]
-        print(f"| {level} | {len(flags)} | {sum(flags)} | {found.statistic:.3f} | {shown} | {rate} |")
+        print(
+            f"| {level} | {len(flags)} | {sum(flags)} | {found.statistic:.3f} | {shown} | {rate} |"
+        )
     p_values = sorted(study["volume_p_value"] for study in judged)
     print("p-values of the volumes:", " ".join(f"{p:.2f}" for p in p_values))
 

@@ -133,6 +133,8 @@ def load_model(network: MultiAD, file: str | Path) -> None:
     check_given(card.network, network.card.network, of=str(path))
     check_keys(path, "this network (another preset?)", network.state_dict(), state)
     network.load_state_dict(state)
+    if "fused" in network.card.network:
+        network.card.network["fused"] = network.fused  # a model without card brings its own
 
 
 def open_model(file: str | Path, *, preset: str | None = None) -> MultiAD:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from multiad_med.networks import read_card
 from multiad_med.resources import bundle_path, bundles_dir
+from multiad_med.scoring import Level
 
 CONFIGS = bundle_path("multiad_brain_mri") / "configs"
 
@@ -84,5 +86,9 @@ def test_losses_and_model_equal_those_of_one_process(cohort: Path, tmp_path: Pat
     alone, both = (
         torch.load(folder / "models" / "model.pt", weights_only=True) for folder in (one, two)
     )
-    for key in ("pixel_threshold", "image_threshold", "fusion.levels.0.running_mean"):
+    for key in ("pixel_threshold", "fusion.levels.0.running_mean"):
         assert float(both[key]) == pytest.approx(float(alone[key]), rel=1e-3), key
+    cards = [read_card(folder / "models" / "model.pt") for folder in (one, two)]
+    for level in Level:
+        expected, found = (card.level(level).scores for card in cards if card)
+        assert found == pytest.approx(expected, rel=1e-3), level

@@ -70,6 +70,6 @@ def test_other_folders_are_told_from_pictures(touch: Touch, name: str, message: 
 
 
 def test_real_bscans_are_pictures_in_order(real_data: Path) -> None:
-    items = find_images(real_data / "oct")
+    items = find_images(real_data / "oct" / "duke_dme_subject01")
     assert len(items) == 61
     assert [Path(item["image"]).stem for item in items[:2]] == ["Subject_01_1", "Subject_01_2"]

@@ -89,7 +89,8 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
         ("industrial", "mvtec_ad"),
         ("brain/BraTS-GLI-00001-000", "brats2021"),
         ("brain/brats2013", "volumes"),
-        ("oct", "images"),
+        ("oct/duke_dme_subject01", "images"),
+        ("oct/kermany_mini", "mvtec_ad"),
     ],
 )
 def test_real_folders_are_recognised(real_data: Path, folder: str, recipe: str) -> None:
