@@ -17,7 +17,7 @@ from monai.fl.utils.filters import Filter
 from torch import Tensor
 
 from multiad_med.engines import calibrate
-from multiad_med.io import atomic_path
+from multiad_med.io import write_state
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.resources import bundle_path
 from multiad_med.utils.errors import InputError
@@ -147,5 +147,4 @@ def calibrate_site(
     """
     load_model(network, source)
     calibrate(network, batches, **kwargs)
-    with atomic_path(target) as temporary:
-        torch.save(network.state_dict(), temporary)
+    write_state(target, network.state_dict())

@@ -16,7 +16,7 @@ from torch import nn
 
 from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.trainer import DistillationTrainer
-from multiad_med.io import atomic_path, check_calibrated
+from multiad_med.io import check_calibrated, write_state
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.utils.errors import InputError, MultiADError
 
@@ -101,8 +101,7 @@ class ResumableTraining:
             "epoch_length": engine.state.epoch_length,
             "scaler": engine.grad_scaler.state_dict(),
         }
-        with atomic_path(self.path) as temporary:
-            torch.save(state, temporary)
+        write_state(self.path, state)
 
     def load(self, engine: DistillationTrainer) -> None:
         """Continue from the checkpoint, if there is one.
@@ -196,8 +195,7 @@ class ModelSaver:
         """Write the file, from the main process."""
         if not is_main_process():
             return
-        with atomic_path(self.path) as temporary:
-            torch.save(self.network.state_dict(), temporary)
+        write_state(self.path, self.network.state_dict())
         engine.logger.info("model written to %s", self.path)
 
 

