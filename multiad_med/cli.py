@@ -25,7 +25,7 @@ class _Commands(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except Exception as error:
+        except Exception as error:  # of which all but ours are raised again
             from multiad_med.utils.errors import user_error
 
             known = user_error(error)

@@ -130,7 +130,7 @@ class ResumableTraining:
                 item.load_state_dict(state[name])
             engine.state.epoch, engine.state.iteration = trainer["epoch"], trainer["iteration"]
             engine.grad_scaler.load_state_dict(trainer["scaler"])
-        except Exception as error:
+        except Exception as error:  # whatever another training's state makes torch raise
             raise CheckpointError(
                 f"Cannot resume from {self.path}: {error}. Delete it, or set resume to false, to "
                 "train anew; or give the settings that it was made with."

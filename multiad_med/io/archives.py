@@ -98,6 +98,8 @@ class _Writer:
         if content is None:
             path.mkdir(parents=True, exist_ok=True)
             return
+        if os.path.lexists(path):
+            raise ArchiveError(f"{self.archive}: member {name!r} exists twice.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with content, path.open("xb") as file:
             while chunk := content.read(_CHUNK):

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 def write_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Write a state with ``torch.save`` atomically.
 
-    Through a stream of Python's, for what torch itself says of a full disk is no OSError.
+    By way of memory, for torch takes a full disk for something else, or for nothing at all.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        torch.save(dict(state), stream)
+    buffer = BytesIO()
+    torch.save(dict(state), buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())

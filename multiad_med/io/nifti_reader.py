@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from multiad_med.utils.errors import MultiADError, reader_errors
+from multiad_med.utils.errors import FileError, MultiADError, reader_errors
 
 __all__ = ["NiftiError", "NiftiReader", "millimetres"]
 
@@ -65,6 +65,8 @@ class NiftiReader(NibabelReader):
         return images if len(images) > 1 else first
 
     def _open(self, path: Path) -> Any:
+        if not path.exists():
+            raise FileError(f"{path} does not exist.")
         with reader_errors(path, NiftiError, "not a readable NIfTI file"):
             try:
                 image: Any

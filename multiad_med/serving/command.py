@@ -172,6 +172,6 @@ def _run(worker: Worker, *, once: bool) -> None:
         worker.run(once=once)
     except ServingError:
         raise
-    except Exception as error:
+    except Exception as error:  # its message may name a patient
         log_event("broke", level=logging.CRITICAL, error=where(error), trace=trace(error))
         raise ServingError(f"The worker broke: {where(error)}.") from error

@@ -150,7 +150,7 @@ class Worker:
             held = self.ledger.give_back(claim)
         except _ClaimLostError:
             state, held = StudyState.WAITING, False
-        except Exception as error:
+        except Exception as error:  # the barrier between studies
             level, about = logging.ERROR, {"error": where(error)}
             if _is_no_fault_of_the_study(error):
                 state = StudyState.WAITING

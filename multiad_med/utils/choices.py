@@ -44,6 +44,6 @@ def usable_device(name: Any) -> Any:
     except (RuntimeError, AssertionError, ImportError) as error:  # torch has no type of its own
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"device {name!r} cannot be used: {reason} Choose another, such as cpu."
+            f"The device {str(name)!r} cannot be used: {reason.rstrip('.')}. Choose another, such as cpu."
         ) from error
     return device

@@ -115,7 +115,7 @@ def reader_errors(
             yield
     except MultiADError:
         raise
-    except Exception as error:
+    except Exception as error:  # see above
         if memory_error(error) is not None:
             raise
         raise kind(f"{path}: {what}: {str(error) or type(error).__name__}") from error
