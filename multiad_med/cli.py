@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import multiad_med
 
+
+class _Commands(TyperGroup):
+    """Tells an error that a user can mend in one line; any other, a fault, keeps its trace."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take ``--debug`` from wherever it stands, also behind the command."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--debug" in args[:end]:
+            args = ["--debug", *(a for a in args[:end] if a != "--debug"), *args[end:]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # of which all but ours are raised again
+            from multiad_med.utils.errors import user_error
+
+            known = user_error(error)
+            if known is None or ctx.params["debug"]:
+                raise
+            typer.echo(f"Error: {known}", err=True)
+            raise typer.Exit(1) from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Multi-AD Med: learn what is normal, show where a new study departs from it.",
     no_args_is_help=True,
     add_completion=False,
@@ -24,12 +50,6 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-def _stopped(error: BaseException) -> typer.Exit:
-    """Tell an error without a trace; to be raised."""
-    typer.echo(f"Error: {error}", err=True)
-    return typer.Exit(1)
-
-
 def _print_outcomes(table: Path, *, failed: bool) -> None:
     """Print the tables of a comparison; status 1 where a run of it failed."""
     typer.echo(table.read_text(encoding="utf-8"))
@@ -41,6 +61,9 @@ def _print_outcomes(table: Path, *, failed: bool) -> None:
 def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the trace of an error, wherever this stands.")
     ] = False,
 ) -> None:
     """Learn what is normal, show where a new study departs from it. Not for diagnostic use."""
@@ -84,25 +107,19 @@ def prepare(
     """
     from multiad_med.preparation import command
 
-    failed = False
-    try:
-        if show_list:
-            typer.echo(command.explain_recipes())
-        elif check is not None:
-            typer.echo(command.explain_folder(check))
-        elif recipe is None or source is None or target is None:
-            raise typer.BadParameter(
-                "Give a recipe, --source and --target; or --list; or --check and a folder."
-            )
-        else:
-            summary = command.run(recipe, source, target, settings or [], workers)
-            typer.echo(str(summary))
-            failed = bool(summary.failures)
-    except command.ERRORS as error:
-        typer.echo(f"Error: {error}", err=True)
-        failed = True
-    if failed:
-        raise typer.Exit(1)
+    if show_list:
+        typer.echo(command.explain_recipes())
+    elif check is not None:
+        typer.echo(command.explain_folder(check))
+    elif recipe is None or source is None or target is None:
+        raise typer.BadParameter(
+            "Give a recipe, --source and --target; or --list; or --check and a folder."
+        )
+    else:
+        summary = command.run(recipe, source, target, settings or [], workers)
+        typer.echo(str(summary))
+        if summary.failures:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -117,10 +134,7 @@ def export(
 
     if layout not in list(ExportLayout):
         raise typer.BadParameter(f"layout is one of {[str(name) for name in ExportLayout]}.")
-    try:
-        count = export_pictures(store, target, layout=ExportLayout(layout), bits=bits)
-    except (ValueError, OSError) as error:
-        raise _stopped(error) from error
+    count = export_pictures(store, target, layout=ExportLayout(layout), bits=bits)
     typer.echo(f"{count} slices written to {target}")
 
 
@@ -146,25 +160,23 @@ def evaluate(
     """Say how good a trained model is, how sure that is, and where it fails: one HTML page."""
     from rich.console import Console
 
-    from multiad_med.evaluation.command import ERRORS, evaluate_model, root_cause
+    from multiad_med.evaluation.command import evaluate_model
     from multiad_med.evaluation.summary import print_summary
+    from multiad_med.utils.json_files import read_json
 
-    try:
-        report = evaluate_model(
-            data,
-            model,
-            output,
-            bundle=bundle,
-            preset=preset,
-            part=part,
-            labels=labels,
-            training_logs=logs,
-            bootstrap=bootstrap,
-            device=device,
-        )
-    except ERRORS as error:
-        raise _stopped(root_cause(error)) from error
-    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    report = evaluate_model(
+        data,
+        model,
+        output,
+        bundle=bundle,
+        preset=preset,
+        part=part,
+        labels=labels,
+        training_logs=logs,
+        bootstrap=bootstrap,
+        device=device,
+    )
+    metrics = read_json(output / "metrics.json")
     print_summary(metrics, Console(), title=str(data))
     typer.echo(f"report: {report}")
 
@@ -184,24 +196,20 @@ def ablate(
 ) -> None:
     """Run the paper's Table 4 on prepared slices: SE, discriminator and fusion, each on and off."""
     from multiad_med.evaluation.ablate import ablate as run_ablation
-    from multiad_med.evaluation.command import ERRORS
     from multiad_med.evaluation.detectors import Settings
     from multiad_med.evaluation.outcomes import FAILED
 
-    try:
-        outcomes = run_ablation(
-            stores,
-            output,
-            settings=Settings(
-                preset, teacher_weights=teacher_weights, epochs=epochs, learning_rate=learning_rate
-            ),
-            adversarial_weight=adversarial_weight,
-            seeds=seeds or [0],
-            part=part,
-            device=device,
-        )
-    except ERRORS as error:
-        raise _stopped(error) from error
+    outcomes = run_ablation(
+        stores,
+        output,
+        settings=Settings(
+            preset, teacher_weights=teacher_weights, epochs=epochs, learning_rate=learning_rate
+        ),
+        adversarial_weight=adversarial_weight,
+        seeds=seeds or [0],
+        part=part,
+        device=device,
+    )
     _print_outcomes(output / "ablation.md", failed=any(o.note.startswith(FAILED) for o in outcomes))
 
 
@@ -228,27 +236,23 @@ def compare(
     device: Annotated[str, typer.Option(help="Such as cpu or cuda:0.")] = "cpu",
 ) -> None:
     """Train and test Multi-AD, its presets and its peers on the same slices (needs the extra peers)."""
-    from multiad_med.evaluation.command import ERRORS
     from multiad_med.evaluation.compare import METHODS, parse_files
     from multiad_med.evaluation.compare import compare as run_comparison
     from multiad_med.evaluation.outcomes import FAILED
 
-    try:
-        outcomes = run_comparison(
-            stores,
-            output,
-            methods=methods or METHODS,
-            seeds=seeds or [0],
-            teacher=teacher,
-            teacher_weights=teacher_weights,
-            epochs=epochs,
-            bundle=bundle,
-            part=part,
-            device=device,
-            files=parse_files(files or []),
-        )
-    except ERRORS as error:
-        raise _stopped(error) from error
+    outcomes = run_comparison(
+        stores,
+        output,
+        methods=methods or METHODS,
+        seeds=seeds or [0],
+        teacher=teacher,
+        teacher_weights=teacher_weights,
+        epochs=epochs,
+        bundle=bundle,
+        part=part,
+        device=device,
+        files=parse_files(files or []),
+    )
     _print_outcomes(
         output / "comparison.md", failed=any(o.note.startswith(FAILED) for o in outcomes)
     )
@@ -269,11 +273,8 @@ def view(
     """Show a study under its anomaly map: a montage, and a page that needs no network."""
     from multiad_med.viewing import view as view_study
 
-    try:
-        for path in view_study(study, anomaly_map, output, window=window, bscans=bscans):
-            typer.echo(path)
-    except (ValueError, OSError) as error:
-        raise _stopped(error) from error
+    for path in view_study(study, anomaly_map, output, window=window, bscans=bscans):
+        typer.echo(path)
 
 
 @app.command()
@@ -292,22 +293,20 @@ def dicom(
 ) -> None:
     """Write a study's map and scores as DICOM, for a PACS (needs the extra dicom)."""
     from multiad_med.io.dicom_results import DicomKind, Segments, write_dicom_results
+    from multiad_med.utils.json_files import read_json
 
     if not set(kinds or []) <= set(DicomKind):
         raise typer.BadParameter(f"--kind is one of {[str(kind) for kind in DicomKind]}.")
     if segments not in list(Segments):
         raise typer.BadParameter(f"--segments is one of {[str(name) for name in Segments]}.")
-    try:
-        files = write_dicom_results(
-            source=series,
-            anomaly_map=anomaly_map,
-            scores=json.loads(scores.read_text(encoding="utf-8")),
-            output_dir=output,
-            kinds={DicomKind(kind) for kind in kinds or DicomKind},
-            segments=Segments(segments),
-        )
-    except (ValueError, OSError, ImportError) as error:
-        raise _stopped(error) from error
+    files = write_dicom_results(
+        source=series,
+        anomaly_map=anomaly_map,
+        scores=read_json(scores),
+        output_dir=output,
+        kinds={DicomKind(kind) for kind in kinds or DicomKind},
+        segments=Segments(segments),
+    )
     for kind, paths in files.items():
         typer.echo(
             f"{kind}: {len(paths)} file(s)" if paths else f"{kind}: none, nothing is flagged"
@@ -345,30 +344,26 @@ def serve(
     ] = False,
 ) -> None:
     """Process what arrives in a folder or a PACS, and bring the results back (docs/pacs.md)."""
-    from multiad_med.evaluation.command import ERRORS
     from multiad_med.serving.command import dicom_kinds
     from multiad_med.serving.command import serve as run_service
 
-    try:
-        run_service(
-            source,
-            bundle=bundle,
-            model=model,
-            output=output,
-            kinds=dicom_kinds(kinds),
-            filters=filters or [],
-            settings=settings or [],
-            settle=settle,
-            interval=interval,
-            tries=tries,
-            lease=lease,
-            host=host,
-            port=port,
-            device=device,
-            once=once,
-        )
-    except ERRORS as error:
-        raise _stopped(error) from error
+    run_service(
+        source,
+        bundle=bundle,
+        model=model,
+        output=output,
+        kinds=dicom_kinds(kinds),
+        filters=filters or [],
+        settings=settings or [],
+        settle=settle,
+        interval=interval,
+        tries=tries,
+        lease=lease,
+        host=host,
+        port=port,
+        device=device,
+        once=once,
+    )
 
 
 @app.command()
@@ -378,10 +373,7 @@ def bundle(
     """Print the folder of a bundle, for `python -m monai.bundle`."""
     from multiad_med.resources import bundle_path
 
-    try:
-        typer.echo(bundle_path(name))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    typer.echo(bundle_path(name))
 
 
 label_app = typer.Typer(help="Serve bundles to 3D Slicer and OHIF by MONAI Label.")
@@ -400,14 +392,10 @@ def label_init(
     ] = None,
 ) -> None:
     """Make a folder into a MONAI Label app, or add bundles to it."""
-    from multiad_med.evaluation.command import ERRORS
     from multiad_med.label.command import init
 
-    try:
-        for name, model in init(folder, bundles or []).items():
-            typer.echo(f"{name}: {model or 'no model yet; it can be trained only'}")
-    except ERRORS as error:
-        raise _stopped(error) from error
+    for name, model in init(folder, bundles or []).items():
+        typer.echo(f"{name}: {model or 'no model yet; it can be trained only'}")
 
 
 @label_app.command("start")
@@ -418,9 +406,6 @@ def label_start(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Print MONAI Label's own command for the app, and run it."""
-    from multiad_med.label.command import LabelError, start
+    from multiad_med.label.command import start
 
-    try:
-        start(folder, studies, host=host, port=port)
-    except LabelError as error:
-        raise _stopped(error) from error
+    start(folder, studies, host=host, port=port)

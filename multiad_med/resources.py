@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from multiad_med.utils.errors import InputError
+from multiad_med.utils.errors import FileError, InputError
 
 __all__ = ["bundle_path", "bundles_dir", "read_config", "recipes_dir", "run_bundle"]
 
@@ -17,14 +17,14 @@ def _shipped(name: str) -> Path:
     for folder in (package / name, package.parent / name):
         if folder.is_dir():
             return folder
-    raise FileNotFoundError(f"No {name} beside or inside {package}; install the package again.")
+    raise FileError(f"No {name} beside or inside {package}; install the package again.")
 
 
 def bundles_dir() -> Path:
     """Folder of the bundles.
 
     Raises:
-        FileNotFoundError: when there is none.
+        FileError: when there is none.
     """
     return _shipped("bundles")
 
@@ -33,7 +33,7 @@ def recipes_dir() -> Path:
     """Folder of the preparation recipes.
 
     Raises:
-        FileNotFoundError: when there is none.
+        FileError: when there is none.
     """
     return _shipped("preprocessing")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from multiad_med.data.datalist import SECTIONS, DatalistError, rank_subjects, shared_subjects
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.json_files import read_json
 
 __all__ = ["BmadBrainSplit", "BmadLiverSlices", "SubjectSplit", "datalist_content", "sections_hash"]
 
@@ -168,7 +168,7 @@ class BmadBrainSplit:
 
     def __init__(self, ids: str | Path, *, spacing: Sequence[float] | None = None) -> None:
         self.resampled = spacing is not None
-        lists = json.loads(Path(ids).read_text(encoding="utf-8"))
+        lists = read_json(ids)
         self.section_of = {
             **dict.fromkeys(lists["training"], "training"),
             **dict.fromkeys(lists["validation_normal"], "validation"),

@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 
 from multiad_med.data.datalist import SECTIONS, STORE_NAME
 from multiad_med.transforms import SliceState
-from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.errors import FileError, InputError, MultiADError, file_errors
+from multiad_med.utils.json_files import read_json
 
 __all__ = ["SliceStore", "StoreError", "is_store", "read_study", "write_study"]
 
@@ -113,7 +114,10 @@ def write_study(
     content = dict(about)
     if "affine" in prepared:
         content["affine"] = np.asarray(prepared["affine"], dtype=float).tolist()
-    save_file(arrays, path, metadata={"about": json.dumps(content)})
+    try:
+        save_file(arrays, path, metadata={"about": json.dumps(content)})
+    except SafetensorError as error:  # what the system says, as of a full disk
+        raise FileError(f"{path} cannot be written: {error}") from error
     return count
 
 
@@ -249,7 +253,7 @@ class SliceStore(Dataset):
             )
         if section not in SECTIONS:
             raise StoreError(f"Unknown section {section!r}; choose one of {SECTIONS}.")
-        self.about = json.loads((self.folder / STORE_NAME).read_text(encoding="utf-8"))
+        self.about = read_json(self.folder / STORE_NAME)
         if channels is not None and not all(0 <= c < self.about["channels"] for c in channels):
             raise StoreError(
                 f"channels {list(channels)} asked for; {self.folder} has {self.about['channels']}."
@@ -293,7 +297,8 @@ class SliceStore(Dataset):
 
     def _read_index(self) -> Iterator[dict[str, str]]:
         section, wanted, categories = self._wanted
-        with (self.folder / INDEX_NAME).open(newline="", encoding="utf-8") as stream:
+        path = self.folder / INDEX_NAME
+        with file_errors(path), path.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 if (
                     row["section"] == section

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from multiad_med.engines.distributed import is_distributed, is_main_process
-from multiad_med.io import atomic_path
+from multiad_med.io import write_state
 from multiad_med.utils.errors import InputError
 
 __all__ = ["BestStudent", "Selection"]
@@ -93,8 +93,7 @@ class BestStudent:
                 "epoch": self.epoch,
                 "loss": self.loss,
             }
-            with atomic_path(self.path) as temporary:
-                torch.save(state, temporary)
+            write_state(self.path, state)
 
     def stop(self, engine: Engine) -> None:
         """End training that has had its patience."""

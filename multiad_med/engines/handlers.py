@@ -17,7 +17,7 @@ from monai.utils import CommonKeys
 
 from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.trainer import DistillationTrainer
-from multiad_med.io import atomic_path, check_calibrated
+from multiad_med.io import check_calibrated, write_state
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.utils.errors import InputError, MultiADError
 
@@ -127,8 +127,7 @@ class ResumableTraining:
             "epoch_length": engine.state.epoch_length,
             "scaler": engine.grad_scaler.state_dict(),
         }
-        with atomic_path(self.path) as temporary:
-            torch.save(state, temporary)
+        write_state(self.path, state)
 
     def load(self, engine: DistillationTrainer) -> None:
         """Continue from the checkpoint, if there is one.
@@ -158,7 +157,7 @@ class ResumableTraining:
                 item.load_state_dict(state[name])
             engine.state.epoch, engine.state.iteration = trainer["epoch"], trainer["iteration"]
             engine.grad_scaler.load_state_dict(trainer["scaler"])
-        except Exception as error:
+        except Exception as error:  # whatever another training's state makes torch raise
             raise CheckpointError(
                 f"Cannot resume from {self.path}: {error}. Delete it, or set resume to false, to "
                 "train anew; or give the settings that it was made with."
@@ -240,8 +239,7 @@ def save_model(network: MultiAD, path: str | Path, *, card: Mapping[str, Any]) -
         card: ``domain``, ``preparation`` and ``training`` of the card.
     """
     network.card = replace(network.card, **card)
-    with atomic_path(path) as temporary:
-        torch.save(network.state_dict(), temporary)
+    write_state(path, network.state_dict())
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

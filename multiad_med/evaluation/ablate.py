@@ -23,6 +23,7 @@ from multiad_med.evaluation.tables import (
 )
 from multiad_med.io.atomic import atomic_path
 from multiad_med.networks import FusionMode
+from multiad_med.utils.choices import choose, usable_device
 
 __all__ = ["STUDIES", "ablate", "ablation_table"]
 
@@ -66,8 +67,11 @@ def ablate(
         device: where to run.
 
     Raises:
+        InputError: on an unknown part or device.
         StoreError: when a folder holds no store.
     """
+    usable_device(device)
+    part = choose(Part, part, what="part")
     numbers = {switches: number for number, switches in STUDIES.items()}
     outcomes: list[Outcome] = []
     for store, category, _ in sets_of(stores):
@@ -85,7 +89,7 @@ def ablate(
                     store,
                     category,
                     seed,
-                    Part(part),
+                    part,
                     device,
                     variants=((str(numbers[se, discriminator, False]), _without_fusion),),
                 )

@@ -20,19 +20,10 @@ from multiad_med.evaluation.report import write_report
 from multiad_med.io import NotCalibratedError
 from multiad_med.networks import MultiAD, TeacherWeights, build_multiad, load_model
 from multiad_med.resources import read_config, run_bundle
+from multiad_med.utils.choices import usable_device
 from multiad_med.utils.errors import InputError
 
-__all__ = ["ERRORS", "TrainedDetector", "evaluate_model", "root_cause"]
-
-ERRORS = (ValueError, OSError, RuntimeError)
-"""What a user's input can cause; its message is shown without a trace."""
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """What an error came from; MONAI wraps the errors of configs and transforms in its own."""
-    while error.__cause__ is not None and isinstance(error.__cause__, ERRORS):
-        error = error.__cause__
-    return error
+__all__ = ["TrainedDetector", "evaluate_model"]
 
 
 class TrainedDetector:
@@ -95,7 +86,7 @@ def evaluate_model(
         InputError: when nothing can be evaluated, or ``part`` is given for volumes.
         WeightsError: when the model does not fit the preset.
     """
-    output = Path(output)
+    output, device = Path(output), usable_device(device)
     curves = [] if training_logs is None else training_curves(training_logs)
     if not is_store(data):
         if part != Part.ALL:
@@ -111,7 +102,7 @@ def evaluate_model(
             output_dir=str(output),
             training_logs=None if training_logs is None else str(training_logs),
             bootstrap=bootstrap,
-            device=torch.device(device),
+            device=device,
             **override,
         )
         return output / "report.html"

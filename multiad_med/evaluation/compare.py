@@ -27,6 +27,7 @@ from multiad_med.metrics import bootstrap_ranking, paired_difference, resamples
 from multiad_med.metrics.bootstrap import Metric
 from multiad_med.networks import PRESETS, StudentKind, TeacherWeights, build_multiad
 from multiad_med.resources import read_config
+from multiad_med.utils.choices import choose, usable_device
 from multiad_med.utils.errors import InputError
 
 __all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "parse_files", "sets_of"]
@@ -204,7 +205,7 @@ def compare(
             and ``encoder`` of ``dinomaly``.
 
     Raises:
-        InputError: on an unknown method, teacher or bundle, or stores of one name.
+        InputError: on an unknown method, teacher, bundle, part or device, or stores of one name.
         WeightsError: when the teacher's weights cannot be had or do not fit.
         StoreError: when a folder holds no store.
     """
@@ -214,7 +215,8 @@ def compare(
             f"Unknown methods {unknown}; choose from {list(METHODS)} and the presets {list(PRESETS)}."
         )
     build_multiad(teacher, teacher_weights=teacher_weights, output_stride=32)
-    output = Path(output)
+    usable_device(device)
+    part, output = choose(Part, part, what="part"), Path(output)
     outcomes: list[Outcome] = []
     for store, category, size in sets_of(stores):
         for method in methods:
@@ -239,7 +241,7 @@ def compare(
                         device=device,
                         **(files or {}).get(method, {}),
                     )
-                job = Job(method, build, store, category, seed, Part(part), device)
+                job = Job(method, build, store, category, seed, part, device)
                 _logger.info("%s on %s %s, seed %d", method, Path(store).name, category, seed)
                 outcomes += run_job(job, output / "outcomes")
     write_outcomes(output / "comparison.csv", outcomes)

@@ -16,6 +16,7 @@ import torch
 from multiad_med.data import is_store
 from multiad_med.data.datalist import STORE_NAME
 from multiad_med.io import file_sha256
+from multiad_med.utils.json_files import read_json
 
 __all__ = ["data_manifest", "run_manifest"]
 
@@ -26,7 +27,7 @@ def data_manifest(source: str | Path) -> dict[str, Any]:
     """What tells a data set from another: a store's recipe, split and index hashes, a file's hash."""
     path = Path(source)
     if is_store(path):
-        about = json.loads((path / STORE_NAME).read_text(encoding="utf-8"))
+        about = read_json(path / STORE_NAME)
         return {
             "folder": path.name,
             **{

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import multiprocessing
 import re
@@ -28,6 +27,7 @@ from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.evaluation.results import finite_or_none
 from multiad_med.io import file_sha256, write_json
 from multiad_med.metrics import Ranking
+from multiad_med.utils.json_files import read_json
 
 __all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job"]
 
@@ -228,7 +228,7 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
         if not path.is_file():
             note = f"{FAILED} with exit status {process.exitcode}; its error is printed above"
             return _without_figures(job, note)
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if any(item["note"] for item in content):
         path.unlink()
     return [Outcome(**{**item, "scores": [tuple(s) for s in item["scores"]]}) for item in content]

@@ -1,7 +1,7 @@
 """What is read and written: volumes, pictures, maps, scores; each file whole or not at all."""
 
 from multiad_med.io.archives import ArchiveError, unpack
-from multiad_med.io.atomic import atomic_path, write_json
+from multiad_med.io.atomic import atomic_path, write_json, write_state
 from multiad_med.io.bands import Band, BandThresholds, anomaly_bands
 from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_reader import DicomSeriesReader
@@ -69,4 +69,5 @@ __all__ = [
     "study_scores",
     "unpack",
     "write_json",
+    "write_state",
 ]

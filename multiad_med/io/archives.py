@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from multiad_med.io.atomic import atomic_path
-from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.errors import MultiADError, reader_errors
 
 __all__ = ["ArchiveError", "unpack"]
 
@@ -59,14 +59,15 @@ def unpack(
         The folder.
 
     Raises:
-        ArchiveError: when it is missing, damaged, truncated, empty, encrypted or no zip or tar; when a
+        FileError: when it cannot be read, or the folder not be written.
+        ArchiveError: when it is damaged, truncated, empty, encrypted or no zip or tar; when a
             member would lie outside the folder, is a link or a device, or comes twice; when it exceeds
             the limits or expands more than 1000-fold (beyond 100 MiB); when the folder holds something.
     """
     source, target = Path(archive), Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ArchiveError(f"{target}: exists already and is not empty; choose another folder.")
-    try:
+    with reader_errors(source, ArchiveError, "cannot be unpacked"):
         size = source.stat().st_size
         limit = min(max_bytes, max(_RATIO_FLOOR, _RATIO * size))
         with source.open("rb") as stream:
@@ -78,12 +79,6 @@ def unpack(
                 writer.add(name, content)
             if not any(partial.iterdir()):
                 raise ArchiveError(f"{source}: the archive is empty.")
-    except ArchiveError:
-        raise
-    # The standard library's readers raise nearly every type there is on damaged archives.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ArchiveError(f"{source}: cannot be unpacked: {reason}") from error
     return target
 
 
@@ -103,6 +98,8 @@ class _Writer:
         if content is None:
             path.mkdir(parents=True, exist_ok=True)
             return
+        if os.path.lexists(path):
+            raise ArchiveError(f"{self.archive}: member {name!r} exists twice.")
         path.parent.mkdir(parents=True, exist_ok=True)
         with content, path.open("xb") as file:
             while chunk := content.read(_CHUNK):

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "write_json"]
+import torch
+
+from multiad_med.utils.errors import MultiADError, file_errors
+
+__all__ = ["atomic_path", "write_json", "write_state"]
 
 
 @contextmanager
@@ -22,13 +27,31 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: final name; its folder is made.
+
+    Raises:
+        FileError: when the file cannot be written, as on a full disk.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as folder:
+    with file_errors(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent)
+    with partial as folder, _written(path, folder):
         temporary = Path(folder) / path.name
         yield temporary
         os.replace(temporary, path)
+
+
+@contextmanager
+def _written(path: Path, folder: str) -> Iterator[None]:
+    """As :func:`file_errors`, but an error that names a file elsewhere, as one read, stays."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename
+        if isinstance(error, MultiADError) or (named and not str(named).startswith(folder)):
+            raise
+        with file_errors(path, "written"):
+            raise
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
@@ -37,3 +60,14 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         temporary.write_text(
             json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
         )
+
+
+def write_state(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write a state with ``torch.save`` atomically.
+
+    By way of memory, for torch takes a full disk for something else, or for nothing at all.
+    """
+    buffer = BytesIO()
+    torch.save(dict(state), buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())

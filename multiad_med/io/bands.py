@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from multiad_med.utils.errors import InputError
 
-__all__ = ["Band", "BandThresholds", "anomaly_bands"]
+__all__ = ["BAND_COLOURS", "Band", "BandThresholds", "anomaly_bands"]
 
 
 class Band(IntEnum):
@@ -20,6 +20,15 @@ class Band(IntEnum):
     LOW = 1
     MODERATE = 2
     HIGH = 3
+
+
+BAND_COLOURS = {
+    Band.LOW: (101, 21, 110),
+    Band.MODERATE: (212, 72, 66),
+    Band.HIGH: (250, 148, 7),
+}
+"""RGB of each band wherever it is shown: what maps have, in every picture, where the band begins (see
+:func:`multiad_med.io.overlay.heat_colours`)."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from multiad_med.io.dicom_geometry import DicomSeriesError
+from multiad_med.utils.errors import reader_errors
 
 __all__ = [
     "dicom_errors",
@@ -69,15 +70,8 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 @contextmanager
 def dicom_errors(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside into a :class:`DicomSeriesError` that names the file."""
-    try:
+    with reader_errors(path, DicomSeriesError, "damaged or unreadable DICOM file"):
         yield
-    except DicomSeriesError:
-        raise
-    # Parsers and decoders raise nearly every type there is on damaged files. Callers report the
-    # innermost cause of a chain, so the chain ends here, with the original reason in the message.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise DicomSeriesError(f"{path}: damaged or unreadable DICOM file: {reason}") from None
 
 
 def read_header(path: Path) -> Dataset | None:

@@ -33,9 +33,10 @@ __all__ = [
 
 SCHEME = "99MULTIAD"
 
-FINDING_CATEGORY: Code = codes.SCT.MorphologicallyAbnormalStructure
-FINDING: Code = codes.SCT.Lesion
-"""What a region above the threshold is coded as; its label says that it departs from normal."""
+FINDING_CATEGORY: Code = codes.SCT.SpatialAndRelationalConcept
+FINDING = Code("unusual-region", SCHEME, "Unusual region (unsupervised anomaly map)")
+"""What a region above the threshold is coded as: a place that departs from normal images. No model that
+learned from normal images only knows of lesions, so no code of one, and no category of disease."""
 
 MAKER = "Multi-AD Med"
 _UTF8 = "ISO_IR 192"

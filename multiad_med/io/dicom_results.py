@@ -13,7 +13,6 @@ from monai.utils import optional_import
 from pydicom import Dataset
 
 from multiad_med.io.atomic import atomic_path
-from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_overlay import overlays
 from multiad_med.io.dicom_parametric_map import parametric_map
 from multiad_med.io.dicom_report import report
@@ -27,7 +26,7 @@ from multiad_med.io.dicom_source import (
     read_source,
 )
 from multiad_med.io.hashes import file_sha256
-from multiad_med.utils.errors import MissingPackageError
+from multiad_med.utils.errors import MissingPackageError, MultiADError
 
 __all__ = ["DicomKind", "DicomResultError", "Segments", "write_dicom_results"]
 
@@ -61,19 +60,19 @@ def write_dicom_results(
         The files of each kind.
 
     Raises:
-        DicomResultError: no kind; a source without UIDs, pixels or position, of several studies, with
-            a header that is not DICOM's, or that is NIfTI; a map on another grid or with impossible
-            values; scores that lack something, or that were made from other files (by their
-            ``image_sha256``, where they have one).
+        DicomResultError: no kind; a folder that has something in it; a source without UIDs, pixels or
+            position, of several studies, with a header that is not DICOM's, or that is NIfTI; a map
+            on another grid or with impossible values; scores that lack something, or that were made
+            from other files (by their ``image_sha256``, where they have one).
         DicomSeriesError: when the files do not make up one volume.
-        FileExistsError: when the folder has something in it.
-        ImportError: without highdicom.
+        FileError: when a file cannot be read or written.
+        MissingPackageError: without highdicom.
     """
     folder = Path(output_dir)
     if not kinds:
         raise DicomResultError(f"No kind of result; choose of {[str(k) for k in DicomKind]}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(
+        raise DicomResultError(
             f"{folder} is there and not an empty folder. DICOM results are written to a new one."
         )
     if not optional_import("highdicom")[1]:
@@ -108,7 +107,7 @@ def _refused_by_name(
     try:
         yield from objects
     except (AttributeError, TypeError, ValueError) as error:
-        if isinstance(error, (DicomResultError, DicomSeriesError)):
+        if isinstance(error, MultiADError):
             raise
         raise DicomResultError(
             f"{series.name}: its header keeps DICOM results from being made: {error}. Correct it at its "

@@ -9,9 +9,8 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from multiad_med.io.bands import Band, anomaly_bands
+from multiad_med.io.bands import BAND_COLOURS, Band, anomaly_bands
 from multiad_med.io.dicom_result import FINDING, FINDING_CATEGORY, MAKER, AnomalyResult, DicomKind
-from multiad_med.io.overlay import heat_colours
 
 __all__ = ["Segments", "segmentation"]
 
@@ -55,9 +54,6 @@ def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
     descriptions = []
     for band, threshold in lowest.items():
         graded = segments is Segments.BANDS
-        red, green, blue = (
-            (255 * heat_colours(np.array([threshold], np.float32))[0, :3]).round().tolist()
-        )
         description = SegmentDescription(
             segment_number=int(band),
             segment_label=f"Anomaly, {band.name.lower()}" if graded else "Anomaly",
@@ -71,7 +67,7 @@ def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
             ),
             tracking_uid=result.uid("segment", int(band), segments),
             tracking_id=f"anomaly-{band.name.lower()}" if graded else "anomaly",
-            display_color=CIELabColor.from_rgb(red, green, blue),
+            display_color=CIELabColor.from_rgb(*BAND_COLOURS[band]),
         )
         if graded:
             _grade(description, _GRADES[band])

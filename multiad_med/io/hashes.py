@@ -11,6 +11,7 @@ from monai.utils import ensure_tuple
 from torch import nn
 
 from multiad_med.data.datalist import is_result
+from multiad_med.utils.errors import file_errors
 
 __all__ = ["file_sha256", "state_sha256"]
 
@@ -28,7 +29,7 @@ def file_sha256(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     digest = hashlib.sha256()
     for source in ensure_tuple(path):
         for file in _files(Path(source).expanduser()):
-            with file.open("rb") as stream:
+            with file_errors(file), file.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple
 
 from multiad_med.io.dicom_reader import DicomSeriesReader
 from multiad_med.io.nifti_reader import NiftiReader
-from multiad_med.utils.errors import InputError
+from multiad_med.utils.errors import FileError, InputError, file_errors
 
 __all__ = ["LoadVolume", "LoadVolumed"]
 
@@ -28,7 +28,7 @@ _DICOM_MAGIC_AT = 128
 def _is_dicom(path: Path) -> bool:
     if path.is_dir() or path.suffix.lower() in (".dcm", ".dicom", ".ima"):
         return True
-    with path.open("rb") as stream:
+    with file_errors(path), path.open("rb") as stream:
         stream.seek(_DICOM_MAGIC_AT)
         return stream.read(4) == b"DICM"
 
@@ -56,7 +56,7 @@ class LoadVolume(Transform):
 
     def _reader(self, path: Path) -> ImageReader:
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist.")
+            raise FileError(f"{path} does not exist.")
         name = path.name.lower()
         if name.endswith((".nii", ".nii.gz")):
             return NiftiReader()
@@ -77,7 +77,7 @@ class LoadVolume(Transform):
         """Read a volume ``(C, X, Y, Z)`` with its RAS+ affine in mm.
 
         Raises:
-            FileNotFoundError: when there is no such file.
+            FileError: when there is no such file.
             InputError: naming the file and the reason (see the readers for their own errors).
         """
         paths = [Path(name).expanduser() for name in ensure_tuple(filename)]

@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
-from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.errors import FileError, MultiADError, reader_errors
 
 __all__ = ["NiftiError", "NiftiReader", "millimetres"]
 
@@ -65,20 +65,19 @@ class NiftiReader(NibabelReader):
         return images if len(images) > 1 else first
 
     def _open(self, path: Path) -> Any:
-        try:
-            image: Any
-            if path.name.lower().endswith(".gz"):
-                image = _inflate(path)
-            else:
-                image = nib.load(path)
-                # The header of a loaded image has lost its offset.
-                _check_size(path, image.header, image.dataobj.offset, os.path.getsize(path))
-        except (NiftiError, FileNotFoundError):
-            raise
-        except EOFError as error:
-            raise NiftiError(f"{path}: truncated: {error}") from error
-        except Exception as error:
-            raise NiftiError(f"{path}: not a readable NIfTI file: {error}") from error
+        if not path.exists():
+            raise FileError(f"{path} does not exist.")
+        with reader_errors(path, NiftiError, "not a readable NIfTI file"):
+            try:
+                image: Any
+                if path.name.lower().endswith(".gz"):
+                    image = _inflate(path)
+                else:
+                    image = nib.load(path)
+                    # The header of a loaded image has lost its offset.
+                    _check_size(path, image.header, image.dataobj.offset, os.path.getsize(path))
+            except EOFError as error:
+                raise NiftiError(f"{path}: truncated: {error}") from error
         kind = image.get_data_dtype().kind
         if kind not in "iuf":
             raise NiftiError(

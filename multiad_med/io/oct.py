@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple, optional_import
 from multiad_med.data.layouts.files import natural_key
 from multiad_med.io.load import LoadVolume
 from multiad_med.io.pictures import PICTURE_SUFFIXES, LoadPictureMasks, LoadPictures
-from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.errors import InputError, MultiADError, reader_errors
 
 __all__ = ["LoadBScans", "LoadBScansd", "OctError"]
 
@@ -39,15 +39,13 @@ def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
             f"{path}: Heidelberg's formats are read by the package eyepy, which is not installed. "
             "Install it with `pip install eyepy`, or export the volume as DICOM or pictures."
         )
-    try:
+    with reader_errors(path, OctError, "not a readable Heidelberg volume"):
         if path.suffix.lower() == ".vol":
             volumes = [eyepy.import_heyex_vol(str(path))]
         else:
             with eyepy.io.HeE2eReader(str(path)) as reader:
                 volumes = reader.volumes
         data = [np.asarray(volume.data, dtype=np.float32) for volume in volumes]
-    except Exception as error:
-        raise OctError(f"{path}: not a readable Heidelberg volume: {error}") from error
     if len(data) != 1:
         raise OctError(
             f"{path}: expected one volume of B-scans, found {len(data)}. Export each as a file of its "

@@ -17,7 +17,7 @@ from monai.utils import ImageMetaKey, ensure_tuple
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.errors import MultiADError, reader_errors
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -38,14 +38,10 @@ class PictureError(MultiADError, ValueError):
 
 
 def _open(path: Path) -> Image.Image:
-    try:
+    with reader_errors(path, PictureError, "not a readable picture"):
         # From memory: a damaged length makes Pillow ask for gigabytes, which a file would allocate.
         picture = Image.open(BytesIO(path.read_bytes()))
         picture.load()
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Pillow has many, among them SyntaxError and struct.error
-        raise PictureError(f"{path}: not a readable picture: {error}") from error
     pages = getattr(picture, "n_frames", 1)
     if pages > 1:
         raise PictureError(f"{path}: {pages} pages; save each as a picture of its own.")

@@ -13,7 +13,8 @@ from torch import nn
 
 from multiad_med.data.datalist import first_path
 from multiad_med.io.hashes import file_sha256, state_sha256
-from multiad_med.utils.errors import InputError
+from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.json_files import read_json
 
 __all__ = ["StudyResults", "study_path"]
 
@@ -106,8 +107,8 @@ class StudyResults:
     def scores(self, image: str | Path) -> dict[str, Any]:
         """The scores that are there; empty where there are none, or none that can be read."""
         try:
-            content = json.loads(self.path(image, SCORES).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = read_json(self.path(image, SCORES))
+        except MultiADError:
             return {}
         return content if isinstance(content, dict) else {}
 

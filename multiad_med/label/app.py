@@ -254,11 +254,15 @@ def _modality(bundle: Path) -> str:
 @contextmanager
 def _told(study: str) -> Iterator[None]:
     """Tell a client why a study could not be done."""
+    refusal: HTTPException | None = None
     try:
         with study_errors({"image": study}):
-            yield
+            try:
+                yield
+            except HTTPException as error:
+                refusal = error
     except StudyError as error:
-        if isinstance(error.__cause__, HTTPException):
-            raise error.__cause__ from None
         _logger.warning("%s", error, exc_info=True)
         raise HTTPException(422, str(error)) from error
+    if refusal is not None:
+        raise refusal

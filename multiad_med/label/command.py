@@ -75,12 +75,13 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
             load_model(network, model)
             check_calibrated(network)
     for name, model in chosen.items():
-        target = folder / "model" / name
-        shutil.copytree(bundle_path(name), target, ignore=_WORK)
-        if model is not None:
-            with atomic_path(target / "models" / "model.pt") as temporary:
-                shutil.copyfile(model, temporary)
-    shutil.copyfile(Path(__file__).with_name("main.py"), folder / "main.py")
+        with atomic_path(folder / "model" / name) as temporary:
+            shutil.copytree(bundle_path(name), temporary, ignore=_WORK)
+            if model is not None:
+                (temporary / "models").mkdir(exist_ok=True)
+                shutil.copyfile(model, temporary / "models" / "model.pt")
+    with atomic_path(folder / "main.py") as temporary:
+        shutil.copyfile(Path(__file__).with_name("main.py"), temporary)
     return chosen
 
 

@@ -18,9 +18,11 @@ from fastapi import HTTPException
 from monai.data import MetaTensor
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.tasks.infer.bundle import BundleInferTask
+from pydicom.sr.coding import Code
 
 from multiad_med.io import check_calibrated, study_scores
-from multiad_med.io.bands import Band, BandThresholds, anomaly_bands
+from multiad_med.io.bands import BAND_COLOURS, Band, BandThresholds, anomaly_bands
+from multiad_med.io.dicom_result import FINDING, FINDING_CATEGORY
 from multiad_med.label.options import InferOptions, ResultType, check_device, check_name
 from multiad_med.networks import MultiAD, load_model
 
@@ -32,24 +34,26 @@ LABELS = {f"anomaly_{band.name.lower()}": int(band) for band in Band}
 HEATMAP_FILE = "heatmap_file"
 """Key of a result's parameters: the map to be stored, a file that belongs to whoever gets it."""
 
-_COLOURS = {Band.LOW: (255, 220, 80), Band.MODERATE: (255, 140, 0), Band.HIGH: (220, 20, 30)}
-
 _KEYS = ("model", "image", "organ", "description", "logging")
 """What of a request reaches the transforms; of anything else a client could make a path."""
 
 
+def _coded(code: Code) -> dict[str, str]:
+    """A code as dcmqi takes it."""
+    return {
+        "CodeValue": code.value,
+        "CodingSchemeDesignator": code.scheme_designator,
+        "CodeMeaning": code.meaning,
+    }
+
+
 def label_info(model: str, bands: BandThresholds, found: Sequence[int]) -> list[dict[str, Any]]:
     """What MONAI Label's DICOM SEG says of each label value, in the order of the values."""
-    category = {
-        "CodeValue": "49755003",
-        "CodingSchemeDesignator": "SCT",
-        "CodeMeaning": "Morphologically Abnormal Structure",
-    }
     infos = []
     for name, value in LABELS.items():
         if value not in found:
             continue
-        colour = list(_COLOURS[Band(value)])
+        colour = list(BAND_COLOURS[Band(value)])
         above = getattr(bands, Band(value).name.lower())
         attribute = {
             "labelID": value,
@@ -57,8 +61,8 @@ def label_info(model: str, bands: BandThresholds, found: Sequence[int]) -> list[
             "SegmentDescription": f"Anomaly map from {above:.3g} on",
             "SegmentAlgorithmType": "AUTOMATIC",
             "SegmentAlgorithmName": model,
-            "SegmentedPropertyCategoryCodeSequence": category,
-            "SegmentedPropertyTypeCodeSequence": category,
+            "SegmentedPropertyCategoryCodeSequence": _coded(FINDING_CATEGORY),
+            "SegmentedPropertyTypeCodeSequence": _coded(FINDING),
             "recommendedDisplayRGBValue": colour,
         }
         infos.append(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.utils.choices import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = ["DiscriminatorInput", "FeatureDiscriminator", "FeatureFusion"]
@@ -74,7 +75,7 @@ class FeatureDiscriminator(nn.Module):
         dropout: float = 0.3,
     ) -> None:
         super().__init__()
-        self.source = DiscriminatorInput(source)
+        self.source = choose(DiscriminatorInput, source, what="source")
         self.input_size = input_size
         in_channels = channels[-1]
         if self.source is DiscriminatorInput.FUSED:

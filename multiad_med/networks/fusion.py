@@ -9,6 +9,7 @@ from monai.networks.layers import gaussian_1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.utils.choices import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = ["FusionMode", "GaussianSmoothing", "MultiScaleFusion", "cosine_distance_maps"]
@@ -106,7 +107,7 @@ class MultiScaleFusion(nn.Module):
     ) -> None:
         super().__init__()
         self.register_buffer("fused", torch.tensor(fused or [True] * num_levels))
-        self.mode = FusionMode(mode)
+        self.mode = choose(FusionMode, mode, what="mode")
         self.standardises: bool = self.mode in (FusionMode.ZSCORE, FusionMode.QUANTILE)
         self.multiplies: bool = self.mode is FusionMode.PRODUCT
         self.levels = nn.ModuleList(

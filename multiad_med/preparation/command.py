@@ -14,13 +14,11 @@ from multiad_med.data.layouts import recognise
 from multiad_med.io.archives import unpack
 from multiad_med.io.dicom_series import find_series
 from multiad_med.preparation.recipes import RecipeError, load_recipe, recipe_names
-from multiad_med.preparation.run import PreparationError, Summary, prepare
+from multiad_med.preparation.run import Summary, prepare
 
-__all__ = ["ERRORS", "explain_folder", "explain_recipes", "run"]
+__all__ = ["explain_folder", "explain_recipes", "run"]
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
-
-ERRORS = (PreparationError, ValueError, OSError)  # archives, datalists, recipes, stores: ValueError
 
 
 def explain_recipes() -> str:

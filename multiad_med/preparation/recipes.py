@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 from multiad_med import __version__
 from multiad_med.data.datalist import DatalistError
 from multiad_med.resources import recipes_dir
-from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.errors import FileError, MultiADError, reader_errors, user_error
 
 __all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_names"]
 
@@ -33,12 +33,12 @@ def _own_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None and str(cause).startswith("Failed to "):
-            cause = cause.__cause__
-        if isinstance(cause, (DatalistError, OSError)):
-            raise cause from None
-        raise RecipeError(f"{path}: {cause}") from error
+        known = user_error(error)
+        if known is None:
+            raise
+        if isinstance(known, (DatalistError, FileError)):
+            raise known from error
+        raise RecipeError(f"{path}: {known}") from error
 
 
 class Recipe:
@@ -62,10 +62,8 @@ class Recipe:
     def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
         self.path = path
         self.name = path.stem
-        try:
+        with reader_errors(path, RecipeError, "not a readable recipe"):
             self.config: dict[str, Any] = ConfigParser.load_config_file(str(path))
-        except Exception as error:
-            raise RecipeError(f"{path}: not a readable recipe: {error}") from error
         missing = [key for key in REQUIRED if key not in self.config]
         if missing:
             raise RecipeError(f"{path}: the recipe lacks {missing}.")

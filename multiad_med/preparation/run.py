@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -34,7 +33,8 @@ from multiad_med.io.atomic import atomic_path, write_json
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.preparation.sheet import save_contact_sheet
 from multiad_med.preparation.studies import StudyPreparation
-from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.errors import MultiADError, file_errors
+from multiad_med.utils.json_files import read_json
 
 try:
     import fcntl
@@ -89,7 +89,7 @@ def _check_target(source: Path, target: Path, recipe: Recipe) -> None:
     name = None
     # Written first, and by a preparation only with the hash of its split.
     if (target / DATALIST_NAME).is_file():
-        content = json.loads((target / DATALIST_NAME).read_text(encoding="utf-8"))
+        content = read_json(target / DATALIST_NAME)
         name = content.get("name") if "split_sha256" in content else None
     if name is None:
         raise PreparationError(
@@ -165,7 +165,8 @@ def prepare(
     items = [item for section in sections.values() for item in section]
     _check_names(items)
     _check_target(source, target, recipe)
-    target.mkdir(parents=True, exist_ok=True)
+    with file_errors(target, "made"):
+        target.mkdir(parents=True, exist_ok=True)
     with _alone_in(target):
         # The store is complete once it says so. What a killed run left half-written goes.
         (target / STORE_NAME).unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from multiad_med.data.layouts.files import existing_folder, study_name, walk
 from multiad_med.data.layouts.hints import looks_like
 from multiad_med.data.splits import SubjectSplit
 from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, find_series
+from multiad_med.utils.choices import choose
 
 __all__ = [
     "StudyKind",
@@ -214,7 +215,7 @@ def load_studies(
     path = Path(source).expanduser()
     if path.is_file() or (path / DATALIST_NAME).is_file() or not path.is_dir():
         return load_datalist(path, seed=seed)
-    kind = None if kind is None else StudyKind(kind)
+    kind = None if kind is None else choose(StudyKind, kind, what="kind")
     if kind is StudyKind.OCT and (label_glob or organ_glob):
         raise DatalistError("Masks of B-scans are named in a datalist.json, not by a glob.")
     items = _folder_items(

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from multiad_med.data.datalist import PATH_KEYS
 from multiad_med.data.errors import StudyError, study_errors
-from multiad_med.data.store import study_about, study_path, write_study
+from multiad_med.data.store import StoreError, study_about, study_path, write_study
 from multiad_med.io.atomic import atomic_path
 from multiad_med.io.hashes import file_sha256
 from multiad_med.preparation.recipes import Recipe
@@ -72,7 +72,7 @@ class StudyPreparation(Dataset):
             return False
         try:
             about = study_about(path)
-        except ValueError:
+        except StoreError:  # written anew
             return False
         if {k: about.get(k) for k in wanted} != wanted:
             return False

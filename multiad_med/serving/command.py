@@ -19,7 +19,7 @@ from multiad_med.serving.errors import ServingError
 from multiad_med.serving.folder import FolderSource, check_outside
 from multiad_med.serving.health import HealthServer
 from multiad_med.serving.ledger import StudyLedger, StudyState
-from multiad_med.serving.log import log_event, log_to, where
+from multiad_med.serving.log import log_event, log_to, trace, where
 from multiad_med.serving.predictor import BundlePredictor, bundle_kind
 from multiad_med.serving.process import StudyProcessor
 from multiad_med.serving.worker import Worker
@@ -172,6 +172,6 @@ def _run(worker: Worker, *, once: bool) -> None:
         worker.run(once=once)
     except ServingError:
         raise
-    except Exception as error:
-        log_event("broke", level=logging.CRITICAL, error=where(error))
-        raise ServingError(f"The worker broke: {where(error)}.") from None
+    except Exception as error:  # its message may name a patient
+        log_event("broke", level=logging.CRITICAL, error=where(error), trace=trace(error))
+        raise ServingError(f"The worker broke: {where(error)}.") from error

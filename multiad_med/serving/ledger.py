@@ -127,7 +127,7 @@ class StudyLedger:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-            except BaseException:
+            except BaseException:  # raised again
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")

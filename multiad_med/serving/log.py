@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["JsonLineFormatter", "log_event", "log_to", "study_hash", "where"]
+__all__ = ["JsonLineFormatter", "log_event", "log_to", "study_hash", "trace", "where"]
 
 _logger = logging.getLogger("multiad_med.serving")
 _FIELDS = "fields"
@@ -31,6 +31,18 @@ def where(error: BaseException) -> str:
     return f"{type(error).__name__}{cause}{place}"
 
 
+def trace(error: BaseException) -> list[str]:
+    """The lines that an error and its causes came through, outermost first, without their messages."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return [
+        f"{type(one).__name__}: {Path(frame.filename).name}:{frame.lineno} {frame.name}"
+        for one in chain
+        for frame in traceback.extract_tb(one.__traceback__)
+    ]
+
+
 def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
     """Log an event of the service.
 
@@ -46,7 +58,8 @@ class JsonLineFormatter(logging.Formatter):
     """One JSON object per record.
 
     Of records by anyone else than :func:`log_event` only the logger's name and the level are
-    written: messages of readers and of HTTP clients hold paths, identifiers and values.
+    written, and the lines of the code that an error came through: messages of readers and of HTTP
+    clients hold paths, identifiers and values.
 
     Args:
         fields: added to every line, such as the worker's name.
@@ -59,12 +72,14 @@ class JsonLineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         own = record.name == _logger.name
+        error = record.exc_info[1] if record.exc_info else None
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage() if own else "other",
             **self.fields,
             **(getattr(record, _FIELDS, {}) if own else {"logger": record.name}),
+            **({} if error is None else {"trace": trace(error)}),
         }
         return json.dumps(line, default=str)
 

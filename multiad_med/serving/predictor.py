@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.bundle import ConfigParser
 
 from multiad_med.data import StudyDataset, StudyError, StudyStatus
@@ -21,6 +20,8 @@ from multiad_med.networks import load_model
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.serving.errors import ServingError
+from multiad_med.utils.choices import usable_device
+from multiad_med.utils.errors import InputError, user_error
 
 __all__ = ["BundlePredictor", "Prediction", "bundle_kind"]
 
@@ -37,7 +38,7 @@ def bundle_kind(bundle: str) -> StudyKind:
         raise ServingError(
             f"{bundle} is a bundle of pictures; volumes only are served, as by multiad_brain_mri."
         ) from None
-    except ValueError as error:
+    except InputError as error:
         raise ServingError(str(error)) from error
 
 
@@ -67,16 +68,16 @@ def _made(parser: ConfigParser, name: str) -> Any:
     """A part of a bundle; MONAI wraps what is wrong with it once for every level of the config.
 
     Raises:
-        ServingError: with the innermost reason.
+        ServingError: with the reason, where a user can mend it.
     """
     try:
         return parser.get_parsed_content(name)
-    except Exception as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+    except RuntimeError as error:
+        known = user_error(error)
+        if known is None:
+            raise
         raise ServingError(
-            f"The bundle's {name} cannot be made with these settings: {cause}"
+            f"The bundle's {name} cannot be made with these settings: {known}"
         ) from error
 
 
@@ -128,7 +129,7 @@ class BundlePredictor:
             "datalist": {"test": [{}]},  # one study, which each call puts in
             "section": "test",
             "handlers": [],
-            **({} if device is None else {"device": torch.device(device)}),
+            **({} if device is None else {"device": usable_device(device)}),
             **settings,
         }
         network = _made(ConfigParser(config), "network")

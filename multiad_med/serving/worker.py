@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.errors import StudyError
+from multiad_med.data.errors import StudyError, failure_reason
 from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import Claim, StudyLedger, StudyState
-from multiad_med.serving.log import log_event, study_hash, where
+from multiad_med.serving.log import log_event, study_hash, trace, where
 from multiad_med.serving.source import FetchedStudy, PassedOverError, StudySource
 
 __all__ = ["Worker"]
@@ -150,13 +150,15 @@ class Worker:
             held = self.ledger.give_back(claim)
         except _ClaimLostError:
             state, held = StudyState.WAITING, False
-        except Exception as error:
+        except Exception as error:  # the barrier between studies
             level, about = logging.ERROR, {"error": where(error)}
             if _is_no_fault_of_the_study(error):
                 state = StudyState.WAITING
                 held = self.ledger.give_back(claim, delay=self.retry_delay)
             else:
-                reason = str(error) or type(error).__name__
+                reason, fault = failure_reason(error)
+                if fault:
+                    about["trace"] = trace(error)
                 failed = self.ledger.fail(claim, reason, delay=self.retry_delay)
                 state, held = failed or StudyState.WAITING, failed is not None
         if held:

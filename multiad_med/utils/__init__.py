@@ -1,5 +1,5 @@
 """What every other part builds on and that knows none of them: errors."""
 
-from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.errors import FileError, InputError, MultiADError
 
-__all__ = ["InputError", "MultiADError"]
+__all__ = ["FileError", "InputError", "MultiADError"]

@@ -1,6 +1,26 @@
 """One base class of errors that a user can act on; everything else is a fault of the program."""
 
-__all__ = ["InputError", "MissingPackageError", "MultiADError"]
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = [
+    "FileError",
+    "InputError",
+    "MissingPackageError",
+    "MultiADError",
+    "causes",
+    "file_errors",
+    "memory_error",
+    "reader_errors",
+    "user_error",
+]
+
+_NOT_OF_FILES = (None, errno.EINVAL, errno.ENOMEM)
+_TORCH_ON_CPU = ("can't allocate memory", "not enough memory")
 
 
 class MultiADError(Exception):
@@ -15,5 +35,87 @@ class InputError(MultiADError, ValueError):
     """An argument, a setting or a file is not as it must be."""
 
 
+class FileError(MultiADError, OSError):
+    """The system refuses a file or folder; the message has its path and the reason."""
+
+
 class MissingPackageError(MultiADError, ImportError):
     """An optional package is not installed; the message has the command that installs it."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from, one after the other."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def user_error(error: BaseException) -> MultiADError | None:
+    """The first error in a chain of causes that a user can mend, or none.
+
+    MONAI wraps errors of configs and transforms in its own; ours, where they wrap another, tell more
+    than that one.
+    """
+    return next((cause for cause in causes(error) if isinstance(cause, MultiADError)), None)
+
+
+def memory_error(error: BaseException) -> BaseException | None:
+    """The error in a chain of causes that says that memory ran out, of a machine or a GPU, or none."""
+    import torch
+
+    for cause in causes(error):
+        if isinstance(cause, (MemoryError, torch.OutOfMemoryError)):
+            return cause
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return cause
+        # On a CPU torch has no type of its own for it.
+        if isinstance(cause, RuntimeError) and any(text in str(cause) for text in _TORCH_ON_CPU):
+            return cause
+    return None
+
+
+def is_about_files(error: BaseException) -> bool:
+    """Whether the system says that a file or folder is missing, forbidden, full, and so on."""
+    network = isinstance(error, (ConnectionError, TimeoutError))
+    return isinstance(error, OSError) and error.errno not in _NOT_OF_FILES and not network
+
+
+@contextmanager
+def file_errors(path: str | os.PathLike[str], done: str = "read") -> Iterator[None]:
+    """Turn what the system says inside into a :class:`FileError`.
+
+    Args:
+        path: of the file or folder that is used inside.
+        done: what cannot be done with it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, MultiADError) or not is_about_files(error):
+            raise
+        raise FileError(f"{path} cannot be {done}: {error.strerror}.") from error
+
+
+@contextmanager
+def reader_errors(
+    path: str | os.PathLike[str], kind: type[MultiADError], what: str
+) -> Iterator[None]:
+    """Turn what a library's reader says inside into an error with the file's name.
+
+    Readers raise nearly every type there is on damaged files. A lack of memory is no damage, and passes.
+
+    Args:
+        path: of the file that is read inside.
+        kind: of the error.
+        what: is wrong with the file, such as ``not a readable NIfTI file``.
+    """
+    try:
+        with file_errors(path):
+            yield
+    except MultiADError:
+        raise
+    except Exception as error:  # see above
+        if memory_error(error) is not None:
+            raise
+        raise kind(f"{path}: {what}: {str(error) or type(error).__name__}") from error

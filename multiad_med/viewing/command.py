@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from multiad_med.io import LoadPictures, MontageColumn, save_montage
 from multiad_med.io.pictures import PICTURE_SUFFIXES
 from multiad_med.transforms import Window
+from multiad_med.utils.errors import reader_errors
 from multiad_med.viewing.montage import write_montage
 from multiad_med.viewing.page import write_page
 from multiad_med.viewing.study import ViewError, check_map, decision, load_study, read_scores
@@ -22,10 +23,8 @@ PAGE = "viewer.html"
 
 def _view_picture(picture: Path, anomaly_map: Path, output: Path) -> None:
     image = np.asarray(LoadPictures(colour=False)(picture))[0, ..., 0]
-    try:
+    with reader_errors(anomaly_map, ViewError, "not a readable picture"):
         heat = np.asarray(Image.open(anomaly_map))
-    except UnidentifiedImageError as error:
-        raise ViewError(f"{anomaly_map}: not a readable picture: {error}") from error
     if heat.dtype.kind != "f" or heat.shape != image.shape:
         raise ViewError(
             f"{anomaly_map}: expected a float32 TIFF map of {image.shape} (rows, columns), the size of "
@@ -57,9 +56,8 @@ def view(
         The files written.
 
     Raises:
-        ValueError: naming the file and the reason; :class:`ViewError` where study, map and scores do
+        MultiADError: naming the file and the reason; :class:`ViewError` where study, map and scores do
             not fit.
-        OSError: when a file cannot be read or written.
     """
     study, anomaly_map, output = Path(study), Path(anomaly_map), Path(output_dir)
     montage, page = output / MONTAGE, output / PAGE

@@ -18,7 +18,7 @@ from multiad_med.io import LoadBScans, LoadVolume, file_sha256
 from multiad_med.io.overlay import intensity_range
 from multiad_med.io.results import MAP, SCORES, study_path
 from multiad_med.transforms import CheckVolume, Window
-from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.errors import MultiADError, file_errors
 
 __all__ = ["ViewError", "ViewedStudy", "check_map", "decision", "load_study", "read_scores"]
 
@@ -98,7 +98,8 @@ def read_scores(anomaly_map: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        with file_errors(path):
+            scores = json.loads(path.read_text(encoding="utf-8"))
         float(scores["volume_score"]), float(scores["thresholds"]["slice_score"])
         bool(scores["volume_flagged"]), float(scores["thresholds"]["map"]), int(scores["axis"])
         for entry in scores["slices"]:
@@ -221,8 +222,7 @@ def load_study(
 
     Raises:
         ViewError: when the map is not one, is not on the study's grid, or the scores are damaged.
-        ValueError: when a file cannot be read, or the study is not one finite 3D volume.
-        FileNotFoundError: when one does not exist.
+        MultiADError: when a file cannot be read, or the study is not one finite 3D volume.
     """
     study, path = Path(study).expanduser(), Path(anomaly_map).expanduser()
     image = _read(study, bscans=bscans)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from multiad_med.data import StudyError
-from multiad_med.evaluation.command import root_cause
 from multiad_med.resources import run_bundle
+from multiad_med.utils.errors import user_error
 from tests.bundles.cohorts import FAST
 
 
@@ -35,7 +35,7 @@ def infer(
             **{**FAST, **override},
         )
     except RuntimeError as error:
-        if not isinstance(root_cause(error), StudyError):
+        if not isinstance(user_error(error), StudyError):
             raise
     content = json.loads((out / "summary.json").read_text())
     return {Path(row["image"]).name: row for row in content["studies"]}

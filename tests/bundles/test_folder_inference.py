@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiad_med.evaluation.command import root_cause
 from multiad_med.io import StudyMapWriter, file_sha256
 from multiad_med.resources import bundle_path
+from multiad_med.utils.errors import user_error
 from tests.bundles import models
 from tests.bundles.cohorts import write_fake_model
 from tests.bundles.test_sources import dicom_head
@@ -183,7 +183,7 @@ def test_a_folder_with_nothing_to_do_is_an_error(
     fill(tmp_path / "in")
     with pytest.raises(RuntimeError) as error:
         infer(tmp_path / "in", model, tmp_path / "out")
-    assert re.search(message, str(root_cause(error.value)))
+    assert re.search(message, str(user_error(error.value)))
 
 
 def test_the_command_ends_with_a_status_when_a_study_failed(model: Path, tmp_path: Path) -> None:

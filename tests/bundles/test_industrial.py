@@ -14,11 +14,11 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from multiad_med.data import DatalistError, StoreError, StudyError
-from multiad_med.evaluation.command import root_cause
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path, run_bundle
+from multiad_med.utils.errors import user_error
 from tests.bundles import models
 from tests.trees import make_mvtec, picture, save_picture
 from tests.trees.shapes import texture
@@ -284,7 +284,7 @@ def test_prepared_slices_are_those_of_the_pictures(
             )
     with pytest.raises(RuntimeError) as error:
         dataset(tmp_path, "train", tile=tile, even_light=not even_light)
-    cause = root_cause(error.value)
+    cause = user_error(error.value)
     assert isinstance(cause, StoreError)
     assert f"was prepared with even_light={even_light}" in str(cause)
 
@@ -301,9 +301,9 @@ def test_an_unreadable_picture_is_passed_over_and_the_run_ends_with_an_error(
         (tmp_path / f"in/{name}.png").write_bytes(content)
     with pytest.raises(RuntimeError) as error:
         infer(tmp_path / "in", model, tmp_path / "out")
-    assert isinstance(root_cause(error.value), StudyError)
-    assert "1 of 3 studies failed" in str(root_cause(error.value))
-    assert "b.png: not a readable picture" in str(root_cause(error.value))
+    assert isinstance(user_error(error.value), StudyError)
+    assert "1 of 3 studies failed" in str(user_error(error.value))
+    assert "b.png: not a readable picture" in str(user_error(error.value))
     assert files(tmp_path / "out", "*.tiff") == ["a.tiff", "c.tiff"]
     assert not list((tmp_path / "out").rglob(".partial*"))
 
@@ -337,8 +337,8 @@ def test_folders_that_cannot_be_used_are_refused_with_the_reason(
     ):
         with pytest.raises(RuntimeError) as error:
             act()
-        assert isinstance(root_cause(error.value), DatalistError)
-        assert message in str(root_cause(error.value))
+        assert isinstance(user_error(error.value), DatalistError)
+        assert message in str(user_error(error.value))
     assert not (tmp_path / "models/model.pt").exists()
 
 

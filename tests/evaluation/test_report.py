@@ -21,6 +21,7 @@ from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.report.glossary import METRICS
 from multiad_med.evaluation.results import Curve, Example, Histogram
 from multiad_med.metrics import Estimate
+from multiad_med.utils import FileError, InputError
 from tests.evaluation.reports import (
     NAME,
     NAN,
@@ -323,14 +324,14 @@ def test_a_real_evaluation_knows_all_its_names(tmp_path: Path) -> None:
 
 
 def test_other_things_than_evaluations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="needs an Evaluation, got dict"):
+    with pytest.raises(InputError, match="needs an Evaluation, got dict"):
         write_report({}, tmp_path / "x", title="t")  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(OSError, match=r"cannot be written to .*file"):
+    with pytest.raises(FileError, match=r"file.metrics\.json cannot be written"):
         write_report(full(), tmp_path / "file", title="t")
     assert (tmp_path / "file").read_text() == "kept"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from multiad_med.io.archives import ArchiveError, unpack
+from multiad_med.utils import FileError
 
 FILES = {"a/1.dcm": b"one" * 1000, "a/b/2.dcm": b"two", "empty": b""}
 
@@ -198,7 +199,9 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_absent_archive_is_refused(tmp_path: Path) -> None:
-    assert_refused(tmp_path / "absent.zip", "cannot be unpacked")
+    with pytest.raises(FileError, match=r"absent\.zip cannot be read: No such file"):
+        unpack(tmp_path / "absent.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:

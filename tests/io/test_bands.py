@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multiad_med.io.bands import Band, BandThresholds, anomaly_bands
+from multiad_med.io.bands import BAND_COLOURS, Band, BandThresholds, anomaly_bands
+from multiad_med.io.overlay import heat_colours
 
 
 def test_each_value_has_the_band_that_it_reaches() -> None:
@@ -44,3 +45,10 @@ def test_thresholds_out_of_order_are_refused(values: tuple[float, float, float])
 def test_a_threshold_outside_the_map_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\)"):
         BandThresholds.above(threshold)
+
+
+def test_a_band_has_the_colour_that_pictures_give_its_lowest_value() -> None:
+    default = BandThresholds()
+    values = np.float32([default.low, default.moderate, default.high])
+    colours = (255 * heat_colours(values)[:, :3]).round().astype(int)
+    assert [list(BAND_COLOURS[band]) for band in Band] == colours.tolist()

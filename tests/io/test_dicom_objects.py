@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 from typer.testing import CliRunner
 
 from multiad_med.cli import app
+from multiad_med.io.bands import BAND_COLOURS, Band
 from multiad_med.io.dicom_report import MOST_FINDINGS
 from multiad_med.io.dicom_results import DicomKind, Segments
 from multiad_med.io.dicom_series import find_series
@@ -114,7 +115,8 @@ def test_segments_are_coded_and_tell_their_algorithm(tmp_path: Path) -> None:
     for item in seg.SegmentSequence:
         (kind,) = item.SegmentedPropertyTypeCodeSequence
         (category,) = item.SegmentedPropertyCategoryCodeSequence
-        assert (kind.CodeValue, category.CodeValue) == ("52988006", "49755003")
+        assert (kind.CodingSchemeDesignator, kind.CodeValue) == ("99MULTIAD", "unusual-region")
+        assert (category.CodingSchemeDesignator, category.CodeValue) == ("SCT", "309825002")
         grades.append(kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning)
         assert item.SegmentAlgorithmType == "AUTOMATIC"
         (algorithm,) = item.SegmentationAlgorithmIdentificationSequence
@@ -122,8 +124,29 @@ def test_segments_are_coded_and_tell_their_algorithm(tmp_path: Path) -> None:
         assert algorithm.AlgorithmVersion == "multiad-med 0.1.0"
         assert "ab" * 32 in algorithm.AlgorithmParameters
     assert grades == ["Low", "Moderate", "High"]
-    colours = {tuple(item.RecommendedDisplayCIELabValue) for item in seg.SegmentSequence}
-    assert len(colours) == 3
+    colours = [tuple(item.RecommendedDisplayCIELabValue) for item in seg.SegmentSequence]
+    assert colours == [hd.color.CIELabColor.from_rgb(*BAND_COLOURS[band]).value for band in Band]
+
+
+@pytest.mark.parametrize("kind", list(DicomKind))
+def test_no_result_calls_what_is_unusual_a_lesion_or_a_disease(
+    tmp_path: Path, kind: DicomKind
+) -> None:
+    told = str(make_study(tmp_path).read(tmp_path / "out", kind)).lower()
+    assert "anomaly" in told
+    for claim in ("lesion", "abnormal", "patholog", "disease", "tumor", "tumour", "52988006"):
+        assert claim not in told
+
+
+def test_the_report_codes_a_region_as_unusual_and_as_a_place(tmp_path: Path) -> None:
+    report = make_study(tmp_path).read(tmp_path / "out", DicomKind.REPORT)
+    measured = hd.sr.ComprehensiveSR.from_dataset(report).content
+    (group, *_) = measured.get_planar_roi_measurement_groups()
+    assert (group.finding_type.scheme_designator, group.finding_type.value) == (
+        "99MULTIAD",
+        "unusual-region",
+    )
+    assert group.finding_category.value == "309825002"
 
 
 def test_the_map_is_float32_without_units_in_a_window_from_0_to_1(tmp_path: Path) -> None:

@@ -457,7 +457,7 @@ class TestRefusals:
         (tmp_path / "out").mkdir()
         note = tmp_path / "out" / "note"
         note.write_text("mine")
-        with pytest.raises(FileExistsError, match="not an empty folder"):
+        with pytest.raises(DicomResultError, match="not an empty folder"):
             study.write(tmp_path / "out")
         assert note.read_text() == "mine"
 

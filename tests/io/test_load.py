@@ -13,6 +13,7 @@ from monai.transforms import Compose
 
 from multiad_med.data import StudyError, study_errors
 from multiad_med.io import LoadVolume, LoadVolumed
+from multiad_med.utils import FileError
 from tests.dicom_files import ct_slices, random_volume, save
 from tests.io.test_nifti_reader import nifti, voxels, write
 
@@ -26,14 +27,14 @@ def test_unknown_forms_are_refused(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz", "v.dcm", "v.npy", "folder"])
 def test_absent_files_are_told(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"{name} does not exist"):
+    with pytest.raises(FileError, match=f"{name} does not exist"):
         LoadVolume()(tmp_path / name)
 
 
 def test_an_absent_second_sequence_is_told(tmp_path: Path) -> None:
     first = write(tmp_path / "a.nii.gz", nifti())
     for name in ("b.nii.gz", "b.nii"):
-        with pytest.raises(FileNotFoundError, match=name):
+        with pytest.raises(FileError, match=name):
             LoadVolume()([first, tmp_path / name])
 
 

@@ -16,6 +16,7 @@ from multiad_med.io import (
     LoadPicturesd,
     PictureError,
 )
+from multiad_med.utils import FileError
 
 GREY = np.array([[0, 51, 102], [153, 204, 255]], np.uint8)  # fifths of the range
 FIFTHS = np.arange(6).reshape(2, 3) / 5
@@ -161,7 +162,7 @@ def test_truncated_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
 
 def test_absent_pictures_are_told(tmp_path: Path) -> None:
     for load in (LoadPictures(), LoadPictureMasks()):
-        with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        with pytest.raises(FileError, match=r"none\.png"):
             load(tmp_path / "none.png")
 
 

@@ -82,6 +82,9 @@ def test_the_label_is_a_dicom_segmentation(server: Server, tmp_path: Path) -> No
     assert seg.Modality == "SEG"
     assert seg.PatientID == "P71"
     assert [s.SegmentLabel for s in seg.SegmentSequence] == [i["name"] for i in infos]
+    for segment in seg.SegmentSequence:
+        assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "unusual-region"
+        assert segment.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "309825002"
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == FIRST
     empty = {"threshold_low": 0.997, "threshold_moderate": 0.998, "threshold_high": 0.999}
     refused = server.ask(BRAIN, FIRST, "dicom_seg", label_info=known, **empty)

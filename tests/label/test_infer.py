@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from multiad_med.io.bands import BandThresholds, anomaly_bands
+from multiad_med.io.bands import BAND_COLOURS, Band, BandThresholds, anomaly_bands
 from tests.label.conftest import BRAIN, LIVER, RETINA, Server
 
 
@@ -166,7 +166,13 @@ def test_models_tell_their_labels_options_and_dimension(server: Server) -> None:
         "threshold_high": 0.667,
         "heatmap": False,
     }
-    assert [i["segmentAttribute"]["labelID"] for i in model["label_info"]] == [1, 2, 3]
+    infos = [i["segmentAttribute"] for i in model["label_info"]]
+    assert [i["labelID"] for i in infos] == [1, 2, 3]
+    assert [i["color"] for i in model["label_info"]] == [list(BAND_COLOURS[b]) for b in Band]
+    assert [i["recommendedDisplayRGBValue"] for i in infos] == [list(BAND_COLOURS[b]) for b in Band]
+    for info in infos:  # no lesion, no disease
+        assert info["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == "unusual-region"
+        assert info["SegmentedPropertyCategoryCodeSequence"]["CodeValue"] == "309825002"
     assert set(info["strategies"]) == {"most_anomalous", "random", "first"}
     assert set(info["scoring"]) == {"anomaly"}
     assert set(info["trainers"]) == {BRAIN, LIVER, RETINA}

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from multiad_med.evaluation.detectors import UnavailableError
 from multiad_med.evaluation.peers.base import TrainedPeer
+from multiad_med.networks.weights import WeightsError, read_state_dict
 
 __all__ = ["Dinomaly", "EfficientAd"]
 
@@ -63,8 +64,13 @@ class EfficientAd(TrainedPeer):
     def build(self, source: Any) -> nn.Module:
         """EfficientAdModel with the teacher's weights."""
         self._whole = source.EfficientAd(imagenet_dir=self.imagenet, **_BARE)
-        state = torch.load(self.weights, map_location="cpu", weights_only=True)
-        self._whole.model.teacher.load_state_dict(state)
+        teacher, state = self._whole.model.teacher, read_state_dict(self.weights)
+        try:
+            teacher.load_state_dict(state)
+        except RuntimeError as error:  # torch's, of the names and shapes that do not fit
+            raise WeightsError(
+                f"{self.weights} holds no teacher of EfficientAd: {error}"
+            ) from error
         return self._whole.to(self.device).model
 
     def optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:

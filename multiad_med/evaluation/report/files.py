@@ -13,6 +13,7 @@ from multiad_med.evaluation.report.page import render_page
 from multiad_med.evaluation.report.tables import columns_of
 from multiad_med.evaluation.results import Evaluation
 from multiad_med.io import atomic_path, write_json
+from multiad_med.utils.errors import InputError
 
 __all__ = ["write_report"]
 
@@ -53,13 +54,13 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
         title: of the page.
 
     Raises:
-        TypeError: when given something else than an evaluation.
-        ValueError: when a curve or an example has parts of different sizes, or the manifest holds
-            NaN, which is not JSON.
-        OSError: when the folder cannot be written to.
+        InputError: when given something else than an evaluation, or a curve or an example has parts of
+            different sizes.
+        ValueError: when the manifest holds NaN, which is not JSON.
+        FileError: when the folder cannot be written to.
     """
     if not isinstance(evaluation, Evaluation):
-        raise TypeError(f"A report needs an Evaluation, got {type(evaluation).__name__}.")
+        raise InputError(f"A report needs an Evaluation, got {type(evaluation).__name__}.")
     folder = Path(folder)
     texts = {
         "slices.csv": _csv(evaluation.slices, _KEYS["slices"]),
@@ -69,11 +70,8 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
     if evaluation.categories:
         rows = [{"category": name, **own} for name, own in evaluation.categories.items()]
         texts["categories.csv"] = _csv(rows, ("category",))
-    try:
-        write_json(folder / "metrics.json", evaluation.as_json())
-        for name, text in texts.items():
-            with atomic_path(folder / name) as temporary:
-                # Names of files may hold bytes that are no text.
-                temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise OSError(f"The report cannot be written to {folder}: {error}") from error
+    write_json(folder / "metrics.json", evaluation.as_json())
+    for name, text in texts.items():
+        with atomic_path(folder / name) as temporary:
+            # Names of files may hold bytes that are no text.
+            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,306 @@
+"""Errors that a user can mend are told in one line; faults of the program and lack of memory are not."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import inspect
+import json
+import logging
+import os
+import pkgutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import multiad_med
+from multiad_med.cli import app
+from multiad_med.data import StudyError, study_errors
+from multiad_med.io import PictureError, atomic_path, write_state
+from multiad_med.utils import FileError, InputError, MultiADError
+from multiad_med.utils.choices import choose, usable_device
+from multiad_med.utils.errors import file_errors, reader_errors, user_error
+from multiad_med.utils.json_files import read_json
+
+PACKAGE = Path(multiad_med.__file__).parent
+
+
+def chained(*errors: BaseException) -> BaseException:
+    """The first error, each raised from the one behind it."""
+    for error, cause in pairwise(errors):
+        error.__cause__ = cause
+    return errors[0]
+
+
+class TestCommands:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["prepare", "none", "--source", "s", "--target", "t"], "No recipe 'none'"),
+            (["prepare", "--check", "none"], "none does not exist"),
+            (["export", "none", "--target", "t"], "holds no prepared slices"),
+            (["evaluate", "none", "--model", "m", "--output", "o"], "none is not a folder"),
+            (
+                ["evaluate", "none", "--model", "m", "--output", "o", "--device", "gpu"],
+                "The device 'gpu' cannot be used",
+            ),
+            (["evaluate", "none", "--model", "m", "--output", "o", "--bundle", "x"], "bundle 'x'"),
+            (["ablate", "none", "--output", "o", "--part", "third"], "part is one of"),
+            (["compare", "none", "--output", "o", "--method", "x"], "Unknown methods ['x']"),
+            (["view", "none.nii", "map.nii", "--output", "o"], "none.nii does not exist"),
+            (
+                ["dicom", "none", "map.nii", "--scores", "none.json", "--output", "o"],
+                "none.json cannot be read: No such file or directory",
+            ),
+            (
+                ["dicom", "none", "map.nii", "--scores", "text.json", "--output", "o"],
+                "text.json is not a readable JSON file",
+            ),
+            (["serve", "none", "--model", "m", "--output", "o"], "no such folder to watch"),
+            (["bundle", "x"], "Unknown bundle 'x'"),
+            (["label", "init", "app"], "No bundle has a model"),
+            (["label", "start", "app", "studies"], "app is no app"),
+        ],
+    )
+    def test_tell_what_a_user_can_mend_in_one_line(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        arguments: list[str],
+        message: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("text.json").write_text("no JSON")
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 1
+        (line,) = [text for text in result.stderr.splitlines() if text.startswith("Error: ")]
+        assert message in line
+        assert "Traceback" not in result.output
+        shown = CliRunner().invoke(app, [*arguments, "--debug"])
+        assert isinstance(user_error(shown.exception), MultiADError)  # with its trace
+        assert "Error: " not in shown.stderr
+
+    @pytest.mark.parametrize("before", [True, False])
+    def test_debug_shows_the_trace_before_and_behind_the_command(self, before: bool) -> None:
+        arguments = ["--debug", "bundle", "x"] if before else ["bundle", "x", "--debug"]
+        code = f"import sys; sys.argv[1:] = {arguments}; from multiad_med.cli import app; app()"
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 1
+        assert "Traceback" in run.stderr
+        assert "InputError: Unknown bundle 'x'" in run.stderr
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            TypeError("a bug"),
+            RuntimeError("a bug"),
+            ValueError("a bug"),
+            KeyError("a"),
+            OSError("a"),
+        ],
+    )
+    def test_keep_the_trace_of_a_bug(
+        self, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("multiad_med.resources.bundle_path", fail)
+        result = CliRunner().invoke(app, ["bundle", "multiad_brain_mri"])
+        assert result.exception is error
+        assert "Error:" not in result.output
+
+    def test_keep_the_trace_of_a_lack_of_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        monkeypatch.setattr("multiad_med.resources.bundle_path", fail)
+        result = CliRunner().invoke(app, ["bundle", "multiad_brain_mri"])
+        assert isinstance(result.exception, torch.OutOfMemoryError)
+
+    def test_usage_errors_keep_status_2(self) -> None:
+        result = CliRunner().invoke(app, ["bundle"])
+        assert result.exit_code == 2
+
+    def test_tell_our_error_inside_those_of_monai(self) -> None:
+        ours = InputError("the size is 0")
+        wrapped = chained(RuntimeError("Failed to instantiate"), RuntimeError("applying"), ours)
+        assert user_error(wrapped) is ours
+        # One of ours that wraps another tells more than that one.
+        study = StudyError("a.nii: the size is 0")
+        assert user_error(chained(RuntimeError("run"), study, ours)) is study
+        assert user_error(chained(RuntimeError("run"), KeyError("a bug"))) is None
+
+
+class TestStudies:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError("cannot allocate 9 GiB"),
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+            OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        ],
+    )
+    def test_a_lack_of_memory_is_told_by_name_with_what_helps(
+        self, caplog: pytest.LogCaptureFixture, error: Exception
+    ) -> None:
+        wrapped = chained(RuntimeError("applying transform <x>"), error)
+        with pytest.raises(StudyError) as told, study_errors({"image": "a.nii"}):
+            raise wrapped
+        assert f"a.nii: out of memory ({type(error).__name__}" in str(told.value)
+        assert "smaller sw_batch_size or another device" in str(told.value)
+        assert not caplog.records
+
+    def test_a_bug_fails_the_study_and_its_trace_is_logged(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bug = chained(RuntimeError("applying transform <x>"), TypeError("a bug"))
+        with (
+            pytest.raises(StudyError, match=r"^a\.nii: TypeError: a bug$"),
+            study_errors({"image": "a.nii"}),
+        ):
+            raise bug
+        (record,) = caplog.records
+        assert record.levelno == logging.ERROR
+        assert record.exc_info is not None
+        assert record.exc_info[1] is bug
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (InputError("b is wrong."), "a.nii: b is wrong."),
+            (
+                PermissionError(errno.EACCES, "Permission denied", "b.nii"),
+                "Permission denied: 'b.nii'",
+            ),
+        ],
+    )
+    def test_what_a_user_can_mend_is_told_without_a_trace(
+        self, caplog: pytest.LogCaptureFixture, error: Exception, message: str
+    ) -> None:
+        with pytest.raises(StudyError) as told, study_errors({"image": "a.nii"}):
+            raise error
+        assert message in str(told.value)
+        assert not caplog.records
+
+    @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+    def test_ends_of_the_program_pass(self, end: type[BaseException]) -> None:
+        with pytest.raises(end), study_errors({"image": "a.nii"}):
+            raise end
+
+
+class TestFiles:
+    def test_a_reader_tells_damage_with_the_files_name_and_no_lack_of_memory(self) -> None:
+        def read(error: Exception) -> None:
+            with reader_errors("p.png", PictureError, "not a readable picture"):
+                raise error
+
+        with pytest.raises(PictureError, match=r"p\.png: not a readable picture: odd"):
+            read(SyntaxError("odd"))
+        with pytest.raises(FileError, match=r"p\.png cannot be read: Permission denied\."):
+            read(PermissionError(errno.EACCES, "Permission denied"))
+        for error in (MemoryError("9 GiB"), torch.OutOfMemoryError("9 GiB")):
+            with pytest.raises(type(error)):
+                read(error)
+
+    def test_errors_of_a_network_are_none_of_a_file(self) -> None:
+        with pytest.raises(ConnectionResetError), file_errors("a"):
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    def test_writing_tells_the_path_and_the_reason(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with (
+            pytest.raises(FileError, match=r"x\.json cannot be written: "),
+            atomic_path(tmp_path / "file" / "x.json"),
+        ):
+            pass
+        (tmp_path / "folder" / "in").mkdir(parents=True)
+        with (
+            pytest.raises(FileError, match=r"folder cannot be written: Is a directory"),
+            atomic_path(tmp_path / "folder") as temporary,
+        ):
+            temporary.touch()
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+    def test_an_error_about_another_file_is_not_told_as_one_of_writing(
+        self, tmp_path: Path
+    ) -> None:
+        with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x"):
+            (tmp_path / "other").read_text()
+
+    def test_a_full_disk_is_told_by_what_torch_writes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not Path("/dev/full").exists():
+            pytest.skip("needs /dev/full")
+        plain = Path.open
+        monkeypatch.setattr(Path, "open", lambda path, mode="r": plain(Path("/dev/full"), mode))
+        with pytest.raises(
+            FileError, match=r"model\.pt cannot be written: No space left on device"
+        ):
+            write_state(tmp_path / "model.pt", {"a": torch.zeros(1_000_000)})
+        assert list(tmp_path.iterdir()) == []
+
+    def test_json_is_read_or_told(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps({"a": 1}))
+        assert read_json(path) == {"a": 1}
+        path.write_bytes(b"\xff\xfe")
+        with pytest.raises(InputError, match=r"a\.json is not a readable JSON file"):
+            read_json(path)
+        with pytest.raises(FileError, match=r"cannot be read: Is a directory"):
+            read_json(tmp_path)
+
+
+def test_a_choice_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    from multiad_med.evaluation.parts import Part
+
+    assert choose(Part, "report", what="part") is Part.REPORT
+    with pytest.raises(
+        InputError, match=r"part is one of \['all', 'development', 'report'\], got 'x'"
+    ):
+        choose(Part, "x", what="part")
+
+
+def test_a_device_is_one_that_is_here() -> None:
+    assert usable_device("cpu") == torch.device("cpu")
+    with pytest.raises(InputError, match="The device 'gpu' cannot be used"):
+        usable_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="The device 'cuda:0' cannot be used"):
+            usable_device("cuda:0")
+
+
+def test_every_exception_of_the_package_is_one_that_a_user_can_mend() -> None:
+    found = []
+    for module in pkgutil.walk_packages(multiad_med.__path__, "multiad_med."):
+        if module.name.startswith("multiad_med.label."):  # needs MONAI Label; read below
+            continue
+        for name, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if issubclass(kind, BaseException) and kind.__module__ == module.name:
+                found.append(name)
+                # Private ones end a loop and reach nobody.
+                assert name.startswith("_") or issubclass(kind, MultiADError), name
+    assert len(found) > 20
+
+
+def test_who_catches_everything_says_why() -> None:
+    bare = []
+    for path in PACKAGE.rglob("*.py"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip().startswith(("except Exception", "except BaseException", "except:")):
+                bare += [] if "  # " in line else [f"{path.name}:{number}"]
+    assert bare == []
+
+
+def test_arrays_that_do_not_fit_are_a_lack_of_memory() -> None:
+    with pytest.raises(StudyError, match="out of memory"), study_errors({"image": "a.nii"}):
+        np.empty(1 << 60, np.uint8)
