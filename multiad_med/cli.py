@@ -366,6 +366,46 @@ def serve(
     )
 
 
+@app.command("cross-calibrate")
+def cross_calibrate(
+    data: Annotated[Path, typer.Argument(help="What the model was trained on: folder, datalist.")],
+    model: Annotated[Path, typer.Option(help="model.pt of a finished training.")],
+    output: Annotated[Path, typer.Option(help="Folder for the folds and the new model.pt.")],
+    folds: Annotated[int, typer.Option(help="How many models are trained.")] = 4,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE that the training was given, such as image_glob."),
+    ] = None,
+) -> None:
+    """Set a model's verdicts from its training subjects, where few are held out.
+
+    Each fold trains a model on the other subjects and scores its own. The p-values are approximate.
+    """
+    from multiad_med.cross_calibration import cross_calibrate as run
+    from multiad_med.utils.settings import parse_settings
+
+    target = run(model, data, output, folds=folds, **parse_settings(settings or []))
+    typer.echo(f"model with verdicts from {folds} folds: {target}")
+
+
+@app.command()
+def convert(
+    model: Annotated[Path, typer.Argument(help="Model file of an older version.")],
+    bundle: Annotated[str, typer.Option(help="Bundle that it was trained with.")],
+    output: Annotated[Path, typer.Option(help="New model file.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE that it was trained with, such as size=128."),
+    ] = None,
+) -> None:
+    """Give a model of an older version a card, so that it tells what it is."""
+    from multiad_med.convert import convert_model
+    from multiad_med.utils.settings import parse_settings
+
+    convert_model(model, output, bundle=bundle, settings=parse_settings(settings or []))
+    typer.echo(f"{output}: it gives maps, and no verdicts until it is calibrated again.")
+
+
 @app.command()
 def bundle(
     name: Annotated[str, typer.Argument(help="Name of a bundle, such as multiad_brain_mri.")],

@@ -19,7 +19,7 @@ from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.trainer import DistillationTrainer
 from multiad_med.io import check_calibrated, write_state
 from multiad_med.networks import MultiAD, load_model
-from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.errors import InputError, MultiADError, memory_error
 
 __all__ = [
     "CheckpointError",
@@ -158,6 +158,8 @@ class ResumableTraining:
             engine.state.epoch, engine.state.iteration = trainer["epoch"], trainer["iteration"]
             engine.grad_scaler.load_state_dict(trainer["scaler"])
         except Exception as error:  # whatever another training's state makes torch raise
+            if memory_error(error) is not None:
+                raise
             raise CheckpointError(
                 f"Cannot resume from {self.path}: {error}. Delete it, or set resume to false, to "
                 "train anew; or give the settings that it was made with."
