@@ -18,7 +18,7 @@ from multiad_med.data.datalist import (
     visible_files,
 )
 from multiad_med.data.layouts import find_bscans, find_images, find_mvtec, find_volumes
-from multiad_med.data.layouts.files import existing_folder, study_name, walk
+from multiad_med.data.layouts.files import existing_folder, is_picture, study_name, walk
 from multiad_med.data.layouts.hints import looks_like
 from multiad_med.data.splits import SubjectSplit
 from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, find_series
@@ -236,7 +236,8 @@ def load_pictures(
         source: root or one category of an MVTec-like tree (:func:`find_mvtec`): a share of
             ``train/good`` is held out for calibration where no validation is published. Or any
             other folder of pictures (:func:`find_images`): the normal ones train and calibrate, and
-            ``test`` has every picture. Or a datalist, a folder with one, or prepared slices.
+            ``test`` has every picture. Or one picture, which is ``test``. Or a datalist, a folder with
+            one, or prepared slices.
         categories: names of the categories wanted; none means all.
         validation: share of the normal pictures that is held out.
         seed: of the division.
@@ -245,7 +246,10 @@ def load_pictures(
         DatalistError: when there are no pictures, a category is unknown or has no normal picture
             for training, or what :func:`multiad_med.data.load_datalist` refuses.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
+    if path.is_file() and is_picture(path):
+        one = {"image": str(path.absolute()), "subject": path.stem, "study": study_name(path.stem)}
+        return _of_categories({"training": [], "validation": [], "test": [one]}, categories, path)
     if path.is_file() or (path / DATALIST_NAME).is_file():
         return _of_categories(load_datalist(path), categories, path)
     folder = existing_folder(path)

@@ -89,7 +89,7 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
         ("industrial", "mvtec_ad"),
         ("brain/BraTS-GLI-00001-000", "brats2021"),
         ("brain/brats2013", "volumes"),
-        ("oct", "images"),
+        ("oct/duke_dme_subject01", "images"),
     ],
 )
 def test_real_folders_are_recognised(real_data: Path, folder: str, recipe: str) -> None:
