@@ -156,7 +156,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
     return run_
 
 
-# As a shell gives them. Fire alone makes of these: out, 123, 100000.0, 16, None, True, [1, 2], ('a', 'b').
+# As a shell gives them. Fire alone makes of these: out, 123, 100000.0, 16, None, True, [1, 2], …
 @pytest.mark.parametrize(
     "path",
     ["out#2", "/a#b/c d", "123", "1e5", "0x10", "None", "True", "[1, 2]", "a,b", "1_000", "'q'",
@@ -217,7 +217,7 @@ def test_paths_of_an_args_file(run: Callable[..., dict[str, Any]], tmp_path: Pat
     arguments.write_text("dataset_dir: /a#b")
     assert run("--args_file", str(arguments))["path"] == "/a#b"
     arguments.write_text("dataset_dir: 123")
-    with pytest.raises(SystemExit, match="--dataset_dir 123: .* put it in quotes"):
+    with pytest.raises(SystemExit, match=r"--dataset_dir 123: .* put it in quotes"):
         run("--args_file", str(arguments))
     arguments.write_text("dataset_dir: '123'")
     assert run("--args_file", str(arguments))["path"] == "123"

@@ -99,8 +99,8 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
         Items with ``image``, ``subject``, ``study`` (``brain/test/ungood/00753_60``), ``section``,
         ``anomalous``, ``category`` ("brain", "liver", "resc", "oct2017", "chest" or
         "histopathology") and, for the anomalous pictures of the first three where the category has
-        masks, ``label``. Every mask value above 0 is lesion: some releases hold shades, not 0 and 255. The (empty) masks of
-        good pictures are not listed.
+        masks, ``label``. Every mask value above 0 is lesion: some releases hold shades, not 0 and
+        255. The (empty) masks of good pictures are not listed.
 
     Raises:
         DatalistError: when nothing matches, an anomalous picture of brain, liver or RESC has no
@@ -155,8 +155,8 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
     if bare:
         raise DatalistError(
             f"{len(bare)} anomalous pictures have no mask of their name in one of the folders "
-            f"{list(_MASK_FOLDERS)}, while others have: {first(bare)}. Unpack the whole release, or remove "
-            "all masks."
+            f"{list(_MASK_FOLDERS)}, while others have: {first(bare)}. Unpack the whole release, or "
+            "remove all masks."
         )
     # Some releases have masks of chest and OCT2017 pictures too, which nothing asks for.
     asked = [path for path in files if path not in of_normal and path not in set(masks.values())]

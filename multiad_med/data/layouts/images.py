@@ -69,9 +69,9 @@ def find_images(source: str | Path) -> list[dict[str, Any]]:
     With a sub-folder ``normal``, ``good`` or ``ok``, its pictures are normal and those of the other
     sub-folders are anomalous, one kind per folder. Without one, every picture is taken as normal.
     Masks lie beside their picture (``<name>_mask``, see
-    :func:`multiad_med.data.layouts.masks.masks_beside`), or in ``masks``, ``mask``, ``ground_truth`` or
-    ``labels``, as ``<kind>/<name>`` or ``<name>``, with or without ``_mask`` after the name; all anomalous
-    pictures have one, or none.
+    :func:`multiad_med.data.layouts.masks.masks_beside`), or in ``masks``, ``mask``, ``ground_truth``
+    or ``labels``, as ``<kind>/<name>`` or ``<name>``, with or without ``_mask`` after the name; all
+    anomalous pictures have one, or none.
 
     Args:
         source: the folder.
@@ -131,8 +131,8 @@ def find_images(source: str | Path) -> list[dict[str, Any]]:
         items.append(item)
     if bare and any("label" in item for item in items):
         raise DatalistError(
-            f"{len(bare)} anomalous pictures have no mask, while others have: {first(bare)}. Put the mask "
-            f"beside its picture as <name>_mask.png, or as <kind>/<name> into one of "
+            f"{len(bare)} anomalous pictures have no mask, while others have: {first(bare)}. Put the "
+            f"mask beside its picture as <name>_mask.png, or as <kind>/<name> into one of "
             f"{list(_MASK_FOLDERS)}; or remove all masks."
         )
     return by_study(items)

@@ -181,9 +181,10 @@ def find_mvtec(
     """List the pictures of MVTec AD, or of a data set in its form.
 
     Read are ``<category>/train/good``, ``test/<kind>`` and ``ground_truth/<kind>``; PNG, JPEG, BMP
-    and TIFF, in sub-folders of these too. A picture ``000.png`` takes its mask from ``000_mask.*`` (MVTec AD, MPDD), ``000.*``
-    (BTAD, whose folders are ``ok`` and ``ko``) or all pictures of the folder ``000/`` (MVTec LOCO), or
-    from beside it. A category may have no masks at all: they are for evaluation only.
+    and TIFF, in sub-folders of these too. A picture ``000.png`` takes its mask from ``000_mask.*``
+    (MVTec AD, MPDD), ``000.*`` (BTAD, whose folders are ``ok`` and ``ko``) or all pictures of the folder
+    ``000/`` (MVTec LOCO), or from beside it. A category may have no masks at all: they are for
+    evaluation only.
     A folder with ``split_csv`` is VisA's: see :func:`multiad_med.data.layouts.visa.find_visa`.
 
     Args:

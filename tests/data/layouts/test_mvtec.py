@@ -216,13 +216,19 @@ def test_what_is_in_no_folder_that_is_read_is_told(touch: Touch) -> None:
         "no_category/1.png",
         "papers/readme.txt",
     )
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="passed over") as told:
         assert len(find_mvtec(folder)) == 3
     text = "\n".join(str(one.message) for one in told)
-    assert "2 images or masks" in text and "extra/1.png" in text and "999_mask.png" in text
-    assert "1 images of" in text and "2.webp" in text
-    assert "no_category passed over" in text
-    assert "good/000.png" not in text and "papers" not in text
+    for part in (
+        "2 images or masks",
+        "extra/1.png",
+        "999_mask.png",
+        "2.webp",
+        "no_category passed over",
+    ):
+        assert part in text
+    for part in ("good/000.png", "papers"):
+        assert part not in text
 
 
 def test_upper_case_linked_dead_and_empty_files_are_all_listed(touch: Touch) -> None:

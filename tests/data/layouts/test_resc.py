@@ -103,7 +103,8 @@ def test_the_challenges_volumes_are_read_without_labels(touch: Touch) -> None:
     folder = touch("Edema_trainingset/original_images/P1_MacularCube.img/1.bmp", "extra/2.bmp")
     with pytest.warns(UserWarning, match=r"1 images or masks of .* passed over: .*extra/2\.bmp"):
         (item,) = find_resc(folder)
-    assert item["anomalous"] and "label" not in item
+    assert item["anomalous"]
+    assert "label" not in item
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".nii.gz", ".dcm"])
