@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
+
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     DatalistError,
@@ -226,7 +228,7 @@ def load_studies(
 def load_pictures(
     source: str | Path,
     *,
-    categories: Sequence[str] | None = None,
+    categories: Sequence[str] | str | None = None,
     validation: float = 0.1,
     seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
@@ -238,7 +240,7 @@ def load_pictures(
             other folder of pictures (:func:`find_images`): the normal ones train and calibrate, and
             ``test`` has every picture. Or one picture, which is ``test``. Or a datalist, a folder with
             one, or prepared slices.
-        categories: names of the categories wanted; none means all.
+        categories: names of the categories wanted, or one; none means all.
         validation: share of the normal pictures that is held out.
         seed: of the division.
 
@@ -284,10 +286,11 @@ def _without_results(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _of_categories(
-    sections: dict[str, list[dict[str, Any]]], categories: Sequence[str] | None, source: Path
+    sections: dict[str, list[dict[str, Any]]], categories: Sequence[str] | str | None, source: Path
 ) -> dict[str, list[dict[str, Any]]]:
     if categories is None:
         return sections
+    categories = ensure_tuple(categories)
     known = {str(item.get("category", "")) for items in sections.values() for item in items} - {""}
     if unknown := sorted(set(categories) - known):
         raise DatalistError(

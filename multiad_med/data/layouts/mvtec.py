@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
+
 from multiad_med.data.datalist import DatalistError
 from multiad_med.data.layouts.files import (
     NothingFoundError,
@@ -61,6 +63,12 @@ def _category_folders(folder: Path, categories: Sequence[str] | None) -> list[Pa
             raise NothingFoundError(
                 f"{folder} holds no category with train/good (or train/ok). Put normal images there to "
                 f"train; to infer images only, give {first(tests, count=1)}."
+            )
+        inner = (path for path in walk(folder) if len(path.relative_to(folder).parts) > 4)
+        if deeper := next((p.parents[3] for p in inner if _is_category(p.parents[2])), None):
+            raise NothingFoundError(
+                f"{folder} and its sub-folders hold no category with train/good; one lies deeper. Give "
+                f"{deeper}."
             )
         raise nothing_found(
             folder, "category with train/good (or train/ok) in MVTec's form", recipe="mvtec_ad"
@@ -176,7 +184,7 @@ def _category_items(category: Path) -> list[dict[str, Any]]:
 
 
 def find_mvtec(
-    source: str | Path, *, categories: Sequence[str] | None = None, split_file: str = "1cls"
+    source: str | Path, *, categories: Sequence[str] | str | None = None, split_file: str = "1cls"
 ) -> list[dict[str, Any]]:
     """List the pictures of MVTec AD, or of a data set in its form.
 
@@ -189,7 +197,7 @@ def find_mvtec(
 
     Args:
         source: folder of the categories, or of one category.
-        categories: names of the categories wanted; without, all.
+        categories: names of the categories wanted, or one; without, all.
         split_file: of VisA only.
 
     Returns:
@@ -205,6 +213,7 @@ def find_mvtec(
             suffix only.
     """
     folder = existing_folder(source)
+    categories = None if categories is None else ensure_tuple(categories)  # one may be a plain text
     if (folder / SPLIT_FOLDER).is_dir():
         return find_visa(folder, categories=categories, split_file=split_file)
     items: list[dict[str, Any]] = []

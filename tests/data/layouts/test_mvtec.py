@@ -127,7 +127,7 @@ def test_visa_follows_its_table(tmp_path: Path, rng: np.random.Generator) -> Non
 
 def test_visa_faults_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
     make_visa(tmp_path, rng=rng)
-    with pytest.raises(DatalistError, match=r"`split_file` can be one of \['1cls'\]"):
+    with pytest.raises(DatalistError, match=r"split_file can be one of \['1cls'\]"):
         find_mvtec(tmp_path, split_file="2cls_fewshot")
     with pytest.raises(DatalistError, match=r"no category \['pcb1'\]"):
         find_mvtec(tmp_path, categories=["pcb1"])
