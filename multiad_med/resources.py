@@ -82,7 +82,7 @@ def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -
         meta_file=str(root / "configs" / "metadata.json"),
         logging_file=False,
         bundle_root=literal(str(root)),
-        **{name: literal(v) if is_path_id(name) else v for name, v in override.items()},
+        **{k: literal(v, expressions=not is_path_id(k)) for k, v in override.items()},
     )
     workflow.initialize()
     workflow.run()

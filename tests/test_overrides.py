@@ -15,7 +15,7 @@ import monai.bundle
 import monai.bundle.__main__ as monai_bundle
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from multiad_med.overrides import check_overrides
 from multiad_med.resources import bundle_path
@@ -106,6 +106,33 @@ def test_every_config_checks_first_of_all(name: str, config: str) -> None:
     content = json.loads((bundle_path(name) / "configs" / f"{config}.json").read_text())
     assert content["initialize"][0] == "$check_overrides(__local_refs)"
     assert "$from multiad_med.overrides import check_overrides" in content["imports"]
+
+
+@pytest.mark.parametrize("name", bundle_names())
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_config_keeps_paths_and_devices_as_typed(
+    name: str, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(bundle_path(name) / "configs" / f"{config}.json")
+    words = [
+        "--config_file",
+        path,
+        "--output_dir",
+        "a#b",
+        "--dataset_dir",
+        "123",
+        "--device",
+        "cpu",
+    ]
+    monkeypatch.setattr(sys, "argv", [monai_bundle.__file__, "run", "training", *words])
+    # As Fire reads them.
+    changed = {"output_dir": "a", "dataset_dir": 123, "device": "cpu"}
+    workflow = ConfigWorkflow(path, logging_file=False, **changed)
+    workflow.initialize()
+    parsed = workflow.parser.get_parsed_content
+    assert (parsed("output_dir"), parsed("dataset_dir")) == ("a#b", "123")
+    assert parsed("device") == torch.device("cpu")
+    assert parsed("amp") is False
 
 
 def test_the_command_ends_with_the_message_and_without_a_trace(tmp_path: Path) -> None:
@@ -256,3 +283,9 @@ def test_a_literal_is_given_out_as_it_is(value: Any) -> None:
     parser = ConfigParser({"value": literal(value), "other": "@value"})
     assert parser.get_parsed_content("value") == value
     assert parser.get_parsed_content("other") == value
+
+
+def test_a_literal_may_leave_expressions_alone() -> None:
+    values = {"a": "$1 + 1", "b": "x#y", "c": ["@a", "#"]}
+    parser = ConfigParser(literal(values, expressions=True))
+    assert [parser.get_parsed_content(key) for key in "abc"] == [2, "x#y", [2, "#"]]

@@ -142,7 +142,9 @@ def _stored_bits(image: Image.Image) -> int:
     if tags is not None:
         bits = tags.get(_BITS, 1)
         return int(max(bits) if isinstance(bits, tuple) else bits)
-    deep_colour = image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile)
+    deep_colour = image.format == "PNG" and any(
+        ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
+    )
     return 16 if image.mode in _DEEP or deep_colour else 8
 
 

@@ -130,7 +130,7 @@ class BundlePredictor:
             "section": "test",
             "handlers": [],
             **({} if device is None else {"device": torch.device(device)}),
-            **settings,
+            **literal(settings, expressions=True),
         }
         network = _made(ConfigParser(config), "network")
         load_model(network, model)

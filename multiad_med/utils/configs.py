@@ -15,18 +15,21 @@ def is_path_id(name: str) -> bool:
     return name.endswith(("_dir", "_path", "_root", "_logs", "_weights", "_model"))
 
 
-def literal(value: Any) -> Any:
+def literal(value: Any, *, expressions: bool = False) -> Any:
     """A value that MONAI's config parser gives out as it is, whatever characters it has.
 
     A text that the parser would change becomes an expression without such characters.
 
     Args:
         value: a text, or a list or dictionary with texts.
+        expressions: whether a text that begins as MONAI's syntax stays that.
     """
     if isinstance(value, list):
-        return [literal(item) for item in value]
+        return [literal(item, expressions=expressions) for item in value]
     if isinstance(value, dict):
-        return {key: literal(item) for key, item in value.items()}
-    if isinstance(value, str) and (value.startswith(SYNTAX) or "#" in value):
+        return {key: literal(item, expressions=expressions) for key, item in value.items()}
+    if not isinstance(value, str) or (expressions and value.startswith(SYNTAX)):
+        return value
+    if value.startswith(SYNTAX) or "#" in value:
         return "$" + repr(value).replace("#", "\\x23").replace("@", "\\x40")
     return value

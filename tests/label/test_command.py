@@ -42,17 +42,6 @@ def test_init_copies_bundles_with_their_models(tmp_path: Path) -> None:
     assert "exists" in again.output
 
 
-@pytest.mark.parametrize("words", [["init", "a#b"], ["start", "a#b", "."]])
-def test_a_folder_that_monai_label_would_change_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    made = CliRunner().invoke(cli, ["label", *words])
-    assert made.exit_code == 1
-    assert f"{tmp_path}/a#b: MONAI Label cannot work in a folder with '#'" in made.output
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("bundle", "reason"),
     [

@@ -89,10 +89,10 @@ def _warn_of_others(folder: Path, categories: Sequence[Path]) -> None:
     if folder in categories:
         return
     others = [path for path in sub_folders(folder) if path not in categories]
-    others = [path.name for path in others if any(map(is_picture, walk(path)))]
-    if others:
+    names = [path.name for path in others if any(map(is_picture, walk(path)))]
+    if names:
         warnings.warn(
-            f"{folder}: {first(others)} passed over, for want of a folder train/good (or train/ok).",
+            f"{folder}: {first(names)} passed over, for want of a folder train/good (or train/ok).",
             stacklevel=2,
         )
 
