@@ -33,7 +33,7 @@ _NOISE = 32  # of JPEG's blacks, in 8 bits
 
 
 def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
-    return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+    return np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32)
 
 
 class LoadPictures(Transform):
@@ -87,9 +87,9 @@ class LoadPictures(Transform):
                 )
             slices.append(_unit(values))
         first = str(ensure_tuple(filename)[0])
-        return MetaTensor(
-            torch.from_numpy(np.stack(slices, axis=-1)), meta={ImageMetaKey.FILENAME_OR_OBJ: first}
-        )
+        # One image, which may be large, is not copied.
+        volume = slices[0][..., None] if len(slices) == 1 else np.stack(slices, axis=-1)
+        return MetaTensor(torch.from_numpy(volume), meta={ImageMetaKey.FILENAME_OR_OBJ: first})
 
 
 class LoadPictureMasks(Transform):
