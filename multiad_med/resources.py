@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from multiad_med.utils.configs import is_path_id, literal
 from multiad_med.utils.errors import FileError, InputError
 
 __all__ = ["bundle_path", "bundles_dir", "read_config", "recipes_dir", "run_bundle"]
@@ -69,7 +70,8 @@ def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -
         name: of the bundle.
         config: file in its ``configs``, such as ``train.json``.
         workflow_type: ``train`` or ``infer``.
-        override: ids of the config and their values.
+        override: ids of the config and their values. Paths are taken as they are; other texts may be
+            MONAI's expressions.
     """
     from monai.bundle import ConfigWorkflow
 
@@ -79,8 +81,8 @@ def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -
         config_file=str(root / "configs" / config),
         meta_file=str(root / "configs" / "metadata.json"),
         logging_file=False,
-        bundle_root=str(root),
-        **override,
+        bundle_root=literal(str(root)),
+        **{k: literal(v, expressions=not is_path_id(k)) for k, v in override.items()},
     )
     workflow.initialize()
     workflow.run()

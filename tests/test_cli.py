@@ -59,3 +59,14 @@ def test_bundle_prints_its_folder_and_names_the_known_ones() -> None:
     result = CliRunner().invoke(app, ["bundle", "nothing"])
     assert result.exit_code != 0
     assert "multiad_brain_mri" in result.output
+
+
+@pytest.mark.parametrize("words", [["init", "a#b"], ["start", "a#b", "."]])
+def test_a_folder_that_monai_label_would_change_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = CliRunner().invoke(app, ["label", *words])
+    assert made.exit_code == 1
+    assert f"{tmp_path}/a#b: MONAI Label cannot work in a folder with '#'" in made.output
+    assert not list(tmp_path.iterdir())

@@ -28,6 +28,7 @@ DATALIST_NAME = "datalist.json"
 STORE_NAME = "store.json"
 SECTIONS = ("training", "validation", "test")
 PATH_KEYS = ("image", "label", "organ")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PARTS = frozenset(
     [
         "data",
@@ -203,6 +204,8 @@ def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
     if not isinstance(item, Mapping) or not item.get("image"):
         raise DatalistError(f"{source}: an item of {section!r} has no `image`: {item!r}.")
     result = dict(item)
+    if isinstance(result.get("label"), int):  # a class, as of pictures: 0 is normal
+        result.setdefault("anomalous", bool(result.pop("label")))
     # Prepared slices are trained on without the files that they were made from.
     check = not (source.parent / STORE_NAME).is_file()
     for key in PATH_KEYS:
@@ -216,7 +219,10 @@ def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
                     )
             result[key] = str(paths[0]) if one else [str(path) for path in paths]
     image = Path(first_path(result))
-    result.setdefault("subject", subject_of(image, image.parent))
+    picture = isinstance(result["image"], str) and image.suffix.lower() in PICTURE_SUFFIXES
+    # Names of pictures recur from folder to folder.
+    own = str(item["image"]) if picture else subject_of(image, image.parent)
+    result.setdefault("subject", own)
     return result
 
 
@@ -286,8 +292,9 @@ def load_datalist(
     """Read a datalist, or make one from a folder.
 
     A datalist is a JSON file in the Medical Decathlon's form: sections ``training``, ``validation``
-    and ``test``, each a list of items with ``image`` and, optionally, ``label`` (lesion mask),
-    ``subject`` and ``anomalous``; paths are relative to the file. A folder that holds a
+    and ``test``, each a list of items with ``image`` and, optionally, ``label`` (lesion mask, or 0 for
+    normal and 1 for anomalous without a mask), ``subject`` and ``anomalous``; paths are relative to the
+    file. A folder that holds a
     ``datalist.json`` means that file. In any other folder every volume is taken as a study, and
     its subjects are divided into training and validation; ``test`` then has every study, for
     inference on a folder.

@@ -59,7 +59,8 @@ class SavePictureMapd(MapTransform):
                 f"{source}: a map of {anomaly_map.shape} (rows, columns) for a picture of "
                 f"{picture.shape[:2]}."
             )
-        shown = overlaid((picture * 255).round().astype(np.uint8), anomaly_map)
+        np.rint(picture * np.float32(255), out=picture)
+        shown = overlaid(picture.astype(np.uint8), anomaly_map)
         for end, content in ((TIFF, anomaly_map), (OVERLAY, shown)):
             path = self.results.path(source, end)
             with atomic_path(path) as temporary:

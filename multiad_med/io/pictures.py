@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey, ensure_tuple
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from multiad_med.utils.errors import MultiADError, reader_errors
+from multiad_med.io.image_file import ImageFile, PictureError, open_image
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -30,43 +29,18 @@ __all__ = [
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LOSSY = (".jpg", ".jpeg")
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
-
-
-class PictureError(MultiADError, ValueError):
-    """A picture cannot be read, or does not fit the others of its volume."""
-
-
-def _open(path: Path) -> Image.Image:
-    with reader_errors(path, PictureError, "not a readable picture"):
-        # From memory: a damaged length makes Pillow ask for gigabytes, which a file would allocate.
-        picture = Image.open(BytesIO(path.read_bytes()))
-        picture.load()
-    pages = getattr(picture, "n_frames", 1)
-    if pages > 1:
-        raise PictureError(f"{path}: {pages} pages; save each as a picture of its own.")
-    # A camera notes how it was held; masks are drawn on what viewers show.
-    return ImageOps.exif_transpose(picture)
-
-
-def _grey(picture: Image.Image) -> NDArray[Any]:
-    """Values ``(H, W)`` of a grey picture in its own depth, 8 or 16 bits."""
-    if picture.mode in ("I;16", "I;16B"):
-        return np.asarray(picture).astype(np.uint16)
-    if picture.mode == "I":
-        values = np.asarray(picture)
-        return values.clip(0, 65535).astype(np.uint16)
-    return np.asarray(picture.convert("L"))
+_NOISE = 32  # of JPEG's blacks, in 8 bits
 
 
 def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
-    return values.astype(np.float32) / np.float32(np.iinfo(values.dtype).max)
+    return np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32)
 
 
 class LoadPictures(Transform):
     """Read one picture, or several of one size as the slices of a volume, upright, in [0, 1].
 
-    8 and 16 bits become [0, 1] by their full range. Transparency is dropped, palettes are resolved.
+    Integers of 8 and 16 bits become [0, 1] by the full range of their type, signed ones too, white
+    always 1. Transparency is dropped, palettes are resolved.
 
     Args:
         colour: whether three channels (red, green, blue) or one (grey) are given out; none decides
@@ -75,6 +49,20 @@ class LoadPictures(Transform):
 
     def __init__(self, *, colour: bool | None = None) -> None:
         self.colour = colour
+        self._warned = False
+
+    def _warn_of_few_bits(self, image: ImageFile, values: NDArray[Any]) -> None:
+        """Warn, once for all images, of 16 bits that hold 10 or 12: they would be nearly black."""
+        top = values.max(initial=0)
+        few = 2**12 if values.dtype == np.uint16 else 2**4  # deep colour comes as its upper 8 bits
+        if image.bits == 16 and 0 < top < few and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{image.path}: 16 bits, but no value is above a sixteenth of their range, as where a "
+                "camera's 10 or 12 bits are stored in 16. It is read as nearly black; multiply all "
+                "images alike (12 bits by 16) and save them again. Said of the first such image only.",
+                stacklevel=2,
+            )
 
     def __call__(
         self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
@@ -87,20 +75,11 @@ class LoadPictures(Transform):
         slices: list[NDArray[np.float32]] = []
         colour = self.colour
         for path in (Path(name) for name in ensure_tuple(filename)):
-            picture = _open(path)
-            if picture.mode == "F":
-                raise PictureError(f"{path}: floating-point pictures have no range; save 16 bits.")
+            image = open_image(path)
             if colour is None:
-                colour = picture.mode not in _GREY_MODES
-            if colour:
-                grey = picture.mode in ("I", "I;16", "I;16B")
-                values = (
-                    np.stack([_grey(picture)] * 3)
-                    if grey
-                    else np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
-                )
-            else:
-                values = _grey(picture)[None]
+                colour = not image.is_grey
+            values = image.channels() if colour else image.grey()[None]
+            self._warn_of_few_bits(image, values)
             if slices and values.shape != slices[0].shape:
                 raise PictureError(
                     f"{path}: {values.shape[1]}x{values.shape[2]} pixels, but the volume's first slice "
@@ -108,9 +87,9 @@ class LoadPictures(Transform):
                 )
             slices.append(_unit(values))
         first = str(ensure_tuple(filename)[0])
-        return MetaTensor(
-            torch.from_numpy(np.stack(slices, axis=-1)), meta={ImageMetaKey.FILENAME_OR_OBJ: first}
-        )
+        # One image, which may be large, is not copied.
+        volume = slices[0][..., None] if len(slices) == 1 else np.stack(slices, axis=-1)
+        return MetaTensor(torch.from_numpy(volume), meta={ImageMetaKey.FILENAME_OR_OBJ: first})
 
 
 class LoadPictureMasks(Transform):
@@ -120,7 +99,8 @@ class LoadPictureMasks(Transform):
         stack: whether several files are the slices of a volume; otherwise they are parts of one
             picture's mask, which is where any of them is.
         keep_values: whether grey values are kept as labels; otherwise a pixel is 1 where its value
-            is above 0, in JPEG files above half of the range, since their blacks are not exact.
+            is above 0 in any channel and not transparent, in JPEG files above half of their highest
+            value, since their blacks are not exact.
     """
 
     def __init__(self, *, stack: bool = False, keep_values: bool = False) -> None:
@@ -128,20 +108,18 @@ class LoadPictureMasks(Transform):
         self.keep_values = keep_values
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
-        picture = _open(path)
+        image = open_image(path)
         if self.keep_values:
-            indexed = picture.mode == "P"  # a palette's indices are the labels
-            values = np.asarray(picture) if indexed else _grey(picture)
-            if values.max(initial=0) > 255:
+            values = image.labels()
+            low, high = values.min(initial=0), values.max(initial=0)
+            if low < 0 or high > 255 or not np.array_equal(values, values.astype(np.uint8)):
+                wrong = high if high > 255 else low
                 raise PictureError(
-                    f"{path}: label {values.max()}; labels of 0 to 255 are supported."
+                    f"{path}: label {wrong}; whole labels of 0 to 255 are supported."
                 )
             return values.astype(np.uint8)
-        if picture.mode in ("RGB", "RGBA", "P"):
-            values = np.asarray(picture.convert("RGB")).max(axis=-1)
-        else:
-            values = _grey(picture)
-        limit = np.iinfo(values.dtype).max // 2 if path.suffix.lower() in _LOSSY else 0
+        values = image.marked()
+        limit = max(values.max(initial=0) // 2, _NOISE) if path.suffix.lower() in _LOSSY else 0
         return (values > limit).astype(np.uint8)
 
     def __call__(
@@ -183,6 +161,8 @@ class LoadPicturesd(MapTransform):
 class LoadPictureMasksd(MapTransform):
     """Dictionary form of :class:`LoadPictureMasks`, checking the size against the picture's.
 
+    Of an item that is ``anomalous``, a mask that marks nothing or everything is warned of by name.
+
     Args:
         keys: masks, read where present.
         image_key: the picture they belong to, already read.
@@ -215,6 +195,12 @@ class LoadPictureMasksd(MapTransform):
                 raise PictureError(
                     f"{source}: a mask of shape {tuple(mask.shape[1:])} (rows, columns, slices) for a "
                     f"picture of {tuple(result[self.image_key].shape[1:])}."
+                )
+            if result.get("anomalous") and (not mask.any() or mask.all()):
+                what = "everything" if mask.any() else "nothing"
+                warnings.warn(
+                    f"{source}: the mask of an anomalous image marks {what}; check its values.",
+                    stacklevel=2,
                 )
             result[key] = mask
         return result

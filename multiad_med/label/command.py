@@ -43,6 +43,15 @@ def _chosen(bundles: Sequence[str]) -> dict[str, Path | None]:
     return chosen
 
 
+def _check_folder(folder: Path) -> None:
+    """MONAI Label puts the app's folder into configs, which take ``#`` for a separator."""
+    if "#" in str(folder.absolute()):
+        raise LabelError(
+            f"{folder.absolute()}: MONAI Label cannot work in a folder with '#' in its path; choose "
+            "another."
+        )
+
+
 def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
     """Make a folder into an app, or add bundles to it.
 
@@ -54,7 +63,7 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
         The model of each bundle that was added; None for one that has to be trained first.
 
     Raises:
-        LabelError: on an unknown bundle, or one that is there already.
+        LabelError: on an unknown bundle, one that is there already, or a folder with ``#``.
         WeightsError: when a model file does not fit its bundle.
         NotCalibratedError: when a model's training was not finished.
     """
@@ -63,6 +72,7 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
     from multiad_med.io import atomic_path, check_calibrated
     from multiad_med.networks import load_model
 
+    _check_folder(folder)
     chosen = _chosen(bundles)
     for name, model in chosen.items():
         target = folder / "model" / name
@@ -107,6 +117,7 @@ def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 80
         LabelError: when the folder is no app, the studies' folder is missing, MONAI Label is not
             installed, or the port is not free.
     """
+    _check_folder(folder)
     if not (folder / "main.py").is_file():
         raise LabelError(f"{folder} is no app; `multiad label init {folder}` makes one.")
     if not studies.startswith(("http://", "https://")) and not Path(studies).is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,11 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"A setting is NAME=VALUE, got {pair!r}.")
         try:
             settings[name.strip()] = yaml.safe_load(value)
+            if re.search(r"\s#", value) and "#" not in str(settings[name.strip()]):
+                raise RecipeError(
+                    f"{pair!r}: in YAML ' #' begins a comment. Put the value into quotes of its own: "
+                    f"{name}='\"{value}\"'."
+                )
         except yaml.YAMLError as error:
             raise RecipeError(f"The value of {pair!r} is not YAML: {error}") from error
     return settings

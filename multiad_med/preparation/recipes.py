@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from multiad_med import __version__
 from multiad_med.data.datalist import DatalistError
 from multiad_med.resources import recipes_dir
+from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import FileError, MultiADError, reader_errors, user_error
 
 __all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_names"]
@@ -67,6 +68,7 @@ class Recipe:
         missing = [key for key in REQUIRED if key not in self.config]
         if missing:
             raise RecipeError(f"{path}: the recipe lacks {missing}.")
+        self._given = tuple(settings or ())
         for key, value in (settings or {}).items():
             if key not in self.settings:
                 raise RecipeError(
@@ -101,7 +103,8 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _parser(self, source: str | Path) -> ConfigParser:
-        return ConfigParser({**self.config, "source": str(source)})
+        given = {key: literal(self.config[key]) for key in self._given}
+        return ConfigParser({**self.config, **given, "source": literal(str(source))})
 
     def sections(self, source: str | Path) -> dict[str, list[dict[str, Any]]]:
         """Find the studies in ``source`` and divide them.

@@ -271,7 +271,7 @@ def _finish(recipe: Recipe, target: Path, items: list[dict[str, Any]], summary: 
     if len(shapes) > 1:
         raise PreparationError(
             f"Slices of different shapes (channels, rows, columns), each with a study: {shapes}. Set "
-            "the recipe's number of channels."
+            "what decides on channels, such as colour or sequences, or give data of one kind."
         )
     channels, *size = next(iter(shapes))
     save_contact_sheet(target / "contact_sheet.png", target, rows, upright=recipe.upright)

@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from monai.utils import ensure_tuple
+
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     DatalistError,
@@ -18,7 +20,7 @@ from multiad_med.data.datalist import (
     visible_files,
 )
 from multiad_med.data.layouts import find_bscans, find_images, find_mvtec, find_volumes
-from multiad_med.data.layouts.files import existing_folder, study_name, walk
+from multiad_med.data.layouts.files import existing_folder, is_picture, study_name, walk
 from multiad_med.data.layouts.hints import looks_like
 from multiad_med.data.splits import SubjectSplit
 from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, find_series
@@ -227,7 +229,7 @@ def load_studies(
 def load_pictures(
     source: str | Path,
     *,
-    categories: Sequence[str] | None = None,
+    categories: Sequence[str] | str | None = None,
     validation: float = 0.1,
     seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
@@ -237,8 +239,9 @@ def load_pictures(
         source: root or one category of an MVTec-like tree (:func:`find_mvtec`): a share of
             ``train/good`` is held out for calibration where no validation is published. Or any
             other folder of pictures (:func:`find_images`): the normal ones train and calibrate, and
-            ``test`` has every picture. Or a datalist, a folder with one, or prepared slices.
-        categories: names of the categories wanted; none means all.
+            ``test`` has every picture. Or one picture, which is ``test``. Or a datalist, a folder with
+            one, or prepared slices.
+        categories: names of the categories wanted, or one; none means all.
         validation: share of the normal pictures that is held out.
         seed: of the division.
 
@@ -246,7 +249,10 @@ def load_pictures(
         DatalistError: when there are no pictures, a category is unknown or has no normal picture
             for training, or what :func:`multiad_med.data.load_datalist` refuses.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
+    if path.is_file() and is_picture(path):
+        one = {"image": str(path.absolute()), "subject": path.stem, "study": study_name(path.stem)}
+        return _of_categories({"training": [], "validation": [], "test": [one]}, categories, path)
     if path.is_file() or (path / DATALIST_NAME).is_file():
         return _of_categories(load_datalist(path), categories, path)
     folder = existing_folder(path)
@@ -281,10 +287,11 @@ def _without_results(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _of_categories(
-    sections: dict[str, list[dict[str, Any]]], categories: Sequence[str] | None, source: Path
+    sections: dict[str, list[dict[str, Any]]], categories: Sequence[str] | str | None, source: Path
 ) -> dict[str, list[dict[str, Any]]]:
     if categories is None:
         return sections
+    categories = ensure_tuple(categories)
     known = {str(item.get("category", "")) for items in sections.values() for item in items} - {""}
     if unknown := sorted(set(categories) - known):
         raise DatalistError(

@@ -21,6 +21,7 @@ from multiad_med.preparation.sources import StudyKind
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.serving.errors import ServingError
 from multiad_med.utils.choices import usable_device
+from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError, user_error
 
 __all__ = ["BundlePredictor", "Prediction", "bundle_kind"]
@@ -123,14 +124,14 @@ class BundlePredictor:
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise ServingError(f"{bundle} has no setting {name}.{hint}")
         config |= {
-            "bundle_root": str(bundle_path(bundle)),
-            "dataset_dir": str(source),
-            "output_dir": str(output_dir),
+            "bundle_root": literal(str(bundle_path(bundle))),
+            "dataset_dir": literal(str(source)),
+            "output_dir": literal(str(output_dir)),
             "datalist": {"test": [{}]},  # one study, which each call puts in
             "section": "test",
             "handlers": [],
             **({} if device is None else {"device": usable_device(device)}),
-            **settings,
+            **literal(settings, expressions=True),
         }
         network = _made(ConfigParser(config), "network")
         load_model(network, model)

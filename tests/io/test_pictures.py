@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -258,3 +261,152 @@ def test_several_pages_are_refused(tmp_path: Path) -> None:
     page.save(tmp_path / "p.tif", save_all=True, append_images=[page])
     with pytest.raises(PictureError, match=r"p\.tif: 2 pages"):
         LoadPictures()(tmp_path / "p.tif")
+
+
+# By hand: 8 signed bits reach from -128 to 127, 16 from -32768 to 32767; the lowest is 0, the highest 1.
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        (np.int8, [-128, -1, 127], [0, 127 / 255, 1]),
+        (np.int16, [-32768, -1, 32767], [0, 32767 / 65535, 1]),
+        (np.int16, [0, 5, 300], [32768 / 65535, 32773 / 65535, 33068 / 65535]),
+    ],
+)
+@pytest.mark.parametrize("colour", [False, True])
+def test_signed_tiff_has_the_full_range_of_its_type(
+    tmp_path: Path, dtype: type, values: list[int], expected: list[float], colour: bool
+) -> None:
+    tifffile.imwrite(tmp_path / "p.tif", np.array([values], dtype))
+    result = LoadPictures(colour=colour)(tmp_path / "p.tif")
+    for channel in result[:, 0, :, 0]:
+        np.testing.assert_allclose(channel, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.float32])
+@pytest.mark.parametrize("colour", [False, True])
+def test_values_without_a_known_range_are_refused(
+    tmp_path: Path, dtype: type, colour: bool
+) -> None:
+    tifffile.imwrite(tmp_path / "p.tif", np.array([[0, 1, 70000]], dtype))
+    with pytest.raises(
+        PictureError, match=r"p\.tif: (32-bit|floating-point) pictures have no range"
+    ):
+        LoadPictures(colour=colour)(tmp_path / "p.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16])
+def test_white_is_zero_is_turned_round_at_any_depth(
+    tmp_path: Path, dtype: type, compression: str | None
+) -> None:
+    top = 1 if dtype is bool else np.iinfo(dtype).max
+    stored = np.array([[0, top, 0, top, 0, 0, top, top]]).astype(dtype)
+    path = tmp_path / "p.tif"
+    tifffile.imwrite(path, stored, photometric="miniswhite", compression=compression)
+    expected = upright(1.0 - stored.astype(float) / float(top))
+    np.testing.assert_array_equal(LoadPictures()(path), expected)
+    np.testing.assert_array_equal(LoadPictureMasks()(path), expected)
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_ten_or_twelve_bits_in_sixteen_are_warned_of_once(
+    tmp_path: Path, suffix: str, colour: bool
+) -> None:
+    values = np.array([[0, 1000, 4095]], np.uint16)
+    for name in "ab":
+        if suffix == ".tif" and colour:
+            tifffile.imwrite(tmp_path / f"{name}.tif", np.dstack([values] * 3), photometric="rgb")
+        else:
+            write(tmp_path / f"{name}{suffix}", values)
+    load = LoadPictures(colour=colour)
+    with pytest.warns(UserWarning, match=rf"a\{suffix}: 16 bits, but no value") as told:
+        load([tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"])
+    assert len(told) == 1
+    write(tmp_path / "bright.png", values * np.uint16(16))  # the warning's own advice
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LoadPictures()(tmp_path / "bright.png").max() > 0.99
+
+
+def test_a_dark_image_of_eight_bits_is_not_warned_of(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for suffix in (".png", ".bmp", ".tif"):
+            write(tmp_path / f"dark{suffix}", np.full((16, 160, 3), 3, np.uint8))
+            LoadPictures()(tmp_path / f"dark{suffix}")
+
+
+def test_images_of_any_size_are_read(tmp_path: Path) -> None:
+    # More than Pillow's limit of 179 megapixels; one bit, so that the test needs little memory.
+    Image.new("1", (8192, 30000), 1).save(tmp_path / "p.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LoadPictureMasks()(tmp_path / "p.png").shape == (1, 30000, 8192, 1)
+    assert Image.MAX_IMAGE_PIXELS is not None  # of whoever else uses Pillow
+
+
+def test_a_small_file_that_claims_a_huge_image_is_refused(tmp_path: Path) -> None:
+    content = bytearray(write(tmp_path / "p.png", GREY).read_bytes())
+    content[16:24] = (60000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "p.png").write_bytes(content)
+    with pytest.raises(PictureError, match=r"p\.png: .* claims 60000x60000 pixels in \d+ bytes"):
+        LoadPictures()(tmp_path / "p.png")
+
+
+def test_a_telephones_jpeg_is_its_first_image(tmp_path: Path) -> None:
+    first, preview = Image.new("L", (6, 4), 255), Image.new("L", (3, 2))
+    first.save(tmp_path / "p.jpg", format="MPO", save_all=True, append_images=[preview])
+    assert Image.open(tmp_path / "p.jpg").n_frames == 2
+    assert LoadPictures(colour=False)(tmp_path / "p.jpg").shape == (1, 4, 6, 1)
+
+
+MASK = np.zeros((16, 16), bool)
+MASK[4:9, 5:12] = True
+ONE = MASK.astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("zero_one.png", ONE),
+        ("zero_255.png", ONE * 255),
+        ("bool.png", MASK),
+        ("sixteen_bits.png", ONE.astype(np.uint16) * 65535),
+        ("sixteen_bits_one.tif", ONE.astype(np.uint16)),
+        ("int32.tif", ONE.astype(np.int32)),
+        ("float.tif", ONE.astype(np.float32)),
+        ("red.png", np.dstack([ONE * 255, ONE * 0, ONE * 0])),
+        ("dark_blue.png", np.dstack([ONE * 0, ONE * 0, ONE])),
+        ("rgba_opaque.png", np.dstack([ONE * 255, ONE * 0, ONE * 0, ONE * 0 + 255])),
+        ("rgba_painted.png", np.dstack([ONE * 0 + 255] * 3 + [ONE * 200])),
+        ("grey_alpha.png", np.dstack([ONE * 0 + 255, ONE * 255])),
+        ("soft.jpg", ONE * 255),
+        ("soft_grey.jpg", ONE * 128),
+    ],
+)
+def test_masks_of_any_usual_encoding_mark_the_same(
+    tmp_path: Path, name: str, stored: np.ndarray
+) -> None:
+    path = write(tmp_path / name, stored)
+    np.testing.assert_array_equal(LoadPictureMasks()(path), upright(MASK))
+
+
+def test_an_empty_jpeg_mask_stays_empty_in_spite_of_its_noise(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 20, (32, 32)).astype(np.uint8)
+    assert not LoadPictureMasks()(write(tmp_path / "m.jpg", noise)).any()
+
+
+@pytest.mark.parametrize(("value", "what"), [(0, "nothing"), (255, "everything")])
+def test_an_empty_or_full_mask_of_an_anomalous_image_is_told(
+    tmp_path: Path, value: int, what: str
+) -> None:
+    image = LoadPictures()(write(tmp_path / "p.png", GREY))
+    mask = str(write(tmp_path / "m.png", np.full_like(GREY, value)))
+    load = LoadPictureMasksd("label")
+    with pytest.warns(UserWarning, match=rf"m\.png: the mask of an anomalous image marks {what}"):
+        load({"image": image, "label": mask, "anomalous": True})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load({"image": image, "label": mask, "anomalous": False})

@@ -125,3 +125,59 @@ def test_maps_of_an_earlier_inference_are_no_pictures(tmp_path: Path) -> None:
     assert len(load_pictures(tmp_path)["test"]) == 3
     (tmp_path / "maps" / "a_anomaly.json").write_text("{}")
     assert [i["image"] for i in load_pictures(tmp_path)["test"]] == [str(tmp_path / "a.png")]
+
+
+@pytest.mark.parametrize("name", ["a.png", "B.TIFF"])
+def test_a_single_picture_is_inferred(tmp_path: Path, name: str) -> None:
+    folder = pictures(tmp_path, name)
+    sections = load_pictures(folder / name)
+    assert (sections["training"], sections["validation"]) == ([], [])
+    assert names(sections["test"], folder) == [name]
+    assert study_root(sections["test"], folder / name) == str(folder)
+
+
+def test_equal_names_in_different_folders_are_different_subjects(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "p", "a/001.png", "b/001.png", "c/001.png")
+    content = {
+        "training": [{"image": "a/001.png"}],
+        "validation": [{"image": "b/001.png"}],
+        "test": [{"image": "c/001.png"}],
+    }
+    (folder / "datalist.json").write_text(json.dumps(content))
+    sections = load_pictures(folder)
+    subjects = [item["subject"] for items in sections.values() for item in items]
+    assert subjects == ["a/001.png", "b/001.png", "c/001.png"]
+
+
+def test_a_class_in_a_datalist_says_whether_a_picture_is_anomalous(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "p", "a.png", "b.png", "c.png", "d.png")
+    content = {
+        "training": [{"image": "a.png", "label": 0}],
+        "validation": [{"image": "b.png", "label": 0}],
+        "test": [{"image": "c.png", "label": 0}, {"image": "d.png", "label": 1}],
+    }
+    (folder / "datalist.json").write_text(json.dumps(content))
+    sections = load_pictures(folder)
+    assert [item["anomalous"] for item in sections["test"]] == [False, True]
+    assert not any("label" in item for items in sections.values() for item in items)
+    content["training"] = [{"image": "a.png", "label": 1}]
+    (folder / "datalist.json").write_text(json.dumps(content))
+    with pytest.raises(DatalistError, match="marked anomalous"):
+        load_pictures(folder)
+
+
+def test_a_tree_without_masks_trains_and_is_judged(mvtec: Path) -> None:
+    for category in ("bottle", "screw"):
+        shutil.rmtree(mvtec / category / "ground_truth")
+    sections = load_pictures(mvtec)
+    assert {name: len(items) for name, items in sections.items()} == {
+        "training": 18, "validation": 2, "test": 10,
+    }  # fmt: skip
+    assert sum(item["anomalous"] for item in sections["test"]) == 6
+
+
+def test_a_tree_without_train_good_is_inferred_as_its_error_says(mvtec: Path) -> None:
+    shutil.rmtree(mvtec / "screw" / "train")
+    with pytest.raises(DatalistError, match=f"give {mvtec}/screw/test"):
+        load_pictures(mvtec / "screw")
+    assert len(load_pictures(mvtec / "screw" / "test")["test"]) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -333,7 +334,7 @@ def test_a_folder_of_pictures(tmp_path: Path, rng: np.random.Generator) -> None:
     summary, _ = run("images", tmp_path)
     assert summary.failures == []
     assert set(states(summary, "training")) == {"normal"}
-    assert states(summary, "test") == {"abnormal": 2}
+    assert states(summary, "test") == {"abnormal": 2, "normal": 1}  # without, nothing to evaluate
 
 
 def test_pictures_keep_their_aspect_unless_told_otherwise(tmp_path: Path) -> None:
@@ -369,3 +370,35 @@ def test_unknown_recipes_and_settings_are_named(tmp_path: Path) -> None:
         load_recipe(own)
     own.write_text((recipes_dir() / "images.yaml").read_text().replace("size: 256", "size: 64"))
     assert load_recipe(own).settings["size"] == 64
+
+
+@pytest.mark.parametrize("setting", [{"liver_labels": [1, 2, 3]}, {"lesion_labels": [2, 3]}])
+def test_a_further_label_is_refused_and_choosing_the_labels_helps(
+    tmp_path: Path, rng: np.random.Generator, setting: dict[str, list[int]]
+) -> None:
+    make_lits(tmp_path / "source", rng=rng, volumes=3)
+    path = next((tmp_path / "source").rglob("segmentation-2.nii"))
+    image = nib.load(path)
+    values = np.asarray(image.dataobj).copy()
+    values[tuple(np.argwhere(values == 1)[0])] = 3  # a cyst
+    nib.save(nib.Nifti1Image(values, image.affine), path)
+    summary, _ = run("lits", tmp_path)
+    (failure,) = summary.failures
+    assert "Choose the labels of this mask" in failure
+    summary, _ = run("lits", tmp_path, **setting)
+    assert summary.failures == []
+
+
+def test_a_source_and_settings_with_signs_of_monais_configs_are_taken_as_they_are(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for name in ("source#1", "source"):
+        for index in range(3):
+            save_picture(
+                tmp_path / f"{name}/@line/train/good/{index}.png", picture(24, rng, defect=False)[0]
+            )
+    recipe = load_recipe("mvtec_ad", {"categories": ["@line"]})
+    sections = recipe.sections(tmp_path / "source#1")
+    paths = [item["image"] for items in sections.values() for item in items]
+    assert len(paths) == 3
+    assert all(path.startswith(f"{tmp_path}/source#1/@line") for path in paths)

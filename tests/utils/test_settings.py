@@ -9,7 +9,13 @@ from multiad_med.utils.settings import parse_pairs, parse_settings
 
 
 def test_values_are_yaml() -> None:
-    given = ["size=128", "windows=[[-200, 250]]", "tile=null", "colour=false", "image_glob=**/*.nii"]
+    given = [
+        "size=128",
+        "windows=[[-200, 250]]",
+        "tile=null",
+        "colour=false",
+        "image_glob=**/*.nii",
+    ]
     assert parse_settings(given) == {
         "size": 128,
         "windows": [[-200, 250]],

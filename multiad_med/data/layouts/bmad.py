@@ -16,6 +16,7 @@ from multiad_med.data.layouts.files import (
     nothing_found,
     study_name,
     walk,
+    warn_of_unread,
 )
 
 __all__ = ["find_bmad"]
@@ -97,18 +98,20 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
     Returns:
         Items with ``image``, ``subject``, ``study`` (``brain/test/ungood/00753_60``), ``section``,
         ``anomalous``, ``category`` ("brain", "liver", "resc", "oct2017", "chest" or
-        "histopathology") and, for the anomalous pictures of the first three, ``label``. Every mask
-        value above 0 is lesion: some releases hold shades, not 0 and 255. The (empty) masks of
-        good pictures are not listed.
+        "histopathology") and, for the anomalous pictures of the first three where the category has
+        masks, ``label``. Every mask value above 0 is lesion: some releases hold shades, not 0 and
+        255. The (empty) masks of good pictures are not listed.
 
     Raises:
         DatalistError: when nothing matches, an anomalous picture of brain, liver or RESC has no
-            mask, or a picture occurs twice.
+            mask while others have, or a picture occurs twice.
     """
     folder = existing_folder(source)
     masks: dict[tuple[str, str, str], Path] = {}
     pictures: list[tuple[str, str, bool, Path]] = []
-    for path in walk(folder):
+    files = walk(folder)
+    of_normal: set[Path] = set()
+    for path in files:
         if not is_picture(path):
             continue
         inside = [part.lower() for part in path.relative_to(folder).parts[-2::-1]]
@@ -120,6 +123,8 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
         if any(part in _MASK_FOLDERS for part in inside):
             if anomalous:
                 masks[category, section, path.stem] = path
+            else:
+                of_normal.add(path)
         else:
             pictures.append((category, section, anomalous, path))
     if not pictures:
@@ -128,6 +133,7 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
             "BMAD pictures such as Brain_AD/BraTS2021_slice/train/good/00753_60.png",
             recipe="bmad",
         )
+    with_masks = {category for category, _, _ in masks}
     items, bare = [], []
     for category, section, anomalous, path in pictures:
         study = study_name(category, section, "ungood" if anomalous else "good", path.stem)
@@ -139,7 +145,7 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
             "anomalous": anomalous,
             "category": category,
         }
-        if anomalous and category in _WITH_MASKS:
+        if anomalous and category in _WITH_MASKS and category in with_masks:
             mask = masks.get((category, section, path.stem))
             if mask is None:
                 bare.append(path)
@@ -149,6 +155,15 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
     if bare:
         raise DatalistError(
             f"{len(bare)} anomalous pictures have no mask of their name in one of the folders "
-            f"{list(_MASK_FOLDERS)}: {first(bare)}. Unpack the whole release."
+            f"{list(_MASK_FOLDERS)}, while others have: {first(bare)}. Unpack the whole release, or "
+            "remove all masks."
         )
+    # Some releases have masks of chest and OCT2017 pictures too, which nothing asks for.
+    asked = [path for path in files if path not in of_normal and path not in set(masks.values())]
+    warn_of_unread(
+        folder,
+        asked,
+        items,
+        also="A folder above each must name its category, train, valid or test, and good or Ungood.",
+    )
     return by_study(items)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.datalist import PICTURE_SUFFIXES, DatalistError
 from multiad_med.data.layouts.hints import looks_like
 
 __all__ = [
@@ -25,9 +26,10 @@ __all__ = [
     "study_name",
     "sub_folders",
     "walk",
+    "warn_of_unread",
 ]
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+_OTHER_IMAGES = {".avif", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tga", ".webp"}
 _JUNK = {"__MACOSX"}
 
 
@@ -63,13 +65,14 @@ def walk(folder: Path) -> list[Path]:
 
     Archives made on a Mac carry a ``._name`` beside each ``name``, which would pass for data.
     """
-    found, seen = [], set()
+    found: list[Path] = []
+    seen: dict[str, str] = {}
     for root, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
+        other = seen.setdefault(os.path.realpath(root), root)
+        if other != root:
+            warnings.warn(f"{root} passed over: a link to {other}, which is read.", stacklevel=2)
             folders.clear()
             continue
-        seen.add(real)
         folders[:] = [name for name in folders if _visible(name)]
         found += [Path(root, name) for name in names if _visible(name)]
     return sorted(found, key=natural_key)
@@ -85,7 +88,40 @@ def sub_folders(folder: Path) -> list[Path]:
 
 def is_picture(path: Path) -> bool:
     """Whether a file is PNG, JPEG, BMP or TIFF by its suffix, in whatever case."""
-    return path.suffix.lower() in _PICTURES
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def warn_of_unread(
+    folder: Path, files: Iterable[Path], items: Iterable[Mapping[str, Any]], *, also: str
+) -> None:
+    """Warn of the images that no item has, so that nothing is passed over silently.
+
+    Args:
+        folder: that was read, for the message.
+        files: all that it holds.
+        items: of its reader.
+        also: where they might be moved to, a sentence.
+    """
+    used = {
+        str(path)
+        for item in items
+        for key in ("image", "label")
+        for path in ([item[key]] if isinstance(item.get(key), str) else item.get(key, ()))
+    }
+    files = list(files)
+    unread = [path for path in files if is_picture(path) and str(path) not in used]
+    if unread:
+        warnings.warn(
+            f"{len(unread)} images or masks of {folder} passed over: {first(unread)}. {also}",
+            stacklevel=2,
+        )
+    other = [path for path in files if path.suffix.lower() in _OTHER_IMAGES]
+    if other:
+        warnings.warn(
+            f"{len(other)} images of {folder} passed over: {first(other)}. Only PNG, JPEG, BMP and "
+            "TIFF are read; save them as PNG.",
+            stacklevel=2,
+        )
 
 
 def case_name(path: Path) -> str:

@@ -13,7 +13,7 @@ _SIGNS = {
     "btcv": r"(^|/)(img\d{4}|DET\d+_avg|ABD_\d+(_0000)?)\.nii(\.gz)?$",
     "resc": r"(^|/)(original_images/[^/]+\.img|lesion_mask/[^/]+)/[^/]+$",
     "bmad": r"(^|/)(BraTS2021_slice|hist_DIY|(Brain|Liver|Retina_RESC|Chest|Histopathology)_AD)/",
-    "mvtec_ad": r"(^|/)(train/(good|ok)/[^/]+\.(png|jpe?g|bmp|tiff?)|split_csv/1cls\.csv)$",
+    "mvtec_ad": r"(^|/)(train/(good|ok|normal)/.+\.(png|jpe?g|bmp|tiff?)|split_csv/1cls\.csv)$",
     "volumes": r"\.nii(\.gz)?$",
     "images": r"\.(png|jpe?g|bmp|tiff?)$",
 }

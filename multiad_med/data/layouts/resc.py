@@ -19,6 +19,7 @@ from multiad_med.data.layouts.files import (
     nothing_found,
     study_name,
     walk,
+    warn_of_unread,
 )
 from multiad_med.data.layouts.hints import looks_like
 
@@ -95,7 +96,7 @@ def _challenge_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]
     if bare:
         raise DatalistError(
             f"{len(bare)} B-scans have no label in label_images/<volume>_labelMark/: {first(bare)}. "
-            "Unpack all labels of this set."
+            "Unpack all labels of this set, or remove its label_images."
         )
     return items
 
@@ -119,12 +120,13 @@ def _pnet_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
         if anomalous:
             partners = [where.parent.parent / "lesion_mask" / where.name / p.name for p in paths]
             bare = [p for p in partners if p not in masks]
-            if bare:
+            if bare and masks:
                 raise DatalistError(
                     f"{len(bare)} masks of {where} are missing: {first(bare)}. Unpack all of "
-                    "lesion_mask."
+                    "lesion_mask, or remove that folder."
                 )
-            item["label"] = [str(path) for path in partners]
+            if masks:
+                item["label"] = [str(path) for path in partners]
         items.append(item)
     return items
 
@@ -209,6 +211,12 @@ def find_resc(source: str | Path, *, unlabelled: str = "anomalous") -> list[dict
             for item in items:
                 if "label" not in item and unlabelled == "anomalous":
                     item.setdefault("anomalous", True)
+            warn_of_unread(
+                folder,
+                files,
+                items,
+                also="They are in none of the folders of RESC's form, or in a test set without labels.",
+            )
             return by_study(items)
     try:
         slices = [item for item in find_bmad(folder) if item["category"] == "resc"]

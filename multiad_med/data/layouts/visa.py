@@ -68,7 +68,9 @@ def find_visa(
         present = sorted(p.stem for p in table.parent.glob("*.csv"))
         if not present:
             raise nothing_found(folder, f"VisA split file {SPLIT_FOLDER}/*.csv", recipe="mvtec_ad")
-        raise DatalistError(f"{table} does not exist; `split_file` can be one of {present}.")
+        raise DatalistError(
+            f"{table} does not exist; the setting split_file can be one of {present}."
+        )
     rows = _rows(table)
     known = sorted({row["object"] for row in rows})
     unknown = sorted(set(categories or ()) - set(known))

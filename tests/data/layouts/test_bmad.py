@@ -110,3 +110,22 @@ def test_brain_identifiers_are_complete_and_disjoint() -> None:
     assert not any(set(a) & set(b) for a, b in combinations(lists.values(), 2))
     assert all(len(i) == 5 and i.isdecimal() for ids in lists.values() for i in ids)
     assert "DorisBao/BMAD" in splits["source"]
+
+
+def test_a_set_without_masks_is_read(touch: Touch) -> None:
+    items = find_bmad(touch("Brain_AD/test/Ungood/img/1_60.png", "Brain_AD/train/good/2_60.png"))
+    assert [(item["anomalous"], "label" in item) for item in items] == [
+        (True, False),
+        (False, False),
+    ]
+
+
+def test_pictures_whose_folders_tell_nothing_are_told(touch: Touch) -> None:
+    folder = touch(
+        "Brain_AD/train/good/1_60.png",
+        "Brain_AD/extra/2_60.png",
+        "Brain_AD/test/good/img/3_60.png",
+        "Brain_AD/test/good/label/3_60.png",
+    )
+    with pytest.warns(UserWarning, match=r"1 images or masks of .* passed over: .*2_60\.png"):
+        assert len(find_bmad(folder)) == 2

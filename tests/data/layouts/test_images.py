@@ -16,15 +16,14 @@ Touch = Callable[..., Path]
 def test_loose_pictures_are_normal(touch: Touch) -> None:
     items = find_images(touch("b10.PNG", "b2.jpg", "deep/c.tiff", "notes.txt"))
     assert [item["study"] for item in items] == ["b2", "b10", "deep/c"]
-    assert all((i["section"], i["anomalous"]) == ("training", False) for i in items)
-    assert all("kind" not in item for item in items)
+    assert not any(item["anomalous"] or "section" in item or "kind" in item for item in items)
 
 
 @pytest.mark.parametrize("normal", ["normal", "Good", "ok"])
 def test_other_folders_beside_the_normal_one_are_anomalous(touch: Touch, normal: str) -> None:
     items = find_images(touch(f"{normal}/a.png", "dent/a.png", "rust/x/a.png"))
-    assert {item["study"]: (item["section"], item["kind"]) for item in items} == {
-        f"{normal}/a": ("training", normal),
+    assert {item["study"]: (item.get("section"), item["kind"]) for item in items} == {
+        f"{normal}/a": (None, normal),
         "dent/a": ("test", "dent"),
         "rust/x/a": ("test", "rust"),
     }
@@ -41,7 +40,9 @@ def test_masks_are_found(touch: Touch, mask: str) -> None:
 
 
 def test_masks_of_unsorted_pictures_are_no_pictures(touch: Touch) -> None:
-    (item,) = find_images(touch("images/a.png", "masks/a.png"))
+    folder = touch("images/a.png", "masks/a.png")
+    with pytest.warns(UserWarning, match="1 masks passed over, and all 1 images taken as normal"):
+        (item,) = find_images(folder)
     assert item["study"] == "images/a"
 
 
@@ -73,3 +74,81 @@ def test_real_bscans_are_pictures_in_order(real_data: Path) -> None:
     items = find_images(real_data / "oct" / "duke_dme_subject01")
     assert len(items) == 61
     assert [Path(item["image"]).stem for item in items[:2]] == ["Subject_01_1", "Subject_01_2"]
+
+
+# The image is `a.*`, `a_image.*` or `a_img.*` beside it.
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "a_mask.png",
+        "a_MASK.PNG",
+        "a-gt.bmp",
+        "a_label.png",
+        "a_seg.tif",
+        "mask_a.png",
+        "a.mask2.png",
+    ],
+)
+def test_masks_beside_their_pictures_are_masks(touch: Touch, mask: str) -> None:
+    folder = touch("good/a.png", "NG/a.jpg", f"NG/{mask}", "NG/b_image.png", "NG/b_mask.png")
+    items = {item["study"]: item for item in find_images(folder)}
+    assert set(items) == {"good/a", "NG/a", "NG/b_image"}
+    assert items["NG/a"]["label"] == [str(folder / "NG" / mask)]
+    assert items["NG/b_image"]["label"] == [str(folder / "NG/b_mask.png")]
+
+
+def test_masks_beside_normal_pictures_are_no_pictures(touch: Touch) -> None:
+    items = find_images(touch("good/a.png", "good/a_mask.png", "NG/b.png"))
+    assert [item["study"] for item in items] == ["NG/b", "good/a"]
+    assert not any("label" in item for item in items)
+
+
+def test_pictures_of_labels_are_pictures(touch: Touch) -> None:
+    items = find_images(touch("front_label.png", "label_1.png", "mask.png", "unmasked.png"))
+    assert len(items) == 4
+
+
+def test_a_mask_without_its_picture_is_refused_and_the_advice_works(touch: Touch) -> None:
+    folder = touch("good/a.png", "NG/b.png", "NG/c_mask.png")
+    with pytest.raises(DatalistError, match=r"1 files are named as masks .*c_mask\.png"):
+        find_images(folder)
+    (folder / "NG/c_mask.png").rename(folder / "NG/b_mask.png")
+    assert [item["study"] for item in find_images(folder)] == ["NG/b", "good/a"]
+
+
+def test_masks_missing_from_some_may_be_added_or_all_removed(touch: Touch) -> None:
+    folder = touch("ok/a.png", "dent/a.png", "dent/b.png", "masks/dent/a.png")
+    with pytest.raises(DatalistError, match=r"dent/b\.png\. Put the mask beside its picture"):
+        find_images(folder)
+    touch("dent/b_mask.png")
+    assert sum("label" in item for item in find_images(folder)) == 2
+    for mask in ("dent/b_mask.png", "masks/dent/a.png"):
+        (folder / mask).unlink()
+    assert len(find_images(folder)) == 3
+
+
+def test_a_normal_folder_deeper_down_is_refused_and_the_advice_works(touch: Touch) -> None:
+    folder = touch("test/good/a.png", "test/dent/b.png")
+    with pytest.raises(DatalistError, match=rf"Give {folder}/test\."):
+        find_images(folder)
+    assert [item["anomalous"] for item in find_images(folder / "test")] == [True, False]
+
+
+def test_upper_case_linked_dead_and_empty_files_are_all_listed(touch: Touch) -> None:
+    folder = touch("in/a.PNG", "in/b.JPeG", "in/empty.TIF", "elsewhere/c.BMP")
+    (folder / "in/gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "in/linked").symlink_to(folder / "elsewhere")
+    studies = [item["study"] for item in find_images(folder / "in")]
+    assert sorted(studies) == ["a", "b", "empty", "gone", "linked/c"]
+
+
+def test_a_link_to_what_is_read_already_is_told(touch: Touch) -> None:
+    folder = touch("a/x.png")
+    (folder / "b").symlink_to(folder / "a")
+    with pytest.warns(UserWarning, match=rf"{folder}/(a|b) passed over: a link to {folder}/(a|b)"):
+        assert len(find_images(folder)) == 1
+
+
+def test_images_of_kinds_that_are_not_read_are_told(touch: Touch) -> None:
+    with pytest.warns(UserWarning, match=r"1 images of .* passed over: .*b\.webp"):
+        assert len(find_images(touch("a.png", "b.webp", "notes.txt"))) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from multiad_med.data.datalist import DatalistError
-from multiad_med.data.layouts import find_mvtec, find_visa, loco_saturation
+from multiad_med.data.layouts import find_images, find_mvtec, find_visa, loco_saturation
 from tests.trees import make_btad, make_loco, make_mvtec, make_visa
 
 Touch = Callable[..., Path]
@@ -126,7 +127,7 @@ def test_visa_follows_its_table(tmp_path: Path, rng: np.random.Generator) -> Non
 
 def test_visa_faults_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
     make_visa(tmp_path, rng=rng)
-    with pytest.raises(DatalistError, match=r"`split_file` can be one of \['1cls'\]"):
+    with pytest.raises(DatalistError, match=r"split_file can be one of \['1cls'\]"):
         find_mvtec(tmp_path, split_file="2cls_fewshot")
     with pytest.raises(DatalistError, match=r"no category \['pcb1'\]"):
         find_mvtec(tmp_path, categories=["pcb1"])
@@ -153,3 +154,94 @@ def test_real_pictures_in_two_formats(real_data: Path) -> None:
     counts = Counter((item["section"], item["anomalous"]) for item in items)
     assert counts == {("training", False): 28, ("test", False): 6, ("test", True): 17}
     assert all(Path(item["label"]).is_file() for item in items if item["anomalous"])
+
+
+def test_pictures_below_a_kind_are_of_that_kind(touch: Touch) -> None:
+    folder = touch(
+        *CATEGORY,
+        "c/train/good/monday/000.png",
+        "c/test/bad/line1/000.png",
+        "c/ground_truth/bad/line1/000_mask.png",
+    )
+    items = {item["study"]: item for item in find_mvtec(folder)}
+    assert items["c/train/good/monday/000"]["section"] == "training"
+    assert items["c/test/bad/line1/000"]["label"].endswith("ground_truth/bad/line1/000_mask.png")
+    assert len(items) == 4
+
+
+@pytest.mark.parametrize("part", ["train", "test", "validation"])
+def test_loose_pictures_are_refused_and_the_advice_works(touch: Touch, part: str) -> None:
+    folder = touch(*CATEGORY, f"c/{part}/loose.png")
+    with pytest.raises(
+        DatalistError, match=rf"1 images lie in .*c/{part} itself: loose\.png"
+    ) as told:
+        find_mvtec(folder)
+    assert f"{part}/good" in str(told.value)
+    (folder / f"c/{part}/good").mkdir(exist_ok=True)
+    (folder / f"c/{part}/loose.png").rename(folder / f"c/{part}/good/loose.png")
+    assert len(find_mvtec(folder)) == 3
+
+
+def test_masks_beside_their_pictures_are_masks(touch: Touch) -> None:
+    folder = touch(*CATEGORY, "c/test/bad/7.png", "c/test/bad/7_GT.png")
+    (item,) = [item for item in find_mvtec(folder) if item["anomalous"]]
+    assert item["label"] == [str(folder / "c/test/bad/7_GT.png")]
+
+
+def test_a_tree_without_masks_is_read(touch: Touch) -> None:
+    items = find_mvtec(touch(*CATEGORY, "c/test/bad/000.png", "d/train/good/1.png"))
+    assert [i["study"] for i in items if i["anomalous"]] == ["c/test/bad/000"]
+    assert not any("label" in item for item in items)
+
+
+def test_missing_masks_may_be_added_or_all_removed(touch: Touch) -> None:
+    folder = touch(*CATEGORY, "c/test/bad/1.png", "c/test/bad/2.png", "c/ground_truth/bad/1.png")
+    with pytest.raises(DatalistError, match=rf"remove {folder}/c/ground_truth"):
+        find_mvtec(folder)
+    touch("c/ground_truth/bad/2_mask.png")
+    assert sum("label" in item for item in find_mvtec(folder)) == 2
+    shutil.rmtree(folder / "c/ground_truth")
+    assert sum(item["anomalous"] for item in find_mvtec(folder)) == 2
+
+
+def test_what_is_in_no_folder_that_is_read_is_told(touch: Touch) -> None:
+    folder = touch(
+        *CATEGORY,
+        "c/extra/1.png",
+        "c/train/good/2.webp",
+        "c/test/bad/000.png",
+        "c/ground_truth/bad/000.png",
+        "c/ground_truth/bad/999_mask.png",
+        "c/ground_truth/good/000.png",  # an empty mask, which nobody needs
+        "no_category/1.png",
+        "papers/readme.txt",
+    )
+    with pytest.warns(UserWarning, match="passed over") as told:
+        assert len(find_mvtec(folder)) == 3
+    text = "\n".join(str(one.message) for one in told)
+    for part in (
+        "2 images or masks",
+        "extra/1.png",
+        "999_mask.png",
+        "2.webp",
+        "no_category passed over",
+    ):
+        assert part in text
+    for part in ("good/000.png", "papers"):
+        assert part not in text
+
+
+def test_upper_case_linked_dead_and_empty_files_are_all_listed(touch: Touch) -> None:
+    folder = touch("c/train/good/a.PNG", "c/train/good/empty.jpg", "away/b.Tif")
+    (folder / "c/train/good/gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "c/test").mkdir()
+    (folder / "c/test/good").symlink_to(folder / "away")
+    studies = sorted(item["study"] for item in find_mvtec(folder / "c"))
+    assert studies == ["c/test/good/b", *(f"c/train/good/{n}" for n in ("a", "empty", "gone"))]
+
+
+def test_a_tree_without_train_good_is_told_what_can_be_inferred(touch: Touch) -> None:
+    folder = touch("c/test/good/1.png", "c/test/bad/1.png")
+    with pytest.raises(DatalistError, match=rf"to infer images only, give {folder}/c/test\."):
+        find_mvtec(folder)
+    assert len(find_images(folder / "c/test")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,8 +84,27 @@ def test_pnet_keeps_normal_and_lesion_bscans_apart(
 
 
 def test_pnet_mask_that_is_missing_is_named(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"lesion_mask/a/1\.png"):
-        find_resc(touch("test/images/a/1.png", "train/images/b/1.png"))
+    folder = touch(
+        "test/images/a/1.png",
+        "test/images/a/2.png",
+        "test/lesion_mask/a/2.png",
+        "train/images/b/1.png",
+    )
+    with pytest.raises(DatalistError, match=r"lesion_mask/a/1\.png.* or remove that folder"):
+        find_resc(folder)
+    shutil.rmtree(folder / "test/lesion_mask")
+    assert {item["study"]: (item["anomalous"], "label" in item) for item in find_resc(folder)} == {
+        "test/images/a": (True, False),
+        "training/images/b": (False, False),
+    }
+
+
+def test_the_challenges_volumes_are_read_without_labels(touch: Touch) -> None:
+    folder = touch("Edema_trainingset/original_images/P1_MacularCube.img/1.bmp", "extra/2.bmp")
+    with pytest.warns(UserWarning, match=r"1 images or masks of .* passed over: .*extra/2\.bmp"):
+        (item,) = find_resc(folder)
+    assert item["anomalous"]
+    assert "label" not in item
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".nii.gz", ".dcm"])
