@@ -18,6 +18,7 @@ from multiad_med.engines import (
     ResumableTraining,
     StudyFailureHandler,
 )
+from multiad_med.utils.errors import InputError
 from tests.conftest import tiny_multiad
 
 
@@ -159,7 +160,7 @@ def test_epoch_seed_depends_on_seed_and_epoch_alone() -> None:
 def test_failed_studies_end_the_run_with_a_list() -> None:
     def transform(item: dict[str, str]) -> dict[str, str]:
         if "bad" in item["image"]:
-            raise OSError("truncated")
+            raise InputError("truncated")
         return item
 
     dataset = StudyDataset(
