@@ -21,6 +21,7 @@ from multiad_med.utils.errors import InputError
 
 __all__ = ["LoadVolume", "LoadVolumed"]
 
+_NIFTI_SUFFIXES = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".hdr.gz")
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _DICOM_MAGIC_AT = 128
 
@@ -58,7 +59,7 @@ class LoadVolume(Transform):
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist.")
         name = path.name.lower()
-        if name.endswith((".nii", ".nii.gz")):
+        if name.endswith(_NIFTI_SUFFIXES):
             return NiftiReader()
         if name.endswith(".npy"):
             return NumpyReader(channel_dim="no_channel")
@@ -67,7 +68,7 @@ class LoadVolume(Transform):
         if _is_dicom(path):
             return DicomSeriesReader(series_uid=self.series_uid)
         raise InputError(
-            f"{path}: not a volume of a known form. Known are NIfTI (.nii, .nii.gz), DICOM (a folder, "
+            f"{path}: not a volume of a known form. Known are NIfTI (.nii, .nii.gz, .img with .hdr), DICOM (a folder, "
             f"a file), NumPy (.npy), NRRD and MetaImage ({', '.join(_ITK_SUFFIXES)})."
         )
 

@@ -119,7 +119,7 @@ def test_intensities_map_background_to_0_and_the_median_to_the_target() -> None:
     volume = torch.full((1, 10, 10, 10), -3.0)
     inside = torch.zeros_like(volume)
     inside[:, 2:8, 2:8, 2:8] = 1
-    volume[inside > 0] = torch.linspace(1, 5, 216)
+    volume[inside > 0] = torch.linspace(-1, 3, 216)
     scaled = ScaleForegroundIntensity(quantile=0.5, target=0.4)(volume, inside)
     assert scaled[inside == 0].unique().tolist() == [0]
     median = float(volume[inside > 0].sort().values[107])
