@@ -100,9 +100,9 @@ class ForegroundByIntensity(Transform):
     The rule is that of FSL's BET: with p2 and p98 the 2 % and 98 % quantiles of all voxels, a voxel
     is foreground above ``p2 + level * (p98 - p2)``. It serves skull-stripped volumes and whole heads in
     air. Padding or background of any constant is background, be it darker or brighter than tissue or
-    in between (:func:`multiad_med.transforms.padding.without_padding`). Holes are filled in each axial slice, so that
-    dark tissue within the head, such as a cavity, belongs to it. Where almost everything is
-    background and p98 equals p2, the maximum takes the place of p98. With several channels (MR
+    in between (:func:`multiad_med.transforms.padding.without_padding`). Holes are filled in each axial
+    slice, so that dark tissue within the head, such as a cavity, belongs to it. Where almost everything
+    is background and p98 equals p2, the maximum takes the place of p98. With several channels (MR
     sequences) a voxel is foreground where any of them says so.
 
     Args:
@@ -128,8 +128,8 @@ class ForegroundByIntensity(Transform):
 class ForegroundByHounsfield(Transform):
     """Foreground of a CT volume: the body, without table and air around it.
 
-    The rule: voxels above ``threshold`` that are no padding, of these the largest connected region, with holes (lungs,
-    bowel gas) filled in each axial slice.
+    The rule: voxels above ``threshold`` that are no padding, of these the largest connected region,
+    with holes (lungs, bowel gas) filled in each axial slice.
 
     Args:
         threshold: in HU; -300 keeps fat and skin and drops air, blankets and most of the table.

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 import torch
 from monai.transforms import Orientation
 
@@ -52,7 +52,7 @@ def map_of(path: Path) -> Path:
 
 def apart(first: Path, second: Path) -> float:
     """How far the corners of two files lie apart in ITK."""
-    a, b = sitk.ReadImage(str(first)), sitk.ReadImage(str(second))
+    a, b = SimpleITK.ReadImage(str(first)), SimpleITK.ReadImage(str(second))
     places = [[i.TransformIndexToPhysicalPoint(c) for c in CORNERS] for i in (a, b)]
     return float(np.abs(np.subtract(*places)).max())
 
@@ -144,5 +144,5 @@ def test_a_broken_pair_is_refused(tmp_path: Path, break_it, message: str) -> Non
 
 def test_an_analyze_pair_without_orientation_is_refused(tmp_path: Path) -> None:
     nib.save(nib.AnalyzeImage(np.ones(SHAPE, np.int16), np.eye(4)), tmp_path / "v.img")
-    with pytest.raises(NiftiError, match="Analyze 7.5 pair tells no orientation"):
+    with pytest.raises(NiftiError, match=r"Analyze 7\.5 pair tells no orientation"):
         LoadVolume()(tmp_path / "v.img")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 
 from multiad_med.transforms import (
@@ -77,6 +78,25 @@ def test_mask_on_another_grid_is_refused(
     with pytest.raises(VolumeError, match=message):
         CheckMaskGridd("label")(data)
     assert "label" not in CheckMaskGridd("label")({"image": data["image"]})
+
+
+@pytest.mark.parametrize(
+    ("fill", "anomalous", "message"),
+    [
+        (0, True, "the mask of an anomalous image, and it marks nothing"),
+        (0, False, ""),
+        (2, True, "this lesion mask marks every voxel of its image"),
+        (2, False, "this lesion mask marks every voxel of its image"),
+    ],
+)
+def test_an_empty_or_full_mask_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fill: int, anomalous: bool, message: str
+) -> None:
+    image = MetaTensor(torch.zeros(1, 4, 4, 4))
+    mask = MetaTensor(torch.full((1, 4, 4, 4), fill), meta={"filename_or_obj": "m.nii"})
+    data = {"image": image, "label": mask, "organ": mask, "anomalous": anomalous}
+    CheckMaskGridd(["label", "organ"])(data)
+    assert [r.getMessage() for r in caplog.records] == ([f"m.nii: {message}."] if message else [])
 
 
 @pytest.mark.parametrize("background", [0.0, -3.5, 20.0])
