@@ -188,7 +188,7 @@ def _open_pair(path: Path) -> Any:
         if not found:
             raise NiftiError(f"{path}: the other half of the pair, {name}, is not beside it.")
         parts[part] = next((p for p in found if p.name == name), found[0])
-    with ImageOpener(parts["hdr"]) as stream:
+    with ImageOpener(str(parts["hdr"])) as stream:
         head = stream.read(_HEADER_BYTES)
     kinds = (nib.Nifti1Pair, nib.Nifti2Pair)
     image_class = next((k for k in kinds if k.header_class.may_contain_header(head)), None)

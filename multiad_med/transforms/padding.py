@@ -23,14 +23,18 @@ def _corners(stored: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def padding_values(volume: torch.Tensor) -> list[float]:
-    """Values that a tenth of the slices' corners have at least, as padding has and tissue has not.
+    """Values that fill a tenth of the slices' corners at least, as padding does and tissue does not.
+
+    A corner is a voxel and its inner neighbour across, which seldom agree in noise.
 
     Args:
         volume: ``(X, Y, Z)``, last axis axial.
     """
     plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
-    corners = _corners(plain.permute(2, 1, 0).numpy(force=True))
-    values, counts = np.unique(corners, return_counts=True)
+    stored = plain.permute(2, 1, 0).numpy(force=True)
+    corners = _corners(stored)
+    inner = stored[:, *(slice(1, -1) if extent > 2 else slice(None) for extent in stored.shape[1:])]
+    values, counts = np.unique(corners[_corners(inner) == corners], return_counts=True)
     return [float(v) for v in values[counts >= _CORNERS * corners.size]]
 
 

@@ -240,7 +240,7 @@ def test_one_subject_only_is_said_when_it_is_to_be_trained_on(tmp_path: Path) ->
     patients(tmp_path, {"p0/a": "P1", "p0/b": "P1"})
     sections = load_studies(tmp_path, kind="ct")
     assert len(sections["test"]) == 2
-    with pytest.raises(ValueError, match="one subject only.*two subjects at least"):
+    with pytest.raises(ValueError, match=r"one subject only.*two subjects at least"):
         open_slices(tmp_path, section="training", data=sections["training"], transform=dict)
 
 

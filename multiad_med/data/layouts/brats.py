@@ -88,7 +88,8 @@ def find_brats(
         Items with ``image`` (a path, or a list of several), ``label`` where a segmentation is
         there (none in the validation releases; a warning tells where only some have one),
         ``subject``, ``study``, ``grade`` (HGG or LGG, where folders tell it) and ``anomalous``, which
-        is always true: every patient of BraTS has a tumour. Label values: 1 necrotic core, 2 oedema, 4 enhancing tumour (3 from 2023 on); every value above 0 is lesion.
+        is always true: every patient of BraTS has a tumour. Label values: 1 necrotic core,
+        2 oedema, 4 enhancing tumour (3 from 2023 on); every value above 0 is lesion.
         ``BraTS-GLI-00001-000`` is time point 000 of subject ``BraTS-GLI-00001``; the last number
         of ``BraTS19_2013_10_1`` is taken for a time point too [our reading], which can only keep
         studies together.

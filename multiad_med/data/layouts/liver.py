@@ -72,7 +72,8 @@ def find_lits(source: str | Path) -> list[dict[str, Any]]:
     Returns:
         Items with ``image``, ``label`` and ``organ`` (one file: 1 liver, 2 lesion), ``subject`` and
         ``study``; a volume whose segmentation is missing has no masks, and a warning tells it. The
-        challenge's ``test-volume-*`` come without masks in section ``test``. Some volumes hold no lesion, which only their mask tells: no item says ``anomalous``.
+        challenge's ``test-volume-*`` come without masks in section ``test``. Some volumes
+        hold no lesion, which only their mask tells: no item says ``anomalous``.
 
     Raises:
         DatalistError: when nothing matches, or a volume or segmentation occurs twice.
