@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from multiad_med.data.tree import is_volume, matches, volume_name, walk
 from multiad_med.utils.errors import MultiADError
 
 __all__ = [
@@ -54,13 +56,35 @@ class DatalistError(MultiADError, ValueError):
     """A datalist, or the folder it should be made from, cannot be used."""
 
 
-def subject_of(path: Path, folder: Path) -> str:
-    """A study's subject: its sub-folder where it has one, otherwise its file name.
+def subject_folder(path: Path, folder: Path) -> str:
+    """The sub-folder that is a study's subject; empty where there is none.
 
     A sub-folder that names a part of the data, such as ``train`` or ``images``, is nobody.
     """
     folders = [part for part in path.relative_to(folder).parts[:-1] if part.lower() not in _PARTS]
-    return folders[0] if folders else path.name.removesuffix(".gz").removesuffix(".nii")
+    return folders[0] if folders else ""
+
+
+def subject_of(path: Path, folder: Path) -> str:
+    """A study's subject: its sub-folder where it has one, otherwise its file name."""
+    return subject_folder(path, folder) or volume_name(path)
+
+
+def subjects_of(paths: Sequence[Path], folder: Path) -> list[str]:
+    """Each study's subject, see :func:`subject_of`; files of one name in two folders are two.
+
+    Of ``train/001.nii`` and ``test/001.nii`` the subjects are ``train/001`` and ``test/001``.
+    """
+    bare = [path for path in paths if not subject_folder(path, folder)]
+    names = Counter(name for name, _ in {(volume_name(path), path.parent) for path in bare})
+
+    def subject(path: Path) -> str:
+        own, name = subject_folder(path, folder), volume_name(path)
+        if own or names[name] == 1:
+            return own or name
+        return (path.parent.relative_to(folder) / name).as_posix()
+
+    return [subject(path) for path in paths]
 
 
 def is_result(path: Path) -> bool:
@@ -68,21 +92,30 @@ def is_result(path: Path) -> bool:
     return _RESULT.search(path.name) is not None
 
 
-def visible_files(folder: Path, pattern: str) -> list[Path]:
-    """Files below a folder that match a glob, by path; neither hidden ones nor inference's results."""
-    return [
-        path
-        for path in sorted(folder.glob(pattern))
-        if path.is_file()
-        and not is_result(path)
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+def visible_files(folder: Path, pattern: str | None) -> list[Path]:
+    """Files below a folder that match a glob, by path; neither hidden ones nor inference's results.
+
+    Links are followed; one that leads nowhere is listed, so that whoever reads it says so. Without a
+    pattern, all volumes, see :func:`multiad_med.data.tree.is_volume`.
+    """
+
+    def wanted(path: Path) -> bool:
+        if pattern is None:
+            return is_volume(path)
+        return matches(path.relative_to(folder), pattern)
+
+    return sorted(path for path in walk(folder) if not is_result(path) and wanted(path))
+
+
+def matching(image_glob: str | None) -> str:
+    """What was looked for, for a message."""
+    return "is a volume by its name" if image_glob is None else f"matches {image_glob!r}"
 
 
 def _organ(image: Path, organs: Sequence[Path], images: Sequence[Path]) -> Path | None:
     """The organ mask beside an image that begins with its name; of an only image, the only one."""
     beside = [mask for mask in organs if mask.parent == image.parent]
-    name = image.name.removesuffix(".gz").removesuffix(".nii")
+    name = volume_name(image)
     own = [mask for mask in beside if mask.name.startswith(name)]
     if not own and sum(other.parent == image.parent for other in images) == 1:
         own = beside
@@ -97,7 +130,7 @@ def _organ(image: Path, organs: Sequence[Path], images: Sequence[Path]) -> Path 
 def find_studies(
     folder: str | Path,
     *,
-    image_glob: str = "**/*.nii*",
+    image_glob: str | None = None,
     label_glob: str | None = None,
     organ_glob: str | None = None,
 ) -> list[dict[str, str]]:
@@ -107,7 +140,8 @@ def find_studies(
 
     Args:
         folder: where to look.
-        image_glob: pattern of the images, relative to the folder.
+        image_glob: pattern of the images, relative to the folder; none means every volume (NIfTI,
+            MetaImage, NRRD, see :func:`multiad_med.data.tree.is_volume`). Links are followed.
         label_glob: pattern of the lesion masks. Each image then takes the one mask that lies in
             its own folder.
         organ_glob: pattern of the organ masks. An image takes the one in its own folder whose name
@@ -130,10 +164,10 @@ def find_studies(
     masks = {*labels, *organs}
     images = [path for path in visible_files(folder, image_glob) if path not in masks]
     if not images:
-        raise DatalistError(f"No file in {folder} matches {image_glob!r}.")
+        raise DatalistError(f"No file in {folder} {matching(image_glob)}.")
     items = []
-    for image in images:
-        item = {"image": str(image), "subject": subject_of(image, folder)}
+    for image, subject in zip(images, subjects_of(images, folder), strict=True):
+        item = {"image": str(image), "subject": subject}
         if label_glob:
             own = [label for label in labels if label.parent == image.parent]
             if len(own) != 1:
@@ -200,30 +234,74 @@ def first_path(item: Mapping[str, Any]) -> str:
     return str(image if isinstance(image, (str, os.PathLike)) else image[0])
 
 
+def _paths(value: Any, key: str, where: str, source: Path) -> list[Path]:
+    """The files that an item names under a key.
+
+    Raises:
+        DatalistError: when the value is no path and no list of paths.
+    """
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
+        hint = ""
+        if key == "label" and isinstance(value, int):
+            hint = (
+                " A class is no mask: mark a study without mask by `anomalous`, true or false, and "
+                "leave `label` out."
+            )
+        raise DatalistError(
+            f"{where}: `{key}` must be the path of a file, or a list of paths, got {value!r}.{hint}"
+        )
+    return [source.parent / name for name in names]
+
+
 def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
+    # The Decathlon names its test images without more.
+    item = {"image": item} if isinstance(item, str) else item
+    where = f"{source}, section {section!r}"
     if not isinstance(item, Mapping) or not item.get("image"):
-        raise DatalistError(f"{source}: an item of {section!r} has no `image`: {item!r}.")
-    result = dict(item)
-    if isinstance(result.get("label"), int):  # a class, as of pictures: 0 is normal
+        raise DatalistError(f"{where}: an item has no `image`: {item!r}.")
+    result = {key: value for key, value in item.items() if value is not None}
+    if result.get("anomalous", False) not in (True, False):
+        raise DatalistError(
+            f"{where}: `anomalous` of {item['image']} must be true or false, got {item['anomalous']!r}."
+        )
+    if result.get("label") in (0, 1) and isinstance(result["label"], int):  # a class: 0 is normal
         result.setdefault("anomalous", bool(result.pop("label")))
     # Prepared slices are trained on without the files that they were made from.
     check = not (source.parent / STORE_NAME).is_file()
     for key in PATH_KEYS:
         if key in result:
-            one = isinstance(result[key], str)
-            paths = [source.parent / str(p) for p in ([result[key]] if one else result[key])]
+            paths = _paths(result[key], key, where, source)
             for path in paths:
                 if check and not path.exists():
                     raise DatalistError(
                         f"{source}: {key} {path} of section {section!r} does not exist."
                     )
+            one = isinstance(result[key], str)
             result[key] = str(paths[0]) if one else [str(path) for path in paths]
-    image = Path(first_path(result))
-    picture = isinstance(result["image"], str) and image.suffix.lower() in PICTURE_SUFFIXES
-    # Names of pictures recur from folder to folder.
-    own = str(item["image"]) if picture else subject_of(image, image.parent)
-    result.setdefault("subject", own)
+    image = result["image"]
+    if isinstance(image, str) and Path(image).suffix.lower() in PICTURE_SUFFIXES:
+        # Names of pictures recur from folder to folder.
+        result.setdefault("subject", str(item["image"]))
     return result
+
+
+def _name_subjects(items: Sequence[dict[str, Any]]) -> None:
+    """Give the items of a datalist that have none a subject: the file's name if that tells them apart.
+
+    Where files of one name lie in several folders, as in ``a/T1.nii`` and ``b/T1.nii``, the folder is
+    the subject, as it is of a folder without datalist.
+    """
+    bare = [item for item in items if "subject" not in item]
+    paths = [Path(os.path.abspath(first_path(item))) for item in bare]
+    names = Counter(volume_name(path) for path in dict.fromkeys(paths))
+    if all(count == 1 for count in names.values()):
+        subjects = [volume_name(path) for path in paths]
+    else:
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
+        subjects = subjects_of(paths, folder)
+    for item, subject in zip(bare, subjects, strict=True):
+        item["subject"] = subject
 
 
 def shared_subjects(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -284,7 +362,7 @@ def train_or_infer(
 def load_datalist(
     source: str | Path,
     *,
-    image_glob: str = "**/*.nii*",
+    image_glob: str | None = None,
     label_glob: str | None = None,
     validation_fraction: float = 0.2,
     seed: int = 0,
@@ -294,7 +372,8 @@ def load_datalist(
     A datalist is a JSON file in the Medical Decathlon's form: sections ``training``, ``validation``
     and ``test``, each a list of items with ``image`` and, optionally, ``label`` (lesion mask, or 0 for
     normal and 1 for anomalous without a mask), ``subject`` and ``anomalous``; paths are relative to the
-    file. A folder that holds a
+    file, and null is a thing not given. An item without ``subject`` is called by its file; or by its
+    folder, where files in several folders have one name; each picture by its path. A folder that holds a
     ``datalist.json`` means that file. In any other folder every volume is taken as a study, and
     its subjects are divided into training and validation; ``test`` then has every study, for
     inference on a folder.
@@ -319,7 +398,7 @@ def load_datalist(
         items = find_studies(path, image_glob=image_glob, label_glob=label_glob)
         return train_or_infer(items, validation_fraction=validation_fraction, seed=seed)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DatalistError(f"{path} is not a readable JSON file: {error}") from error
     if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
@@ -328,6 +407,7 @@ def load_datalist(
         section: [_check_item(item, section, path) for item in content.get(section, [])]
         for section in SECTIONS
     }
+    _name_subjects([item for items in sections.values() for item in items])
     # A store's slices are chosen by their state, and its preparation has checked the sections.
     if not (path.parent / STORE_NAME).is_file():
         _check_sections(sections, path)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from multiad_med.data.datalist import first_path
+from multiad_med.data.datalist import DATALIST_NAME, first_path
 from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.store import SliceStore, StoreError, is_store
 from multiad_med.transforms import marked_slices
@@ -132,6 +132,7 @@ def open_slices(
 
     Raises:
         StoreError: when the store's slices have another size, or were prepared otherwise.
+        InputError: when there is no study, as in a folder of one subject, or no slice is left.
     """
     if is_store(source):
         store = SliceStore(source, section=section, channels=channels, categories=categories)
@@ -148,4 +149,13 @@ def open_slices(
                     f"--set {name}={json.dumps(value)}, or train and infer with its own."
                 )
         return store
+    if not data:
+        datalist = Path(source).is_file() or (Path(source) / DATALIST_NAME).is_file()
+        raise InputError(
+            f"{source} lists no study in section {section!r}."
+            if datalist
+            else f"{source} holds normal studies of one subject only, or of none. Training needs two "
+            "subjects at least, one of them held out for calibration. A sub-folder is a subject, or else "
+            "a file; a datalist.json names subjects and sections itself."
+        )
     return SliceDataset(data, transform)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from multiad_med.utils.errors import InputError
 from multiad_med.utils.json_files import read_json
 
 __all__ = ["BmadBrainSplit", "BmadLiverSlices", "SubjectSplit", "datalist_content", "sections_hash"]
+
+_logger = logging.getLogger(__name__)
 
 Item = Mapping[str, Any]
 Sections = dict[str, list[dict[str, Any]]]
@@ -103,6 +106,7 @@ class SubjectSplit:
             DatalistError: when a subject is in two sections, or no study is left for training.
         """
         sections: Sections = defaultdict(list)
+        listed = len(items)
         items = [item for item in items if all(key in item for key in self.needs)]
         published = [
             {**item, "section": self.published.get(item["section"], item["section"])}
@@ -128,10 +132,18 @@ class SubjectSplit:
                 section = "validation"
             sections[section].append({**item, "section": section})
         result = _in_order(sections)
-        if not result["training"]:
+        subjects = {str(item["subject"]) for item in items}
+        if not result["training"] and items and abnormal == subjects:
+            _logger.warning(
+                "None of %d studies is for training: all are anomalous, and no mask tells their normal "
+                "slices. They are all for the test.",
+                len(items),
+            )
+        elif not result["training"]:
+            needs = f" {listed - len(items)} more lack {list(self.needs)}." if self.needs else ""
             raise DatalistError(
-                f"None of {len(items)} studies is left for training. Normal studies are needed, and "
-                f"the fraction for training must reach one subject: {self.fractions}."
+                f"None of {len(items)} studies is left for training.{needs} Normal studies are needed, "
+                f"and the fraction for training must reach one subject: {self.fractions}."
             )
         wrong = [
             str(item["image"])

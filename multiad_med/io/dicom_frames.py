@@ -10,7 +10,7 @@ import numpy as np
 from pydicom import Dataset
 
 from multiad_med.io.dicom_geometry import DicomSeriesError, SlicePlane, slice_plane
-from multiad_med.io.dicom_header import sop_class
+from multiad_med.io.dicom_header import sop_class, text
 
 __all__ = ["Frame", "frames_of", "functional_group"]
 
@@ -29,6 +29,9 @@ class Frame:
         plane: where it lies.
         slope: factor from stored to real values.
         intercept: offset from stored to real values.
+        unit: of the real values as RescaleType tells it, upper case; HU of a CT whose slope and
+            intercept are stated without it, as DICOM has it; empty where nothing tells it.
+        padding: lowest and highest stored value that mean a pixel outside the image, if any do.
     """
 
     path: Path
@@ -36,6 +39,8 @@ class Frame:
     plane: SlicePlane
     slope: float
     intercept: float
+    unit: str = ""
+    padding: tuple[int, int] | None = None
 
 
 def frames_of(header: Dataset, path: Path) -> list[Frame]:
@@ -66,7 +71,7 @@ def frames_of(header: Dataset, path: Path) -> list[Frame]:
         steps=(header.get("SpacingBetweenSlices"), header.get("SliceThickness")),
     )
     slope, intercept = _rescale(header, path)
-    return [Frame(path, 0, plane, slope, intercept)]
+    return [Frame(path, 0, plane, slope, intercept, _unit(header, header), _padding(header))]
 
 
 def _count(header: Dataset) -> int:
@@ -83,6 +88,7 @@ def _functional_group_frames(header: Dataset, path: Path) -> list[Frame]:
     shared = next(iter(header.get("SharedFunctionalGroupsSequence") or []), Dataset())
     placed = any(functional_group("PlanePositionSequence", group, shared) for group in groups)
     ophthalmic = sop_class(header) == _OPHTHALMIC_TOMOGRAPHY
+    padding = _padding(header)
     frames = []
     for index, group in enumerate(groups):
         name = f"{path} frame {index + 1}"
@@ -109,7 +115,8 @@ def _functional_group_frames(header: Dataset, path: Path) -> list[Frame]:
         )
         values = functional_group("PixelValueTransformationSequence", group, shared) or header
         slope, intercept = _rescale(values, path)
-        frames.append(Frame(path, index, plane, slope, intercept))
+        unit = _unit(values, header)
+        frames.append(Frame(path, index, plane, slope, intercept, unit, padding))
     return frames
 
 
@@ -129,6 +136,27 @@ def _step(steps: tuple[Any, ...], name: str) -> float:
         f"{name}: no plane position, and neither SpacingBetweenSlices nor SliceThickness, so the "
         "frames' distance is unknown. No geometry is invented."
     )
+
+
+def _unit(values: Dataset, header: Dataset) -> str:
+    if values.get("RescaleSlope") is None or values.get("RescaleIntercept") is None:
+        return ""
+    unit = text(values, "RescaleType").upper()
+    return unit or ("HU" if text(header, "Modality") == "CT" else "")
+
+
+def _padding(header: Dataset) -> tuple[int, int] | None:
+    """PixelPaddingValue to PixelPaddingRangeLimit, in the pixels' own sign."""
+    value = header.get("PixelPaddingValue")
+    if value is None:
+        return None
+    bits, signed = int(header.BitsAllocated), header.get("PixelRepresentation") == 1
+    ends = []
+    for stated in (value, header.get("PixelPaddingRangeLimit", value)):
+        # Some writers state -2000 as 63536, or the other way round.
+        end = int(stated) % 2**bits
+        ends.append(end - 2**bits if signed and end >= 2 ** (bits - 1) else end)
+    return min(ends), max(ends)
 
 
 def _rescale(values: Dataset, path: Path) -> tuple[float, float]:

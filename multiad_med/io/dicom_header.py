@@ -18,6 +18,7 @@ from multiad_med.utils.errors import reader_errors
 __all__ = [
     "dicom_errors",
     "image_files",
+    "is_dead_link",
     "is_localiser",
     "is_uid",
     "read_header",
@@ -51,8 +52,12 @@ _TAGS = [
     "Rows",
     "Columns",
     "BitsAllocated",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
     "RescaleSlope",
     "RescaleIntercept",
+    "RescaleType",
     "ModalityLUTSequence",
 ]
 _LOCALISER = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
@@ -97,10 +102,17 @@ def read_header(path: Path) -> Dataset | None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The regular, visible files directly in a folder, by name."""
+    """The visible files directly in a folder, by name, with links that lead nowhere."""
     return sorted(
-        path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and (path.is_file() or is_dead_link(path))
     )
+
+
+def is_dead_link(path: Path) -> bool:
+    """Whether a path is a link to a file that is not there."""
+    return path.is_symlink() and not path.exists()
 
 
 def text(header: Dataset, keyword: str) -> str:

@@ -81,7 +81,7 @@ def check_pixels(header: Dataset, path: Path) -> None:
 def read_slices(frames: Sequence[Frame]) -> np.ndarray:
     """Decode slices and apply each one's own slope and intercept.
 
-    The pixel padding value is kept as any other value (it is rescaled as well).
+    Padding (PixelPaddingValue, PixelPaddingRangeLimit) gets the lowest value of all other pixels.
 
     Args:
         frames: slices of one size, all the slices of their files.
@@ -98,6 +98,8 @@ def read_slices(frames: Sequence[Frame]) -> np.ndarray:
     for place, frame in enumerate(frames):
         places.setdefault(frame.path, {})[frame.index] = place
     volume = np.zeros((len(frames), rows, columns), dtype=np.int16)
+    padded = {place: frame.padding for place, frame in enumerate(frames) if frame.padding}
+    padding = np.zeros(volume.shape if padded else (0,), dtype=bool)
     for path, wanted in places.items():
         with dicom_errors(path):
             found = 0
@@ -108,15 +110,22 @@ def read_slices(frames: Sequence[Frame]) -> np.ndarray:
                         f"{path}: frame {index + 1} has shape {stored.shape}, but its header states "
                         f"{(rows, columns)}. The file is damaged."
                     )
-                frame = frames[wanted[index]]
-                values = _rescaled(stored, frame.slope, frame.intercept)
+                place = wanted[index]
+                if place in padded:
+                    low, high = padded[place]
+                    padding[place] = outside = (stored >= low) & (stored <= high)
+                    inside = stored[~outside]
+                    stored = np.where(outside, inside.min() if inside.size else 0, stored)
+                values = _rescaled(stored, frames[place].slope, frames[place].intercept)
                 volume = volume.astype(np.promote_types(volume.dtype, values.dtype), copy=False)
-                volume[wanted[index]] = values
+                volume[place] = values
                 found += 1
             if found < len(wanted):
                 raise DicomSeriesError(
                     f"{path}: {found} of {len(wanted)} frames are there. The file is truncated."
                 )
+    if padding.any() and not padding.all():
+        volume[padding] = volume[~padding].min()
     return volume
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from multiad_med.io.dicom_geometry import DicomSeriesError, StackGeometry, stack
 from multiad_med.io.dicom_header import (
     dicom_errors,
     image_files,
+    is_dead_link,
     is_localiser,
     read_header,
     text,
@@ -29,6 +31,8 @@ from multiad_med.io.dicom_pixels import check_pixels, read_slices
 from multiad_med.utils.errors import InputError
 
 __all__ = ["DicomSeriesReader", "DicomSource", "DicomStack"]
+
+_logger = logging.getLogger(__name__)
 
 _NIFTI = (".nii", ".nii.gz")
 _SHOWN = 10
@@ -69,24 +73,35 @@ class DicomSeriesReader(ImageReader):
     For ``LoadImaged(keys, reader=DicomSeriesReader(), ensure_channel_first=True)``. An image is a
     folder (its files, not those of folders in it), a list of files, or one file, classic or multi-frame
     (enhanced CT, MR and PET, ophthalmic tomography). A folder's files that are no slices, such as
-    reports, are passed over; damaged ones, and any localiser or second series, are not.
+    reports, are passed over; damaged or empty ones, and any localiser or second series, are not.
 
     NIfTI files are left to MONAI's other readers, so one ``LoadImaged`` serves a mixed datalist.
 
     Values: each slice's own slope and intercept are applied (a CT is in HU); int16 where all values are
-    whole and fit, else float32. Pixel padding keeps its value. RealWorldValueMapping is not applied.
+    whole and fit, else float32. Padding pixels (PixelPaddingValue) get the lowest value of all others.
+    RealWorldValueMapping is not applied. A CT is refused where a slice does not declare HU: without
+    slope and intercept, or with another RescaleType.
 
     Args:
         series_uid: the SeriesInstanceUID to read where a folder or list holds several series.
         tolerance: how far a slice may lie off the even grid, as a fraction of the slice step (along the
             normal) or of a pixel (across it).
+        assume_hounsfield: whether a CT that does not declare HU is taken to be in HU as it is rescaled,
+            slope 1 and intercept 0 where they are not stated.
     """
 
-    def __init__(self, *, series_uid: str | None = None, tolerance: float = 0.05) -> None:
+    def __init__(
+        self,
+        *,
+        series_uid: str | None = None,
+        tolerance: float = 0.05,
+        assume_hounsfield: bool = False,
+    ) -> None:
         if not 0 <= tolerance < 0.5:
             raise InputError(f"tolerance must be at least 0 and less than 0.5, got {tolerance}.")
         self.series_uid = series_uid
         self.tolerance = tolerance
+        self.assume_hounsfield = assume_hounsfield
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether every path is a folder or a DICOM file; the content tells, not the name."""
@@ -125,6 +140,8 @@ class DicomSeriesReader(ImageReader):
         """
         with dicom_errors(Path(img.name)):
             stack = self.get_stack(img)
+            if text(stack.header, "Modality") == "CT" and not self.assume_hounsfield:
+                _check_hounsfield(stack.frames)
             volume = read_slices(stack.frames)
             affine = stack.geometry.affine
             meta = {
@@ -185,6 +202,24 @@ class DicomSeriesReader(ImageReader):
         return chosen
 
 
+def _check_hounsfield(frames: Sequence[Frame]) -> None:
+    wrong = [frame for frame in frames if frame.unit != "HU"]
+    if wrong:
+        unit = wrong[0].unit
+        what = (
+            f"its RescaleType is {unit}"
+            if unit
+            else "RescaleSlope and RescaleIntercept are missing"
+        )
+        raise DicomSeriesError(
+            f"{wrong[0].path}: a CT whose values are not declared to be HU: {what} (so in {len(wrong)} "
+            f"of {len(frames)} slices). Export the series again with its rescaling. If its values are "
+            "HU all the same, say so with assume_hounsfield: an option of DicomSeriesReader and "
+            "LoadVolume, `--assume_hounsfield true` of the CT bundle, `--set assume_hounsfield=true` of "
+            "the recipe volumes."
+        )
+
+
 def _paths(data: Sequence[PathLike] | PathLike) -> tuple[Path, ...]:
     if isinstance(data, str | os.PathLike):
         return (Path(data),)
@@ -195,12 +230,7 @@ def _headers(source: DicomSource) -> list[tuple[Path, Dataset]]:
     headers: list[tuple[Path, Dataset]] = []
     for path in source.paths:
         if path.is_dir():
-            for file in image_files(path):
-                header = read_header(file)
-                if header is None and file.suffix.lower() == ".dcm":
-                    raise DicomSeriesError(f"{file}: empty, truncated or not a DICOM file.")
-                if header is not None and why_no_slice(header, file) is None:
-                    headers.append((file, header))
+            headers += _folder_headers(path)
             continue
         if not path.exists():
             raise DicomSeriesError(f"{path}: no such file or folder.")
@@ -218,6 +248,46 @@ def _headers(source: DicomSource) -> list[tuple[Path, Dataset]]:
             "folders below it too."
         )
     return headers
+
+
+def _folder_headers(folder: Path) -> list[tuple[Path, Dataset]]:
+    """The slices in a folder; a file that may be one and cannot be read is refused.
+
+    Of other files that are not DICOM, a warning tells the first.
+    """
+    headers: list[tuple[Path, Dataset]] = []
+    others: list[Path] = []
+    for path in image_files(folder):
+        if is_dead_link(path):
+            raise DicomSeriesError(f"{path}: a link to a file that is not there.")
+        header = read_header(path)
+        if header is None:
+            others.append(path)
+        elif why_no_slice(header, path) is None:
+            headers.append((path, header))
+    suffixes = {_suffix(path) for path, _ in headers}
+    for path in others:
+        suffix = _suffix(path)
+        alike = bool(suffix) and suffix in {".dcm", ".dicom", ".ima", *suffixes}
+        if alike or (not suffix and not path.stat().st_size):
+            raise DicomSeriesError(
+                f"{path}: empty, truncated or not a DICOM file, though named like one. Complete the "
+                "series, or take the file out of its folder."
+            )
+    if others and headers:
+        _logger.warning(
+            "%s: %d files beside the slices are not DICOM and are passed over, first %s",
+            folder,
+            len(others),
+            others[0].name,
+        )
+    return headers
+
+
+def _suffix(path: Path) -> str:
+    """A file's suffix in lower case; a number, as at the end of a UID, is none."""
+    suffix = path.suffix.lower()
+    return "" if suffix[1:].isdecimal() else suffix
 
 
 def _listed(found: dict[str, list[tuple[Path, Dataset]]]) -> str:

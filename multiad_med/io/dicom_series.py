@@ -10,18 +10,21 @@ from typing import Any
 
 from pydicom import Dataset
 
+from multiad_med.data.tree import walk
 from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_header import (
     dicom_errors,
-    image_files,
+    is_dead_link,
     is_localiser,
     read_header,
     text,
     why_no_slice,
 )
+from multiad_med.utils.errors import InputError
 
-__all__ = ["NOT_DICOM", "DicomSeries", "SeriesFinder", "SeriesSearch", "find_series"]
+__all__ = ["EMPTY", "NOT_DICOM", "DicomSeries", "SeriesFinder", "SeriesSearch", "find_series"]
 
+EMPTY = "an empty file"
 NOT_DICOM = "not a DICOM file"
 
 
@@ -73,12 +76,13 @@ def find_series(folder: str | os.PathLike[str]) -> SeriesSearch:
 
     Passed over, with the reason, are localisers (by ImageType), objects that are no slices
     (reports, presentation states, segmentations, pictures without a position), copies of an object
-    that was found already, damaged files, and what is not DICOM. Hidden files are not looked at.
+    that was found already, damaged and empty files, links that lead nowhere, and what is not DICOM.
+    Links are followed. Hidden files are not looked at.
     A damaged file does not shrink a series silently: where it lies in the series' own folder,
     :attr:`DicomSeries.image` is still that folder, and the reader names the file.
 
     Raises:
-        DicomSeriesError: when the folder does not exist.
+        DicomSeriesError: when the folder does not exist, or one in it cannot be read.
     """
     return SeriesFinder(folder).find()
 
@@ -130,6 +134,9 @@ class SeriesFinder:
     def _looks(self) -> Iterable[tuple[Path, _Look]]:
         seen, self._seen = self._seen, {}
         for path in _files_below(self.folder):
+            if is_dead_link(path):
+                yield path, _Look(False, "a link to a file that is not there")
+                continue
             try:
                 stat = path.stat()
             except FileNotFoundError:  # taken away since the folder was listed
@@ -153,6 +160,8 @@ class _Look:
 
 def _look(path: Path) -> _Look:
     try:
+        if not path.stat().st_size:
+            return _Look(False, EMPTY)
         header = read_header(path)
         with dicom_errors(path):
             reason = NOT_DICOM if header is None else why_no_slice(header, path)
@@ -166,9 +175,10 @@ def _look(path: Path) -> _Look:
 
 
 def _files_below(top: Path) -> Iterable[Path]:
-    for parent, folders, _ in os.walk(top):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from image_files(Path(parent))
+    try:
+        yield from walk(top)
+    except InputError as error:
+        raise DicomSeriesError(str(error)) from error
 
 
 def _describe(header: Dataset) -> dict[str, Any]:

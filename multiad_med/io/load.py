@@ -21,6 +21,7 @@ from multiad_med.utils.errors import FileError, InputError, file_errors
 
 __all__ = ["LoadVolume", "LoadVolumed"]
 
+_NIFTI_SUFFIXES = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".hdr.gz")
 _ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _DICOM_MAGIC_AT = 128
 
@@ -49,26 +50,30 @@ class LoadVolume(Transform):
 
     Args:
         series_uid: which series of a DICOM folder that holds several.
+        assume_hounsfield: see :class:`DicomSeriesReader`.
     """
 
-    def __init__(self, *, series_uid: str | None = None) -> None:
+    def __init__(self, *, series_uid: str | None = None, assume_hounsfield: bool = False) -> None:
         self.series_uid = series_uid
+        self.assume_hounsfield = assume_hounsfield
 
     def _reader(self, path: Path) -> ImageReader:
         if not path.exists():
             raise FileError(f"{path} does not exist.")
         name = path.name.lower()
-        if name.endswith((".nii", ".nii.gz")):
+        if name.endswith(_NIFTI_SUFFIXES):
             return NiftiReader()
         if name.endswith(".npy"):
             return NumpyReader(channel_dim="no_channel")
         if name.endswith(_ITK_SUFFIXES):
             return ITKReader()
         if _is_dicom(path):
-            return DicomSeriesReader(series_uid=self.series_uid)
+            return DicomSeriesReader(
+                series_uid=self.series_uid, assume_hounsfield=self.assume_hounsfield
+            )
         raise InputError(
-            f"{path}: not a volume of a known form. Known are NIfTI (.nii, .nii.gz), DICOM (a folder, "
-            f"a file), NumPy (.npy), NRRD and MetaImage ({', '.join(_ITK_SUFFIXES)})."
+            f"{path}: not a volume of a known form. Known are NIfTI (.nii, .nii.gz, .img with .hdr), "
+            f"DICOM (a folder, a file), NumPy (.npy), NRRD and MetaImage ({', '.join(_ITK_SUFFIXES)})."
         )
 
     def __call__(
@@ -101,7 +106,7 @@ class LoadVolumed(MapTransform):
     Args:
         keys: paths, replaced by their volumes.
         allow_missing_keys: whether absent keys are passed over.
-        series_uid: see :class:`LoadVolume`.
+        series_uid, assume_hounsfield: see :class:`LoadVolume`.
     """
 
     def __init__(
@@ -110,9 +115,10 @@ class LoadVolumed(MapTransform):
         *,
         allow_missing_keys: bool = False,
         series_uid: str | None = None,
+        assume_hounsfield: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadVolume(series_uid=series_uid)
+        self.load = LoadVolume(series_uid=series_uid, assume_hounsfield=assume_hounsfield)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read each key's file."""

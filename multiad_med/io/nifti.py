@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import nibabel as nib
@@ -12,6 +12,7 @@ from monai.data import ImageWriter, NibabelWriter
 from monai.data.utils import to_affine_nd
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey
+from numpy.typing import NDArray
 
 from multiad_med.io.atomic import atomic_path
 from multiad_med.io.results import StudyResults
@@ -19,17 +20,35 @@ from multiad_med.io.results import StudyResults
 __all__ = ["BScanMapWriter", "SaveImageMapd", "StudyMapWriter"]
 
 
-class StudyMapWriter(NibabelWriter):
-    """MONAI's ``NibabelWriter``, which also keeps units and coordinate codes, and writes atomically.
+# What places voxels in space: both forms, either of which a program may follow.
+_FORMS = (
+    "qform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_y",
+    "qoffset_z",
+    "sform_code",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+)
 
-    For ``SaveImaged(writer=StudyMapWriter, resample=False)``. A source without units, such as a
-    DICOM series, is in mm.
+
+class StudyMapWriter(NibabelWriter):
+    """MONAI's ``NibabelWriter``, which keeps the source's place in space, and writes atomically.
+
+    For ``SaveImaged(writer=StudyMapWriter, resample=False)``. A map on the grid of its NIfTI source has
+    both forms of the source's header (qform and sform), with their codes, as they are: programs differ
+    in which of them they follow, and in what they make of a file that has neither. On another grid both
+    forms are the map's own. A source without units, such as a DICOM series, is in mm.
     """
 
     def set_metadata(
         self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any
     ) -> None:
-        """Take affine, units and coordinate codes from the image's metadata."""
+        """Take affine, units and both forms from the image's metadata."""
         if resample:
             super().set_metadata(meta_dict, resample=resample, **options)
         else:
@@ -48,15 +67,35 @@ class StudyMapWriter(NibabelWriter):
             image.header["xyzt_units"] = int(np.asarray(fields["xyzt_units"]))
         else:
             image.header.set_xyzt_units("mm")
-        codes = [int(np.asarray(fields.get(name, 0))) for name in ("sform_code", "qform_code")]
-        code = codes[0] or codes[1] or 1
         affine = to_affine_nd(3, np.asarray(self.affine, dtype=float))
-        unit = float(fields.get("millimetres", 1.0))
-        affine = np.diag([1 / unit, 1 / unit, 1 / unit, 1.0]) @ affine
-        image.set_sform(affine, code=code)
-        image.set_qform(affine, code=code)
+        if self._on_source_grid(affine, image.shape):
+            for name in _FORMS:
+                image.header[name] = np.asarray(fields[name])
+            # The first of pixdim is the qform's handedness.
+            sizes = np.asarray(fields.get("original_pixdim", fields["pixdim"]))
+            image.header["pixdim"][:4] = sizes[:4]
+            image = type(image)(image.dataobj, None, image.header)
+        else:
+            codes = [int(np.asarray(fields.get(name, 0))) for name in ("sform_code", "qform_code")]
+            code = codes[0] or codes[1] or 1
+            unit = float(fields.get("millimetres", 1.0))
+            affine = np.diag([1 / unit, 1 / unit, 1 / unit, 1.0]) @ affine
+            image.set_sform(affine, code=code)
+            image.set_qform(affine, code=code)
         with atomic_path(filename) as temporary:
             nib.save(image, temporary)
+
+    def _on_source_grid(self, affine: NDArray[np.floating], shape: Sequence[int]) -> bool:
+        """Whether the map lies voxel by voxel on a source that was NIfTI."""
+        fields = self.header_fields
+        source = fields.get("original_affine")
+        if source is None or not all(name in fields for name in (*_FORMS, "pixdim")):
+            return False
+        known = np.asarray(fields.get("spatial_shape", shape))[:3]
+        if list(known) != list(shape[: len(known)]):
+            return False
+        difference = np.abs(to_affine_nd(3, np.asarray(source, dtype=float)) - affine).max()
+        return bool(difference <= 1e-3 * np.linalg.norm(affine[:3, :3], axis=0).min())
 
 
 class BScanMapWriter(StudyMapWriter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from isal import igzip
 from monai.config import PathLike
 from monai.data import NibabelReader
 from monai.utils import ensure_tuple
+from nibabel.openers import ImageOpener
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ __all__ = ["NiftiError", "NiftiReader", "millimetres"]
 
 _logger = logging.getLogger(__name__)
 
+_PAIR = re.compile(r"\.(img|hdr)(\.gz)?$", re.IGNORECASE)
 _HEADER_BYTES = 540  # enough for NIfTI-1 (348) and NIfTI-2
 _LARGEST_RATIO = 1032  # what deflate can reach at most
 
@@ -40,8 +43,10 @@ class NiftiReader(NibabelReader):
     """MONAI's NibabelReader, with compressed files inflated at once by Intel's ISA-L.
 
     A file that is shorter than its header says, or whose checksum fails, is refused; of a stream
-    without end no more is inflated than the header promises. Where a qform disagrees with the
-    sform, the sform counts, as in nibabel, and a warning says so.
+    without end no more is inflated than the header promises. A pair (``.hdr`` and ``.img``) is read
+    by either of its names. Where a qform disagrees with the sform, the sform counts, as in nibabel, and
+    a warning says so; so does one where a file has neither, and nibabel's guess is taken (first axis to
+    the patient's left).
     """
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
@@ -67,11 +72,14 @@ class NiftiReader(NibabelReader):
     def _open(self, path: Path) -> Any:
         if not path.exists():
             raise FileError(f"{path} does not exist.")
+        name = path.name.lower()
         with reader_errors(path, NiftiError, "not a readable NIfTI file"):
             try:
                 image: Any
-                if path.name.lower().endswith(".gz"):
+                if name.endswith(".nii.gz"):
                     image = _inflate(path)
+                elif name.endswith((".gz", ".img", ".hdr")):
+                    image = _open_pair(path)
                 else:
                     image = nib.load(path)
                     # The header of a loaded image has lost its offset.
@@ -85,7 +93,7 @@ class NiftiReader(NibabelReader):
                 "numbers are needed. Save one component as a volume of its own."
             )
         _check_affine(path, image.affine)
-        _warn_on_two_frames(path, image)
+        _warn_on_frames(path, image)
         return image
 
     def _get_meta_dict(self, img: Any) -> dict[str, Any]:
@@ -165,9 +173,47 @@ def _inflate(path: Path) -> Any:
     return image
 
 
-def _warn_on_two_frames(path: Path, image: Any) -> None:
+def _open_pair(path: Path) -> Any:
+    """The image in two files, header and voxels, by the name of either.
+
+    Raises:
+        NiftiError: when one of the two is missing, the header is of Analyze, which tells no
+            orientation, or the voxels are fewer than it promises.
+    """
+    parts = dict[str, Path]()
+    for part in ("hdr", "img"):
+        name = _PAIR.sub(rf".{part}\2", path.name)
+        found = [p for p in path.parent.iterdir() if p.name.lower() == name.lower()]
+        if not found:
+            raise NiftiError(f"{path}: the other half of the pair, {name}, is not beside it.")
+        parts[part] = next((p for p in found if p.name == name), found[0])
+    with ImageOpener(str(parts["hdr"])) as stream:
+        head = stream.read(_HEADER_BYTES)
+    kinds = (nib.Nifti1Pair, nib.Nifti2Pair)
+    image_class = next((k for k in kinds if k.header_class.may_contain_header(head)), None)
+    if image_class is None:
+        raise NiftiError(
+            f"{path}: its header is not NIfTI's. An Analyze 7.5 pair tells no orientation, so left and "
+            "right would be a guess; convert it to NIfTI (.nii.gz) where its orientation is known."
+        )
+    files = image_class.make_file_map({"header": str(parts["hdr"]), "image": str(parts["img"])})
+    image = image_class.from_file_map(files)
+    available = os.path.getsize(parts["img"])
+    if parts["img"].name.lower().endswith(".gz"):
+        available = _LARGEST_RATIO * available + 1024
+    _check_size(path, image.header, image.dataobj.offset, available)
+    return image
+
+
+def _warn_on_frames(path: Path, image: Any) -> None:
     header = image.header
-    if not hasattr(header, "get_qform") or not (header["sform_code"] and header["qform_code"]):
+    if not header["sform_code"] and not header["qform_code"]:
+        _logger.warning(
+            "%s: neither qform nor sform says how it lies in the patient. Its first axis is taken to "
+            "lead to the patient's left, as nibabel does; set its sform if that is wrong.",
+            path,
+        )
+    if not (header["sform_code"] and header["qform_code"]):
         return
     difference = float(np.abs(header.get_qform() - header.get_sform()).max())
     if difference > 1e-2:

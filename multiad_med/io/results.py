@@ -24,7 +24,7 @@ SCORES = "anomaly.json"
 """Ends of the names of a study's files; the scores are written last."""
 
 _FORMAT = re.compile(
-    r"\.(nii(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd|png|jpe?g|bmp|tiff?)$",
+    r"\.((nii|img|hdr)(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd|png|jpe?g|bmp|tiff?)$",
     re.IGNORECASE,
 )
 _INPUTS = ("image", "organ")

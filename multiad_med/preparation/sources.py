@@ -13,16 +13,29 @@ from monai.utils import ensure_tuple
 
 from multiad_med.data.datalist import (
     DATALIST_NAME,
+    PATH_KEYS,
     DatalistError,
     find_studies,
+    is_result,
     load_datalist,
+    matching,
+    subject_folder,
     train_or_infer,
     visible_files,
 )
 from multiad_med.data.layouts import find_bscans, find_images, find_mvtec, find_volumes
-from multiad_med.data.layouts.files import existing_folder, is_picture, study_name, walk
+from multiad_med.data.layouts.files import (
+    by_study,
+    existing_folder,
+    first,
+    is_picture,
+    study_name,
+    walk,
+)
 from multiad_med.data.layouts.hints import looks_like
+from multiad_med.data.masks import looks_like_mask
 from multiad_med.data.splits import SubjectSplit
+from multiad_med.data.tree import is_volume, volume_name
 from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, find_series
 from multiad_med.utils.choices import choose
 
@@ -38,7 +51,12 @@ _logger = logging.getLogger(__name__)
 
 # Parts of MVTec's tree, which a plain folder of pictures has not.
 _MVTEC_PART = re.compile(r"(^|/)(train|test)/[^/]+/[^/]+$")
-_MASK = re.compile(r"((^|[-_.])(seg|segmentation|labels?|roi)|mask)\d*[-_.]", re.IGNORECASE)
+# What lies beside volumes and is none: notes, tables, the other half of a pair.
+_COMPANIONS = re.compile(
+    r"\.(json|csv|tsv|txt|md|html?|pdf|xml|ya?ml|log|bval|bvec|mat|hdr(\.gz)?|z?raw(\.gz)?|py|sh)$|"
+    r"^(README|LICENSE|CHANGES|DICOMDIR)$",
+    re.IGNORECASE,
+)
 
 
 class StudyKind(StrEnum):
@@ -54,44 +72,87 @@ class StudyKind(StrEnum):
         return "OPT" if self is StudyKind.OCT else self.upper()
 
 
-def looks_like_mask(path: Path) -> bool:
-    """Whether a file's name is one that masks are given."""
-    return _MASK.search(path.name) is not None
-
-
-def _without_masks(items: list[dict[str, Any]], image_glob: str) -> list[dict[str, Any]]:
+def _without_masks(items: list[dict[str, Any]], image_glob: str | None) -> list[dict[str, Any]]:
     """The items, once it is sure that none is a mask by its name."""
     masks = [i["image"] for i in items if looks_like_mask(Path(i["image"]))]
     if masks:
         raise DatalistError(
-            f"{len(masks)} of {len(items)} files that match {image_glob!r} look like masks, first "
-            f"{masks[0]}. Set label_glob to theirs (such as '**/*seg.nii.gz'), or image_glob to the "
-            "images only."
+            f"{len(masks)} of {len(items)} files of which each {matching(image_glob)} look like masks, "
+            f"first {masks[0]}. Set label_glob to theirs (such as '**/*seg.nii.gz'), or image_glob to "
+            "the images only (such as '**/*_T1w.nii.gz'). If they are images, list them in a "
+            "datalist.json."
         )
     return items
 
 
-def _find_dicom(folder: Path) -> list[DicomSeries]:
-    """The image series below a folder; of what else is there, DICOM is told as a warning."""
+def _find_dicom(folder: Path, listed: Iterable[dict[str, Any]]) -> list[DicomSeries]:
+    """The image series below a folder; what else is there, and not listed already, is told."""
     search = find_series(folder)
+    known = {Path(name) for item in listed for key in PATH_KEYS for name in _names(item, key)}
+    strange = []
     for path, reason in search.skipped:
-        level = logging.DEBUG if reason == NOT_DICOM else logging.WARNING
-        _logger.log(level, "%s passed over: %s", path, reason)
+        if path in known or is_result(path):
+            continue
+        if reason != NOT_DICOM:
+            _logger.warning("%s passed over: %s", path, reason)
+        elif is_volume(path):
+            _logger.info("%s passed over: it is neither an image nor a mask by the patterns", path)
+        elif not _COMPANIONS.search(path.name):
+            strange.append(path)
+    if strange:
+        _logger.warning(
+            "%s: %d files are no volumes of a known form and are passed over: %s",
+            folder,
+            len(strange),
+            first(path.relative_to(folder) for path in strange),
+        )
     return search.series
 
 
-def _dicom_items(series: Iterable[DicomSeries]) -> list[dict[str, Any]]:
+def _names(item: dict[str, Any], key: str) -> list[str]:
+    value = item.get(key, [])
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _dicom_items(series: Sequence[DicomSeries], folder: Path) -> list[dict[str, Any]]:
     items = []
-    for number, one in enumerate(series):
-        patient = study_name((one.patient_id or one.files[0].parent.name).replace("/", "_"))
-        items.append(
-            {
-                "image": one.image,
-                "subject": patient,
-                "study": study_name(patient, one.uid or f"series{number}"),
-            }
+    subjects = _dicom_subjects(series, folder)
+    for number, (one, known) in enumerate(zip(series, subjects, strict=True)):
+        subject = known or one.files[0].parent.name
+        study = study_name(subject.replace("/", "_"), one.uid or f"series{number}")
+        items.append({"image": one.image, "subject": subject, "study": study})
+    return by_study(items)
+
+
+def _dicom_subjects(series: Sequence[DicomSeries], folder: Path) -> list[str]:
+    """Each series' patient: by PatientID where it tells patients apart, else by sub-folder.
+
+    Anonymised data often have one PatientID for everybody, or none. Empty where nothing tells.
+    """
+    places = [subject_folder(one.files[0], folder) for one in series]
+    identifiers = {one.patient_id for one in series if one.patient_id}
+    if len(identifiers) > 1:
+        for identifier in sorted(identifiers):
+            own = {p for p, one in zip(places, series, strict=True) if one.patient_id == identifier}
+            if len(own) > 1:
+                _logger.warning(
+                    "PatientID %r is in %d sub-folders (%s) and is taken for one subject. If these are "
+                    "several patients, name them in a datalist.json.",
+                    identifier,
+                    len(own),
+                    first(sorted(own)),
+                )
+        return [one.patient_id or p for p, one in zip(places, series, strict=True)]
+    if len(set(places)) > 1:
+        _logger.warning(
+            "PatientID is %s in all DICOM series below %s: each of the %d sub-folders is taken for a "
+            "subject of its own.",
+            repr(identifiers.pop()) if identifiers else "empty",
+            folder,
+            len(set(places)),
         )
-    return items
+        return [p or one.patient_id for p, one in zip(places, series, strict=True)]
+    return [one.patient_id or p for p, one in zip(places, series, strict=True)]
 
 
 def _nothing(folder: Path, looked_for: str, series: Iterable[DicomSeries]) -> DatalistError:
@@ -103,7 +164,7 @@ def _nothing(folder: Path, looked_for: str, series: Iterable[DicomSeries]) -> Da
 def find_nifti_and_dicom(
     source: str | Path,
     *,
-    image_glob: str = "**/*.nii*",
+    image_glob: str | None = None,
     label_glob: str | None = None,
     modalities: list[str] | None = None,
     kind: str | None = None,
@@ -112,7 +173,8 @@ def find_nifti_and_dicom(
 
     Args:
         source: folder, or a table as :func:`multiad_med.data.layouts.find_volumes` reads it.
-        image_glob, label_glob: of NIfTI in a folder.
+        image_glob, label_glob: of volume files in a folder; see
+            :func:`multiad_med.data.find_studies`.
         modalities: of DICOM series, such as ``[CT]``; none means all.
         kind: ``mr`` or ``ct``, as which they will be prepared; none does not matter.
 
@@ -130,10 +192,10 @@ def find_nifti_and_dicom(
     if visible_files(path, image_glob):
         found = find_volumes(path, image_glob=image_glob, label_glob=label_glob)
         items = _without_masks(found, image_glob)
-    series = _find_dicom(path)
+    series = _find_dicom(path, items)
     chosen = [s for s in series if modalities is None or s.modality in modalities]
     if not items and not chosen:
-        raise _nothing(path, f"file that matches {image_glob!r}", series)
+        raise _nothing(path, f"file that {matching(image_glob)}", series)
     wrong = [
         s for s in chosen if kind and s.modality in ("CT", "MR") and s.modality != kind.upper()
     ]
@@ -144,13 +206,13 @@ def find_nifti_and_dicom(
             f"{wrong[0].patient_id!r}. Set kind={wrong[0].modality.lower()}, or choose series by "
             f"dicom_modalities."
         )
-    return items + _dicom_items(chosen)
+    return by_study(items + _dicom_items(chosen, path))
 
 
 def _folder_items(
     folder: Path,
     *,
-    image_glob: str,
+    image_glob: str | None,
     label_glob: str | None,
     organ_glob: str | None,
     kind: StudyKind | None,
@@ -158,13 +220,13 @@ def _folder_items(
     """Every study of a folder; DICOM series of another modality are told and passed over."""
     items: list[dict[str, Any]] = []
     if kind is StudyKind.OCT:
-        items += find_bscans(folder, image_glob=image_glob)
+        items += find_bscans(folder, image_glob=image_glob or "**/*")
     elif visible_files(folder, image_glob):
         found = find_studies(
             folder, image_glob=image_glob, label_glob=label_glob, organ_glob=organ_glob
         )
         items += _without_masks(found, image_glob)
-    series = _find_dicom(folder)
+    series = _find_dicom(folder, items)
     chosen = [s for s in series if kind is None or s.modality == kind.modality]
     for other in series:
         if other not in chosen:
@@ -178,14 +240,14 @@ def _folder_items(
             )
     if kind is StudyKind.OCT:  # one object is one volume
         items += [
-            {"image": str(path), "subject": one.patient_id or path.stem}
-            for one in chosen
+            {"image": str(path), "subject": subject or path.stem}
+            for one, subject in zip(chosen, _dicom_subjects(chosen, folder), strict=True)
             for path in one.files
         ]
     else:
-        items += _dicom_items(chosen)
+        items += _dicom_items(chosen, folder)
     if not items:
-        looked_for = "B-scans" if kind is StudyKind.OCT else f"file that matches {image_glob!r}"
+        looked_for = "B-scans" if kind is StudyKind.OCT else f"file that {matching(image_glob)}"
         raise _nothing(folder, looked_for, series)
     return items
 
@@ -193,7 +255,7 @@ def _folder_items(
 def load_studies(
     source: str | Path,
     *,
-    image_glob: str = "**/*.nii*",
+    image_glob: str | None = None,
     label_glob: str | None = None,
     organ_glob: str | None = None,
     kind: StudyKind | str | None = None,
@@ -202,8 +264,8 @@ def load_studies(
     """The studies to train on or to infer: a datalist, or a folder of NIfTI, DICOM, or both.
 
     Args:
-        source: datalist, folder with one, prepared slices, or any folder of volumes. Hidden files
-            and results of inference in it are no studies.
+        source: datalist, folder with one, prepared slices, any folder of volumes, or one volume,
+            for inference. Hidden files and results of inference in a folder are no studies.
         image_glob, label_glob, organ_glob: of NIfTI in a folder; see
             :func:`multiad_med.data.find_studies`. With ``kind=oct`` ``image_glob`` is of volumes and
             pictures, see :func:`multiad_med.data.layouts.find_bscans`, and masks need a datalist.
@@ -215,6 +277,14 @@ def load_studies(
             nothing of the kind.
     """
     path = Path(source).expanduser()
+    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
+        raise DatalistError(
+            f"{path}: a table is a source of the recipe volumes: prepare slices from it (`multiad "
+            f"prepare volumes --source {path} --target slices`), or write a datalist.json."
+        )
+    if path.is_file() and path.suffix.lower() != ".json":
+        study = {"image": str(path), "subject": volume_name(path)}
+        return train_or_infer([study], seed=seed)
     if path.is_file() or (path / DATALIST_NAME).is_file() or not path.is_dir():
         return load_datalist(path, seed=seed)
     kind = None if kind is None else choose(StudyKind, kind, what="kind")

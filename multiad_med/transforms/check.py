@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from multiad_med.transforms.memory import as_stored
 from multiad_med.utils.errors import MultiADError
 
 __all__ = ["CheckMaskGridd", "CheckVolume", "CheckVolumed", "VolumeError"]
+
+_logger = logging.getLogger(__name__)
 
 
 class VolumeError(MultiADError, ValueError):
@@ -101,18 +104,28 @@ class CheckVolumed(MapTransform):
 class CheckMaskGridd(MapTransform):
     """Refuse a mask that lies on another grid than its image; nothing is resampled silently.
 
+    A warning tells of a lesion mask that marks every voxel, or that marks none in an item said to be
+    ``anomalous``.
+
     Args:
         keys: masks, checked where present.
         image_key: the image whose shape and affine they must have.
         tolerance: largest difference of an affine's entries, in mm.
+        lesion_key: the lesion mask.
     """
 
     def __init__(
-        self, keys: KeysCollection, *, image_key: str = "image", tolerance: float = 1e-3
+        self,
+        keys: KeysCollection,
+        *,
+        image_key: str = "image",
+        tolerance: float = 1e-3,
+        lesion_key: str = "label",
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.image_key = image_key
         self.tolerance = tolerance
+        self.lesion_key = lesion_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check each mask ``(1, X, Y, Z)``.
@@ -134,4 +147,14 @@ class CheckMaskGridd(MapTransform):
                     f"{_name(mask) or key}: its affine differs from its image's by up to "
                     f"{difference:g} mm. Resample the mask to the image's grid."
                 )
+            if key == self.lesion_key:
+                _warn_on_extent(mask, anomalous=bool(data.get("anomalous")))
         return dict(data)
+
+
+def _warn_on_extent(mask: torch.Tensor, *, anomalous: bool) -> None:
+    marked = np.count_nonzero(as_stored(mask).numpy(force=True) > 0)
+    if marked == mask.numel():
+        _logger.warning("%s: this lesion mask marks every voxel of its image.", _name(mask))
+    elif not marked and anomalous:
+        _logger.warning("%s: the mask of an anomalous image, and it marks nothing.", _name(mask))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from multiad_med.transforms.memory import as_stored, empty_stored, stored_order, with_meta_of
+from multiad_med.transforms.padding import padding_values, without_padding
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
 
@@ -97,10 +98,11 @@ class ForegroundByIntensity(Transform):
     """Foreground of an MR volume: brighter than the background, with holes filled slice by slice.
 
     The rule is that of FSL's BET: with p2 and p98 the 2 % and 98 % quantiles of all voxels, a voxel
-    is foreground above ``p2 + level * (p98 - p2)``. It serves skull-stripped volumes (any constant
-    background, zero or not) and whole heads in air. Holes are filled in each axial slice, so that
-    dark tissue within the head, such as a cavity, belongs to it. Where almost everything is
-    background and p98 equals p2, the maximum takes the place of p98. With several channels (MR
+    is foreground above ``p2 + level * (p98 - p2)``. It serves skull-stripped volumes and whole heads in
+    air. Padding or background of any constant is background, be it darker or brighter than tissue or
+    in between (:func:`multiad_med.transforms.padding.without_padding`). Holes are filled in each axial
+    slice, so that dark tissue within the head, such as a cavity, belongs to it. Where almost everything
+    is background and p98 equals p2, the maximum takes the place of p98. With several channels (MR
     sequences) a voxel is foreground where any of them says so.
 
     Args:
@@ -114,7 +116,7 @@ class ForegroundByIntensity(Transform):
         """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(C, X, Y, Z)``, last axis axial."""
         plain = torch.as_tensor(image).as_subclass(torch.Tensor)
         mask = torch.zeros_like(plain[0], dtype=torch.bool)
-        for channel in plain:
+        for channel in map(without_padding, plain):
             low, high = quantiles(channel, (0.02, 0.98))
             if high <= low:
                 high = float(channel.max())
@@ -126,8 +128,8 @@ class ForegroundByIntensity(Transform):
 class ForegroundByHounsfield(Transform):
     """Foreground of a CT volume: the body, without table and air around it.
 
-    The rule: voxels above ``threshold``, of these the largest connected region, with holes (lungs,
-    bowel gas) filled in each axial slice.
+    The rule: voxels above ``threshold`` that are no padding, of these the largest connected region,
+    with holes (lungs, bowel gas) filled in each axial slice.
 
     Args:
         threshold: in HU; -300 keeps fat and skin and drops air, blankets and most of the table.
@@ -140,6 +142,8 @@ class ForegroundByHounsfield(Transform):
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(1, X, Y, Z)`` in HU."""
         plain = torch.as_tensor(image[:1]).as_subclass(torch.Tensor)
+        if max(padding_values(plain[0]), default=self.threshold) > self.threshold:
+            plain = without_padding(plain[0])[None]
         body = self.largest((plain > self.threshold).to(torch.uint8))
         inside = torch.as_tensor(body).as_subclass(torch.Tensor)[0] > 0
         filled = torch.from_numpy(_fill_holes_in_plane(inside.numpy(force=True)))

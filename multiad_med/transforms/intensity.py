@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.memory import empty_stored, stored_order, with_meta_of
+from multiad_med.transforms.padding import without_padding
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
 
@@ -20,7 +21,7 @@ class ScaleForegroundIntensity(Transform):
     """Map a volume's intensities linearly to [0, 1] by a quantile of its foreground.
 
     MR has no unit, so each volume, and each of its sequences, brings its own reference: the
-    background (the volume's 2 % quantile) becomes 0, the foreground's ``quantile`` becomes
+    background (the volume's 2 % quantile, padding apart) becomes 0, the foreground's ``quantile`` becomes
     ``target``, and the result is clipped to [0, 1]. With the median as reference a lesion, however
     bright, hardly moves the scale, and what is brighter than normal tissue keeps its contrast
     below 1.
@@ -46,7 +47,7 @@ class ScaleForegroundIntensity(Transform):
         order = stored_order(values[0])
         inside = torch.as_tensor(mask).as_subclass(torch.Tensor)[0].permute(order) > 0
         scaled = empty_stored(values[0], torch.float32, channels=len(values))
-        for channel, target in zip(values, scaled, strict=True):
+        for channel, target in zip(map(without_padding, values), scaled, strict=True):
             source = channel.permute(order)
             (low,) = quantiles(source, (0.02,))
             # numpy selects by a mask faster than torch.

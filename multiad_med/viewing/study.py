@@ -122,7 +122,9 @@ def decision(scores: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path, *, bscans: bool) -> MetaTensor:
-    return cast(MetaTensor, (LoadBScans() if bscans else LoadVolume())(path))
+    # Whatever its unit, an image may be looked at.
+    load = LoadBScans() if bscans else LoadVolume(assume_hounsfield=True)
+    return cast(MetaTensor, load(path))
 
 
 def _load_map(path: Path, *, bscans: bool) -> MetaTensor:

@@ -164,3 +164,71 @@ def test_split_is_a_partition_and_ignores_order(
 def test_one_subject_cannot_be_split() -> None:
     with pytest.raises(DatalistError, match=r"two subjects.*\['a'\]"):
         split_subjects(["a", "a"])
+
+
+def test_files_of_one_name_in_two_folders_are_two_subjects(tmp_path: Path) -> None:
+    for name in ("a/T1.nii.gz", "b/T1.nii.gz", "train/T1.nii.gz", "test/T1.nii.gz"):
+        _volume(tmp_path / name)
+    subjects = {item["subject"] for item in find_studies(tmp_path)}
+    assert subjects == {"a", "b", "train/T1", "test/T1"}
+
+
+@pytest.mark.parametrize(
+    ("names", "subjects"),
+    [
+        (["a/T1.nii.gz", "b/T1.nii.gz"], ["a", "b"]),
+        (["a/T1.nii.gz", "a/T2.nii.gz", "b/T1.nii.gz"], ["a", "a", "b"]),
+        (["train/1.nii.gz", "test/1.nii.gz"], ["train/1", "test/1"]),
+        (["imagesTr/l_1.nii.gz", "imagesTs/l_2.nii.gz"], ["l_1", "l_2"]),
+        (["site/p1.nii.gz", "site/p2.NII.GZ"], ["p1", "p2"]),
+    ],
+)
+def test_items_without_subject_are_called_by_file_or_by_folder(
+    tmp_path: Path, names: list[str], subjects: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    lists = load_datalist(_write(tmp_path, {"test": [{"image": name} for name in names]}))
+    assert [item["subject"] for item in lists["test"]] == subjects
+
+
+def test_a_byte_order_mark_and_plain_names_are_read(tmp_path: Path) -> None:
+    _volume(tmp_path / "a.nii")
+    (tmp_path / "datalist.json").write_text('{"test": ["a.nii"]}', encoding="utf-8-sig")
+    (item,) = load_datalist(tmp_path)["test"]
+    assert item == {"image": str(tmp_path / "a.nii"), "subject": "a"}
+
+
+def test_null_is_a_thing_not_given(tmp_path: Path) -> None:
+    _volume(tmp_path / "a.nii")
+    item = {"image": "a.nii", "label": None, "subject": None, "anomalous": None}
+    (found,) = load_datalist(_write(tmp_path, {"test": [item]}))["test"]
+    assert found == {"image": str(tmp_path / "a.nii"), "subject": "a"}
+
+
+@pytest.mark.parametrize(("label", "anomalous"), [(0, False), (1, True)])
+def test_a_class_in_place_of_a_mask_says_whether_a_study_is_anomalous(
+    tmp_path: Path, label: int, anomalous: bool
+) -> None:
+    _volume(tmp_path / "a.nii")
+    item = {"image": "a.nii", "label": label}
+    (found,) = load_datalist(_write(tmp_path, {"test": [item]}))["test"]
+    assert found["anomalous"] is anomalous
+    assert "label" not in found
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"label": 7}, r"`label` must be the path.*got 7\. A class is no mask.*`anomalous`"),
+        ({"label": ""}, "`label` must be the path of a file, or a list of paths, got ''"),
+        ({"organ": [1]}, r"`organ` must be .* got \[1\]"),
+        ({"image": 7}, "`image` must be"),
+        ({"anomalous": "no"}, "must be true or false, got 'no'"),
+    ],
+)
+def test_what_is_no_path_is_refused(tmp_path: Path, values: dict, message: str) -> None:
+    _volume(tmp_path / "a.nii")
+    with pytest.raises(DatalistError, match=message):
+        load_datalist(_write(tmp_path, {"test": [{"image": "a.nii", **values}]}))

@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from multiad_med.io import dicom_pixels
+from multiad_med.io import LoadVolume, dicom_header, dicom_pixels
 from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_reader import DicomSeriesReader
 from tests.conftest import write_nifti
@@ -32,6 +32,7 @@ from tests.dicom_files import (
     compressed,
     ct_slices,
     dicom_object,
+    multiframe,
     random_volume,
     save,
 )
@@ -113,11 +114,130 @@ def test_slices_without_rescaling_keep_stored_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path)[0], stored.transpose(2, 1, 0))
 
 
-def test_pixel_padding_keeps_its_value(tmp_path: Path) -> None:
-    stored = random_volume(dtype="int16")
-    stored[:, 0, 0] = -2000
-    save(ct_slices(stored, intercept=0, PixelPaddingValue=-2000), tmp_path)
-    assert (read(tmp_path)[0][0, 0] == -2000).all()
+@pytest.mark.parametrize(
+    ("dtype", "value", "elements"),
+    [
+        ("int16", -2000, {"PixelPaddingValue": -2000}),
+        ("int16", -2000, {"PixelPaddingValue": 63536}),  # stated without its sign
+        ("uint16", 63536, {"PixelPaddingValue": 63536}),
+        ("uint16", 63536, {"PixelPaddingValue": 63500, "PixelPaddingRangeLimit": 64000}),
+        ("uint16", 63536, {"PixelPaddingValue": 64000, "PixelPaddingRangeLimit": 63500}),
+        ("int16", 4095, {"PixelPaddingValue": 4090, "PixelPaddingRangeLimit": 5000}),
+        ("uint16", 0, {"PixelPaddingValue": 0}),
+    ],
+)
+def test_padding_gets_the_lowest_value_of_the_other_pixels(
+    tmp_path: Path, dtype: str, value: int, elements: dict[str, int]
+) -> None:
+    stored = random_volume(dtype=dtype)
+    stored[:] = np.clip(stored, 10, 3000)
+    stored[1, 3, 4] = 5
+    stored[:, 0, 0] = value
+    stored[2] = value  # a slice of nothing else
+    slices = ct_slices(stored, intercept=-1000)
+    for dataset in slices:
+        for keyword, number in elements.items():
+            dataset.add_new(keyword, "US" if number >= 0 else "SS", number)
+    save(slices, tmp_path)
+    volume = read(tmp_path)[0].transpose(2, 1, 0)
+    expected = stored.astype(int) - 1000
+    expected[:, 0, 0], expected[2] = -995, -995
+    np.testing.assert_array_equal(volume, expected)
+    assert volume.dtype == np.int16
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"RescaleSlope": None, "RescaleIntercept": None}, "are missing"),
+        ({"RescaleSlope": None}, "are missing"),
+        ({"RescaleIntercept": None}, "are missing"),
+        ({"RescaleType": "US"}, "RescaleType is US"),
+        ({"RescaleType": "HU_MOD"}, "RescaleType is HU_MOD"),
+        ({"RescaleType": "Z_EFF"}, "RescaleType is Z_EFF"),
+    ],
+)
+def test_a_ct_that_does_not_declare_hu_is_refused_or_accepted_by_option(
+    tmp_path: Path, elements: dict[str, str | None], message: str
+) -> None:
+    save(ct_slices(random_volume(), **elements), tmp_path)
+    with pytest.raises(DicomSeriesError, match=rf"{message} \(so in 4 of 4.*assume_hounsfield"):
+        LoadVolume()(tmp_path)
+    assert LoadVolume(assume_hounsfield=True)(tmp_path).shape == (1, 8, 6, 4)
+
+
+def test_one_slice_without_rescaling_among_others_is_named(tmp_path: Path) -> None:
+    slices = ct_slices(random_volume())
+    del slices[2].RescaleSlope, slices[2].RescaleIntercept
+    save(slices, tmp_path)
+    with pytest.raises(DicomSeriesError, match=r"im002\.dcm.*missing \(so in 1 of 4 slices\)"):
+        LoadVolume()(tmp_path)
+
+
+@pytest.mark.parametrize("unit", ["HU", "hu", "", None])
+def test_hu_is_what_a_ct_declares_with_or_without_its_name(
+    tmp_path: Path, unit: str | None
+) -> None:
+    stored = random_volume()
+    slices = ct_slices(stored)
+    for dataset in slices:
+        if unit is not None:
+            dataset.RescaleType = unit
+    volume = LoadVolume()(save(slices, tmp_path))
+    np.testing.assert_array_equal(volume[0], stored.transpose(2, 1, 0) - 1024.0)
+
+
+def test_an_enhanced_ct_that_does_not_declare_hu_is_refused(tmp_path: Path) -> None:
+    stored = random_volume()
+    places = [[0, 0, 3.0 * k] for k in range(4)]
+    for name, change in {"unit": {"RescaleType": "US"}, "none": None}.items():
+        dataset = multiframe(stored, positions=places)
+        group = dataset.PerFrameFunctionalGroupsSequence[3]
+        if change is None:
+            del group.PixelValueTransformationSequence
+        else:
+            group.PixelValueTransformationSequence[0].RescaleType = "US"
+        folder = save([dataset], tmp_path / name)
+        with pytest.raises(DicomSeriesError, match="so in 1 of 4 slices"):
+            LoadVolume()(folder)
+        assert LoadVolume(assume_hounsfield=True)(folder).shape == (1, 8, 6, 4)
+
+
+@pytest.mark.parametrize("name", ["IM5", "IM5.dcm", "1.2.3.5", "last.IMA"])
+def test_an_empty_file_among_the_slices_is_refused(tmp_path: Path, name: str) -> None:
+    save(ct_slices(random_volume()), tmp_path, suffix="")
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DicomSeriesError, match=f"{name}: empty, truncated or not a DICOM file"):
+        read(tmp_path)
+
+
+def test_a_dead_link_among_the_slices_is_refused(tmp_path: Path) -> None:
+    save(ct_slices(random_volume()), tmp_path)
+    (tmp_path / "im004.dcm").symlink_to(tmp_path / "annex")
+    with pytest.raises(DicomSeriesError, match=r"im004\.dcm: a link to a file that is not there"):
+        read(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(ct_slices(random_volume()), tmp_path)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(dicom_header, "read_file_meta_info", refuse)
+    with pytest.raises(DicomSeriesError, match=r"im000\.dcm.*Permission denied"):
+        read(tmp_path)
+
+
+def test_notes_beside_the_slices_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(ct_slices(random_volume()), tmp_path)
+    (tmp_path / "README").write_text("notes")
+    assert read(tmp_path)[0].shape == (8, 6, 4)
+    assert (
+        "1 files beside the slices are not DICOM and are passed over, first README" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])

@@ -90,7 +90,8 @@ def test_written_map_has_the_sources_affine_units_and_code(
     np.testing.assert_allclose(written.affine, expected.affine, atol=1e-4)
     np.testing.assert_allclose(written.header.get_zooms(), expected.header.get_zooms(), atol=1e-5)
     assert written.header.get_xyzt_units()[0] == units
-    assert int(written.header["sform_code"]) == (sform or qform)
+    codes = [int(written.header[name]) for name in ("sform_code", "qform_code")]
+    assert codes == [sform, qform]
     assert written.get_data_dtype() == np.float32
     np.testing.assert_allclose(written.get_fdata(), data["pred"][0], atol=1e-7)
 

@@ -18,7 +18,7 @@ from tests.dicom_files import ct_slices, random_volume, save
 from tests.io.test_nifti_reader import nifti, voxels, write
 
 
-@pytest.mark.parametrize("name", ["x.txt", "x", "x.img", "x.tar.gz"])
+@pytest.mark.parametrize("name", ["x.txt", "x", "x.bin", "x.tar.gz"])
 def test_unknown_forms_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(bytes(2000))
     with pytest.raises(ValueError, match=f"{name}: not a volume of a known form"):

@@ -183,13 +183,14 @@ def test_resc_labels_choose_the_normal_bscans(tmp_path: Path, rng: np.random.Gen
 
 
 def test_resc_without_labels_is_not_taken_for_normal(
-    tmp_path: Path, rng: np.random.Generator
+    tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     for index in range(4):
         (tmp_path / "source").mkdir(exist_ok=True)
         np.save(tmp_path / f"source/eye{index}.npy", rng.random((6, 20, 30)).astype(np.float32))
-    with pytest.raises(DatalistError, match="left for training"):
-        run("resc", tmp_path)
+    summary, _ = run("resc", tmp_path)
+    assert not states(summary, "training")
+    assert "None of 4 studies is for training" in caplog.text
     summary, _ = run("resc", tmp_path, unlabelled="normal")
     assert states(summary, "training")["normal"] >= 12
 

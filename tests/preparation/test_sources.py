@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
-from multiad_med.data import DatalistError
+from multiad_med.data import DatalistError, open_slices
+from multiad_med.io import LoadVolume
 from multiad_med.preparation import StudyKind, find_nifti_and_dicom, load_studies
+from multiad_med.preparation.sources import looks_like_mask
 from tests.conftest import write_nifti
 from tests.dicom_files import OPT, ct_slices, dicom_object, multiframe, random_volume, save
 
@@ -74,3 +78,181 @@ def test_a_file_that_looks_like_a_mask_is_no_image(mixed: Path) -> None:
     with pytest.raises(DatalistError, match=r"1 of 2 files .* look like masks"):
         load_studies(mixed)
     assert len(load_studies(mixed, organ_glob="**/*_seg.nii.gz")["test"]) == 2
+
+
+VOXELS = np.arange(64, dtype=np.int16).reshape(4, 4, 4)
+
+
+def images(sections: dict[str, list[dict]], section: str = "test") -> list[str]:
+    return sorted(Path(item["image"]).name for item in sections[section])
+
+
+def test_every_volume_of_a_folder_is_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    write_nifti(folder / "a.nii.gz", VOXELS)
+    (folder / "B.NII.GZ").write_bytes((folder / "a.nii.gz").read_bytes())
+    (folder / "empty.nii").touch()
+    (folder / "gone.nii.gz").symlink_to(tmp_path / "annex")
+    nib.save(nib.Nifti1Pair(VOXELS, np.eye(4)), folder / "pair.img")
+    write_nifti(tmp_path / "elsewhere/linked.nii.gz", VOXELS)
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "loop").symlink_to(folder)
+    expected = ["B.NII.GZ", "a.nii.gz", "empty.nii", "gone.nii.gz", "linked.nii.gz", "pair.img"]
+    assert images(load_studies(folder, kind="mr")) == expected
+    assert sorted(Path(i["image"]).name for i in find_nifti_and_dicom(folder)) == expected
+    by_glob = images(load_studies(folder, image_glob="**/*.nii*"))
+    assert by_glob == [name for name in expected if name != "pair.img"]
+    with pytest.raises(FileNotFoundError, match=r"gone\.nii\.gz"):
+        LoadVolume()(folder / "gone.nii.gz")
+
+
+def test_what_is_no_volume_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_nifti(tmp_path / "a.nii.gz", VOXELS)
+    for name in ("IM5", "b.mgz", "a.json", "a_anomaly.json"):
+        (tmp_path / name).write_bytes(b"" if name == "IM5" else b"x")
+    (tmp_path / "gone").symlink_to(tmp_path / "annex")
+    load_studies(tmp_path)
+    assert f"{tmp_path / 'IM5'} passed over: an empty file" in caplog.text
+    assert f"{tmp_path / 'gone'} passed over: a link to a file that is not there" in caplog.text
+    assert "1 files are no volumes of a known form and are passed over: b.mgz" in caplog.text
+    assert "json" not in caplog.text
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nifti(tmp_path / "a.nii.gz", VOXELS)
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match="closed cannot be read: Permission denied"):
+        load_studies(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-1_dseg",
+        "sub-1_space-T1w_desc-aseg_dseg",
+        "sub-1_label-GM_probseg",
+        "aseg",
+        "aparc+aseg",
+        "aparc.a2009s+aseg",
+        "wmparc",
+        "sub-1_T1w_tumor",
+        "tumour_mask",
+        "lesion",
+        "sub-1_T1w_lesion",
+        "sub-1_lesion_roi",
+        "p1_seg",
+        "segmentation-3",
+        "brainmask",
+        "case_labels",
+    ],
+)
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".NII.GZ", ".img"])
+def test_names_of_masks(name: str, suffix: str) -> None:
+    assert looks_like_mask(Path(name + suffix))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-1_T1w",
+        "lesion01_T1w",
+        "tumor-patient_t1ce",
+        "BraTS2021_00000_flair",
+        "sub-1_desc-unmasked_T2w",
+        "tumor-free_03",
+        "no_lesion_7",
+        "segal_anna",
+        "labelle",
+        "roisin",
+    ],
+)
+def test_names_of_images(name: str) -> None:
+    assert not looks_like_mask(Path(name + ".nii.gz"))
+
+
+def patients(folder: Path, places: dict[str, str | None]) -> Path:
+    """A series in each place, of the PatientID given."""
+    for number, (place, identifier) in enumerate(places.items()):
+        elements = {"PatientID": identifier} if identifier is not None else {}
+        slices = ct_slices(random_volume(), SeriesInstanceUID=f"1.2.{number}", **elements)
+        for one in slices:
+            if identifier is None:
+                del one.PatientID
+        save(slices, folder / place)
+    return folder
+
+
+@pytest.mark.parametrize("identifier", ["ANON", "", None])
+def test_patients_of_one_identifier_in_folders_of_their_own_are_several(
+    tmp_path: Path, identifier: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = patients(tmp_path, {f"p{k}/CT": identifier for k in range(3)})
+    sections = load_studies(folder, kind="ct")
+    assert {item["subject"] for item in sections["test"]} == {"p0", "p1", "p2"}
+    assert (len(sections["training"]), len(sections["validation"])) == (2, 1)
+    assert "each of the 3 sub-folders is taken for a subject" in caplog.text
+    items = find_nifti_and_dicom(folder)
+    assert {item["subject"] for item in items} == {"p0", "p1", "p2"}
+
+
+def test_an_identifier_that_tells_patients_apart_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = patients(tmp_path, {"v1": "P1", "v2": "P1", "v3": "P2", "v4": ""})
+    subjects = [item["subject"] for item in load_studies(folder, kind="ct")["test"]]
+    assert sorted(subjects) == ["P1", "P1", "P2", "v4"]
+    assert "PatientID 'P1' is in 2 sub-folders (v1, v2)" in caplog.text
+
+
+def test_patients_whose_identifiers_differ_in_any_sign_differ(tmp_path: Path) -> None:
+    names = ["12/34", "12_34", "Иван", "Пётр", "王", "李"]
+    folder = tmp_path
+    for number, name in enumerate(names):
+        slices = ct_slices(
+            random_volume(),
+            SeriesInstanceUID=f"1.2.{number}",
+            SpecificCharacterSet="ISO_IR 192",
+            PatientID=name,
+        )
+        save(slices, folder / f"{number}")
+    items = find_nifti_and_dicom(folder)
+    assert {item["subject"] for item in items} == set(names)
+    assert len({item["study"] for item in items}) == len(names)
+    # Folders of NIfTI likewise.
+    for name in names[1:]:
+        write_nifti(tmp_path / "nifti" / name / "t1.nii.gz", VOXELS)
+    items = find_nifti_and_dicom(tmp_path / "nifti")
+    assert {item["subject"] for item in items} == set(names[1:])
+    assert len({item["study"] for item in items}) == len(names) - 1
+
+
+def test_one_subject_only_is_said_when_it_is_to_be_trained_on(tmp_path: Path) -> None:
+    patients(tmp_path, {"p0/a": "P1", "p0/b": "P1"})
+    sections = load_studies(tmp_path, kind="ct")
+    assert len(sections["test"]) == 2
+    with pytest.raises(ValueError, match=r"one subject only.*two subjects at least"):
+        open_slices(tmp_path, section="training", data=sections["training"], transform=dict)
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.img", "B.NII.GZ", "im.dcm"])
+def test_one_file_is_one_study_for_inference(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    sections = load_studies(tmp_path / name, kind="mr")
+    assert [len(items) for items in sections.values()] == [0, 0, 1]
+    assert sections["test"][0]["image"] == str(tmp_path / name)
+
+
+def test_a_table_is_no_source_of_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image\n")
+    with pytest.raises(DatalistError, match=r"t\.csv: a table is a source of the recipe volumes"):
+        load_studies(tmp_path / "t.csv")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 
 from multiad_med.transforms import (
@@ -79,6 +80,25 @@ def test_mask_on_another_grid_is_refused(
     assert "label" not in CheckMaskGridd("label")({"image": data["image"]})
 
 
+@pytest.mark.parametrize(
+    ("fill", "anomalous", "message"),
+    [
+        (0, True, "the mask of an anomalous image, and it marks nothing"),
+        (0, False, ""),
+        (2, True, "this lesion mask marks every voxel of its image"),
+        (2, False, "this lesion mask marks every voxel of its image"),
+    ],
+)
+def test_an_empty_or_full_mask_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fill: int, anomalous: bool, message: str
+) -> None:
+    image = MetaTensor(torch.zeros(1, 4, 4, 4))
+    mask = MetaTensor(torch.full((1, 4, 4, 4), fill), meta={"filename_or_obj": "m.nii"})
+    data = {"image": image, "label": mask, "organ": mask, "anomalous": anomalous}
+    CheckMaskGridd(["label", "organ"])(data)
+    assert [r.getMessage() for r in caplog.records] == ([f"m.nii: {message}."] if message else [])
+
+
 @pytest.mark.parametrize("background", [0.0, -3.5, 20.0])
 def test_foreground_is_the_head_whatever_the_background(background: float) -> None:
     volume = torch.from_numpy(head(np.random.default_rng(0))).float()[None] / 500
@@ -119,7 +139,7 @@ def test_intensities_map_background_to_0_and_the_median_to_the_target() -> None:
     volume = torch.full((1, 10, 10, 10), -3.0)
     inside = torch.zeros_like(volume)
     inside[:, 2:8, 2:8, 2:8] = 1
-    volume[inside > 0] = torch.linspace(1, 5, 216)
+    volume[inside > 0] = torch.linspace(-1, 3, 216)
     scaled = ScaleForegroundIntensity(quantile=0.5, target=0.4)(volume, inside)
     assert scaled[inside == 0].unique().tolist() == [0]
     median = float(volume[inside > 0].sort().values[107])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from enum import StrEnum
@@ -19,6 +20,8 @@ from multiad_med.data.layouts.files import (
 )
 
 __all__ = ["MrSequence", "find_brats"]
+
+_logger = logging.getLogger(__name__)
 
 
 class MrSequence(StrEnum):
@@ -83,17 +86,16 @@ def find_brats(
 
     Returns:
         Items with ``image`` (a path, or a list of several), ``label`` where a segmentation is
-        published (none in the validation releases), ``subject``, ``study``, ``grade`` (HGG or LGG,
-        where folders tell it) and ``anomalous``, which is always true: every patient of BraTS has
-        a tumour. Label values: 1 necrotic core,
+        there (none in the validation releases; a warning tells where only some have one),
+        ``subject``, ``study``, ``grade`` (HGG or LGG, where folders tell it) and ``anomalous``, which
+        is always true: every patient of BraTS has a tumour. Label values: 1 necrotic core,
         2 oedema, 4 enhancing tumour (3 from 2023 on); every value above 0 is lesion.
         ``BraTS-GLI-00001-000`` is time point 000 of subject ``BraTS-GLI-00001``; the last number
         of ``BraTS19_2013_10_1`` is taken for a time point too [our reading], which can only keep
         studies together.
 
     Raises:
-        DatalistError: when nothing matches, a study lacks a sequence, a study occurs twice, or
-            some but not all studies of one folder have a segmentation.
+        DatalistError: when nothing matches, a study lacks a sequence, or a study occurs twice.
     """
     wanted = [MrSequence.parse(name) for name in sequences]
     if not wanted:
@@ -130,7 +132,7 @@ def find_brats(
             f"{[str(s) for s in wanted]}: {first(lacking)}. Choose sequences that all have, or "
             "complete the download."
         )
-    items, labelled = [], dict[Path, bool]()
+    items, bare = [], []
     for (where, study), files in studies.items():
         paths = [str(files[sequence]) for sequence in wanted]
         item: dict[str, Any] = {
@@ -143,13 +145,17 @@ def find_brats(
         if grades:
             item["grade"] = grades.pop()
         seg = _segmentation(files, study, where)
-        if labelled.setdefault(where.parent, seg is not None) != (seg is not None):
-            raise DatalistError(
-                f"Some studies of {where.parent} have a segmentation and some have not; {study} "
-                f"has {'one' if seg else 'none'}, unlike those before. Complete the download, or "
-                "put unlabelled studies into a folder of their own."
-            )
         if seg is not None:
             item["label"] = str(seg)
+        else:
+            bare.append(where / study)
         items.append(item)
+    if 0 < len(bare) < len(items):
+        _logger.warning(
+            "%d of %d BraTS studies have no segmentation, so that none of their slices is known to be "
+            "normal: %s.",
+            len(bare),
+            len(items),
+            first(bare),
+        )
     return by_study(items)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from multiad_med.data.datalist import PICTURE_SUFFIXES, DatalistError
 from multiad_med.data.layouts.hints import looks_like
+from multiad_med.data.tree import is_visible, is_volume, natural_key, volume_name, walk
 
 __all__ = [
     "NothingFoundError",
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 _OTHER_IMAGES = {".avif", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tga", ".webp"}
-_JUNK = {"__MACOSX"}
 
 
 class NothingFoundError(DatalistError):
@@ -50,39 +49,11 @@ def existing_folder(source: str | Path) -> Path:
     return folder
 
 
-def natural_key(path: str | Path) -> tuple[Any, ...]:
-    """Sort key that puts ``volume-2`` before ``volume-10``, folder by folder."""
-    parts = [re.split(r"(\d+)", part) for part in Path(path).parts]
-    return tuple(tuple(int(p) if p.isdecimal() else p for p in part) for part in parts), str(path)
-
-
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name not in _JUNK
-
-
-def walk(folder: Path) -> list[Path]:
-    """All files below a folder in natural order; links are followed, hidden files left out.
-
-    Archives made on a Mac carry a ``._name`` beside each ``name``, which would pass for data.
-    """
-    found: list[Path] = []
-    seen: dict[str, str] = {}
-    for root, folders, names in os.walk(folder, followlinks=True):
-        other = seen.setdefault(os.path.realpath(root), root)
-        if other != root:
-            warnings.warn(f"{root} passed over: a link to {other}, which is read.", stacklevel=2)
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if _visible(name)]
-        found += [Path(root, name) for name in names if _visible(name)]
-    return sorted(found, key=natural_key)
-
-
 def sub_folders(folder: Path) -> list[Path]:
     """A folder's own sub-folders in natural order, hidden ones left out; none if it is missing."""
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if path.is_dir() and _visible(path.name))
+    found = (path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
     return sorted(found, key=natural_key)
 
 
@@ -126,16 +97,17 @@ def warn_of_unread(
 
 def case_name(path: Path) -> str:
     """A file's name without its suffix; ``.nii.gz`` counts as one."""
-    name = path.name
-    return name[:-7] if name.lower().endswith(".nii.gz") else path.stem
+    return volume_name(path) if is_volume(path) else path.stem
 
 
 def study_name(*parts: str) -> str:
     """A relative path of the parts that has only letters, digits, ``.``, ``_``, ``-`` and ``/``.
 
-    It never leads out of the folder that it is joined to.
+    Letters and digits of any script count, with their marks. It never leads out of the folder that it
+    is joined to.
     """
-    clean = re.sub(r"[^A-Za-z0-9._/-]", "_", "/".join(parts)).split("/")
+    kept = (c if c in "._/-" or category(c)[0] in "LMN" else "_" for c in "/".join(parts))
+    clean = "".join(kept).split("/")
     return "/".join("_" if part in (".", "..") else part for part in clean if part)
 
 

@@ -14,7 +14,7 @@ _SIGNS = {
     "resc": r"(^|/)(original_images/[^/]+\.img|lesion_mask/[^/]+)/[^/]+$",
     "bmad": r"(^|/)(BraTS2021_slice|hist_DIY|(Brain|Liver|Retina_RESC|Chest|Histopathology)_AD)/",
     "mvtec_ad": r"(^|/)(train/(good|ok|normal)/.+\.(png|jpe?g|bmp|tiff?)|split_csv/1cls\.csv)$",
-    "volumes": r"\.nii(\.gz)?$",
+    "volumes": r"\.(nii(\.gz)?|nrrd|nhdr|mha|mhd)$",
     "images": r"\.(png|jpe?g|bmp|tiff?)$",
 }
 

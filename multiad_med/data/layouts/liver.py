@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from multiad_med.data.layouts.files import (
 
 __all__ = ["find_btcv", "find_lits", "find_liver"]
 
+_logger = logging.getLogger(__name__)
+
 _LITS = re.compile(
     r"(?P<test>test-)?(?P<part>volume|segmentation)-(?P<number>\d+)\.nii(\.gz)?", re.I
 )
@@ -35,6 +38,18 @@ _LITS_FOLDERS = ("lits", "task03_liver")
 
 def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _warn_on_bare(bare: list[Path], count: int, mask: str) -> None:
+    if bare:
+        _logger.warning(
+            "%d of %d volumes have no %s: %s. They are listed without; recipes that need masks leave "
+            "them out.",
+            len(bare),
+            count,
+            mask,
+            first(bare),
+        )
 
 
 def _lits_part(path: Path) -> tuple[str, int] | None:
@@ -56,11 +71,12 @@ def find_lits(source: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         Items with ``image``, ``label`` and ``organ`` (one file: 1 liver, 2 lesion), ``subject`` and
-        ``study``. The challenge's ``test-volume-*`` come without masks in section ``test``. Some
-        volumes hold no lesion, which only their mask tells: no item says ``anomalous``.
+        ``study``; a volume whose segmentation is missing has no masks, and a warning tells it. The
+        challenge's ``test-volume-*`` come without masks in section ``test``. Some volumes
+        hold no lesion, which only their mask tells: no item says ``anomalous``.
 
     Raises:
-        DatalistError: when nothing matches, a volume has no segmentation, or one occurs twice.
+        DatalistError: when nothing matches, or a volume or segmentation occurs twice.
     """
     folder = existing_folder(source)
     parts: dict[str, dict[int, Path]] = {"volume": {}, "segmentation": {}, "test": {}}
@@ -75,16 +91,13 @@ def find_lits(source: str | Path) -> list[dict[str, Any]]:
     if not parts["volume"] and not parts["test"]:
         raise nothing_found(folder, "LiTS volumes such as volume-0.nii", recipe="lits")
     bare = [path for number, path in parts["volume"].items() if number not in parts["segmentation"]]
-    if bare:
-        raise DatalistError(
-            f"{len(bare)} LiTS volumes have no segmentation-<number>.nii anywhere in {folder}: "
-            f"{first(bare)}. Unpack both archives of the training data, or remove these volumes."
-        )
+    _warn_on_bare(bare, len(parts["volume"]), "segmentation-<number>.nii")
     items = []
     for number, path in sorted(parts["volume"].items()):
-        mask = str(parts["segmentation"][number])
         name = f"volume-{number}"
-        item = {"image": str(path), "label": mask, "organ": mask, "subject": name, "study": name}
+        item = {"image": str(path), "subject": name, "study": name}
+        if mask := parts["segmentation"].get(number):
+            item |= {"label": str(mask), "organ": str(mask)}
         items.append(item)
     for number, path in sorted(parts["test"].items()):
         name = f"test-volume-{number}"
@@ -121,12 +134,11 @@ def find_btcv(source: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         Items with ``image``, ``organ`` (6 is liver), ``subject`` and ``study``. Volumes of a test
-        folder come without organs in section ``test``. BTCV marks no lesions: there is no
-        ``label``.
+        folder come without organs in section ``test``; of others without, a warning tells. BTCV marks
+        no lesions: there is no ``label``.
 
     Raises:
-        DatalistError: when nothing matches, a training volume has no organ mask, or one occurs
-            twice.
+        DatalistError: when nothing matches, or a volume or mask occurs twice.
     """
     folder = existing_folder(source)
     images: dict[str, Path] = {}
@@ -157,11 +169,8 @@ def find_btcv(source: str | Path) -> list[dict[str, Any]]:
         else:
             bare.append(path)
         items.append(item)
-    if bare:
-        raise DatalistError(
-            f"{len(bare)} BTCV volumes have no organ mask (label0001.nii.gz, …_avg_seg.nii.gz or "
-            f"labelsTr/): {first(bare)}. Unpack the labels too, or remove these volumes."
-        )
+    masks_of = "organ mask (label0001.nii.gz, …_avg_seg.nii.gz or labelsTr/)"
+    _warn_on_bare(bare, len(items), masks_of)
     return by_study(items)
 
 

@@ -7,17 +7,18 @@ from typing import Any
 
 from multiad_med.data.datalist import subject_of, visible_files
 from multiad_med.data.layouts.files import existing_folder, is_picture, natural_key
+from multiad_med.data.tree import is_volume
 
 __all__ = ["find_bscans"]
 
-_VOLUMES = (".nii", ".nii.gz", ".npy", ".vol", ".e2e")
+_VOLUMES = (".npy", ".vol", ".e2e")
 
 
 def find_bscans(source: str | Path, *, image_glob: str = "**/*") -> list[dict[str, Any]]:
     """List the OCT volumes of a folder that are not DICOM.
 
-    A file (``.nii``, ``.nii.gz``, ``.npy``, Heidelberg's ``.vol`` and ``.e2e``) is a volume; so is a
-    folder of pictures, each a B-scan, in the natural order of their names.
+    A file (:func:`multiad_med.data.tree.is_volume`, ``.npy``, Heidelberg's ``.vol`` and ``.e2e``) is a
+    volume; so is a folder of pictures, each a B-scan, in the natural order of their names.
 
     Args:
         source: the folder.
@@ -37,7 +38,7 @@ def find_bscans(source: str | Path, *, image_glob: str = "**/*") -> list[dict[st
     for path in visible_files(folder, image_glob):
         if is_picture(path):
             pictures.setdefault(path.parent, []).append(path)
-        elif path.name.lower().endswith(_VOLUMES):
+        elif is_volume(path) or path.name.lower().endswith(_VOLUMES):
             items.append({"image": str(path), "subject": subject_of(path, folder)})
     for parent, scans in pictures.items():
         # Of pictures the folder is the volume.

@@ -6,7 +6,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import SECTIONS, DatalistError, find_studies
+from multiad_med.data.datalist import (
+    SECTIONS,
+    DatalistError,
+    find_studies,
+    matching,
+    visible_files,
+)
 from multiad_med.data.layouts.files import (
     by_study,
     case_name,
@@ -94,7 +100,7 @@ def _read_table(table: Path) -> list[dict[str, Any]]:
 
 
 def find_volumes(
-    source: str | Path, *, image_glob: str = "**/*.nii*", label_glob: str | None = None
+    source: str | Path, *, image_glob: str | None = None, label_glob: str | None = None
 ) -> list[dict[str, Any]]:
     """List the volumes of a folder, or of a table.
 
@@ -119,8 +125,8 @@ def find_volumes(
     if path.is_file() and path.suffix.lower() in _TABLES:
         return by_study(_read_table(path))
     folder = existing_folder(path)
-    if not any(p.is_file() for p in folder.glob(image_glob)):
-        raise nothing_found(folder, f"file that matches {image_glob!r}", recipe="volumes")
+    if not visible_files(folder, image_glob):
+        raise nothing_found(folder, f"file that {matching(image_glob)}", recipe="volumes")
     items = find_studies(folder, image_glob=image_glob, label_glob=label_glob)
     return by_study(
         [

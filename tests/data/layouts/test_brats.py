@@ -122,14 +122,19 @@ def test_missing_sequence_names_the_study(touch: Touch) -> None:
         find_brats(folder)
 
 
-def test_mask_missing_from_some_studies_of_a_release_is_an_error(touch: Touch) -> None:
+def test_mask_missing_from_some_studies_of_a_release_is_told(
+    touch: Touch, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = touch(
         "BraTS2021_00000/BraTS2021_00000_flair.nii.gz",
         "BraTS2021_00000/BraTS2021_00000_seg.nii.gz",
         "BraTS2021_00002/BraTS2021_00002_flair.nii.gz",
     )
-    with pytest.raises(DatalistError, match="BraTS2021_00002 has none"):
-        find_brats(folder)
+    items = find_brats(folder)
+    assert ["label" in item for item in items] == [True, False]
+    assert all(item["anomalous"] for item in items)
+    assert "1 of 2 BraTS studies have no segmentation" in caplog.text
+    assert "BraTS2021_00002" in caplog.text
 
 
 def test_training_and_validation_release_can_lie_side_by_side(touch: Touch) -> None:

@@ -58,9 +58,13 @@ def test_lits_of_the_decathlon(touch: Touch) -> None:
     assert unlabelled["section"] == "test"
 
 
-def test_lits_without_segmentation_names_the_volume(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"1 LiTS volumes .*volume-3\.nii"):
-        find_lits(touch("volume-3.nii", "volume-4.nii", "segmentation-4.nii"))
+def test_lits_without_segmentation_is_listed_without_masks_and_told(
+    touch: Touch, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = find_lits(touch("volume-3.nii", "volume-4.nii", "segmentation-4.nii"))
+    assert [{"label", "organ"} <= set(item) for item in items] == [False, True]
+    assert "1 of 2 volumes have no segmentation-<number>.nii" in caplog.text
+    assert "volume-3.nii" in caplog.text
 
 
 def test_lits_volume_found_twice_is_an_error(touch: Touch) -> None:
@@ -88,9 +92,12 @@ def test_btcv_test_volumes_have_no_organs(tmp_path: Path, rng: np.random.Generat
     assert (training["study"], "section" in training) == ("img0001", False)
 
 
-def test_btcv_training_volume_without_organs_is_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"img0002\.nii\.gz"):
-        find_btcv(touch("img/img0001.nii.gz", "label/label0001.nii.gz", "img/img0002.nii.gz"))
+def test_btcv_training_volume_without_organs_is_listed_and_told(
+    touch: Touch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = touch("img/img0001.nii.gz", "label/label0001.nii.gz", "img/img0002.nii.gz")
+    assert ["organ" in item for item in find_btcv(folder)] == [True, False]
+    assert "img0002.nii.gz" in caplog.text
 
 
 def test_btcv_case_found_twice_is_an_error(touch: Touch) -> None:

@@ -65,10 +65,10 @@ def test_unpublished_data_fit_the_generic_recipes(touch: Touch, name: str, recip
 
 
 def test_faulty_data_set_is_told_with_its_fault(touch: Touch) -> None:
-    findings = recognise(touch("volume-0.nii"))
-    assert [(f.recipe, f.items) for f in findings] == [("volumes", 1), ("lits", 0)]
+    findings = recognise(touch("a/volume-0.nii", "b/volume-0.nii"))
+    assert [(f.recipe, f.items) for f in findings] == [("volumes", 2), ("lits", 0)]
     assert "cannot be used as it is" in findings[1].note
-    assert "no segmentation" in findings[1].note
+    assert "found twice" in findings[1].note
 
 
 def test_folder_of_nothing_known_is_counted(touch: Touch) -> None:
