@@ -32,7 +32,7 @@ def is_visible(name: str) -> bool:
 def walk(folder: Path) -> list[Path]:
     """All files below a folder in natural order; links are followed, hidden files left out.
 
-    A link that leads nowhere is listed like a file. Archives made on a Mac carry a ``._name`` beside
+    Of a folder that is not there, none. A link that leads nowhere is listed like a file. Archives made on a Mac carry a ``._name`` beside
     each ``name``, which would pass for data.
 
     Raises:
@@ -40,6 +40,8 @@ def walk(folder: Path) -> list[Path]:
     """
 
     def refuse(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            return  # there is nothing in it
         raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from error
 
     found: list[Path] = []
