@@ -1,5 +1,6 @@
-"""What every other part builds on and that knows none of them: errors."""
+"""What every other part builds on and that knows none of them: errors, processes."""
 
 from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.processes import end_with_parent, terminable, worker_errors
 
-__all__ = ["InputError", "MultiADError"]
+__all__ = ["InputError", "MultiADError", "end_with_parent", "terminable", "worker_errors"]
