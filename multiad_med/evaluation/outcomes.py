@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import multiprocessing
 import re
 import resource
 import statistics
@@ -28,6 +27,7 @@ from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.evaluation.results import finite_or_none
 from multiad_med.io import file_sha256, write_json
 from multiad_med.metrics import Ranking
+from multiad_med.utils import run_in_process
 
 __all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job"]
 
@@ -205,7 +205,7 @@ def _child(job: Job, path: Path, threads: int) -> None:
 
 
 def run_job(job: Job, folder: str | Path) -> list[Outcome]:
-    """Run a job in a process of its own and keep its outcome.
+    """Run a job in a process of its own, which ends with this one, and keep its outcome.
 
     A job whose outcome is in the folder already is not run again, so that an interrupted
     comparison goes on where it stopped. Another setting, store or index is another job; what could
@@ -220,13 +220,9 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
     """
     path = Path(folder) / f"{job.identifier}.json"
     if not path.is_file():
-        process = multiprocessing.get_context("spawn").Process(
-            target=_child, args=(job, path, torch.get_num_threads())
-        )
-        process.start()
-        process.join()
+        status = run_in_process(_child, job, path, torch.get_num_threads())
         if not path.is_file():
-            note = f"{FAILED} with exit status {process.exitcode}; its error is printed above"
+            note = f"{FAILED} with exit status {status}; its error is printed above"
             return _without_figures(job, note)
     content = json.loads(path.read_text(encoding="utf-8"))
     if any(item["note"] for item in content):

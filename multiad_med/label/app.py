@@ -27,6 +27,7 @@ from multiad_med.label.active import (
     PatientBatchInfer,
     record_score,
 )
+from multiad_med.label.background import end_with_server
 from multiad_med.label.datastores import (
     HEATMAP_TAG,
     CheckedSessions,
@@ -65,6 +66,7 @@ class MultiADApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        end_with_server()
         folder = Path(app_dir) / "model"
         there = sorted(p.parents[1].name for p in folder.glob("*/configs/inference.json"))
         names = [name for name in conf.get("models", "").split(",") if name] or there

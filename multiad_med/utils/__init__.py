@@ -1,6 +1,18 @@
 """What every other part builds on and that knows none of them: errors, processes."""
 
 from multiad_med.utils.errors import InputError, MultiADError
-from multiad_med.utils.processes import end_with_parent, terminable, worker_errors
+from multiad_med.utils.processes import (
+    end_with_parent,
+    run_in_process,
+    terminable,
+    worker_errors,
+)
 
-__all__ = ["InputError", "MultiADError", "end_with_parent", "terminable", "worker_errors"]
+__all__ = [
+    "InputError",
+    "MultiADError",
+    "end_with_parent",
+    "run_in_process",
+    "terminable",
+    "worker_errors",
+]

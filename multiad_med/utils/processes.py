@@ -7,29 +7,75 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-__all__ = ["end_with_parent", "terminable", "worker_errors"]
+__all__ = ["end_with_parent", "run_in_process", "terminable", "worker_errors"]
+
+_PATIENCE = 10.0  # seconds that a child has for its clean-up
 
 
-def end_with_parent() -> None:
-    """Let this child process end as soon as its parent has, however that ended.
+def end_with_parent(pid: int | None = None) -> None:
+    """Let this process end as soon as its parent has, however that ended: SIGKILL, a crash, no memory.
 
-    For children of :mod:`multiprocessing`, of which workers of a ``DataLoader`` are some. A thread waits
-    for the parent, by a pipe that it alone can hold (on Windows, by its handle): also SIGKILL, a crash
-    and a lack of memory are seen. SIGTERM ends the child at once again, whatever the parent does on it.
+    A thread waits for it. Children of :mod:`multiprocessing`, of which workers of a ``DataLoader`` are
+    some, see it on every system, by a pipe that the parent holds (on Windows, by its handle), and end
+    at once on SIGTERM, whatever the parent does on it. Others look once a second whose child they are,
+    which Windows does not tell.
+
+    Args:
+        pid: of the parent, where it did not start this process by :mod:`multiprocessing`.
     """
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    if pid is not None:
+        watch: Any = partial(_wait_for_other_parent, pid)
+    elif parent is not None:
+        watch = partial(multiprocessing.connection.wait, [parent.sentinel])
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+    else:
+        return
+    threading.Thread(target=_end_after, args=(watch,), daemon=True).start()
 
 
-def _end_after(sentinel: int) -> None:
-    multiprocessing.connection.wait([sentinel])
+def _wait_for_other_parent(pid: int) -> None:
+    while os.getppid() == pid:
+        time.sleep(1)
+
+
+def _end_after(watch: Callable[[], Any]) -> None:
+    watch()
     os._exit(1)
+
+
+def run_in_process(target: Callable[..., None], *args: Any) -> int | None:
+    """Call a function in a new process and wait for its end; it ends with this one in any case.
+
+    Args:
+        target, args: picklable.
+
+    Returns:
+        Its exit status.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=_called, args=(target, args))
+    with terminable():
+        try:
+            process.start()
+            process.join()
+        finally:
+            for end in (process.terminate, process.kill):
+                if process.is_alive():
+                    end()
+                    process.join(_PATIENCE)
+    return process.exitcode
+
+
+def _called(target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    end_with_parent()
+    with terminable():
+        target(*args)
 
 
 @contextmanager
