@@ -173,14 +173,19 @@ def _wait_for(done: Callable[[], bool], running: subprocess.Popen[bytes], log: P
 
 
 def test_sigterm_is_cleaned_up_after_and_handled_as_before_afterwards() -> None:
-    cleaned = False
-    with pytest.raises(SystemExit) as end, terminable():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
-        finally:
-            cleaned = True
-    assert cleaned
+    cleaned = []
+
+    def work() -> None:
+        with terminable():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+            finally:
+                cleaned.append("up")
+
+    with pytest.raises(SystemExit) as end:
+        work()
+    assert cleaned == ["up"]
     assert end.value.code == 128 + signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
