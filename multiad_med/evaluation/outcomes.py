@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from multiad_med.data import SliceStore
 from multiad_med.evaluation.cases import Case
@@ -29,7 +30,7 @@ from multiad_med.io import file_sha256, write_json
 from multiad_med.metrics import Ranking
 from multiad_med.utils import run_in_process
 
-__all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job"]
+__all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job", "run_jobs"]
 
 FIGURES = (
     "image_auroc",
@@ -228,3 +229,14 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
     if any(item["note"] for item in content):
         path.unlink()
     return [Outcome(**{**item, "scores": [tuple(s) for s in item["scores"]]}) for item in content]
+
+
+def run_jobs(jobs: Sequence[Job], folder: str | Path) -> list[Outcome]:
+    """Run jobs one after the other by :func:`run_job`, with a progress bar; their outcomes."""
+    outcomes: list[Outcome] = []
+    with tqdm(jobs, unit="run") as bar:
+        for job in bar:
+            place = f"{Path(job.store).name} {job.category}".strip()
+            bar.set_description(f"{job.method} on {place}, seed {job.seed}")
+            outcomes += run_job(job, folder)
+    return outcomes

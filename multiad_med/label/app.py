@@ -43,6 +43,7 @@ from multiad_med.label.infer import (
 )
 from multiad_med.label.options import check_tag
 from multiad_med.label.train import NormalOnlyTrainTask
+from multiad_med.serving.answers import watch_answers
 from multiad_med.utils.errors import InputError
 
 __all__ = ["MultiADApp"]
@@ -124,6 +125,7 @@ class MultiADApp(MONAILabelApp):
     def _init_dicomweb_datastore(self) -> SeriesDatastore:
         plain: DICOMWebDatastore = super()._init_dicomweb_datastore()  # which makes the client
         plain._observer.stop()
+        watch_answers(plain._client)
         return SeriesDatastore(
             modalities=sorted(set(self.modalities.values())),
             client=plain._client,

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import requests  # comes with the extra pacs
 
-__all__ = ["TIMEOUT", "AnswerError", "WebPageError", "check_answer", "reason_of"]
+__all__ = [
+    "TIMEOUT",
+    "AnswerError",
+    "WebPageError",
+    "check_answer",
+    "reason_of",
+    "watch_answers",
+]
 
 TIMEOUT = (10.0, 120.0)
 """Seconds to connect, and without a byte of an answer."""
@@ -49,6 +56,12 @@ def check_answer(response: requests.Response, *args: Any, **kwargs: Any) -> None
     boundary = _parameter(response.headers["Content-Type"], "boundary")
     if media == "multipart/related" and boundary:
         _check_end(response, f"--{boundary}--".encode())
+
+
+def watch_answers(client: Any) -> None:
+    """Let a ``DICOMwebClient`` that somebody else made look at its answers and wait for none longer."""
+    client._session.hooks["response"].append(check_answer)
+    client._timeout = TIMEOUT
 
 
 def _parameter(content_type: str, name: str) -> str:

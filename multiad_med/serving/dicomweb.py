@@ -25,7 +25,7 @@ from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import FoundStudy
 from multiad_med.serving.source import FetchedStudy, FoundStudies, PassedOverError
 
-__all__ = ["DicomwebSource"]
+__all__ = ["DicomwebSource", "save_instances"]
 
 _STUDY, _SERIES, _INSTANCES = "0020000D", "0020000E", "00201209"
 _PAGE = 500
@@ -188,7 +188,7 @@ class DicomwebSource:
             instances = self._client.iter_series(
                 _checked(place), study.key, media_types=(("application/dicom", "*"),)
             )
-            count = _save(instances, study.key, folder)
+            count = save_instances(instances, study.key, folder)
         except (ValueError, EOFError, InvalidDicomError) as error:
             raise StudyError(f"series {study.key}: what came is not DICOM: {error}") from error
         if not count:
@@ -243,8 +243,12 @@ def _check_header(path: Path) -> None:
         why_no_slice(header, path)
 
 
-def _save(instances: Iterable[Dataset], series: str, folder: Path) -> int:
-    """Write a series' instances, named by their UIDs; how many there are."""
+def save_instances(instances: Iterable[Dataset], series: str, folder: Path) -> int:
+    """Write a series' instances, named by their UIDs; how many there are.
+
+    Raises:
+        StudyError: when one is of another series, or its UID is none.
+    """
     for dataset in instances:
         if str(dataset.get("SeriesInstanceUID")) != series:
             raise StudyError(f"series {series}: the server sent an instance of another series.")
