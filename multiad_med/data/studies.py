@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, get_worker_info
 
 from multiad_med.data.datalist import DatalistError, first_path
 from multiad_med.data.errors import StudyError, study_errors
+from multiad_med.utils.processes import end_with_parent
 
 __all__ = ["StudyDataset", "StudyOutcome", "StudyStatus"]
 
 _logger = logging.getLogger(__name__)
+
+_READING = "reading"
+"""What became of a study until it was read, as JSON, which comes through workers and collation."""
 
 
 class StudyStatus(StrEnum):
@@ -48,17 +54,21 @@ class StudyOutcome:
 class Results(Protocol):
     """What is asked about results, see :class:`multiad_med.io.StudyResults`."""
 
+    inputs: dict[str, dict[str, str]]
+
+    def expect(self, items: Sequence[Mapping[str, Any]]) -> None: ...
+
     def begin(self, item: Mapping[str, Any]) -> bool: ...
 
     def discard(self, item: Mapping[str, Any]) -> None: ...
 
 
-class StudyDataset(IterableDataset):
-    """Studies one by one; those that fail are logged, counted and passed over.
+class StudyDataset(Dataset):
+    """Whole studies by number, of which one that cannot be read or is finished is told, not raised.
 
-    Read it in the main process (``num_workers=0``), where :attr:`outcomes` is filled, and which says
-    with :meth:`fail` when a study that was read failed afterwards. It has no length, because ignite
-    would start anew on studies that fall short of one.
+    A ``DataLoader`` with a batch size of 1 may read them in this process or in workers. What became of
+    a study until then comes with it; :meth:`start` and :meth:`at_work` keep the account, in the process
+    that owns this object. :class:`multiad_med.engines.StudyEvaluator` calls both.
 
     Args:
         data: items of a datalist.
@@ -85,40 +95,83 @@ class StudyDataset(IterableDataset):
         self.transform = transform
         self.results = results
         self.outcomes: list[StudyOutcome] = []
-        self.item: Mapping[str, Any] = {}
-        self._message = ""
+        self._watched = False
 
     @property
     def failures(self) -> list[str]:
         """Messages of the studies that failed, in order."""
         return [o.message for o in self.outcomes if o.status is StudyStatus.FAILED]
 
-    def fail(self, error: StudyError) -> None:
-        """Say that the study at hand, :attr:`item`, failed; what was written of it is removed."""
-        _logger.error("failed: %s", error)
-        self._message = str(error)
-        if self.results is not None:
-            self.results.discard(self.item)
+    def __len__(self) -> int:
+        return len(self.data)
 
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        """Transformed items of the studies that are not finished."""
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The transformed item with what :meth:`at_work` is to know; that alone if there is none."""
+        if get_worker_info() is not None and not self._watched:
+            end_with_parent()
+            self._watched = True
+        item = self.data[index]
+        start = time.perf_counter()
+        study: Mapping[str, Any] = {}
+        status, message = StudyStatus.DONE, ""
+        try:
+            with study_errors(item):
+                if self.results is None or self.results.begin(item):
+                    study = self.transform(item)
+                else:
+                    status = StudyStatus.SKIPPED
+        except StudyError as error:
+            status, message = StudyStatus.FAILED, str(error)
+        except BaseException:  # Ctrl-C while what an earlier run left is removed
+            self._discard(item)
+            raise
+        reading = {
+            "index": index,
+            "status": status,
+            "message": message,
+            "seconds": time.perf_counter() - start,
+            "inputs": self.results.inputs.get(first_path(item)) if self.results else None,
+        }
+        return {**study, _READING: json.dumps(reading)}
+
+    def start(self) -> None:
+        """Begin a new account, before the first study is read."""
         self.outcomes = []
-        for item in self.data:
-            self.item, self._message = item, ""
-            start, status = time.perf_counter(), StudyStatus.DONE
-            try:
-                with study_errors(item):
-                    if self.results is None or self.results.begin(item):
-                        study = self.transform(item)
-                    else:
-                        status = StudyStatus.SKIPPED
-            except StudyError as error:
-                self.fail(error)
-            else:
-                if status is StudyStatus.DONE:
-                    yield study
-                    del study
-            if self._message:
-                status = StudyStatus.FAILED
-            seconds = time.perf_counter() - start
-            self.outcomes.append(StudyOutcome(first_path(item), status, seconds, self._message))
+        if self.results is not None:
+            self.results.expect(self.data)
+
+    @contextmanager
+    def at_work(self, batch: dict[str, Any]) -> Iterator[bool]:
+        """Keep the account of one study while it is done; whether there is something to do.
+
+        A study that fails inside is logged and counted, and no error leaves. After Ctrl-C, as after a
+        failure, nothing that was written of it stays.
+
+        Args:
+            batch: of a ``DataLoader``; what is for this account is taken out of it.
+        """
+        (text,) = batch.pop(_READING)
+        reading = json.loads(text)
+        item = self.data[reading["index"]]
+        if self.results is not None and reading["inputs"]:  # of a worker
+            self.results.inputs[first_path(item)] = reading["inputs"]
+        status, message = StudyStatus(reading["status"]), reading["message"]
+        start = time.perf_counter() - reading["seconds"]
+        try:
+            with study_errors(item):
+                yield status is StudyStatus.DONE
+                if status is StudyStatus.FAILED:
+                    raise StudyError(message)
+        except StudyError as error:
+            _logger.error("failed: %s", error)
+            status, message = StudyStatus.FAILED, str(error)
+            self._discard(item)
+        except BaseException:
+            self._discard(item)
+            raise
+        seconds = time.perf_counter() - start
+        self.outcomes.append(StudyOutcome(first_path(item), status, seconds, message))
+
+    def _discard(self, item: Mapping[str, Any]) -> None:
+        if self.results is not None:
+            self.results.discard(item)

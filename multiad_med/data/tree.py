@@ -32,8 +32,8 @@ def is_visible(name: str) -> bool:
 def walk(folder: Path) -> list[Path]:
     """All files below a folder in natural order; links are followed, hidden files left out.
 
-    Of a folder that is not there, none. A link that leads nowhere is listed like a file. Archives made on a Mac carry a ``._name`` beside
-    each ``name``, which would pass for data.
+    Of a folder that is not there, none. A link that leads nowhere is listed like a file. Archives made
+    on a Mac carry a ``._name`` beside each ``name``, which would pass for data.
 
     Raises:
         InputError: when a folder cannot be read.

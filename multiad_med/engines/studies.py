@@ -8,9 +8,11 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
+from torch.utils.data import DataLoader
 
-from multiad_med.data import StudyDataset, StudyError, StudyOutcome, StudyStatus, study_errors
+from multiad_med.data import StudyDataset, StudyError, StudyOutcome, StudyStatus
 from multiad_med.io import StudyResults, atomic_path, write_json
+from multiad_med.utils import InputError, terminable, worker_errors
 
 __all__ = ["StudyEvaluator", "StudyFailureHandler", "StudySummaryHandler"]
 
@@ -20,17 +22,43 @@ COLUMNS = ("image", "status", "score", "decision", "seconds", "message")
 class StudyEvaluator(SupervisedEvaluator):
     """MONAI's evaluator over a :class:`multiad_med.data.StudyDataset`, one study at a time.
 
-    A study for which inference, postprocessing or writing fails is passed over, as one that cannot
-    be read is; batch and output of its iteration are then empty lists.
+    A study that cannot be read, or whose inference, postprocessing or writing fails, is passed over;
+    batch and output of its iteration, and of one that is finished already, are empty lists. Ctrl-C and
+    SIGTERM leave all files of a study or none.
+
+    Args:
+        args, kwargs: those of MONAI's ``SupervisedEvaluator``.
+
+    Raises:
+        InputError: when the loader makes batches of several studies.
     """
 
+    data_loader: DataLoader
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.data_loader.batch_size != 1:
+            raise InputError(
+                f"dataloader#batch_size must be 1, got {self.data_loader.batch_size}: studies differ in "
+                "size. Slices are run together, as many as sw_batch_size says."
+            )
+        self.dataset: StudyDataset = self.data_loader.dataset  # type: ignore[assignment]
+        self.add_event_handler(Events.STARTED, self.dataset.start)  # after the model was loaded
+
+    def run(self) -> None:
+        """Run over the studies.
+
+        Raises:
+            StudyError: when a worker that reads them was killed, or a handler says so.
+        """
+        advice = "Run again with fewer dataloader#num_workers: finished studies are not done anew."
+        with terminable(), worker_errors(StudyError, advice):
+            super().run()
+
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
-        dataset: StudyDataset = self.data_loader.dataset  # type: ignore[union-attr, assignment]
-        try:
-            with study_errors(dataset.item):
+        with self.dataset.at_work(batchdata) as needed:
+            if needed:
                 return super()._iteration(engine, batchdata)
-        except StudyError as error:
-            dataset.fail(error)
         engine.state.batch, engine.state.output = [], []
         return engine.state.output
 
@@ -38,8 +66,8 @@ class StudyEvaluator(SupervisedEvaluator):
 class StudySummaryHandler:
     """Writes what became of each study as ``summary.json`` and ``summary.csv`` when a run ends.
 
-    Per study: image, status (see :class:`multiad_med.data.StudyStatus`), score, decision (whether
-    the score reaches the threshold: ``anomalous`` or ``normal``), seconds, message.
+    Per study: image, status (see :class:`multiad_med.data.StudyStatus`), score, decision
+    (``anomalous``, ``normal``, or ``no verdict`` where the model can give none), seconds, message.
 
     Args:
         dataset: the studies that were run.
@@ -57,12 +85,12 @@ class StudySummaryHandler:
     def _row(self, outcome: StudyOutcome) -> dict[str, Any]:
         failed = outcome.status is StudyStatus.FAILED
         scores = {} if failed else self.results.scores(outcome.image)
-        flagged = scores.get("volume_flagged")
+        decision = {True: "anomalous", False: "normal", None: "no verdict"}
         return {
             "image": outcome.image,
             "status": str(outcome.status),
             "score": scores.get("volume_score"),
-            "decision": None if flagged is None else "anomalous" if flagged else "normal",
+            "decision": decision[scores.get("volume_flagged")] if scores else None,
             "seconds": round(outcome.seconds, 3),
             "message": outcome.message,
         }

@@ -12,7 +12,7 @@ from typing import Any
 from multiad_med.data import SliceStore
 from multiad_med.evaluation.compare import sets_of
 from multiad_med.evaluation.detectors import Detector, MultiADDetector, Settings
-from multiad_med.evaluation.outcomes import Job, Outcome, run_job
+from multiad_med.evaluation.outcomes import Job, Outcome, run_jobs
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.shortcuts import shortcut_note, shortcuts_of
 from multiad_med.evaluation.tables import (
@@ -73,7 +73,7 @@ def ablate(
     usable_device(device)
     part = choose(Part, part, what="part")
     numbers = {switches: number for number, switches in STUDIES.items()}
-    outcomes: list[Outcome] = []
+    jobs: list[Job] = []
     for store, category, _ in sets_of(stores):
         for se, discriminator in product([True, False], repeat=2):
             study = replace(
@@ -83,17 +83,19 @@ def ablate(
             )
             name = str(numbers[se, discriminator, True])
             for seed in seeds:
-                job = Job(
-                    name,
-                    partial(_build, study, name, device),
-                    store,
-                    category,
-                    seed,
-                    part,
-                    device,
-                    variants=((str(numbers[se, discriminator, False]), _without_fusion),),
+                jobs.append(
+                    Job(
+                        name,
+                        partial(_build, study, name, device),
+                        store,
+                        category,
+                        seed,
+                        part,
+                        device,
+                        variants=((str(numbers[se, discriminator, False]), _without_fusion),),
+                    )
                 )
-                outcomes += run_job(job, Path(output) / "outcomes")
+    outcomes = run_jobs(jobs, Path(output) / "outcomes")
     write_outcomes(Path(output) / "ablation.csv", outcomes)
     with atomic_path(Path(output) / "ablation.md") as temporary:
         text = ablation_table(outcomes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ import torch
 
 from multiad_med.data import SliceStore
 from multiad_med.evaluation.detectors import Detector, MultiADDetector, Settings
-from multiad_med.evaluation.outcomes import Job, Outcome, run_job
+from multiad_med.evaluation.outcomes import Job, Outcome, run_jobs
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.shortcuts import shortcut_note, shortcuts_of
 from multiad_med.evaluation.tables import (
@@ -52,8 +51,6 @@ METHODS = (
 
 _LEARNING_RATES = {StudentKind.DECODER: 4e-3, StudentKind.IMAGE: 1e-3}
 _HARDEST = {StudentKind.DECODER: 0.1, StudentKind.IMAGE: 1.0}
-
-_logger = logging.getLogger(__name__)
 
 
 def multiad_settings(
@@ -217,7 +214,7 @@ def compare(
     build_multiad(teacher, teacher_weights=teacher_weights, output_stride=32)
     usable_device(device)
     part, output = choose(Part, part, what="part"), Path(output)
-    outcomes: list[Outcome] = []
+    jobs: list[Job] = []
     for store, category, size in sets_of(stores):
         for method in methods:
             for seed in seeds:
@@ -241,9 +238,8 @@ def compare(
                         device=device,
                         **(files or {}).get(method, {}),
                     )
-                job = Job(method, build, store, category, seed, part, device)
-                _logger.info("%s on %s %s, seed %d", method, Path(store).name, category, seed)
-                outcomes += run_job(job, output / "outcomes")
+                jobs.append(Job(method, build, store, category, seed, part, device))
+    outcomes = run_jobs(jobs, output / "outcomes")
     write_outcomes(output / "comparison.csv", outcomes)
     notes = {
         (Path(store).name, category): shortcut_note(

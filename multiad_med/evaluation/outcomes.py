@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import multiprocessing
 import re
 import resource
 import statistics
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from multiad_med.data import SliceStore
 from multiad_med.evaluation.cases import Case
@@ -27,9 +27,10 @@ from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.evaluation.results import finite_or_none
 from multiad_med.io import file_sha256, write_json
 from multiad_med.metrics import Ranking
+from multiad_med.utils import run_in_process
 from multiad_med.utils.json_files import read_json
 
-__all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job"]
+__all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job", "run_jobs"]
 
 FIGURES = (
     "image_auroc",
@@ -205,7 +206,7 @@ def _child(job: Job, path: Path, threads: int) -> None:
 
 
 def run_job(job: Job, folder: str | Path) -> list[Outcome]:
-    """Run a job in a process of its own and keep its outcome.
+    """Run a job in a process of its own, which ends with this one, and keep its outcome.
 
     A job whose outcome is in the folder already is not run again, so that an interrupted
     comparison goes on where it stopped. Another setting, store or index is another job; what could
@@ -220,15 +221,22 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
     """
     path = Path(folder) / f"{job.identifier}.json"
     if not path.is_file():
-        process = multiprocessing.get_context("spawn").Process(
-            target=_child, args=(job, path, torch.get_num_threads())
-        )
-        process.start()
-        process.join()
+        status = run_in_process(_child, job, path, torch.get_num_threads())
         if not path.is_file():
-            note = f"{FAILED} with exit status {process.exitcode}; its error is printed above"
+            note = f"{FAILED} with exit status {status}; its error is printed above"
             return _without_figures(job, note)
     content = read_json(path)
     if any(item["note"] for item in content):
         path.unlink()
     return [Outcome(**{**item, "scores": [tuple(s) for s in item["scores"]]}) for item in content]
+
+
+def run_jobs(jobs: Sequence[Job], folder: str | Path) -> list[Outcome]:
+    """Run jobs one after the other by :func:`run_job`, with a progress bar; their outcomes."""
+    outcomes: list[Outcome] = []
+    with tqdm(jobs, unit="run") as bar:
+        for job in bar:
+            place = f"{Path(job.store).name} {job.category}".strip()
+            bar.set_description(f"{job.method} on {place}, seed {job.seed}")
+            outcomes += run_job(job, folder)
+    return outcomes

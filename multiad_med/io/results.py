@@ -55,6 +55,9 @@ class StudyResults:
     Raises:
         InputError: when the studies lie in ``output_dir`` and results that are named like pictures
             could replace some.
+
+    Attributes:
+        inputs: by image, hashes of the study's input files as they were when it was begun.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class StudyResults:
         self.files = tuple(files)
         self.overwrite = overwrite
         self._model_sha256 = ""
-        self._inputs: dict[str, dict[str, str]] = {}
+        self.inputs: dict[str, dict[str, str]] = {}
         self._images: dict[Path, str] = {}
 
     def path(self, image: str | Path, end: str) -> Path:
@@ -99,10 +102,25 @@ class StudyResults:
 
     def provenance(self, image: str | Path) -> dict[str, Any]:
         """What a study's results are made from: hashes of its files and of the model, settings."""
+        self._hash_model()
+        inputs = self.inputs.get(str(image)) or {"image_sha256": file_sha256(image)}
+        return {**inputs, "model_sha256": self._model_sha256, "settings": self.settings}
+
+    def _hash_model(self) -> None:
         if not self._model_sha256:
             self._model_sha256 = state_sha256(self.network)
-        inputs = self._inputs.get(str(image)) or {"image_sha256": file_sha256(image)}
-        return {**inputs, "model_sha256": self._model_sha256, "settings": self.settings}
+
+    def expect(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Learn which studies a run is of, before workers share them out.
+
+        A name of results that two would have belongs to the first then, whoever is read first; and no
+        worker looks at the network, which may be on a GPU that only this process can use.
+        """
+        self._hash_model()
+        for item in items:
+            if item.get("image"):
+                image = first_path(item)
+                self._images.setdefault(self.path(image, SCORES), image)
 
     def scores(self, image: str | Path) -> dict[str, Any]:
         """The scores that are there; empty where there are none, or none that can be read."""
@@ -125,7 +143,7 @@ class StudyResults:
             raise InputError(
                 f"{image}: its results would overwrite those of {other}. Rename one of the two."
             )
-        self._inputs[image] = {f"{k}_sha256": file_sha256(item[k]) for k in _INPUTS if k in item}
+        self.inputs[image] = {f"{k}_sha256": file_sha256(item[k]) for k in _INPUTS if k in item}
         wanted, found = self.provenance(image), self.scores(image)
         made_from = {k: found[k] for k in found if k.endswith("_sha256") or k == "settings"}
         if made_from == wanted and not self.overwrite:

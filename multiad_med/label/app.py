@@ -27,6 +27,7 @@ from multiad_med.label.active import (
     PatientBatchInfer,
     record_score,
 )
+from multiad_med.label.background import end_with_server
 from multiad_med.label.datastores import (
     HEATMAP_TAG,
     CheckedSessions,
@@ -42,6 +43,7 @@ from multiad_med.label.infer import (
 )
 from multiad_med.label.options import check_tag
 from multiad_med.label.train import NormalOnlyTrainTask
+from multiad_med.serving.answers import watch_answers
 from multiad_med.utils.errors import InputError
 
 __all__ = ["MultiADApp"]
@@ -65,6 +67,7 @@ class MultiADApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        end_with_server()
         folder = Path(app_dir) / "model"
         there = sorted(p.parents[1].name for p in folder.glob("*/configs/inference.json"))
         names = [name for name in conf.get("models", "").split(",") if name] or there
@@ -122,6 +125,7 @@ class MultiADApp(MONAILabelApp):
     def _init_dicomweb_datastore(self) -> SeriesDatastore:
         plain: DICOMWebDatastore = super()._init_dicomweb_datastore()  # which makes the client
         plain._observer.stop()
+        watch_answers(plain._client)
         return SeriesDatastore(
             modalities=sorted(set(self.modalities.values())),
             client=plain._client,

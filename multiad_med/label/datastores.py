@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -22,11 +23,15 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.utils.sessions import SessionInfo, Sessions
 from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
 
 from multiad_med.data import StudyError, study_errors
 from multiad_med.io import LoadVolume, StudyMapWriter
+from multiad_med.io.dicom_header import is_uid
 from multiad_med.io.dicom_result import MAKER
 from multiad_med.label.options import check_name, check_tag, check_uid
+from multiad_med.serving.answers import AnswerError, reason_of
+from multiad_med.serving.dicomweb import save_instances
 
 __all__ = [
     "HEATMAP_TAG",
@@ -38,6 +43,8 @@ __all__ = [
     "normal_studies",
     "organ_mask",
 ]
+
+_logger = logging.getLogger(__name__)
 
 HEATMAP_TAG = "heatmap"
 """Tag of the float32 map of a study."""
@@ -112,12 +119,29 @@ class FolderDatastore(_CheckedNames, LocalDatastore):
         return is_empty_label(self.get_label_uri(image_id, final))
 
 
+# What pydicom and its client raise over an answer that is no DICOM, or lacks what it must have.
+_NO_DICOM = (
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    StudyError,
+    TypeError,
+    ValueError,
+)
+
+
 @contextmanager
 def _answering(server: str) -> Iterator[None]:
     try:
         yield
-    except requests.RequestException as error:
-        raise HTTPException(502, f"The DICOMweb server {server} failed: {error}") from error
+    except (AnswerError, requests.RequestException) as error:
+        reason = reason_of(error)
+    except _NO_DICOM as error:
+        reason = f"what came is not DICOM: {error}"
+    else:
+        return
+    raise HTTPException(502, f"The DICOMweb server {server} failed: {reason}")
 
 
 class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
@@ -145,7 +169,11 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
             filters = {**self._search_filter, "Modality": modality}
             with _answering(self._client.base_url):
                 for answer in self._client.search_for_series(search_filters=filters):
-                    found.append(str(Dataset.from_json(answer).SeriesInstanceUID))
+                    uid = str(Dataset.from_json(answer).get("SeriesInstanceUID"))
+                    if is_uid(uid):
+                        found.append(uid)
+                    else:
+                        _logger.warning("A series without a SeriesInstanceUID is left out.")
         return found
 
     def get_image_uri(self, image_id: str) -> str:
@@ -172,20 +200,28 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with _answering(self._client.base_url):
-            found = self._client.search_for_series(
-                search_filters={"SeriesInstanceUID": folder.name}, fields=["StudyInstanceUID"]
-            )
-            studies = {str(Dataset.from_json(answer).StudyInstanceUID) for answer in found}
+            found = [
+                Dataset.from_json(answer)
+                for answer in self._client.search_for_series(
+                    search_filters={"SeriesInstanceUID": folder.name},
+                    fields=["StudyInstanceUID", "NumberOfSeriesRelatedInstances"],
+                )
+            ]
+            studies = {str(one.get("StudyInstanceUID", "")) for one in found}
             if len(studies) != 1:
                 raise HTTPException(
                     404, f"There is no series {folder.name} on {self._client.base_url}."
                 )
+            if studies == {""}:
+                raise StudyError(f"no StudyInstanceUID of series {folder.name}")
             # As they are stored: not every server can decompress.
             instances = self._client.retrieve_series(
                 studies.pop(), folder.name, media_types=(("application/dicom", "*"),)
             )
-        for instance in instances:
-            instance.save_as(partial / f"{check_uid(instance.SOPInstanceUID, 'image')}.dcm")
+            count = save_instances(instances, folder.name, partial)
+            expected = int(found[0].get("NumberOfSeriesRelatedInstances") or 1)
+            if count < expected:
+                raise StudyError(f"{count} of {expected} instances of series {folder.name}")
         shutil.rmtree(folder, ignore_errors=True)
         return partial.rename(folder)
 

@@ -22,9 +22,12 @@ from monailabel.interfaces.exception import (
 from monailabel.interfaces.utils.app import app_instance
 
 from multiad_med.io import LoadVolume
+from multiad_med.label.background import mark_server
 from multiad_med.label.options import check_params
 
 __all__ = ["app"]
+
+mark_server()
 
 
 @app.exception_handler(MONAILabelException)

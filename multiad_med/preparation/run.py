@@ -33,6 +33,7 @@ from multiad_med.io.atomic import atomic_path, write_json
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.preparation.sheet import save_contact_sheet
 from multiad_med.preparation.studies import StudyPreparation
+from multiad_med.utils import terminable, worker_errors
 from multiad_med.utils.errors import MultiADError, file_errors
 from multiad_med.utils.json_files import read_json
 
@@ -167,7 +168,7 @@ def prepare(
     _check_target(source, target, recipe)
     with file_errors(target, "made"):
         target.mkdir(parents=True, exist_ok=True)
-    with _alone_in(target):
+    with terminable(), _alone_in(target):
         # The store is complete once it says so. What a killed run left half-written goes.
         (target / STORE_NAME).unlink(missing_ok=True)
         for partial in list(target.rglob(".partial-*")):
@@ -214,7 +215,8 @@ def _prepare_studies(
         collate_fn=_as_is,
     )
     failed: set[int] = set()
-    try:
+    advice = f"The same command goes on where it stopped; give it fewer workers than {workers}."
+    with worker_errors(PreparationError, advice):
         for index, outcome, message in tqdm(
             loader, desc=f"preparing {recipe.name}", unit="study", disable=not progress
         ):
@@ -225,13 +227,6 @@ def _prepare_studies(
                 summary.written += 1
             else:
                 summary.unchanged += 1
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise PreparationError(
-            f"A worker was ended from outside, as happens when memory runs out: {error}. The same "
-            f"command goes on where it stopped; give it fewer workers than {workers}."
-        ) from error
     kept = [item for index, item in enumerate(items) if index not in failed]
     if not kept:
         raise PreparationError(

@@ -20,6 +20,7 @@ from multiad_med.data.store import StoreError, study_about, study_path, write_st
 from multiad_med.io.atomic import atomic_path
 from multiad_med.io.hashes import file_sha256
 from multiad_med.preparation.recipes import Recipe
+from multiad_med.utils import end_with_parent
 
 __all__ = ["StudyPreparation"]
 
@@ -91,6 +92,7 @@ class StudyPreparation(Dataset):
             return "unchanged"
         if self.transforms is None:
             if get_worker_info() is not None:
+                end_with_parent()
                 torch.set_num_threads(1)
                 _keep_freed_memory()
             self.transforms = self.recipe.transforms(self.source)

@@ -88,6 +88,7 @@ def serve(
     interval: float = 10.0,
     tries: int = 3,
     lease: float = 60.0,
+    limit: float = 3600.0,
     host: str = "127.0.0.1",
     port: int = 8050,
     device: str | None = None,
@@ -105,7 +106,7 @@ def serve(
         kinds: of DICOM results.
         filters: ``NAME=VALUE``, QIDO attributes that series must have.
         settings: ``NAME=VALUE``, ids of the bundle's config.
-        settle, interval: see the sources and :class:`Worker`.
+        settle, interval, limit: see the sources and :class:`Worker`.
         tries, lease: see :class:`StudyLedger`.
         host, port: of the health endpoint.
         device: such as ``cpu``.
@@ -150,6 +151,7 @@ def serve(
             source=studies,
             process=StudyProcessor(predictor, kinds),
             interval=interval,
+            limit=limit,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             earlier[number] = signal.signal(number, lambda *_: worker.stop())

@@ -14,22 +14,27 @@ from typing import Any
 from monai.utils import optional_import
 from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
+from pydicom.errors import InvalidDicomError
 
 from multiad_med.data.errors import StudyError
 from multiad_med.io import find_series
 from multiad_med.io.dicom_header import is_uid, read_header, why_no_slice
 from multiad_med.preparation.sources import StudyKind
+from multiad_med.serving.answers import TIMEOUT, AnswerError, WebPageError, check_answer, reason_of
 from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import FoundStudy
 from multiad_med.serving.source import FetchedStudy, FoundStudies, PassedOverError
 
-__all__ = ["DicomwebSource"]
+__all__ = ["DicomwebSource", "save_instances"]
 
 _STUDY, _SERIES, _INSTANCES = "0020000D", "0020000E", "00201209"
 _PAGE = 500
 _BATCH = 50
 _DUPLICATE = 0x0111
 _AWAY = {401, 403, 407, 408, 425, 429, 502, 503, 504}  # statuses that are about no study
+_NO_STUDY = (
+    "the server's search tells no StudyInstanceUID of it, without which it cannot be asked for"
+)
 
 
 class DicomwebSource:
@@ -46,7 +51,7 @@ class DicomwebSource:
         filters: QIDO attributes that series must have, such as ``{"StudyDate": "20260101-"}``.
             The modality is that of ``kind`` unless it is one of them.
         settle: seconds without a new instance.
-        timeout: seconds that the server may take to answer.
+        timeout: seconds to connect, and without a byte of an answer.
 
     Raises:
         ServingError: when dicomweb-client is not installed, the address is none, or a filter is not
@@ -61,7 +66,7 @@ class DicomwebSource:
         folder: str | Path,
         filters: Mapping[str, str] | None = None,
         settle: float = 30.0,
-        timeout: float = 300.0,
+        timeout: tuple[float, float] = TIMEOUT,
     ) -> None:
         for name in filters or {}:
             if tag_for_keyword(name) is None:
@@ -70,7 +75,7 @@ class DicomwebSource:
         if not found:
             raise ServingError("A DICOMweb source needs: pip install 'multiad-med[pacs]'")
         try:
-            self._client = client(url.rstrip("/"), timeout=timeout)
+            self._client = client(url.rstrip("/"), timeout=timeout, callback=check_answer)
         except ValueError as error:
             raise ServingError(f"The address of the DICOMweb server is none: {error}") from error
         self._client.set_http_retry_params(retry=False)  # the ledger knows when to try again
@@ -83,21 +88,24 @@ class DicomwebSource:
     def find(self) -> FoundStudies:
         """The series that match, as the server lists them now.
 
+        One that is not named as it must be is listed too, so that its failure is on record.
+
         Raises:
             SourceUnavailableError: when it does not answer, or refuses.
         """
-        with _requests(SourceUnavailableError):
+        with _requests(_away):
             try:
                 return self._find()
             except (AttributeError, LookupError, TypeError) as error:
-                raise SourceUnavailableError("The answer is not DICOM's JSON.") from error
+                raise _away("its answer is not DICOM's JSON") from error
 
     def _find(self) -> FoundStudies:
-        studies, unsettled, now = [], 0, time.monotonic()
+        studies, unsettled, nameless, now = [], 0, 0, time.monotonic()
         since, self._since = self._since, {}
         for one in self._series():
             study, series = _value(one, _STUDY), _value(one, _SERIES)
-            if not (is_uid(study) and is_uid(series)):
+            if not series:
+                nameless += 1
                 continue
             count = _value(one, _INSTANCES)
             seen = since.get(series)
@@ -107,7 +115,16 @@ class DicomwebSource:
                 unsettled += 1
             else:
                 studies.append(FoundStudy(series, count, json.dumps({"study": study})))
-        return FoundStudies(studies, unsettled)
+        return FoundStudies(studies, unsettled, nameless)
+
+    def _answers(self) -> bool:
+        """Whether the server is there, of which a request about one study was not answered."""
+        try:
+            with _requests(_away):
+                self._client.search_for_series(search_filters=self.filters, limit=1)
+        except SourceUnavailableError:
+            return False
+        return True
 
     def _series(self) -> Iterator[Mapping[str, Any]]:
         """All pages of the search, until one brings nothing new; servers have limits of their own."""
@@ -115,7 +132,7 @@ class DicomwebSource:
         while True:
             page = self._client.search_for_series(
                 search_filters=self.filters,
-                fields=["NumberOfSeriesRelatedInstances"],
+                fields=["StudyInstanceUID", "NumberOfSeriesRelatedInstances"],
                 limit=_PAGE,
                 offset=len(known),
             )
@@ -140,7 +157,9 @@ class DicomwebSource:
             shutil.rmtree(earlier, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            with _requests(lambda reason: StudyError(f"series {study.key}: {reason}")):
+            with _requests(
+                lambda reason: StudyError(f"series {study.key}: {reason}"), there=self._answers
+            ):
                 self._retrieve(study, partial)
             os.replace(partial, target)
         finally:
@@ -162,12 +181,18 @@ class DicomwebSource:
         return FetchedStudy(str(files[0] if single else target), files)
 
     def _retrieve(self, study: FoundStudy, folder: Path) -> None:
-        instances = self._client.iter_series(
-            _checked(json.loads(study.place)["study"]),
-            study.key,
-            media_types=(("application/dicom", "*"),),
-        )
-        count = _save(instances, study.key, folder)
+        place = json.loads(study.place)["study"]
+        if not place:
+            raise StudyError(f"series {study.key}: {_NO_STUDY}.")
+        try:
+            instances = self._client.iter_series(
+                _checked(place), study.key, media_types=(("application/dicom", "*"),)
+            )
+            count = save_instances(instances, study.key, folder)
+        except (ValueError, EOFError, InvalidDicomError) as error:
+            raise StudyError(f"series {study.key}: what came is not DICOM: {error}") from error
+        if not count:
+            raise StudyError(f"series {study.key}: the server sent no instance.")
         if study.version.isdecimal() and count < int(study.version):
             raise StudyError(
                 f"series {study.key}: the server sent {count} of {study.version} instances."
@@ -182,13 +207,17 @@ class DicomwebSource:
         """
         for start in range(0, len(files), _BATCH):
             datasets = [dcmread(path) for path in files[start : start + _BATCH]]
-            with _requests(lambda reason: StudyError(f"The PACS refused results: {reason}")):
+            with _requests(
+                lambda reason: StudyError(f"The PACS refused results: {reason}"),
+                there=self._answers,
+            ):
                 answer = self._client.store_instances(datasets)
             _check_stored(answer, [str(dataset.SOPInstanceUID) for dataset in datasets])
 
     def release(self, study: FoundStudy) -> None:
-        """Remove the series' folder."""
-        shutil.rmtree(self.folder / _checked(study.key), ignore_errors=True)
+        """Remove the series' folder, where there can be one."""
+        if is_uid(study.key):
+            shutil.rmtree(self.folder / study.key, ignore_errors=True)
 
 
 def _value(item: Mapping[str, Any], tag: str) -> str:
@@ -214,8 +243,12 @@ def _check_header(path: Path) -> None:
         why_no_slice(header, path)
 
 
-def _save(instances: Iterable[Dataset], series: str, folder: Path) -> int:
-    """Write a series' instances, named by their UIDs; how many there are."""
+def save_instances(instances: Iterable[Dataset], series: str, folder: Path) -> int:
+    """Write a series' instances, named by their UIDs; how many there are.
+
+    Raises:
+        StudyError: when one is of another series, or its UID is none.
+    """
     for dataset in instances:
         if str(dataset.get("SeriesInstanceUID")) != series:
             raise StudyError(f"series {series}: the server sent an instance of another series.")
@@ -244,27 +277,28 @@ def _check_stored(answer: Dataset, uids: Sequence[str]) -> None:
         )
 
 
+def _away(reason: str) -> SourceUnavailableError:
+    return SourceUnavailableError(f"The DICOMweb server does not answer as it should: {reason}.")
+
+
 @contextmanager
-def _requests(refused: Callable[[str], Exception]) -> Iterator[None]:
-    """Tell a server that does not answer from one that refuses what was asked.
+def _requests(
+    refused: Callable[[str], Exception], *, there: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Tell a server that is away from one that refuses what was asked.
 
     Args:
         refused: makes the error of a refusal from its reason.
+        there: whether the server answers anything at all, asked where an answer failed to come.
     """
-    import requests
+    from requests import HTTPError, RequestException
 
     try:
         yield
-    except requests.HTTPError as error:
+    except HTTPError as error:
         status = 0 if error.response is None else error.response.status_code
-        if status not in _AWAY:
-            raise refused(f"HTTP status {status}") from error
-        raise SourceUnavailableError(
-            f"The DICOMweb server answered with status {status}."
-        ) from error
-    except requests.ReadTimeout as error:
-        raise refused("no answer in time") from error
-    except requests.RequestException as error:
-        raise SourceUnavailableError(
-            f"The DICOMweb server does not answer: {type(error).__name__}."
-        ) from error
+        raise (_away if status in _AWAY else refused)(reason_of(error)) from error
+    except WebPageError as error:
+        raise _away(str(error)) from error
+    except (AnswerError, RequestException) as error:
+        raise (refused if there() else _away)(reason_of(error)) from error

@@ -12,4 +12,7 @@ class ServingError(MultiADError, RuntimeError):
 
 
 class SourceUnavailableError(MultiADError, RuntimeError):
-    """The PACS or the disk does not answer: no study's fault, so that none is counted a try for it."""
+    """The PACS or the disk does not answer: no study's fault, so that none is counted a try for it.
+
+    The message goes into the log: it names no patient, identifier or path.
+    """

@@ -146,10 +146,7 @@ class BundlePredictor:
         }
 
     def _parse(self) -> ConfigParser:
-        """The bundle's parts, made anew but for the network: an engine is not to be run twice.
-
-        Ignite takes a run that got no batch, of a study that could not be read, for one to resume.
-        """
+        """The bundle's parts, made anew but for the network: each study has an account of its own."""
         return ConfigParser(dict(self._config))
 
     def __call__(self, image: str | Sequence[str]) -> Prediction:

@@ -24,10 +24,12 @@ class FoundStudies:
     Attributes:
         studies: those that are complete.
         unsettled: how many are still arriving.
+        nameless: how many have no SeriesInstanceUID, so that nothing can be done for them.
     """
 
     studies: list[FoundStudy] = field(default_factory=list)
     unsettled: int = 0
+    nameless: int = 0
 
 
 @dataclass(frozen=True)

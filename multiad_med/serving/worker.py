@@ -16,12 +16,15 @@ from typing import Any
 from multiad_med.data.errors import StudyError, failure_reason
 from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import Claim, StudyLedger, StudyState
+from multiad_med.serving.limit import OverTimeError, time_limit
 from multiad_med.serving.log import log_event, study_hash, trace, where
 from multiad_med.serving.source import FetchedStudy, PassedOverError, StudySource
+from multiad_med.utils.errors import InputError
 
 __all__ = ["Worker"]
 
 _IDLE = 0.2  # seconds between looks at the ledger
+_SETBACKS = 10  # one after the other, after which something stays away
 
 
 class _GiveBackError(BaseException):
@@ -43,6 +46,8 @@ class Worker:
         process: makes a study's results and returns the DICOM objects to store.
         interval: seconds between looks at the source.
         retry_delay: seconds until a study that failed, or whose source did not answer, is tried again.
+        limit: seconds that a study may take. Then its try has failed; where it cannot be stopped, the
+            process ends with status 1.
     """
 
     def __init__(
@@ -53,16 +58,23 @@ class Worker:
         process: Callable[[FetchedStudy], Sequence[Path]],
         interval: float = 10.0,
         retry_delay: float = 30.0,
+        limit: float = 3600.0,
     ) -> None:
+        if limit <= 0:
+            raise InputError(f"limit must be positive, got {limit} seconds.")
         self.ledger = ledger
         self.source = source
         self.process = process
         self.interval = interval
         self.retry_delay = retry_delay
+        self.limit = limit
         self._stopping = False
         self._begun: float | None = None  # the study at hand, by the monotonic clock
         self._source_answers = False
         self._unsettled = 0
+        self._nameless = 0
+        self._setbacks = 0  # since something went well
+        self._setback = ""  # the last one
 
     def stop(self) -> None:
         """Stop after the study at hand; called again, give it back at once. For signal handlers.
@@ -94,7 +106,8 @@ class Worker:
             once: end when the source has nothing new and every study is over.
 
         Raises:
-            ServingError: with ``once``, when the source does not answer.
+            ServingError: with ``once``, when the source does not answer; when it, the disk or the ledger
+                stays away while studies are at work; when there are series that cannot be named.
         """
         look = 0.0
         while not self._stopping:
@@ -103,7 +116,9 @@ class Worker:
                     self._look()
                     look = time.monotonic() + self.interval
                     if once and not self._source_answers:
-                        raise ServingError("The source does not answer.")
+                        raise ServingError(self._setback)
+                if once and self._setbacks >= _SETBACKS:
+                    raise ServingError(f"{self._setbacks} times in a row: {self._setback}")
                 claim = self.ledger.claim()
                 if claim is not None:
                     self._work(claim)
@@ -113,8 +128,18 @@ class Worker:
                     time.sleep(_IDLE)
             except sqlite3.OperationalError as error:  # a full disk, a lock held for long
                 log_event("ledger_unavailable", level=logging.ERROR, error=where(error))
+                self._set_back(f"The ledger cannot be written: {error}.")
                 time.sleep(_IDLE)
         log_event("stopped", studies=self.ledger.counts())
+        if once and self._nameless:
+            raise ServingError(
+                f"{self._nameless} series have no SeriesInstanceUID in the server's answer and were left "
+                "out; the others are done."
+            )
+
+    def _set_back(self, reason: str) -> None:
+        self._setbacks += 1
+        self._setback = reason
 
     def _open_studies(self) -> int:
         counts = self.ledger.counts()
@@ -125,10 +150,18 @@ class Worker:
         try:
             found = self.source.find()
         except SourceUnavailableError as error:
-            self._source_answers = False
-            log_event("source_unavailable", level=logging.WARNING, error=where(error))
+            self._source_answers, self._setback = False, str(error)
+            log_event(
+                "source_unavailable",
+                level=logging.WARNING,
+                error=where(error),
+                reason=self._setback,
+            )
             return
         self._source_answers, self._unsettled = True, found.unsettled
+        if found.nameless != self._nameless:
+            log_event("nameless", level=logging.ERROR, count=found.nameless)
+        self._nameless = found.nameless
         for study in self.ledger.offer(found.studies):
             log_event("found", study=study_hash(study.key))
 
@@ -136,7 +169,7 @@ class Worker:
         """Do one study and record its outcome."""
         start = time.monotonic()
         log_event("begun", study=study_hash(claim.study.key), tries=claim.tries)
-        held, level = True, logging.INFO
+        held, level, before = True, logging.INFO, self._setbacks
         about: dict[str, Any] = {}
         try:
             stored = self._do(claim)
@@ -150,10 +183,14 @@ class Worker:
             held = self.ledger.give_back(claim)
         except _ClaimLostError:
             state, held = StudyState.WAITING, False
+        except OverTimeError as error:
+            level, about = logging.ERROR, {"error": where(error)}
+            state, held = self._over_time(claim)
         except Exception as error:  # the barrier between studies
             level, about = logging.ERROR, {"error": where(error)}
             if _is_no_fault_of_the_study(error):
                 state = StudyState.WAITING
+                self._set_back(_setback(error))
                 held = self.ledger.give_back(claim, delay=self.retry_delay)
             else:
                 reason, fault = failure_reason(error)
@@ -161,6 +198,8 @@ class Worker:
                     about["trace"] = trace(error)
                 failed = self.ledger.fail(claim, reason, delay=self.retry_delay)
                 state, held = failed or StudyState.WAITING, failed is not None
+        if self._setbacks == before:
+            self._setbacks = 0
         if held:
             self.source.release(claim.study)
         log_event(
@@ -179,7 +218,7 @@ class Worker:
             raise StudyError(
                 f"the worker died, {self.ledger.tries} times, while it was at this study"
             )
-        with self._lease_kept(claim):
+        with self._lease_kept(claim), time_limit(self.limit, hung=lambda: self._hung(claim)):
             self._begun = time.monotonic()
             try:
                 study = self.source.fetch(claim.study)
@@ -190,6 +229,26 @@ class Worker:
                 return len(files)
             finally:
                 self._begun = None
+
+    def _over_time(self, claim: Claim) -> tuple[StudyState, bool]:
+        """Count a study that took too long as tried; its state, and whether it was still ours."""
+        reason = f"it took longer than {self.limit:g} seconds"
+        state = self.ledger.fail(claim, reason, delay=self.retry_delay)
+        return state or StudyState.WAITING, state is not None
+
+    def _hung(self, claim: Claim) -> None:
+        """End this process, whose main thread is at a study and cannot be reached."""
+        try:
+            state, _ = self._over_time(claim)
+            log_event(
+                "hung",
+                level=logging.CRITICAL,
+                study=study_hash(claim.study.key),
+                state=str(state),
+                tries=claim.tries,
+            )
+        finally:
+            os._exit(1)
 
     @contextmanager
     def _lease_kept(self, claim: Claim) -> Iterator[None]:
@@ -210,6 +269,15 @@ class Worker:
         finally:
             over.set()
             thread.join()
+
+
+def _setback(error: Exception) -> str:
+    """What is away, without a name or a path."""
+    if isinstance(error, SourceUnavailableError):
+        return str(error)
+    if isinstance(error, sqlite3.Error):
+        return f"The ledger cannot be written: {error}."
+    return "The disk is full."
 
 
 def _is_no_fault_of_the_study(error: Exception) -> bool:

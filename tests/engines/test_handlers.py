@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.data import DataLoader
 
-from multiad_med.data import StudyDataset, StudyError
+from multiad_med.data import StudyDataset, StudyError, StudyOutcome, StudyStatus
 from multiad_med.engines import (
     CheckpointError,
     DistillationTrainer,
@@ -17,7 +19,9 @@ from multiad_med.engines import (
     ModelSaver,
     ResumableTraining,
     StudyFailureHandler,
+    StudySummaryHandler,
 )
+from multiad_med.io import StudyResults
 from multiad_med.utils.errors import InputError
 from tests.conftest import tiny_multiad
 
@@ -166,7 +170,26 @@ def test_failed_studies_end_the_run_with_a_list() -> None:
     dataset = StudyDataset(
         [{"image": "a.nii"}, {"image": "bad.nii"}, {"image": "c.nii"}], transform
     )
-    assert [item["image"] for item in dataset] == ["a.nii", "c.nii"]
+    for batch in DataLoader(dataset):
+        with dataset.at_work(batch):
+            pass
+    assert [o.status for o in dataset.outcomes] == ["done", "failed", "done"]
     engine = Engine(lambda e, b: None)
     with pytest.raises(StudyError, match=r"1 of 3 studies failed:\n  bad\.nii: truncated"):
         StudyFailureHandler(dataset)(engine)
+
+
+@pytest.mark.parametrize(
+    ("flagged", "decision"), [(True, "anomalous"), (False, "normal"), (None, "no verdict")]
+)
+def test_the_summary_has_a_decision_or_says_that_there_is_none(
+    tmp_path: Path, flagged: bool | None, decision: str
+) -> None:
+    dataset = StudyDataset([{"image": str(tmp_path / "a.nii")}], dict)
+    dataset.outcomes = [StudyOutcome(str(tmp_path / "a.nii"), StudyStatus.DONE, 1.0)]
+    results = StudyResults(tmp_path, source=tmp_path, network=torch.nn.Identity())
+    scores = {"volume_score": 0.7, "volume_flagged": flagged}
+    (tmp_path / "a_anomaly.json").write_text(json.dumps(scores))
+    StudySummaryHandler(dataset, results)(Engine(lambda e, b: None))
+    (row,) = json.loads((tmp_path / "summary.json").read_text())["studies"]
+    assert (row["score"], row["decision"]) == (0.7, decision)

@@ -123,7 +123,7 @@ def test_ablation_trains_four_networks_for_eight_studies(
         jobs.append(job)
         return execute(job)
 
-    monkeypatch.setattr(ablation, "run_job", run)
+    monkeypatch.setattr("multiad_med.evaluation.outcomes.run_job", run)
     store = make_store(tmp_path / "pictures")
     outcomes = ablation.ablate(
         [store],
@@ -145,7 +145,7 @@ def test_ablation_trains_four_networks_for_eight_studies(
 
 
 def test_comparison_writes_a_row_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "run_job", _here)
+    monkeypatch.setattr("multiad_med.evaluation.outcomes.run_job", _here)
     store = make_store(tmp_path / "pictures", categories=("nut", "screw"))
     outcomes = comparison.compare(
         [store],

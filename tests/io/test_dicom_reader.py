@@ -24,6 +24,7 @@ from pydicom.uid import (
 from multiad_med.io import LoadVolume, dicom_header, dicom_pixels
 from multiad_med.io.dicom_geometry import DicomSeriesError
 from multiad_med.io.dicom_reader import DicomSeriesReader
+from multiad_med.utils.errors import FileError
 from tests.conftest import write_nifti
 from tests.dicom_files import (
     AXIAL,
@@ -227,7 +228,7 @@ def test_a_file_that_may_not_be_read_is_named(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(dicom_header, "read_file_meta_info", refuse)
-    with pytest.raises(DicomSeriesError, match=r"im000\.dcm.*Permission denied"):
+    with pytest.raises(FileError, match=r"im000\.dcm.*Permission denied"):
         read(tmp_path)
 
 

@@ -13,6 +13,7 @@ from multiad_med.data import DatalistError, open_slices
 from multiad_med.io import LoadVolume
 from multiad_med.preparation import StudyKind, find_nifti_and_dicom, load_studies
 from multiad_med.preparation.sources import looks_like_mask
+from multiad_med.utils.errors import FileError
 from tests.conftest import write_nifti
 from tests.dicom_files import OPT, ct_slices, dicom_object, multiframe, random_volume, save
 
@@ -102,7 +103,7 @@ def test_every_volume_of_a_folder_is_listed(tmp_path: Path) -> None:
     assert sorted(Path(i["image"]).name for i in find_nifti_and_dicom(folder)) == expected
     by_glob = images(load_studies(folder, image_glob="**/*.nii*"))
     assert by_glob == [name for name in expected if name != "pair.img"]
-    with pytest.raises(FileNotFoundError, match=r"gone\.nii\.gz"):
+    with pytest.raises(FileError, match=r"gone\.nii\.gz"):
         LoadVolume()(folder / "gone.nii.gz")
 
 

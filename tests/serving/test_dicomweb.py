@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -79,10 +80,22 @@ def with_answers(folder: Path, **answers: Any) -> DicomwebSource:
     return made
 
 
-def test_pages_are_read_to_their_end_and_series_without_a_uid_left_out(tmp_path: Path) -> None:
-    pages = [[listed("1.1"), listed("../../x")], [listed("1.2", at=2), listed("1.3", study="..")]]
-    found = with_answers(tmp_path, pages=pages).find()
-    assert found.studies == [FoundStudy(uid, "4", STUDY) for uid in ("1.1", "1.2")]
+def test_pages_are_read_to_their_end_and_series_that_cannot_be_asked_for_are_on_record(
+    tmp_path: Path,
+) -> None:
+    pages = [
+        [listed("1.1"), listed("../../x")],
+        [listed("1.2", at=2), listed("1.3", study=".."), listed("1.4", study=""), listed("")],
+    ]
+    made = with_answers(tmp_path, pages=pages)
+    found = made.find()
+    assert [study.key for study in found.studies] == ["1.1", "../../x", "1.2", "1.3", "1.4"]
+    assert found.studies[0] == FoundStudy("1.1", "4", STUDY)
+    assert found.nameless == 1
+    for number, message in ((1, "is no UID"), (3, "is no UID"), (4, "no StudyInstanceUID of it")):
+        with pytest.raises(StudyError, match=message):
+            made.fetch(found.studies[number])
+        made.release(found.studies[number])
 
 
 def test_a_series_is_complete_when_no_instance_came_for_the_settle_time(
@@ -131,8 +144,8 @@ def test_instances_that_are_not_what_was_asked_for_are_refused_and_nothing_is_le
     assert list((tmp_path / "spool").iterdir()) == []
     with pytest.raises(StudyError, match="is no UID"):
         made.fetch(FoundStudy("../1.1", "4", STUDY))
-    with pytest.raises(StudyError, match="is no UID"):
-        made.release(FoundStudy("..", "4", STUDY))
+    made.release(FoundStudy("..", "4", STUDY))
+    assert tmp_path.is_dir()
 
 
 def test_a_series_that_is_not_whole_is_refused(tmp_path: Path) -> None:
@@ -187,47 +200,200 @@ def test_what_the_server_does_not_keep_is_an_error_and_a_duplicate_is_none(tmp_p
         with_answers(tmp_path, answer=lambda _: answers["no room"]).store(files)
 
 
-class _Refusing(http.server.BaseHTTPRequestHandler):
-    status = 500
+class Answer:
+    """What the server says to QIDO, and to WADO and STOW."""
 
-    def do_GET(self) -> None:
-        self.send_response(self.status)
-        self.end_headers()
+    def __init__(self) -> None:
+        self.status = 200
+        self.search = (200, "application/dicom+json", b"[]")
+        self.media = ""
+        self.body = b""
+        self.hang = ""
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.do_GET()
 
-    def log_message(self, *_: Any) -> None: ...
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: Any) -> None: ...
 
 
 @pytest.fixture
-def refusing() -> Iterator[str]:
-    server = http.server.HTTPServer(("127.0.0.1", 0), _Refusing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/dicom-web"
-    server.shutdown()
-    server.server_close()
+def server() -> Iterator[tuple[str, Answer]]:
+    """A server that closes the connection after its answer and tells no length, and its answers."""
+    answer = Answer()
+    over = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            search = self.command == "GET" and "/studies/" not in self.path
+            if answer.hang in ("all", "search" if search else "others"):
+                over.wait(30)
+            status, media, body = (
+                answer.search if search else (answer.status, answer.media, answer.body)
+            )
+            if answer.status not in (200, 204):
+                status = answer.status
+            self.send_response(status)
+            if media:
+                self.send_header("Content-Type", media)
+            self.end_headers()
+            self.wfile.write(body)
+            if answer.hang == "middle" and not search:
+                self.wfile.flush()
+                over.wait(30)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.do_GET()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    running = _Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}/dicom-web", answer
+    over.set()
+    running.shutdown()
+    running.server_close()
 
 
-@pytest.mark.parametrize(("status", "away"), [(500, False), (503, True), (401, True), (404, False)])
-def test_a_server_that_refuses_or_is_away_is_told_from_one_that_lacks_the_study(
-    refusing: str, tmp_path: Path, status: int, away: bool, monkeypatch: pytest.MonkeyPatch
+MULTIPART = 'multipart/related; type="application/dicom"; boundary="b0"'
+
+
+def multipart(datasets: list[Dataset]) -> bytes:
+    body = b""
+    for dataset in datasets:
+        stream = io.BytesIO()
+        dataset.save_as(stream, enforce_file_format=True)
+        body += b"\r\n--b0\r\nContent-Type: application/dicom\r\n\r\n" + stream.getvalue()
+    return body + b"\r\n--b0--\r\n"
+
+
+def fetching(made: DicomwebSource) -> None:
+    made.fetch(FoundStudy("1.1", "4", STUDY))
+
+
+def test_a_whole_answer_is_a_series(server: tuple[str, Answer], tmp_path: Path) -> None:
+    url, answer = server
+    answer.media, answer.body = MULTIPART, multipart(mr_series("1.1"))
+    fetched = source(url, tmp_path).fetch(FoundStudy("1.1", "4", STUDY))
+    assert len(fetched.files) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "media", "body", "message"),
+    [
+        (204, "", b"", r"nothing came \(HTTP status 204\)"),
+        (200, "", b"", r"nothing came \(HTTP status 200\)"),
+        (200, MULTIPART, b"", "its answer is cut"),
+        (200, MULTIPART, b"\r\n--b0--\r\n", "sent no instance"),
+        (200, MULTIPART, multipart(mr_series("1.1")[:3]), "sent 3 of 4 instances"),
+        (200, MULTIPART, multipart(mr_series("1.1"))[:-100], "its answer is cut"),
+        (200, MULTIPART, multipart(mr_series("1.1"))[:-9], "its answer is cut"),
+        (200, MULTIPART, multipart(mr_series("1.1"))[:200], "its answer is cut"),
+        (200, "application/json", b"{}", "application/json came instead of DICOM objects"),
+        (
+            200,
+            MULTIPART,
+            b"\r\n--b0\r\nContent-Type: text/plain\r\n\r\nno\r\n--b0--",
+            "what came is not DICOM",
+        ),
+    ],
+)
+def test_an_answer_to_a_retrieval_that_is_none_is_told_as_what_it_is_and_leaves_nothing(
+    server: tuple[str, Answer],
+    tmp_path: Path,
+    status: int,
+    media: str,
+    body: bytes,
+    message: str,
 ) -> None:
-    monkeypatch.setattr(_Refusing, "status", status)
-    made = source(refusing, tmp_path)
-    with pytest.raises(SourceUnavailableError, match=str(status)):
+    url, answer = server
+    answer.status, answer.media, answer.body = status, media, body
+    with pytest.raises(StudyError, match=f"^series 1.1: .*{message}"):
+        fetching(source(url, tmp_path))
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_search_of_which_nothing_comes_is_an_empty_one(
+    server: tuple[str, Answer], tmp_path: Path
+) -> None:
+    url, answer = server
+    for status in (204, 200):
+        answer.search = (status, "", b"")
+        assert source(url, tmp_path).find().studies == []
+
+
+def test_a_login_page_is_told_as_a_web_page_and_is_no_try_of_the_study(
+    server: tuple[str, Answer], tmp_path: Path
+) -> None:
+    url, answer = server
+    answer.search = (200, "text/html; charset=utf-8", b"<html>Who are you?</html>")
+    _, answer.media, answer.body = answer.search
+    made = source(url, tmp_path)
+    files = list(save(mr_series("1.1", count=1), tmp_path / "results").iterdir())
+    for ask in (made.find, lambda: fetching(made), lambda: made.store(files)):
+        with pytest.raises(SourceUnavailableError, match=r"a web page came instead.*login"):
+            ask()
+
+
+def test_a_search_that_is_no_json_is_told(server: tuple[str, Answer], tmp_path: Path) -> None:
+    url, answer = server
+    answer.search = (200, "application/dicom+json", b'[{"0020')
+    with pytest.raises(SourceUnavailableError, match="its answer is not JSON"):
+        source(url, tmp_path).find()
+
+
+def test_a_server_that_accepts_and_never_answers_is_away_and_no_try_of_the_study(
+    server: tuple[str, Answer], tmp_path: Path
+) -> None:
+    url, answer = server
+    answer.hang = "all"
+    made = source(url, tmp_path, timeout=(1.0, 0.3))
+    files = list(save(mr_series("1.1", count=1), tmp_path / "results").iterdir())
+    for ask in (made.find, lambda: fetching(made), lambda: made.store(files)):
+        with pytest.raises(SourceUnavailableError, match="no answer in time"):
+            ask()
+
+
+@pytest.mark.parametrize("hang", ["others", "middle"])
+def test_a_server_that_answers_others_but_not_about_a_study_refuses_the_study(
+    server: tuple[str, Answer], tmp_path: Path, hang: str
+) -> None:
+    url, answer = server
+    answer.media, answer.body = MULTIPART, multipart(mr_series("1.1"))[:5000]
+    answer.hang = hang
+    with pytest.raises(StudyError, match=r"series 1\.1: no (answer in time|connection)"):
+        fetching(source(url, tmp_path, timeout=(1.0, 0.3)))
+
+
+@pytest.mark.parametrize(
+    ("status", "away", "meaning"),
+    [
+        (500, False, "an error inside the server"),
+        (503, True, "busy or being serviced"),
+        (401, True, "wants other credentials"),
+        (404, False, "nothing is there"),
+    ],
+)
+def test_a_server_that_refuses_or_is_away_is_told_from_one_that_lacks_the_study(
+    server: tuple[str, Answer], tmp_path: Path, status: int, away: bool, meaning: str
+) -> None:
+    url, answer = server
+    answer.status = status
+    made = source(url, tmp_path)
+    message = f"status {status}: .*{meaning}"
+    with pytest.raises(SourceUnavailableError, match=message):
         made.find()
     error = SourceUnavailableError if away else StudyError
-    with pytest.raises(error, match=f"status {status}"):
-        made.fetch(FoundStudy("1.1", "4", STUDY))
+    with pytest.raises(error, match=message):
+        fetching(made)
     files = list(save(mr_series("1.1", count=1), tmp_path / "results").iterdir())
-    with pytest.raises(error, match=f"status {status}"):
+    with pytest.raises(error, match=message):
         made.store(files)
 
 
 def test_no_server_at_all_no_address_and_no_attribute(tmp_path: Path) -> None:
-    with pytest.raises(SourceUnavailableError, match="does not answer: ConnectionError"):
+    with pytest.raises(SourceUnavailableError, match="no connection, or it was lost"):
         source("http://127.0.0.1:9/dicom-web", tmp_path).find()
     with pytest.raises(ServingError, match="address of the DICOMweb server is none"):
         source("http://", tmp_path)

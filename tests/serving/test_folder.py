@@ -108,7 +108,7 @@ def test_what_is_gone_is_an_error_of_the_study_and_no_folder_one_of_the_source(
     with pytest.raises(StudyError, match=r"x.nii.gz is no longer there"):
         source.fetch(study)
     folder.rmdir()
-    with pytest.raises(SourceUnavailableError, match="no such folder"):
+    with pytest.raises(SourceUnavailableError, match="folder is not there"):
         source.find()
     with pytest.raises(ServingError, match="no such folder to watch"):
         FolderSource(folder, kind=StudyKind.MR)
@@ -119,3 +119,34 @@ def test_results_inside_the_watched_folder_are_refused(tmp_path: Path) -> None:
     for inside in (tmp_path / "in", tmp_path / "in/../in/out"):
         with pytest.raises(ServingError, match="lies in the watched folder"):
             check_outside(inside, tmp_path / "in")
+
+
+@pytest.mark.parametrize("cut", [0, 100, 300])
+def test_a_lone_damaged_file_is_a_study_that_fails_with_its_reason(
+    tmp_path: Path, cut: int
+) -> None:
+    folder = tmp_path / "in"
+    whole = (dicom_head(tmp_path, "anna") / "im000.dcm").read_bytes()
+    (folder / "alone").mkdir(parents=True)
+    (folder / "alone/x.dcm").write_bytes(whole[:cut])  # of the preamble, of the header
+    (folder / "readme.txt").write_text("not an image")
+    source = watch(folder)
+    (study,) = source.find().studies
+    assert study.key == "alone/x.dcm"
+    with pytest.raises(StudyError, match=r"alone/x\.dcm: "):
+        source.fetch(study)
+    (folder / "alone/x.dcm").write_bytes(whole)  # copied again: no damage any more
+    (study,) = source.find().studies
+    assert source.fetch(study).files == (folder / "alone/x.dcm",)
+
+
+def test_a_damaged_file_among_a_series_is_told_by_the_series_alone(tmp_path: Path) -> None:
+    series = dicom_head(tmp_path / "in", "anna")
+    file = series / "im003.dcm"
+    file.write_bytes(file.read_bytes()[:300])
+    assert keys(watch(tmp_path / "in")) == ["1.2.3.4"]
+
+
+def test_suffixes_in_capitals_are_nifti_too(tmp_path: Path) -> None:
+    nifti_head(tmp_path / "in/x.nii.gz").rename(tmp_path / "in/X.NII.GZ")
+    assert keys(watch(tmp_path / "in")) == ["X.NII.GZ"]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -180,6 +181,33 @@ def test_once_ends_with_an_error_when_a_study_failed_and_signals_are_as_before(
     assert result.exit_code == 1
     assert "1 of the studies failed; the others are done" in result.output
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_once_ends_with_an_error_that_says_why_the_pacs_does_not_answer(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
+    monkeypatch.setattr(command, "log_to", lambda **_: None)
+    options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0", "--once"]
+    result = CliRunner().invoke(app, ["serve", "http://127.0.0.1:9/dicom-web", *options])
+    assert result.exit_code == 1
+    assert "does not answer as it should: no connection, or it was lost" in result.output
+
+
+def test_once_reports_a_lone_damaged_file(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "log_to", lambda **_: None)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/broken.dcm").write_bytes(b"\0" * 128 + b"DICM\2\0")
+    options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0", "--once"]
+    quick = ["--settle", "0", "--interval", "0.1", "--tries", "1", "--kind", "none"]
+    result = CliRunner().invoke(app, ["serve", str(tmp_path / "in"), *options, *quick])
+    assert result.exit_code == 1
+    assert "1 of the studies failed" in result.output
+    ledger = sqlite3.connect(tmp_path / "out/ledger.sqlite")
+    ((reason,),) = ledger.execute("SELECT reason FROM studies")
+    assert "broken.dcm" in reason
 
 
 def test_an_error_of_its_own_is_told_without_its_message(

@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from multiad_med.data import StudyError
 from multiad_med.serving import (
     FetchedStudy,
     FoundStudies,
+    FoundStudy,
     PassedOverError,
     ServingError,
     SourceUnavailableError,
@@ -42,14 +45,13 @@ def ledger(tmp_path: Path) -> StudyLedger:
     return StudyLedger(tmp_path / "ledger.sqlite", tries=2, lease=5)
 
 
-def worker(ledger: StudyLedger, source: Any, process: Any = None) -> Worker:
+def worker(ledger: StudyLedger, source: Any, process: Any = None, **options: Any) -> Worker:
     folder = ledger.path.parent
     return Worker(
         ledger=ledger,
         source=source,
         process=process or (lambda study: write(folder, study)),
-        interval=0.1,
-        retry_delay=0.0,
+        **{"interval": 0.1, "retry_delay": 0.0, **options},
     )
 
 
@@ -229,3 +231,133 @@ def test_the_log_has_hashes_and_no_names(
     assert {e["study"] for e in events if "study" in e} == {study_hash(name)}
     assert events[-2]["state"] == "failed"
     assert events[-2]["error"].startswith("StudyError at test_worker.py:")
+
+
+def test_once_ends_when_the_source_answers_searches_only(
+    ledger: StudyLedger, tmp_path: Path
+) -> None:
+    class Half(ListedSource):
+        def fetch(self, study: FoundStudy) -> FetchedStudy:
+            raise SourceUnavailableError("The DICOMweb server: HTTP status 503.")
+
+    with pytest.raises(ServingError, match=r"10 times in a row: .* HTTP status 503"):
+        worker(ledger, Half(["a", "b"], tmp_path)).run(once=True)
+    assert states(ledger) == {"waiting": 2}
+    tries = sqlite3.connect(ledger.path).execute("SELECT tries FROM studies").fetchall()
+    assert tries == [(0,), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/of/Doe"), "The disk is full"),
+        (sqlite3.OperationalError("database is locked"), "ledger cannot be written: .* locked"),
+    ],
+)
+def test_once_ends_when_the_disk_stays_full_or_the_ledger_locked(
+    ledger: StudyLedger, tmp_path: Path, error: Exception, message: str
+) -> None:
+    def process(study: FetchedStudy) -> list[Path]:
+        raise error
+
+    with pytest.raises(ServingError, match=message) as told:
+        worker(ledger, ListedSource(["a"], tmp_path), process).run(once=True)
+    assert "Doe" not in str(told.value)
+
+
+def test_once_ends_when_the_ledger_itself_cannot_be_written(
+    ledger: StudyLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: Any) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(StudyLedger, "claim", locked)
+    with pytest.raises(ServingError, match="The ledger cannot be written"):
+        worker(ledger, ListedSource(["a"], tmp_path)).run(once=True)
+
+
+def test_series_without_a_name_are_told_and_end_once_with_an_error(
+    ledger: StudyLedger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Nameless(ListedSource):
+        def find(self) -> FoundStudies:
+            return FoundStudies(super().find().studies, nameless=2)
+
+    caplog.set_level(logging.INFO)
+    with pytest.raises(ServingError, match="2 series have no SeriesInstanceUID"):
+        worker(ledger, Nameless(["a"], tmp_path)).run(once=True)
+    assert stored(tmp_path) == ["a"]
+    told = [record.fields for record in caplog.records if record.getMessage() == "nameless"]
+    assert told == [{"count": 2}]  # once, not at each look
+
+
+def test_the_log_has_the_reason_why_a_source_is_away(
+    ledger: StudyLedger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Away(ListedSource):
+        def find(self) -> FoundStudies:
+            raise SourceUnavailableError("HTTP status 401: it wants other credentials.")
+
+    with pytest.raises(ServingError, match="status 401"):
+        worker(ledger, Away([], tmp_path)).run(once=True)
+    (record,) = (r for r in caplog.records if r.getMessage() == "source_unavailable")
+    assert record.fields["reason"] == "HTTP status 401: it wants other credentials."
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timer signals")
+def test_a_study_that_hangs_is_a_failed_try_and_the_others_are_done(
+    ledger: StudyLedger, tmp_path: Path
+) -> None:
+    def process(study: FetchedStudy) -> list[Path]:
+        if study.image == "hangs":
+            try:
+                time.sleep(100)
+            except Exception:  # as code that goes on whatever happens
+                time.sleep(100)
+        return write(tmp_path, study)
+
+    before = signal.getsignal(signal.SIGALRM)
+    source = ListedSource(["hangs", "well"], tmp_path)
+    worker(ledger, source, process, limit=0.3).run(once=True)
+    assert states(ledger) == {"done": 1, "failed": 1}
+    assert "it took longer than 0.3 seconds" in reasons(ledger)
+    assert stored(tmp_path) == ["well"]
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+HUNG = """
+import sys
+from pathlib import Path
+from multiad_med.serving import StudyLedger, Worker, limit
+from tests.serving.fakes import ListedSource
+
+def process(study):
+    while True:  # like a decoder that never comes back to Python
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+limit.time_limit.__wrapped__.__kwdefaults__["grace"] = 0.5
+folder = Path(sys.argv[1])
+Worker(
+    ledger=StudyLedger(folder / "ledger.sqlite", tries=2), source=ListedSource(["a"], folder),
+    process=process, interval=0.1, retry_delay=0.0, limit=0.3,
+).run(once=True)
+"""
+
+
+def test_a_study_that_cannot_be_stopped_ends_the_process_and_counts_as_tried(
+    tmp_path: Path,
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ledger = StudyLedger(tmp_path / "ledger.sqlite", tries=2)
+    for state in ("waiting", "failed"):
+        ended = subprocess.run(
+            [sys.executable, "-c", HUNG, str(tmp_path)], env=environment, timeout=120
+        )
+        assert ended.returncode == 1
+        assert states(ledger) == {state: 1}
+    assert reasons(ledger) == ["it took longer than 0.3 seconds"]
