@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from multiad_med.utils.errors import MultiADError
+
 if TYPE_CHECKING:
     import requests  # comes with the extra pacs
 
@@ -25,7 +27,7 @@ _TAIL = 1024
 _PAGES = ("text/html", "application/xhtml+xml")
 
 
-class AnswerError(OSError):
+class AnswerError(MultiADError, OSError):
     """An answer is not what DICOMweb has for the request; the message says what it is."""
 
 
