@@ -44,7 +44,8 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
     """Write what an evaluation found for programs, spreadsheets and people.
 
     - ``metrics.json``: :meth:`Evaluation.as_json`.
-    - ``slices.csv``, ``studies.csv``, ``patients.csv``: one row each; floats have six digits, undefined cells are empty.
+    - ``slices.csv``, ``studies.csv``, ``patients.csv``: one row each; floats have six digits,
+      undefined cells are empty.
     - ``categories.csv``: one row per product and one for their mean, where there are several.
     - ``report.html``: one page that needs nothing else, at most a few MB.
 
