@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -112,6 +114,19 @@ def _remarks(
     return remarks
 
 
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+
+
+def _let_go_of_arrays() -> None:
+    """Have glibc return each freed array of 1 MB or more to the system at once, in this process.
+
+    Else it comes to keep those of up to 32 MB on its heap, where numbers that stay lie between them, so
+    that the heap grows with every volume.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
 class RunningEvaluation:
     """Reduces scored cases as they come, so that memory holds one case at a time.
 
@@ -124,6 +139,7 @@ class RunningEvaluation:
 
     def __init__(self, thresholds: Thresholds | None = None) -> None:
         self.thresholds = Thresholds() if thresholds is None else thresholds
+        _let_go_of_arrays()
         self._pixels = PixelLevel(self.thresholds.pixel)
         self._lesions = LesionLevel()
         self._shortcuts = Shortcuts()

@@ -41,8 +41,12 @@ def _parts(case: Case) -> Iterator[_Part]:
         part = slice(start, start + _SLICES)
         known = case.masked[part]
         if known.any():
-            volumes = (case.anomaly_map, case.label, case.foreground)
-            yield _Part(*(v[part][known] for v in volumes), ~case.abnormal[part][known])
+            yield _Part(
+                maps=case.anomaly_map[part][known],
+                labels=case.label[part][known],
+                inside=case.foreground[part][known],
+                normal=~case.abnormal[part][known],
+            )
 
 
 class PixelFigures:

@@ -25,7 +25,7 @@ class _Network(torch.nn.Linear):
     def __init__(self) -> None:
         super().__init__(1, 1)
         normal = NormalScores((0.45,) * 19, 0.05)
-        self.card = ModelCard(levels={level: normal for level in Level})
+        self.card = ModelCard(levels=dict.fromkeys(Level, normal))
         self.pixel_false_positive_rate = torch.tensor(0.01)
 
 
@@ -87,5 +87,5 @@ def test_a_study_without_a_mask_is_an_error(tmp_path: Path) -> None:
     del item["label"]
     engine = SimpleNamespace(state=SimpleNamespace(batch=[item], output=[output]))
     handler._start(engine)  # type: ignore[arg-type]
-    with pytest.raises(StudyError, match="a.nii.gz: there is no lesion mask"):
+    with pytest.raises(StudyError, match=r"a\.nii\.gz: there is no lesion mask"):
         handler._collect(engine)
