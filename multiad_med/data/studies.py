@@ -166,7 +166,7 @@ class StudyDataset(Dataset):
             _logger.error("failed: %s", error)
             status, message = StudyStatus.FAILED, str(error)
             self._discard(item)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nothing half of a study stays
             self._discard(item)
             raise
         seconds = time.perf_counter() - start

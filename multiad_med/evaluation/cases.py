@@ -93,8 +93,13 @@ class Case:
         return bool((self.numbers.diff() != 1).any())
 
     def volume(self, name: str) -> Tensor:
-        """An attribute's slices at their places in the volume, ``(X, Y, Z)``, 0 where there is none."""
+        """An attribute's slices at their places in the volume, ``(X, Y, Z)``, 0 where there is none.
+
+        Without gaps it is a view.
+        """
         slices: Tensor = getattr(self, name)
+        if not self.has_gaps:
+            return slices.permute(1, 2, 0)
         first = int(self.numbers[0])
         result = slices.new_zeros((int(self.numbers[-1]) - first + 1, *slices.shape[1:]))
         result[self.numbers - first] = slices

@@ -1,16 +1,17 @@
-"""All cases of an evaluation, and how figures over their subjects are resampled."""
+"""Scores of all cases, and how figures over their subjects are resampled."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from multiad_med.evaluation.cases import Case
 from multiad_med.metrics import Estimate, Ranking, bootstrap_ranking, interval, resamples
 from multiad_med.networks import MultiAD
+from multiad_med.scoring import Level, NormalScores
 
 __all__ = ["Collected", "Thresholds"]
 
@@ -19,50 +20,74 @@ _RANKING = {"auroc": "auroc", "ap": "average_precision", "f1_max": "f1_max"}
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds from held-out normal images, and the false-positive rates that they were set for.
+    """What held-out normal images say of a map's values and of scores.
 
     Attributes:
-        pixel: of the map.
-        image: of a slice's score; NaN where none was set.
-        pixel_rate, image_rate: nominal rates, NaN where unknown.
+        pixel: threshold of the map.
+        pixel_rate: false-positive rate that it was set for, NaN where unknown.
+        levels: held-out normal scores of slices, volumes and patients; no verdict of a level that is
+            missing.
     """
 
     pixel: float = 0.5
-    image: float = math.nan
     pixel_rate: float = math.nan
-    image_rate: float = math.nan
+    levels: Mapping[Level, NormalScores] = field(default_factory=dict)
+
+    def level(self, level: Level) -> NormalScores:
+        """The normal scores of a level, none where it is missing."""
+        return self.levels.get(level, NormalScores((), 0.05))
 
     @classmethod
     def of(cls, network: MultiAD) -> Thresholds:
         """Those that :func:`multiad_med.engines.calibrate` put into a network."""
         return cls(
             pixel=0.5,
-            image=float(network.image_threshold),
             pixel_rate=float(network.pixel_false_positive_rate),
-            image_rate=float(network.image_false_positive_rate),
+            levels=dict(network.card.levels),
         )
 
 
 class Collected:
-    """All cases, and how their subjects are resampled."""
+    """Scores of all slices, and how their subjects are resampled.
 
-    def __init__(self, cases: list[Case], thresholds: Thresholds, count: int, seed: int) -> None:
-        self.cases = cases
-        self.thresholds = thresholds
-        self.subjects = sorted({case.subject for case in cases})
-        position = {subject: i for i, subject in enumerate(self.subjects)}
-        self.of_case = torch.tensor([position[case.subject] for case in cases])
+    Args:
+        subjects: of each case.
+        scores, abnormal: of each case's slices.
+        count: number of resamples.
+        seed: of the resampling.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[str],
+        scores: Sequence[Tensor],
+        abnormal: Sequence[Tensor],
+        *,
+        count: int,
+        seed: int,
+    ) -> None:
+        self.subjects = sorted(set(subjects))
+        self.position = {subject: i for i, subject in enumerate(self.subjects)}
+        self.of_case = torch.tensor([self.position[subject] for subject in subjects])
         self.weights = resamples(len(self.subjects), count=count, seed=seed)
-        self.scores = torch.cat([case.scores for case in cases])
-        self.abnormal = torch.cat([case.abnormal for case in cases])
-        self.of_slice = self.of_case.repeat_interleave(
-            torch.tensor([len(case.scores) for case in cases])
-        )
+        self.scores, self.abnormal = torch.cat(list(scores)), torch.cat(list(abnormal))
+        slices = torch.tensor([len(own) for own in scores])
+        self.of_slice = self.of_case.repeat_interleave(slices)
 
     def interval(self, values: Tensor, estimate: float) -> Estimate:
+        """95 % interval over the subjects; undefined where the estimate is."""
         if math.isnan(estimate):
             return Estimate(math.nan, math.nan, math.nan)
         return interval(values, estimate, subjects=len(self.subjects))
+
+    def share(self, chosen: Tensor, subjects: Tensor) -> Estimate:
+        """Share of items ``(N,)`` that are chosen, with its interval."""
+        counts = torch.zeros(2, len(self.subjects), dtype=torch.float64)
+        counts[0].index_add_(0, subjects, chosen.double())
+        counts[1].index_add_(0, subjects, torch.ones(len(chosen), dtype=torch.float64))
+        hits, items = counts @ self.weights.double().T
+        share = float(chosen.double().mean()) if len(chosen) else math.nan
+        return self.interval(hits / items, share)
 
     def ranking(
         self, prefix: str, scores: Tensor, labels: Tensor, subjects: Tensor

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,102 +13,34 @@ from torch import Tensor
 
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected, Thresholds
-from multiad_med.evaluation.examples import choose_examples
-from multiad_med.evaluation.lesion_level import lesion_figures
-from multiad_med.evaluation.outcomes import FIGURES, figures_of
-from multiad_med.evaluation.pixel_level import pixel_level
+from multiad_med.evaluation.examples import Examples
+from multiad_med.evaluation.lesion_level import LesionLevel
+from multiad_med.evaluation.outcomes import FIGURES, named_figures
+from multiad_med.evaluation.pixel_level import PixelLevel
+from multiad_med.evaluation.rates import observed_rates
 from multiad_med.evaluation.results import Curve, Evaluation, Histogram
+from multiad_med.evaluation.rows import patient_rows, slice_rows, study_row
 from multiad_med.evaluation.shortcuts import Shortcuts
-from multiad_med.metrics import (
-    Estimate,
-    Ranking,
-    bootstrap_mean,
-    dice,
-    hausdorff95,
-)
+from multiad_med.metrics import Estimate, Ranking, bootstrap_mean
+from multiad_med.scoring import Level
 from multiad_med.utils.errors import InputError
 
-__all__ = ["evaluate_cases"]
+__all__ = ["RunningEvaluation", "evaluate_cases"]
 
 _FEW_PATIENTS = 20
 
 
-def _calibration(collected: Collected) -> dict[str, float]:
-    """Nominal and observed rates at the thresholds."""
-    t = collected.thresholds
-    normal = [
-        case.anomaly_map[~case.abnormal][case.foreground[~case.abnormal]]
-        for case in collected.cases
-    ]
-    pixels = torch.cat(normal) >= t.pixel
-    flagged = collected.scores >= t.image
-    known = not math.isnan(t.image)
-
-    def rate(items: Tensor) -> float:
-        return float(items.float().mean()) if known and len(items) else math.nan
-
-    return {
-        "pixel_rate_nominal": t.pixel_rate,
-        "pixel_rate_observed": float(pixels.float().mean()) if len(pixels) else math.nan,
-        "slice_rate_nominal": t.image_rate,
-        "slice_rate_observed": rate(flagged[~collected.abnormal]),
-        "slice_sensitivity": rate(flagged[collected.abnormal]),
-    }
-
-
-def _study_row(case: Case, threshold: float) -> dict[str, Any]:
-    """One study's own figures on its whole grid."""
-    maps, label = case.volume("anomaly_map"), case.volume("label")
-    known = bool(case.masked.all())
-    solid = known and not case.has_gaps
-    ranking = Ranking(case.anomaly_map[case.masked], case.label[case.masked]) if known else None
-    flagged = maps >= threshold
-    spacing = case.spacing
-    return {
-        "study": case.study,
-        "subject": case.subject,
-        "category": case.category,
-        "kind": case.kind,
-        "anomalous": case.anomalous,
-        "score": case.score,
-        "slices": len(case.scores),
-        "abnormal_slices": int(case.abnormal.sum()),
-        "lesion_voxels": int(label.sum()),
-        "flagged_voxels": int(flagged.sum()),
-        "pixel_auroc": math.nan if ranking is None else ranking.auroc,
-        "pixel_ap": math.nan if ranking is None else ranking.average_precision,
-        "best_dice": math.nan if ranking is None else ranking.f1_max,
-        "dice": dice(flagged, label) if known and label.any() else math.nan,
-        "hd95_mm": hausdorff95(flagged, label, spacing=spacing)
-        if solid and spacing is not None
-        else math.nan,
-    }
-
-
-def _slice_rows(case: Case, threshold: float) -> Iterable[dict[str, Any]]:
-    for i, number in enumerate(case.numbers.tolist()):
-        flagged = case.anomaly_map[i] >= threshold
-        yield {
-            "study": case.study,
-            "subject": case.subject,
-            "category": case.category,
-            "kind": case.kind,
-            "slice": number,
-            "abnormal": bool(case.abnormal[i]),
-            "score": float(case.scores[i]),
-            "foreground_pixels": int(case.foreground[i].sum()),
-            "lesion_pixels": int(case.label[i].sum()),
-            "flagged_pixels": int(flagged.sum()),
-            "dice": dice(flagged, case.label[i]) if case.masked[i] else math.nan,
-        }
+def _scores_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Scores of rows, and whether they are anomalous."""
+    scores = torch.tensor([row["score"] for row in rows])
+    return scores, torch.tensor([row["anomalous"] for row in rows])
 
 
 def _studies(
-    collected: Collected, rows: list[dict[str, Any]]
+    collected: Collected, rows: list[dict[str, Any]], of_patients: list[dict[str, Any]]
 ) -> tuple[dict[str, Estimate], dict[str, Estimate], Ranking]:
     """Figures of studies and of patients; a patient scores as its highest study."""
-    scores = torch.tensor([row["score"] for row in rows])
-    anomalous = torch.tensor([row["anomalous"] for row in rows])
+    scores, anomalous = _scores_of(rows)
     studies: dict[str, Estimate] = {}
     if len(rows) > len(collected.subjects):
         ranked, _ = collected.ranking("study", scores, anomalous, collected.of_case)
@@ -121,12 +55,7 @@ def _studies(
             studies[name] = collected.interval(
                 bootstrap_mean(per_subject, collected.weights), float(per_subject.nanmean())
             )
-    patient_scores = torch.stack(
-        [scores[collected.of_case == s].max() for s in range(len(collected.subjects))]
-    )
-    patient_labels = torch.stack(
-        [anomalous[collected.of_case == s].any() for s in range(len(collected.subjects))]
-    )
+    patient_scores, patient_labels = _scores_of(of_patients)
     patients, ranking = collected.ranking(
         "patient", patient_scores, patient_labels, torch.arange(len(patient_scores))
     )
@@ -149,6 +78,9 @@ def _remarks(
     figures: Mapping[str, Mapping[str, Estimate]],
     baselines: Mapping[str, Mapping[str, float]],
     collected: Collected,
+    *,
+    unmasked: int,
+    gaps: int,
 ) -> list[str]:
     remarks = []
     for level, metric in (
@@ -173,29 +105,173 @@ def _remarks(
     if collected.abnormal.all() or not collected.abnormal.any():
         which = "abnormal" if collected.abnormal.all() else "normal"
         remarks.append(f"All slices are {which}: figures that need both classes are undefined.")
-    if unknown := sum(int((~case.masked).sum()) for case in collected.cases):
-        remarks.append(f"{unknown} abnormal slices have no mask; pixel figures leave them out.")
-    if gaps := sum(case.has_gaps for case in collected.cases):
+    if unmasked:
+        remarks.append(f"{unmasked} abnormal slices have no mask; pixel figures leave them out.")
+    if gaps:
         remarks.append(
             f"{gaps} studies lack slices between others; lesion figures and distances leave them out."
         )
     return remarks
 
 
-def _categories(cases: Sequence[Case]) -> dict[str, dict[str, float | None]]:
-    """Figures by category and their means over the categories that have them; {} for only one."""
-    names = sorted({case.category for case in cases})
-    if len(names) < 2:
-        return {}
-    figures = {
-        name or "(none)": figures_of([case for case in cases if case.category == name])
-        for name in names
-    }
-    means = {}
-    for metric in FIGURES:
-        known = [value for own in figures.values() if (value := own[metric]) is not None]
-        means[metric] = sum(known) / len(known) if known else None
-    return {**figures, "mean": means}
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+
+
+def _let_go_of_arrays() -> None:
+    """Have glibc return each freed array of 1 MB or more to the system at once, in this process.
+
+    Else it comes to keep those of up to 32 MB on its heap, where numbers that stay lie between them, so
+    that the heap grows with every volume.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
+class RunningEvaluation:
+    """Reduces scored cases as they come, so that memory holds one case at a time.
+
+    Kept are scores and table rows of slices and studies, histograms of subjects, lesions' scores, and
+    the few slices that the report shows.
+
+    Args:
+        thresholds: from held-out normal images; without them 0.5 in the map and none for scores.
+    """
+
+    def __init__(self, thresholds: Thresholds | None = None) -> None:
+        self.thresholds = Thresholds() if thresholds is None else thresholds
+        _let_go_of_arrays()
+        self._pixels = PixelLevel(self.thresholds.pixel)
+        self._lesions = LesionLevel()
+        self._shortcuts = Shortcuts()
+        self._examples = Examples(self.thresholds.pixel)
+        self._studies: list[dict[str, Any]] = []
+        self._slices: list[dict[str, Any]] = []
+        self._scores: list[Tensor] = []
+        self._abnormal: list[Tensor] = []
+        self._unmasked = self._gaps = self._without_distance = 0
+
+    def __len__(self) -> int:
+        """Number of cases that were taken in."""
+        return len(self._studies)
+
+    def update(self, case: Case) -> None:
+        """Take in a case; nothing of it is kept but numbers, and a few slices as copies.
+
+        Raises:
+            InputError: when its map is not in [0, 1].
+        """
+        self._pixels.update(case)
+        self._lesions.update(case)
+        self._shortcuts.update(case)
+        self._examples.update(case)
+        row = study_row(case, self.thresholds)
+        self._studies.append(row)
+        self._slices += slice_rows(case, self.thresholds)
+        self._scores.append(case.scores.clone())
+        self._abnormal.append(case.abnormal.clone())
+        self._unmasked += int((~case.masked).sum())
+        self._gaps += case.has_gaps
+        self._without_distance += (
+            case.spacing is not None and row["lesion_voxels"] > 0 and math.isnan(row["hd95_mm"])
+        )
+
+    def result(
+        self,
+        *,
+        bootstrap: int = 1000,
+        seed: int = 0,
+        training: list[Curve] | None = None,
+        manifest: dict[str, Any] | None = None,
+        remarks: Sequence[str] = (),
+    ) -> Evaluation:
+        """Every figure of the cases so far; arguments and errors as of :func:`evaluate_cases`."""
+        if not self._studies:
+            raise InputError("There are no predictions to evaluate; the test section is empty.")
+        subjects = [row["subject"] for row in self._studies]
+        collected = Collected(subjects, self._scores, self._abnormal, count=bootstrap, seed=seed)
+        slices, ranking = collected.ranking(
+            "image", collected.scores, collected.abnormal, collected.of_slice
+        )
+        pixels, reliability = self._pixels.estimates(collected)
+        lesions, froc_curve, lesion_count = self._lesions.estimates(collected)
+        of_patients = patient_rows(self._studies, self.thresholds)
+        studies, patients, patient_ranking = _studies(collected, self._studies, of_patients)
+        figures = {"slices": slices, "pixels": pixels, "lesions": lesions}
+        slice_threshold = self.thresholds.level(Level.SLICE).threshold
+        histograms = {
+            "slices": Histogram(
+                collected.scores[~collected.abnormal].tolist(),
+                collected.scores[collected.abnormal].tolist(),
+                math.nan if slice_threshold is None else slice_threshold,
+            )
+        }
+        curves = {
+            "roc": [_roc("slices", ranking)],
+            "precision_recall": [_precision_recall("slices", ranking)],
+            "froc": froc_curve,
+            "reliability": reliability,
+        }
+        if len(collected.scores) > len(self._studies):
+            figures["studies"] = studies
+        if len(collected.scores) > len(collected.subjects):
+            figures["patients"] = patients
+            curves["roc"].append(_roc("patients", patient_ranking))
+        baselines = self._shortcuts.figures()
+        own_remarks = _remarks(
+            figures, baselines, collected, unmasked=self._unmasked, gaps=self._gaps
+        )
+        return Evaluation(
+            figures=figures,
+            baselines=baselines,
+            remarks=[*remarks, *own_remarks],
+            counts={
+                "patients": len(collected.subjects),
+                "studies": len(self._studies),
+                "slices": len(collected.scores),
+                "abnormal_slices": int(collected.abnormal.sum()),
+                "lesions": lesion_count,
+                "studies_without_distance": self._without_distance,
+            },
+            calibration=observed_rates(
+                self.thresholds,
+                collected,
+                self._pixels,
+                volumes=_scores_of(self._studies),
+                patients=_scores_of(of_patients),
+            ),
+            slices=self._slices,
+            studies=self._studies,
+            patients=of_patients,
+            curves={
+                name: drawn
+                for name, lines in curves.items()
+                if (drawn := [c for c in lines if c.x])
+            },
+            histograms=histograms,
+            examples=self._examples.chosen(),
+            categories=self._categories(),
+            training=training or [],
+            manifest=manifest or {},
+        )
+
+    def _categories(self) -> dict[str, dict[str, float | None]]:
+        """Figures by category and their means over those that have them; {} for only one."""
+        of_study = [row["category"] for row in self._studies]
+        if len(set(of_study)) < 2:
+            return {}
+        pixels = self._pixels.categories()
+        figures = {}
+        for name in sorted(set(of_study)):
+            chosen = [i for i, own in enumerate(of_study) if own == name]
+            scores, abnormal = (
+                torch.cat([its[i] for i in chosen]) for its in (self._scores, self._abnormal)
+            )
+            figures[name or "(none)"] = named_figures(scores, abnormal, pixels[name])
+        means = {}
+        for metric in FIGURES:
+            known = [value for own in figures.values() if (value := own[metric]) is not None]
+            means[metric] = sum(known) / len(known) if known else None
+        return {**figures, "mean": means}
 
 
 def evaluate_cases(
@@ -212,12 +288,14 @@ def evaluate_cases(
 
     Slices, pixels (of all pixels, as published figures are, and inside the foreground), lesions
     (see :func:`multiad_med.metrics.froc`), studies and patients; 95 % intervals by bootstrap over
-    patients; shortcuts beside them. Figures are exact; the intervals of pixel figures come from
-    histograms (:class:`multiad_med.metrics.SubjectHistograms`). All cases are held in memory, and
-    their maps, labels and foreground are copied a few times.
+    patients; shortcuts beside them; nominal and observed rates of every level. Figures of slices,
+    studies and patients are exact, those of pixels within 1e-4 or with a warning; the intervals of
+    pixel figures, and pixel figures of categories, come from histograms
+    (:class:`multiad_med.metrics.SubjectHistograms`).
 
     Args:
-        cases: at least one; those of a volume have their slices in order.
+        cases: at least one; those of a volume have their slices in order, and maps lie in [0, 1]. A
+            generator is best: each case is let go before the next is asked for.
         thresholds: from held-out normal images; without them 0.5 in the map and none for scores.
         bootstrap: number of resamples.
         seed: of the resampling.
@@ -226,71 +304,12 @@ def evaluate_cases(
         remarks: further sentences that a reader must see first.
 
     Raises:
-        InputError: without cases.
+        InputError: without cases, or when a map is not in [0, 1].
     """
-    thresholds = Thresholds() if thresholds is None else thresholds
-    shortcuts = Shortcuts()
-    kept = []
+    running = RunningEvaluation(thresholds)
     for case in cases:
-        shortcuts.update(case)
-        kept.append(case)
-    if not kept:
-        raise InputError("There are no predictions to evaluate; the test section is empty.")
-    collected = Collected(kept, thresholds, bootstrap, seed)
-
-    slices, ranking = collected.ranking(
-        "image", collected.scores, collected.abnormal, collected.of_slice
-    )
-    pixels, reliability = pixel_level(collected)
-    lesions, froc_curve, lesion_count = lesion_figures(
-        kept, collected.of_case, collected.weights, len(collected.subjects)
-    )
-    rows = [_study_row(case, thresholds.pixel) for case in kept]
-    studies, patients, patient_ranking = _studies(collected, rows)
-    figures = {"slices": slices, "pixels": pixels, "lesions": lesions}
-    histograms = {
-        "slices": Histogram(
-            collected.scores[~collected.abnormal].tolist(),
-            collected.scores[collected.abnormal].tolist(),
-            thresholds.image,
-        )
-    }
-    curves = {
-        "roc": [_roc("slices", ranking)],
-        "precision_recall": [_precision_recall("slices", ranking)],
-        "froc": froc_curve,
-        "reliability": reliability,
-    }
-    if len(collected.scores) > len(kept):
-        figures["studies"] = studies
-    if len(collected.scores) > len(collected.subjects):
-        figures["patients"] = patients
-        curves["roc"].append(_roc("patients", patient_ranking))
-    baselines = shortcuts.figures()
-    return Evaluation(
-        figures=figures,
-        baselines=baselines,
-        remarks=[*remarks, *_remarks(figures, baselines, collected)],
-        counts={
-            "patients": len(collected.subjects),
-            "studies": len(kept),
-            "slices": len(collected.scores),
-            "abnormal_slices": int(collected.abnormal.sum()),
-            "lesions": lesion_count,
-            "studies_without_distance": sum(
-                case.spacing is not None and row["lesion_voxels"] > 0 and math.isnan(row["hd95_mm"])
-                for case, row in zip(kept, rows, strict=True)
-            ),
-        },
-        calibration=_calibration(collected),
-        slices=[row for case in kept for row in _slice_rows(case, thresholds.pixel)],
-        studies=rows,
-        curves={
-            name: drawn for name, lines in curves.items() if (drawn := [c for c in lines if c.x])
-        },
-        histograms=histograms,
-        examples=choose_examples(kept, thresholds.pixel),
-        categories=_categories(kept),
-        training=training or [],
-        manifest=manifest or {},
+        running.update(case)
+        del case  # else it would stay until the next one is made
+    return running.result(
+        bootstrap=bootstrap, seed=seed, training=training, manifest=manifest, remarks=remarks
     )

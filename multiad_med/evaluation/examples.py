@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,22 +13,7 @@ from multiad_med.evaluation.results import Example
 from multiad_med.metrics import dice
 from multiad_med.preparation.sheet import as_looked_at
 
-__all__ = ["choose_examples"]
-
-Place = tuple[float, Case, int]
-
-
-def _one_per_study(places: Iterable[Place], count: int) -> list[Place]:
-    """The first places, each study once as long as there are others."""
-    ordered = list(places)
-    seen: set[str] = set()
-    first = []
-    for place in ordered:
-        if place[1].study not in seen:
-            seen.add(place[1].study)
-            first.append(place)
-    rest = [place for place in ordered if not any(place is f for f in first)]
-    return (first + rest)[:count]
+__all__ = ["Examples"]
 
 
 def _example(case: Case, i: int, *, best: bool, what: str) -> Example:
@@ -46,42 +31,69 @@ def _example(case: Case, i: int, *, best: bool, what: str) -> Example:
     )
 
 
-def choose_examples(cases: Sequence[Case], threshold: float, *, count: int = 6) -> list[Example]:
+class _Highest:
+    """The slices that rank highest, from as many studies as possible, as copies.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._of_studies: list[tuple[float, Example]] = []
+        self._further: list[tuple[float, Example]] = []
+
+    def update(self, ranks: dict[int, float], make: Callable[[int], Example]) -> None:
+        """Take in a study: the rank of each of its slices, and what makes an example of one."""
+        ordered = sorted(ranks, key=lambda i: -ranks[i])
+        for kept, slices in ((self._of_studies, ordered[:1]), (self._further, ordered[1:])):
+            for i in slices[: self._count]:
+                if len(kept) < self._count or ranks[i] > kept[-1][0]:
+                    kept.append((ranks[i], make(i)))
+                    kept.sort(key=lambda place: -place[0])
+                    del kept[self._count :]
+        if len(self._of_studies) == self._count:
+            self._further.clear()
+
+    def examples(self) -> list[Example]:
+        return [e for _, e in (self._of_studies + self._further)[: self._count]]
+
+
+class Examples:
     """The best and the worst slices of scored cases, from as many studies as possible.
 
     Best are abnormal slices of the highest Dice at the threshold. Worst are, half and half, abnormal
-    slices with a mask of the lowest score and normal slices of the highest.
+    slices with a mask of the lowest score and normal slices of the highest. Of a case only these slices
+    are kept.
 
     Args:
-        cases: scored studies.
         threshold: of the map.
         count: of each kind, at most.
     """
-    hits: list[Place] = []
-    misses: list[Place] = []
-    alarms: list[Place] = []
-    for case in cases:
-        for i in range(len(case.numbers)):
-            score = float(case.scores[i])
-            if not case.abnormal[i]:
-                alarms.append((score, case, i))
-            elif case.masked[i]:
-                overlap = dice(case.anomaly_map[i] >= threshold, case.label[i])
-                hits.append((0.0 if math.isnan(overlap) else overlap, case, i))
-                misses.append((score, case, i))
-    hits.sort(key=lambda place: -place[0])
-    misses.sort(key=lambda place: place[0])
-    alarms.sort(key=lambda place: -place[0])
-    best = [
-        _example(case, i, best=True, what=f"Dice {value:.2f}")
-        for value, case, i in _one_per_study(hits, count)
-    ]
-    missed = [
-        _example(case, i, best=False, what=f"abnormal, score only {value:.2f}")
-        for value, case, i in _one_per_study(misses, count // 2)
-    ]
-    false = [
-        _example(case, i, best=False, what=f"normal, score {value:.2f}")
-        for value, case, i in _one_per_study(alarms, count - count // 2)
-    ]
-    return best + missed + false
+
+    def __init__(self, threshold: float, *, count: int = 6) -> None:
+        self._threshold = threshold
+        self._hits, self._misses = _Highest(count), _Highest(count // 2)
+        self._alarms = _Highest(count - count // 2)
+
+    def update(self, case: Case) -> None:
+        """Take in a case."""
+        scores = dict(enumerate(case.scores.tolist()))
+        lesions = [i for i in scores if case.abnormal[i] and case.masked[i]]
+        overlaps = {i: dice(case.anomaly_map[i] >= self._threshold, case.label[i]) for i in lesions}
+        overlaps = {i: 0.0 if math.isnan(value) else value for i, value in overlaps.items()}
+        self._hits.update(
+            overlaps, lambda i: _example(case, i, best=True, what=f"Dice {overlaps[i]:.2f}")
+        )
+        self._misses.update(
+            {i: -scores[i] for i in lesions},
+            lambda i: _example(case, i, best=False, what=f"abnormal, score only {scores[i]:.2f}"),
+        )
+        self._alarms.update(
+            {i: score for i, score in scores.items() if not case.abnormal[i]},
+            lambda i: _example(case, i, best=False, what=f"normal, score {scores[i]:.2f}"),
+        )
+
+    def chosen(self) -> list[Example]:
+        """The best, the missed, and the false alarms."""
+        return [e for kind in (self._hits, self._misses, self._alarms) for e in kind.examples()]

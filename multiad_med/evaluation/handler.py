@@ -17,7 +17,7 @@ from multiad_med.data import StudyDataset, StudyError, StudyStatus
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
-from multiad_med.evaluation.evaluate import evaluate_cases
+from multiad_med.evaluation.evaluate import RunningEvaluation
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
 from multiad_med.io.results import study_path
@@ -31,7 +31,8 @@ class EvaluationHandler:
 
     A slice is an axial slice that was scored (the occupied ones); pixels are all those of such
     slices, on the source's resolution. Writes ``metrics.json``, ``slices.csv``, ``studies.csv`` and
-    ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`.
+    ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`. Each study is reduced to its
+    figures when it comes.
 
     The evaluator's batches must have ``label`` and ``foreground``, its output ``pred`` and ``image``,
     all ``(1, X, Y, Z)`` in RAS+ (or depth, width, B-scan) on the source's grid (``image`` may have
@@ -86,7 +87,8 @@ class EvaluationHandler:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        self._cases: list[Case] = []
+        # Thresholds are read with the first study, when the model has been loaded.
+        self._running: RunningEvaluation | None = None
 
     def _collect(self, engine: Any) -> None:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
@@ -118,7 +120,9 @@ class EvaluationHandler:
                 about |= {name: str(item.get(name, "")) for name in ("category", "kind")}
                 abnormal |= bool(item.get("anomalous"))
             grey = torch.as_tensor(output[CommonKeys.IMAGE]).float().mean(dim=0, keepdim=True)
-            self._cases.append(
+            if self._running is None:
+                self._running = RunningEvaluation(Thresholds.of(self.network))
+            self._running.update(
                 Case(
                     study=study,
                     subject=str(item.get("subject") or study),
@@ -140,16 +144,14 @@ class EvaluationHandler:
                 f"{skipped} of {len(outcomes)} studies were skipped as finished, and figures would be "
                 "of the others only. Evaluate with overwrite."
             )
-        if not self._cases:
+        if self._running is None:
             return
         failures = [] if self.dataset is None else self.dataset.failures
-        total = len(self._cases) + len(failures)
-        evaluation = evaluate_cases(
-            self._cases,
+        total = len(self._running) + len(failures)
+        evaluation = self._running.result(
             remarks=[f"{len(failures)} of {total} studies failed and are left out."]
             if failures
             else [],
-            thresholds=Thresholds.of(self.network),
             bootstrap=self.bootstrap,
             training=self.training,
             manifest=run_manifest(

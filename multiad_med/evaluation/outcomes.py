@@ -9,20 +9,20 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from multiad_med.data import SliceStore
-from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.detectors import Detector, UnavailableError
 from multiad_med.evaluation.parts import Part
-from multiad_med.evaluation.pixel_level import pixel_figures
+from multiad_med.evaluation.pixel_level import PixelFigures
 from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.evaluation.results import finite_or_none
 from multiad_med.io import file_sha256, write_json
@@ -30,7 +30,7 @@ from multiad_med.metrics import Ranking
 from multiad_med.utils import run_in_process
 from multiad_med.utils.json_files import read_json
 
-__all__ = ["FAILED", "FIGURES", "Job", "Outcome", "run_job", "run_jobs"]
+__all__ = ["FAILED", "FIGURES", "Job", "Outcome", "named_figures", "run_job", "run_jobs"]
 
 FIGURES = (
     "image_auroc",
@@ -114,10 +114,18 @@ class Job:
         return "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
 
 
-def figures_of(cases: Sequence[Case]) -> dict[str, float | None]:
-    """Image and pixel figures, without intervals."""
-    images = Ranking(torch.cat([c.scores for c in cases]), torch.cat([c.abnormal for c in cases]))
-    found = pixel_figures(cases) | {
+def named_figures(
+    scores: Tensor, abnormal: Tensor, pixels: Mapping[str, float]
+) -> dict[str, float | None]:
+    """Figures by the names of :data:`FIGURES`, without intervals.
+
+    Args:
+        scores, abnormal: of every slice.
+        pixels: figures of pixels, more or fewer.
+    """
+    images = Ranking(scores, abnormal)
+    found = {
+        **pixels,
         "image_auroc": images.auroc,
         "image_ap": images.average_precision,
         "image_f1_max": images.f1_max,
@@ -178,19 +186,26 @@ def execute(job: Job) -> list[Outcome]:
             change(detector, held_out)
         latency = _latency(detector, held_out, device)
         peak = _peak_mb(device)
-        cases = list(predicted_cases(detector, job.store, part=job.part, categories=categories))
+        pixels = PixelFigures()
+        scores: list[tuple[str, str, int, bool, float]] = []
+        for case in predicted_cases(detector, job.store, part=job.part, categories=categories):
+            pixels.update(case)
+            scores += [
+                (case.study, case.subject, int(n), bool(a), float(s))
+                for n, a, s in zip(case.numbers, case.abnormal, case.scores, strict=True)
+            ]
         outcomes.append(
             Outcome(
                 method=name,
                 dataset=dataset,
                 category=job.category,
                 seed=job.seed,
-                figures=figures_of(cases),
-                scores=[
-                    (c.study, c.subject, int(n), bool(a), float(s))
-                    for c in cases
-                    for n, a, s in zip(c.numbers, c.abnormal, c.scores, strict=True)
-                ],
+                figures=named_figures(
+                    torch.tensor([score for *_, score in scores]),
+                    torch.tensor([abnormal for *_, abnormal, _ in scores]),
+                    pixels.figures(),
+                ),
+                scores=scores,
                 train_seconds=seconds,
                 latency_ms=latency,
                 peak_mb=peak,

@@ -1,114 +1,215 @@
-"""Figures of pixels: once for an evaluation, once for a comparison."""
+"""Figures of pixels, study by study: once for an evaluation, once for a comparison."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected
-from multiad_med.evaluation.lesion_level import sampled
 from multiad_med.evaluation.results import Curve
-from multiad_med.metrics import Estimate, Ranking, SubjectHistograms, aupro, dice, score_edges
+from multiad_med.metrics import (
+    Estimate,
+    StreamingAupro,
+    StreamingRanking,
+    SubjectHistograms,
+    map_edges,
+)
+from multiad_med.utils.errors import InputError
 
-__all__ = ["pixel_figures", "pixel_level"]
+__all__ = ["PixelFigures", "PixelLevel"]
 
 _RELIABILITY_BINS = 20
+_SLICES = 16  # at a time: what a step copies must be small beside a volume
 
 
-def pixel_figures(cases: Sequence[Case]) -> dict[str, float]:
+class _Part(NamedTuple):
+    """Some slices of a case whose pixels' truth is known, ``(n, X, Y)`` each; normal ``(n,)``."""
+
+    maps: Tensor
+    labels: Tensor
+    inside: Tensor
+    normal: Tensor
+
+
+def _parts(case: Case) -> Iterator[_Part]:
+    for start in range(0, len(case.masked), _SLICES):
+        part = slice(start, start + _SLICES)
+        known = case.masked[part]
+        if known.any():
+            yield _Part(
+                maps=case.anomaly_map[part][known],
+                labels=case.label[part][known],
+                inside=case.foreground[part][known],
+                normal=~case.abnormal[part][known],
+            )
+
+
+class PixelFigures:
     """Figures of the pixels of slices whose truth is known, all of them and those in the foreground.
 
-    Args:
-        cases: scored studies; copied once.
-
-    Returns:
-        ``pixel_auroc``, ``pixel_ap``, ``best_dice``, ``aupro``, ``foreground_pixel_auroc`` and
-        ``foreground_pixel_ap``, the last two where there is foreground; nothing where no truth is known.
+    Maps are of any scale. Memory does not grow with the number of cases; how far a figure may be off is
+    told by :class:`multiad_med.metrics.StreamingRanking`: less than 1e-4, or a warning.
     """
-    known = [case for case in cases if case.masked.any()]
-    if not known:
-        return {}
-    maps = [m for case in known for m in case.anomaly_map[case.masked]]
-    labels = [y for case in known for y in case.label[case.masked]]
-    inside = torch.cat([case.foreground[case.masked].flatten() for case in known])
-    flat, truth = (torch.cat([part.flatten() for part in parts]) for parts in (maps, labels))
-    everywhere = Ranking(flat, truth)
-    figures = {
-        "pixel_auroc": everywhere.auroc,
-        "pixel_ap": everywhere.average_precision,
-        "best_dice": everywhere.f1_max,
-        "aupro": aupro(maps, labels),
-    }
-    if inside.any():
-        foreground = Ranking(flat[inside], truth[inside])
-        figures |= {
-            "foreground_pixel_auroc": foreground.auroc,
-            "foreground_pixel_ap": foreground.average_precision,
+
+    def __init__(self) -> None:
+        self._everywhere, self._foreground = StreamingRanking(), StreamingRanking()
+        self._regions = StreamingAupro()
+        self._any = self._any_inside = False
+
+    def update(self, case: Case) -> None:
+        """Take in a case."""
+        for part in _parts(case):
+            self._any = True
+            self._everywhere.update(part.maps, part.labels)
+            self._regions.update(part.maps, part.labels)
+            if part.inside.any():
+                self._any_inside = True
+                self._foreground.update(part.maps[part.inside], part.labels[part.inside])
+
+    def figures(self) -> dict[str, float]:
+        """What has been found so far.
+
+        Returns:
+            ``pixel_auroc``, ``pixel_ap``, ``best_dice``, ``aupro``, ``foreground_pixel_auroc`` and
+            ``foreground_pixel_ap``, the last two where there is foreground; nothing where no truth is
+            known.
+        """
+        if not self._any:
+            return {}
+        figures = {
+            "pixel_auroc": self._everywhere.auroc,
+            "pixel_ap": self._everywhere.average_precision,
+            "best_dice": self._everywhere.f1_max,
+            "aupro": self._regions.aupro,
         }
-    return figures
+        if self._any_inside:
+            figures |= {
+                "foreground_pixel_auroc": self._foreground.auroc,
+                "foreground_pixel_ap": self._foreground.average_precision,
+            }
+        return figures
 
 
-def pixel_level(collected: Collected) -> tuple[dict[str, Estimate], list[Curve]]:
-    """:func:`pixel_figures` and Dice at the threshold with intervals, and the map's reliability."""
-    values = pixel_figures(collected.cases)
-    if not values:
-        return {}, []
-    parts = [
-        (
-            int(subject),
-            case.anomaly_map[case.masked],
-            case.label[case.masked],
-            case.foreground[case.masked],
+class PixelLevel:
+    """:class:`PixelFigures` of calibrated maps in [0, 1], with intervals and figures of categories.
+
+    Intervals and categories are of histograms (:class:`multiad_med.metrics.SubjectHistograms`), one for
+    each subject and category.
+
+    Args:
+        threshold: of the map.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        at_threshold = torch.tensor([threshold], dtype=torch.float64)
+        self._figures = PixelFigures()
+        self._columns: dict[tuple[str, str], int] = {}
+        self._everywhere = SubjectHistograms(map_edges(), regions=True)
+        self._foreground = SubjectHistograms(map_edges())
+        self._flagged = SubjectHistograms(at_threshold)
+        self._rates = SubjectHistograms(at_threshold)
+        self._reliability = torch.zeros(2, _RELIABILITY_BINS, dtype=torch.int64)
+
+    def update(self, case: Case) -> None:
+        """Take in a case.
+
+        Raises:
+            InputError: when its map is not in [0, 1].
+        """
+        low, high = float(case.anomaly_map.min()), float(case.anomaly_map.max())
+        if not 0 <= low <= high <= 1:
+            raise InputError(
+                f"{case.study}: map values from {low:g} to {high:g}; an evaluated map lies in [0, 1], "
+                "such as m / (m + t) of a score m and its threshold t."
+            )
+        self._figures.update(case)
+        column = self._columns.setdefault((case.subject, case.category), len(self._columns))
+        nothing = torch.zeros(0)
+        for histogram in (self._foreground, self._flagged, self._rates):
+            histogram.update(column, nothing, nothing)
+        self._everywhere.update(column, torch.zeros(0, 1, 1), torch.zeros(0, 1, 1))
+        for maps, labels, inside, normal in _parts(case):
+            self._everywhere.update(column, maps, labels)
+            self._flagged.update(column, maps, labels)
+            values, lesion = maps[inside], labels[inside]
+            self._foreground.update(column, values, lesion)
+            counted = lesion | normal[:, None, None].expand_as(inside)[inside]
+            self._rates.update(column, values[counted], lesion[counted])
+            bins = (values * _RELIABILITY_BINS).long().clamp(max=_RELIABILITY_BINS - 1)
+            for row, chosen in enumerate((bins, bins[lesion])):
+                self._reliability[row] += chosen.bincount(minlength=_RELIABILITY_BINS)
+
+    def estimates(self, collected: Collected) -> tuple[dict[str, Estimate], list[Curve]]:
+        """The figures and Dice at the threshold with intervals, and the map's reliability."""
+        values = self._figures.figures()
+        if not values:
+            return {}, []
+        weights = self._of_columns(collected, collected.weights)
+        drawn = self._metrics(weights)
+        hits, alarms = (
+            weights @ h[:, 1] for h in (self._flagged.positives, self._flagged.negatives)
         )
-        for subject, case in zip(collected.of_case, collected.cases, strict=True)
-        if case.masked.any()
-    ]
-    maps = torch.cat([m.flatten() for _, m, _, _ in parts])
-    labels = torch.cat([y.flatten() for _, _, y, _ in parts])
-    inside = torch.cat([f.flatten() for *_, f in parts])
-    flags = maps >= collected.thresholds.pixel
-    values["dice"] = dice(flags, labels) if labels.any() else math.nan
-    edges = score_edges(sampled(maps))
-    threshold = torch.tensor([collected.thresholds.pixel], dtype=torch.float64)
-    histograms = SubjectHistograms(edges, len(collected.subjects), regions=True)
-    foreground = SubjectHistograms(edges, len(collected.subjects))
-    flagged = SubjectHistograms(threshold, len(collected.subjects))
-    for subject, ms, ys, fs in parts:
-        histograms.update(subject, ms, ys)
-        foreground.update(subject, ms[fs], ys[fs])
-        flagged.update(subject, ms, ys)
-    weights = collected.weights.double()
-    hits, alarms = weights @ flagged.positives[:, 1], weights @ flagged.negatives[:, 1]
-    drawn = _named(histograms.metrics(collected.weights), "pixel")
-    if inside.any():
-        drawn |= _named(foreground.metrics(collected.weights), "foreground_pixel")
-    drawn["dice"] = 2 * hits / (hits + alarms + weights @ flagged.positives.sum(1))
-    figures = {name: collected.interval(drawn[name], value) for name, value in values.items()}
-    return figures, _reliability(maps[inside], labels[inside])
+        lesion = weights @ self._flagged.positives.sum(1)
+        drawn["dice"] = 2 * hits / (hits + alarms + lesion)
+        own, positives = self._flagged.negatives[:, 1].sum(), self._flagged.positives
+        values["dice"] = (
+            float(2 * positives[:, 1].sum() / (positives[:, 1].sum() + own + positives.sum()))
+            if positives.any()
+            else math.nan
+        )
+        figures = {name: collected.interval(drawn[name], value) for name, value in values.items()}
+        return figures, self._reliability_curve()
 
+    def categories(self) -> dict[str, dict[str, float]]:
+        """Figures of each category's pixels."""
+        result = {}
+        for name in {category for _, category in self._columns}:
+            chosen = torch.tensor([[own == name for _, own in self._columns]], dtype=torch.float64)
+            result[name] = {key: float(v) for key, v in self._metrics(chosen).items()}
+        return result
 
-def _named(metrics: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Metrics of histograms under the names of :func:`pixel_figures`."""
-    names = {
-        "auroc": f"{prefix}_auroc",
-        "average_precision": f"{prefix}_ap",
-        "f1_max": "best_dice" if prefix == "pixel" else f"{prefix}_f1_max",
-        "aupro": "aupro",
-    }
-    return {names[name]: values for name, values in metrics.items()}
+    def observed(self, collected: Collected) -> tuple[int, Estimate, int, Estimate]:
+        """Foreground pixels at or above the threshold, of normal slices and of lesions.
 
+        Returns:
+            Number of pixels and the share of them that is flagged, of either.
+        """
+        weights = self._of_columns(collected, collected.weights)
+        found = []
+        for counts in (self._rates.negatives, self._rates.positives):
+            total, flagged = float(counts.sum()), float(counts[:, 1].sum())
+            drawn = (weights @ counts[:, 1]) / (weights @ counts.sum(1))
+            share = flagged / total if total else math.nan
+            found += [int(total), collected.interval(drawn, share)]
+        return tuple(found)  # type: ignore[return-value]
 
-def _reliability(maps: Tensor, labels: Tensor) -> list[Curve]:
-    """Share of lesion pixels among the foreground pixels of equal map value, map values in [0, 1)."""
-    if not len(maps) or not 0 <= float(maps.min()) <= float(maps.max()) <= 1:
-        return []
-    bins = (maps * _RELIABILITY_BINS).long().clamp(max=_RELIABILITY_BINS - 1)
-    count = bins.bincount(minlength=_RELIABILITY_BINS)
-    share = bins[labels].bincount(minlength=_RELIABILITY_BINS) / count
-    filled = count > 0
-    middle = (torch.arange(_RELIABILITY_BINS) + 0.5) / _RELIABILITY_BINS
-    return [Curve("share of lesion pixels", middle[filled].tolist(), share[filled].tolist())]
+    def _of_columns(self, collected: Collected, weights: Tensor) -> Tensor:
+        """Weights of subjects as weights of the histograms' rows."""
+        return weights[:, [collected.position[subject] for subject, _ in self._columns]].double()
+
+    def _metrics(self, weights: Tensor) -> dict[str, Tensor]:
+        """Metrics of the histograms under the names of :class:`PixelFigures`."""
+        everywhere, foreground = (h.metrics(weights) for h in (self._everywhere, self._foreground))
+        return {
+            "pixel_auroc": everywhere["auroc"],
+            "pixel_ap": everywhere["average_precision"],
+            "best_dice": everywhere["f1_max"],
+            "aupro": everywhere["aupro"],
+            "foreground_pixel_auroc": foreground["auroc"],
+            "foreground_pixel_ap": foreground["average_precision"],
+        }
+
+    def _reliability_curve(self) -> list[Curve]:
+        """Share of lesion pixels among the foreground pixels of equal map value."""
+        count, lesion = self._reliability
+        filled = count > 0
+        if not filled.any():
+            return []
+        middle = (torch.arange(_RELIABILITY_BINS) + 0.5) / _RELIABILITY_BINS
+        share = lesion[filled] / count[filled]
+        return [Curve("share of lesion pixels", middle[filled].tolist(), share.tolist())]

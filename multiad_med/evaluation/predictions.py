@@ -51,7 +51,7 @@ def predicted_cases(
         batch_size: slices per call of the detector.
 
     Yields:
-        One case per study, in the order of the store.
+        One case per study, in the order of the store; the slices of one study are held at a time.
 
     Raises:
         StoreError: when no slice is left.
@@ -87,13 +87,15 @@ def predicted_cases(
                     score.float().cpu(),
                 )
 
-    for study, group in groupby(predicted(), key=lambda item: rows[item[0]]["study"]):
-        items = sorted(group, key=lambda item: int(rows[item[0]]["slice"]))
+    def case_of(
+        study: str, items: list[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor]]
+    ) -> Case:
+        items.sort(key=lambda item: int(rows[item[0]]["slice"]))
         its = [rows[item[0]] for item in items]
         image, foreground, label, maps, scores = (
             torch.stack(part) for part in list(zip(*items, strict=True))[1:]
         )
-        yield Case(
+        return Case(
             study=study,
             subject=its[0]["subject"],
             image=image,
@@ -108,3 +110,7 @@ def predicted_cases(
             kind=its[0]["kind"],
             upright=upright,
         )
+
+    # No name here holds a case, so that it is gone when its user lets it go.
+    for study, group in groupby(predicted(), key=lambda item: rows[item[0]]["study"]):
+        yield case_of(study, list(group))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from multiad_med.metrics import Estimate
 
-__all__ = ["Curve", "Evaluation", "Example", "Histogram", "finite_or_none"]
+__all__ = ["Curve", "Evaluation", "Example", "Histogram", "LevelRates", "finite_or_none"]
 
 
 def finite_or_none(value: float) -> float | None:
@@ -60,6 +61,59 @@ class Example:
     best: bool
 
 
+def _plain_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {k: finite_or_none(v) if isinstance(v, float) else v for k, v in row.items()}
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True)
+class LevelRates:
+    """The false-positive rate of a level, asked for and observed.
+
+    Attributes:
+        nominal: the rate that was asked for; NaN where unknown.
+        threshold: from which an item counts as anomalous; None where there is no verdict.
+        no_verdict: why there is none.
+        held_out: number of held-out normal items that the threshold comes from; None of pixels.
+        approximate: why the nominal rate holds only approximately.
+        normal, anomalous: number of labelled items.
+        observed: share of the normal ones that is called anomalous, with its 95 % interval.
+        sensitivity: share of the anomalous ones, likewise.
+    """
+
+    nominal: float
+    threshold: float | None
+    no_verdict: str
+    held_out: int | None
+    approximate: str
+    normal: int
+    observed: Estimate
+    anomalous: int
+    sensitivity: Estimate
+
+    def as_json(self) -> dict[str, Any]:
+        """Every number under its name, None where undefined."""
+
+        def interval(estimate: Estimate) -> list[float | None]:
+            return [finite_or_none(estimate.low), finite_or_none(estimate.high)]
+
+        return {
+            "nominal_rate": finite_or_none(self.nominal),
+            "threshold": self.threshold,
+            "no_verdict": self.no_verdict,
+            "held_out_normals": self.held_out,
+            "approximate": self.approximate,
+            "normals": self.normal,
+            "observed_rate": finite_or_none(self.observed.value),
+            "observed_rate_95": interval(self.observed),
+            "anomalous": self.anomalous,
+            "sensitivity": finite_or_none(self.sensitivity.value),
+            "sensitivity_95": interval(self.sensitivity),
+        }
+
+
 @dataclass
 class Evaluation:
     """The result of :func:`multiad_med.evaluation.evaluate_cases`.
@@ -69,8 +123,8 @@ class Evaluation:
         baselines: figures of shortcuts that look at no anomaly map, by shortcut, then by name.
         remarks: sentences that a reader must see first, such as that a shortcut does as well.
         counts: numbers of patients, studies, slices, lesions.
-        calibration: nominal and observed rates at the thresholds from held-out normals.
-        slices, studies: rows of the two tables.
+        calibration: nominal and observed rates by level: ``pixel``, ``slice``, ``volume``, ``patient``.
+        slices, studies, patients: rows of the tables.
         curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
         histograms: by level (``slices``).
         examples: best and worst slices.
@@ -84,12 +138,13 @@ class Evaluation:
     baselines: dict[str, dict[str, float]]
     remarks: list[str]
     counts: dict[str, int]
-    calibration: dict[str, float]
+    calibration: dict[str, LevelRates]
     slices: list[dict[str, Any]]
     studies: list[dict[str, Any]]
     curves: dict[str, list[Curve]]
     histograms: dict[str, Histogram]
     examples: list[Example]
+    patients: list[dict[str, Any]] = field(default_factory=list)
     categories: dict[str, dict[str, float | None]] = field(default_factory=dict)
     training: list[Curve] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
@@ -111,10 +166,8 @@ class Evaluation:
             "categories": self.categories,
             "remarks": self.remarks,
             "counts": self.counts,
-            "calibration": {k: finite_or_none(v) for k, v in self.calibration.items()},
-            "studies": [
-                {k: finite_or_none(v) if isinstance(v, float) else v for k, v in row.items()}
-                for row in self.studies
-            ],
+            "calibration": {level: rates.as_json() for level, rates in self.calibration.items()},
+            "studies": _plain_rows(self.studies),
+            "patients": _plain_rows(self.patients),
             "manifest": self.manifest,
         }

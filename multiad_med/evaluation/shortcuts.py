@@ -22,6 +22,7 @@ from multiad_med.metrics import Ranking, StreamingRanking
 __all__ = ["Shortcuts", "shortcut_note", "shortcuts_of"]
 
 _SIGMA = 4.0
+_SLICES = 16  # at a time, as smoothing copies them several times
 _PIXELWISE = ("intensity", "local standard deviation")
 
 
@@ -55,21 +56,27 @@ class Shortcuts:
 
     def update(self, case: Case) -> None:
         """Take in a case."""
-        image, inside = case.image[:, None].float(), case.foreground[:, None]
-        share = self._smooth(inside.float()).clamp(min=1e-6)
-        mean = self._smooth(image * inside) / share
-        deviation = (self._smooth(image**2 * inside) / share - mean**2).clamp(min=0).sqrt()
-        for name, values in zip(_PIXELWISE, (mean, deviation), strict=True):
-            for sign in (1, -1):
-                signed = sign * values
-                if inside[case.masked].any():
-                    self._any_pixels = True
-                    self._pixels[name, sign].update(
-                        signed[case.masked][inside[case.masked]],
-                        case.label[:, None][case.masked][inside[case.masked]],
-                    )
-                highest = signed.masked_fill(~inside, -math.inf).flatten(1).amax(dim=1)
-                self._add(name, sign, highest.nan_to_num(neginf=float(signed.min())))
+        highest: dict[tuple[str, int], list[Tensor]] = {key: [] for key in self._pixels}
+        lowest = dict.fromkeys(self._pixels, math.inf)
+        for start in range(0, len(case.image), _SLICES):
+            part = slice(start, start + _SLICES)
+            inside, known = case.foreground[part], case.masked[part]
+            counted = inside & known[:, None, None]
+            labels = case.label[part][counted]
+            for name, values in zip(
+                _PIXELWISE, self._smoothed(case.image[part], inside), strict=True
+            ):
+                for sign in (1, -1):
+                    signed = sign * values
+                    if len(labels):
+                        self._any_pixels = True
+                        self._pixels[name, sign].update(signed[counted], labels)
+                    peaks = signed.masked_fill(~inside, -math.inf).flatten(1).amax(dim=1)
+                    highest[name, sign].append(peaks)
+                    lowest[name, sign] = min(lowest[name, sign], float(signed.min()))
+        for (name, sign), peaks_of_parts in highest.items():
+            peaks = torch.cat(peaks_of_parts)
+            self._add(name, sign, peaks.nan_to_num(neginf=lowest[name, sign]))
         self._add("foreground area", 1, case.foreground.flatten(1).sum(dim=1).float())
         if len(case.numbers) > 1:
             self._is_single = False
@@ -78,7 +85,15 @@ class Shortcuts:
             span = torch.full((len(case.numbers),), 0.5)
         self._add("slice position", 1, span.float())
         self._add("slice position", 2, (span - 0.5).abs().float())
-        self._labels.append(case.abnormal)
+        self._labels.append(case.abnormal.clone())
+
+    def _smoothed(self, image: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Local mean and standard deviation of slices ``(n, X, Y)`` inside the foreground."""
+        image, inside = image[:, None].float(), inside[:, None]
+        share = self._smooth(inside.float()).clamp(min=1e-6)
+        mean = self._smooth(image * inside) / share
+        deviation = (self._smooth(image**2 * inside) / share - mean**2).clamp(min=0).sqrt()
+        return mean[:, 0], deviation[:, 0]
 
     def _add(self, name: str, form: int, scores: Tensor) -> None:
         self._slices.setdefault((name, form), []).append(scores)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -31,8 +31,34 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def _percent(value: float | None, bounds: Sequence[float | None] = ()) -> str:
+    if value is None:
+        return "–"
+    between = " to ".join(f"{100 * end:.2f}" for end in bounds if end is not None)
+    return f"{100 * value:.2f} %" + (f" ({between})" if between else "")
+
+
+def _rates(calibration: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Nominal and observed rates of each level, or why it has no verdict."""
+    table = Table(title="False alarms promised and observed (95 % interval)")
+    table.add_column("level")
+    for name in ("held-out normals", "threshold", "nominal", "observed", "abnormal found"):
+        table.add_column(name, justify="right")
+    for level, its in calibration.items():
+        held_out, threshold = its["held_out_normals"], its["threshold"]
+        table.add_row(
+            level + (" (approximate)" if its["approximate"] else ""),
+            "–" if held_out is None else str(held_out),
+            its["no_verdict"] if threshold is None else f"{threshold:.3f}",
+            _percent(its["nominal_rate"]),
+            _percent(its["observed_rate"], its["observed_rate_95"]),
+            _percent(its["sensitivity"], its["sensitivity_95"]),
+        )
+    return table
+
+
 def print_summary(metrics: Mapping[str, Any], console: Console, *, title: str) -> None:
-    """Print figures with their intervals, the shortcuts beside them, and the remarks.
+    """Print figures with their intervals, rates at the thresholds, shortcuts, and the remarks.
 
     Args:
         metrics: content of ``metrics.json``.
@@ -55,6 +81,6 @@ def print_summary(metrics: Mapping[str, Any], console: Console, *, title: str) -
     shortcuts.add_row("this model", *(_number(metrics.get(name)) for name in _SHORTCUT_COLUMNS))
     for shortcut, values in metrics["baselines"].items():
         shortcuts.add_row(shortcut, *(_number(values.get(name)) for name in _SHORTCUT_COLUMNS))
-    console.print(table, shortcuts)
+    console.print(table, _rates(metrics["calibration"]), shortcuts)
     for remark in metrics["remarks"]:
         console.print(f"[bold]Note:[/bold] {remark}", highlight=False)

@@ -1,4 +1,4 @@
-"""DICOM structured report (TID 1500): score, threshold, decision, and what was found where."""
+"""DICOM structured report (TID 1500): score, p-value, decision, and what was found where."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ MOST_FINDINGS = 20
 
 _SCORE = Code("score", SCHEME, "Anomaly score of the study")
 _THRESHOLD = Code("score-threshold", SCHEME, "Threshold of the anomaly score")
+_P_VALUE = Code("p-value", SCHEME, "P-value of the score among held-out normal studies")
 _COUNT = Code("findings", SCHEME, "Number of regions above the threshold of the map")
 _DECISION = Code("decision", SCHEME, "Decision by the threshold")
 _REACHED = Code("reached", SCHEME, "The score reaches the threshold")
 _BELOW = Code("below", SCHEME, "The score is below the threshold")
+_NO_VERDICT = Code("no-verdict", SCHEME, "No verdict: too few held-out normal studies")
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class _Finding:
 def report(result: AnomalyResult) -> Dataset:
     """A comprehensive structured report of the scores.
 
-    Of the study: score, threshold, decision, number of findings. Findings are regions that reach the
-    map's threshold, connected through faces, edges or corners; of each that is told: the point and
-    value of its maximum, and its volume.
+    Of the study: score, p-value, threshold (where there is one), decision, number of findings.
+    Findings are regions that reach the map's threshold, connected through faces, edges or corners; of
+    each that is told: the point and value of its maximum, and its volume.
     """
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
     from highdicom.sr import (
@@ -126,15 +128,18 @@ def _study(result: AnomalyResult, count: int, algorithm: Any) -> Any:
         TrackingIdentifier,
     )
 
-    flagged = result.score >= result.score_threshold
-    measured = [(_SCORE, result.score), (_THRESHOLD, result.score_threshold), (_COUNT, count)]
+    decision = {True: _REACHED, False: _BELOW, None: _NO_VERDICT}[result.flagged]
+    measured: list[tuple[Code, float]] = [(_SCORE, result.score), (_P_VALUE, result.p_value)]
+    if result.score_threshold is not None:
+        measured.append((_THRESHOLD, result.score_threshold))
+    measured.append((_COUNT, count))
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(result.uid("study"), "Whole study"),
         algorithm_id=algorithm,
         measurements=[
             Measurement(name=name, value=value, unit=codes.UCUM.NoUnits) for name, value in measured
         ],
-        qualitative_evaluations=[QualitativeEvaluation(_DECISION, _REACHED if flagged else _BELOW)],
+        qualitative_evaluations=[QualitativeEvaluation(_DECISION, decision)],
         source_images=[
             SourceImageForMeasurementGroup.from_source_image(header)
             for header in result.source.headers

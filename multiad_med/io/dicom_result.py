@@ -82,15 +82,24 @@ class AnomalyResult:
 
     def __post_init__(self) -> None:
         try:
-            told = [self.score, self.score_threshold, self.threshold]
+            told = [self.score, self.p_value, self.threshold]
+            limit, flagged = self.score_threshold, self.flagged
         except (KeyError, TypeError, ValueError) as error:
             raise DicomResultError(
-                f"The scores lack {error}. Give the JSON that a bundle's inference wrote beside the map."
+                f"The scores lack {error}. Run the bundle's inference again, and give the JSON that it "
+                "writes beside the map; that of older versions has no verdict of the volume."
             ) from error
-        if not np.isfinite(told).all() or not 0 < self.threshold < 1:
+        if not np.isfinite([*told, *([] if limit is None else [limit])]).all() or not (
+            0 < self.threshold < 1
+        ):
             raise DicomResultError(
                 "The scores must be finite, and the map's threshold in (0, 1); got score "
-                f"{told[0]}, its threshold {told[1]}, the map's threshold {told[2]}."
+                f"{told[0]}, its p-value {told[1]}, its threshold {limit}, the map's threshold {told[2]}."
+            )
+        if (limit is None) is not (flagged is None):
+            raise DicomResultError(
+                f"The scores contradict themselves: the volume's threshold is {limit}, and its verdict "
+                f"{flagged}. Run the bundle's inference again."
             )
 
     @property
@@ -99,9 +108,21 @@ class AnomalyResult:
         return float(self.scores["volume_score"])
 
     @property
-    def score_threshold(self) -> float:
-        """From which the volume is called anomalous."""
-        return float(self.scores["thresholds"]["slice_score"])
+    def p_value(self) -> float:
+        """Of the volume's score among held-out normal volumes."""
+        return float(self.scores["volume_p_value"])
+
+    @property
+    def score_threshold(self) -> float | None:
+        """From which the volume is called anomalous; None where there is no verdict."""
+        value = self.scores["thresholds"]["volume_score"]
+        return None if value is None else float(value)
+
+    @property
+    def flagged(self) -> bool | None:
+        """Whether the volume is called anomalous; None where there is no verdict."""
+        value = self.scores["volume_flagged"]
+        return None if value is None else bool(value)
 
     @property
     def threshold(self) -> float:

@@ -93,8 +93,9 @@ class AnomalyInferTask(BundleInferTask):
 
     The bundle's own preprocessing, inferer and way back to the study's grid are run; what it would
     write is left out. The answer's image is a label of the bands, or the float32 map
-    (:class:`ResultType`); its parameters have ``anomaly_score``, ``anomalous``, ``bands``, the
-    thresholds and slice scores of :func:`multiad_med.io.study_scores`, and ``label_info``.
+    (:class:`ResultType`); its parameters have ``anomaly_score``, ``p_value``, ``anomalous`` (null where
+    there is no verdict), ``bands``, the ``verdict``, thresholds and slice scores of
+    :func:`multiad_med.io.study_scores`, and ``label_info``.
 
     Each request has a parsed config of its own, so that requests in several threads share
     nothing but the networks, which are loaded once.
@@ -221,6 +222,7 @@ class AnomalyInferTask(BundleInferTask):
         parameters = {
             "anomaly_score": scores.pop("volume_score"),
             "anomalous": scores.pop("volume_flagged"),
+            "p_value": scores.pop("volume_p_value"),
             "bands": {
                 name: getattr(options.bands, Band(v).name.lower()) for name, v in LABELS.items()
             },

@@ -11,14 +11,14 @@ from multiad_med.metrics.bootstrap import (
     resamples,
 )
 from multiad_med.metrics.cumulative import AUPRO, AUROC, AveragePrecision, F1Max
-from multiad_med.metrics.froc import FROC_RATES, Froc, candidate_thresholds, froc
+from multiad_med.metrics.froc import FROC_RATES, Froc, ScanLesions, froc, pooled_scans, scan_lesions
 from multiad_med.metrics.handlers import (
     AUPROHandler,
     AUROCHandler,
     AveragePrecisionHandler,
     F1MaxHandler,
 )
-from multiad_med.metrics.histograms import SubjectHistograms, score_edges
+from multiad_med.metrics.histograms import SubjectHistograms, map_edges
 from multiad_med.metrics.lesions import Lesions, false_positive_components, lesion_scores, lesions
 from multiad_med.metrics.ranking import (
     PrecisionRecallCurve,
@@ -47,6 +47,7 @@ __all__ = [
     "PrecisionRecallCurve",
     "Ranking",
     "RocCurve",
+    "ScanLesions",
     "StreamingAupro",
     "StreamingRanking",
     "SubjectHistograms",
@@ -56,7 +57,6 @@ __all__ = [
     "bootstrap_froc",
     "bootstrap_mean",
     "bootstrap_ranking",
-    "candidate_thresholds",
     "dice",
     "f1_max",
     "false_positive_components",
@@ -65,7 +65,9 @@ __all__ = [
     "interval",
     "lesion_scores",
     "lesions",
+    "map_edges",
     "paired_difference",
+    "pooled_scans",
     "resamples",
-    "score_edges",
+    "scan_lesions",
 ]

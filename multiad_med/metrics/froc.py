@@ -6,20 +6,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from multiad_med.metrics.counting import as_scores
-from multiad_med.metrics.lesions import checked_thresholds
+from multiad_med.metrics.counting import as_anomalous, as_scores
+from multiad_med.metrics.lesions import (
+    checked_thresholds,
+    false_positive_components,
+    lesion_scores,
+    lesions,
+)
 from multiad_med.utils.errors import InputError
 
 __all__ = [
     "FROC_RATES",
     "Froc",
     "FrocCounts",
-    "candidate_thresholds",
+    "ScanLesions",
     "froc",
     "froc_counts",
+    "pooled_scans",
+    "scan_lesions",
     "sensitivity_at_rates",
 ]
 
@@ -27,38 +35,132 @@ FROC_RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """False positives per scan of the FROC score, as in CAMELYON16 and LUNA16."""
 
 
-def candidate_thresholds(values: Tensor, *, count: int = 40, largest: float = 0.1) -> Tensor:
-    """Thresholds for a FROC curve: values whose ranks grow geometrically from the maximum on.
+@dataclass(frozen=True, eq=False)
+class ScanLesions:
+    """What a FROC curve needs of one scan, once its map is gone.
 
-    Ranks, not values, are spaced, so a monotone change of the map changes nothing. A threshold that
-    flags every value is left out, for it makes each scan one component; of a constant map there
-    remains a threshold just above it, which flags nothing.
+    Attributes:
+        thresholds: ``(K,)`` of its map, descending; between them the map counts as the lower one.
+        flagged: int64 ``(K,)``, foreground voxels at or above each.
+        voxels: number of foreground voxels.
+        false_positives: int64 ``(K,)``, see :func:`~multiad_med.metrics.false_positive_components`.
+        scores: ``(L,)``, see :func:`~multiad_med.metrics.lesion_scores`.
+        volumes: ``(L,)``, see :class:`~multiad_med.metrics.Lesions`.
+    """
+
+    thresholds: Tensor
+    flagged: Tensor
+    voxels: int
+    false_positives: Tensor
+    scores: Tensor
+    volumes: Tensor
+
+
+def scan_lesions(
+    anomaly_map: Tensor,
+    truth: Tensor,
+    *,
+    foreground: Tensor,
+    spacing: Sequence[float] | None = None,
+    count: int = 40,
+    largest: float = 0.5,
+) -> ScanLesions:
+    """Reduce a scan to its lesions' scores and its false positives at thresholds of its own.
+
+    The thresholds are foreground values whose ranks grow geometrically from the maximum on. Ranks, not
+    values, are spaced, so a monotone change of the map changes nothing.
 
     Args:
-        values: of the maps of all scans inside the foreground, any shape; a random sample will do.
+        anomaly_map: ``(X, Y, Z)`` or ``(H, W)``, the larger the more anomalous.
+        truth: mask of the same shape, lesion where not 0.
+        foreground: mask of the same shape; nothing outside is flagged.
+        spacing: mm per axis, for the lesions' volumes.
         count: number of thresholds, at most; ties make them fewer.
-        largest: fraction of the values that the lowest threshold flags, in (0, 1). The more is
+        largest: fraction of the foreground that the lowest threshold flags, in (0, 1].
+
+    Raises:
+        InputError: when shapes differ, the map is not finite, or an option is out of range.
+    """
+    if count < 1:
+        raise InputError(f"count must be 1 or more, got {count}.")
+    if not 0 < largest <= 1:
+        raise InputError(f"largest must lie in (0, 1], got {largest}.")
+    targets = lesions(truth, spacing=spacing)
+    scores = lesion_scores(anomaly_map, targets, foreground=foreground)
+    volumes = targets.volumes
+    del targets  # as large as the scan
+    # With numpy, as a mask costs torch 24 bytes per voxel inside.
+    ordered = as_scores(anomaly_map)[as_anomalous(foreground)]
+    ordered.sort()
+    voxels = ordered.size
+    if not voxels:
+        none = torch.zeros(0, dtype=torch.int64)
+        return ScanLesions(none.float(), none, 0, none, scores, volumes)
+    last = max(1, int(largest * voxels))
+    ranks = np.unique(np.logspace(0, math.log10(last), count).round().astype(np.int64))
+    chosen = np.unique(ordered[-ranks])[::-1].copy()
+    flagged = voxels - np.searchsorted(ordered, chosen)
+    del ordered
+    thresholds = torch.from_numpy(chosen)
+    return ScanLesions(
+        thresholds,
+        torch.from_numpy(flagged),
+        voxels,
+        false_positive_components(anomaly_map, truth, thresholds, foreground=foreground),
+        scores,
+        volumes,
+    )
+
+
+def pooled_scans(
+    scans: Sequence[ScanLesions], *, count: int = 40, largest: float = 0.1
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Scans at thresholds that they share, as :func:`froc` takes them.
+
+    A scan's map counts as rounded down to the scan's own thresholds; on maps of no more values than
+    those nothing is lost. Of all such values those are taken whose ranks over all scans grow
+    geometrically from the maximum on. One that flags every voxel of all scans is left out, for it makes
+    each one component; of constant maps there remains a threshold just above them.
+
+    Args:
+        scans: of :func:`scan_lesions`, one with foreground at least.
+        count: number of thresholds, at most; ties make them fewer.
+        largest: fraction of all voxels that the lowest threshold flags, in (0, 1). The more is
             flagged, the more components merge into few large ones that reach some lesion by chance.
 
     Returns:
-        ``(T,)``, descending.
+        Lesion scores and false positives of each scan, and the thresholds ``(T,)``, descending.
 
     Raises:
-        InputError: when there are no values, one is not finite, or an option is out of range.
+        InputError: when no scan has foreground, or an option is out of range.
     """
     if count < 1:
         raise InputError(f"count must be 1 or more, got {count}.")
     if not 0 < largest < 1:
         raise InputError(f"largest must lie in (0, 1), got {largest}.")
-    flat = torch.from_numpy(as_scores(values))
-    if not len(flat):
-        raise InputError("There are no values to choose thresholds from.")
-    last = max(1, int(largest * len(flat)))
+    total = sum(scan.voxels for scan in scans)
+    if not total:
+        raise InputError("No scan has foreground; there are no values to choose thresholds from.")
+    values, order = torch.cat([scan.thresholds for scan in scans]).sort(descending=True)
+    added = torch.cat([scan.flagged.diff(prepend=scan.flagged.new_zeros(1)) for scan in scans])
+    reached = added[order].cumsum(0)
+    last = max(1, int(largest * total))
     ranks = torch.logspace(0, math.log10(last), count, dtype=torch.float64).round().long()
-    ordered = flat.topk(last).values
-    chosen = ordered[ranks - 1].unique().flip(0)
-    chosen = chosen[chosen > flat.min()]
-    return chosen if len(chosen) else torch.nextafter(ordered[:1], ordered.new_tensor(math.inf))
+    places = torch.searchsorted(reached, ranks).clamp(max=len(values) - 1)
+    chosen = values[places].unique().flip(0)
+    everything = torch.stack([(values >= level).long() @ added[order] for level in chosen]) == total
+    chosen = chosen[~everything]
+    if not len(chosen):
+        chosen = torch.nextafter(values[:1], values.new_tensor(math.inf))
+    scores, alarms = [], []
+    for scan in scans:
+        # How many of the scan's own thresholds reach each shared one, and each lesion's score.
+        ascending = scan.thresholds.flip(0)
+        reaching = len(ascending) - torch.searchsorted(ascending, chosen)
+        alarms.append(torch.cat([reaching.new_zeros(1), scan.false_positives])[reaching])
+        below = torch.searchsorted(ascending, scan.scores.contiguous(), right=True)
+        scores.append(torch.cat([ascending.new_tensor([-math.inf]), ascending])[below])
+    return scores, alarms, chosen
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def checked_thresholds(thresholds: Tensor) -> Tensor:
     if values.ndim != 1 or not len(values) or not values.isfinite().all():
         raise InputError(
             f"thresholds must be a vector of one or more finite numbers, got {values}; see "
-            "candidate_thresholds."
+            "pooled_scans."
         )
     return values
 

@@ -55,7 +55,7 @@ def _facts(study: ViewedStudy) -> dict[str, Any]:
         "bscans": study.bscans,
         "mapThreshold": float(scores["thresholds"]["map"]) if scores else 0.5,
         "mapStep": MAP_STEP,
-        "sliceThreshold": float(scores["thresholds"]["slice_score"]) if scores else None,
+        "sliceThreshold": scores["thresholds"]["slice_score"] if scores else None,
         "slices": [None if np.isnan(v) else round(float(v), 5) for v in study.slice_values()],
     }
 

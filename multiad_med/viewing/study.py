@@ -100,25 +100,33 @@ def read_scores(anomaly_map: Path) -> dict[str, Any]:
     try:
         with file_errors(path):
             scores = json.loads(path.read_text(encoding="utf-8"))
-        float(scores["volume_score"]), float(scores["thresholds"]["slice_score"])
-        bool(scores["volume_flagged"]), float(scores["thresholds"]["map"]), int(scores["axis"])
+        float(scores["volume_score"]), float(scores["volume_p_value"]), str(scores["verdict"])
+        thresholds = scores["thresholds"]
+        float(thresholds["map"]), scores["volume_flagged"], int(scores["axis"])
+        for level in ("slice", "volume"):  # null where there is no verdict
+            float(thresholds[f"{level}_score"] or 0)
         for entry in scores["slices"]:
             int(entry["slice"]), float(entry["score"])
     except (ValueError, KeyError, TypeError) as error:
         raise ViewError(
-            f"{path}: not the scores of a study ({type(error).__name__}: {error}). Write them anew with "
-            "the bundle's inference, or move the file away to see the map alone."
+            f"{path}: not the scores of a study ({type(error).__name__}: {error}). Run the bundle's "
+            "inference again, as those of older versions have no verdict of the volume, or move the file "
+            "away to see the map alone."
         ) from error
     return dict(scores)
 
 
 def decision(scores: Mapping[str, Any]) -> str:
-    """The score, the threshold and what follows, in words."""
+    """The volume's score, p-value and threshold, and its verdict or why there is none, in words."""
     if not scores:
         return "no scores beside the map"
-    verdict = "anomalous" if scores["volume_flagged"] else "normal"
-    threshold = float(scores["thresholds"]["slice_score"])
-    return f"score {float(scores['volume_score']):.3f}, threshold {threshold:.3f}: {verdict}"
+    threshold = scores["thresholds"]["volume_score"]
+    told = (
+        f"score {float(scores['volume_score']):.3f}, p-value {float(scores['volume_p_value']):.3g}"
+    )
+    if threshold is not None:
+        told += f", threshold {float(threshold):.3f}"
+    return f"{told}: {scores['verdict']}"
 
 
 def _read(path: Path, *, bscans: bool) -> MetaTensor:

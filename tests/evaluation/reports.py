@@ -12,7 +12,7 @@ import torch
 
 from multiad_med.evaluation import Evaluation
 from multiad_med.evaluation.report import write_report
-from multiad_med.evaluation.results import Curve, Example, Histogram
+from multiad_med.evaluation.results import Curve, Example, Histogram, LevelRates
 from multiad_med.metrics import Estimate
 
 NAN = math.nan
@@ -38,6 +38,21 @@ def study(number: int, **values: Any) -> dict[str, Any]:
     return row | {"lesion_voxels": 9, "dice": 0.123456789} | values
 
 
+def rates(**changes: Any) -> LevelRates:
+    content: dict[str, Any] = {
+        "nominal": 0.01,
+        "threshold": 0.5,
+        "no_verdict": "",
+        "held_out": 3,
+        "approximate": "",
+        "normal": 1200,
+        "observed": Estimate(0.025, 0.02, 0.03),
+        "anomalous": 8,
+        "sensitivity": Estimate(NAN, NAN, NAN),
+    }
+    return LevelRates(**content | changes)
+
+
 def full(**changes: Any) -> Evaluation:
     content: dict[str, Any] = {
         "figures": {
@@ -56,11 +71,13 @@ def full(**changes: Any) -> Evaluation:
         "remarks": [f"A shortcut does as well: {NAME}."],
         "counts": {"patients": 12, "slices": 1234},
         "calibration": {
-            "pixel_rate_nominal": 0.01,
-            "pixel_rate_observed": 0.025,
-            "slice_rate_nominal": NAN,
-            "slice_rate_observed": NAN,
-            "slice_sensitivity": 0.7,
+            "pixel": rates(held_out=None, observed=Estimate(0.025, 0.01, 0.04)),
+            "volume": rates(
+                threshold=None,
+                no_verdict="no verdict: 3 normal volumes",
+                approximate=f"because of {NAME}",
+                observed=Estimate(NAN, NAN, NAN),
+            ),
         },
         "slices": [{"study": NAME, "slice": 3, "score": 0.1234567}],
         "studies": [study(0, study=NAME), study(1, hd95_mm=NAN), study(2, dice=NAN)],

@@ -47,6 +47,7 @@ def test_command_writes_report_tables_and_metrics(store: Path, model: Path, tmp_
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "What shortcuts reach" in result.output
+    assert "False alarms promised and observed" in result.output
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["counts"] == {
         "patients": 8, "studies": 8, "slices": 8, "abnormal_slices": 4, "lesions": 4,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +15,17 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from multiad_med.evaluation import Case, Thresholds, evaluate_cases
+from multiad_med.evaluation.evaluate import RunningEvaluation
+from multiad_med.scoring import Level, NormalScores
+from multiad_med.utils.errors import InputError
 from tests.evaluation.stores import SIZE, blob, volume_case
 
-LEVELS = Thresholds(pixel=0.5, image=0.5, pixel_rate=0.01, image_rate=0.05)
+# Of 19 held-out normals none scores above 0.49: what scores more is anomalous at a rate of 5 %.
+LEVELS = Thresholds(
+    pixel=0.5,
+    pixel_rate=0.01,
+    levels={level: NormalScores((0.49,) * 19, 0.05) for level in Level},
+)
 
 
 def _cohort(count: int = 4) -> list[Case]:
@@ -53,7 +65,8 @@ def test_figures_equal_scikit_learn_on_a_noisy_map() -> None:
     cases = _cohort(6)
     generator = torch.Generator().manual_seed(7)
     for case in cases:
-        case.anomaly_map += 0.5 * torch.rand(case.anomaly_map.shape, generator=generator)
+        noise = torch.rand(case.anomaly_map.shape, generator=generator)
+        case.anomaly_map = 0.6 * case.anomaly_map + 0.4 * noise
         case.scores = case.anomaly_map.flatten(1).amax(dim=1)
     evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=20)
     maps = np.concatenate([c.anomaly_map.numpy().ravel() for c in cases])
@@ -90,9 +103,149 @@ def test_observed_rates_are_those_of_normal_slices() -> None:
     case.anomaly_map[0, :2] = 0.5  # 64 of 6144 pixels reach the threshold
     case.scores = case.anomaly_map.flatten(1).amax(dim=1)
     found = evaluate_cases([case], thresholds=LEVELS, bootstrap=5).calibration
-    assert found["pixel_rate_observed"] == pytest.approx(64 / 6144)
-    assert found["slice_rate_observed"] == pytest.approx(1 / 6)
-    assert math.isnan(found["slice_sensitivity"])
+    assert found["pixel"].observed.value == pytest.approx(64 / 6144)
+    assert found["slice"].observed.value == pytest.approx(1 / 6)
+    assert math.isnan(found["slice"].sensitivity.value)
+    assert (found["pixel"].normal, found["slice"].normal, found["slice"].anomalous) == (6144, 6, 0)
+
+
+def _scored(name: str, score: float, *, lesion: bool = False) -> Case:
+    """A volume whose highest slice scores so."""
+    case = volume_case(name, lesion=lesion)
+    case.scores = torch.tensor([0.0, 0.1, 0.2, 0.1, 0.0, score])
+    case.abnormal = torch.tensor([lesion] + 5 * [False])
+    return case
+
+
+def test_each_level_is_judged_by_its_own_normal_scores() -> None:
+    """Slices need 0.3, volumes 0.6, patients 0.8; each level's rate is told with its interval."""
+    levels = {
+        level: NormalScores((score,) * 19, 0.05)
+        for level, score in ((Level.SLICE, 0.3), (Level.VOLUME, 0.6), (Level.PATIENT, 0.8))
+    }
+    cases = [
+        _scored("a_1", 0.5),
+        _scored("b_1", 0.7),
+        _scored("b_2", 0.4),
+        _scored("c_1", 0.9, lesion=True),
+        _scored("c_2", 0.1, lesion=True),
+    ]
+    evaluation = evaluate_cases(cases, thresholds=Thresholds(levels=levels), bootstrap=200)
+    assert [(row["study"], row["verdict"]) for row in evaluation.studies] == [
+        ("a_1", "normal"),
+        ("b_1", "anomalous"),
+        ("b_2", "normal"),
+        ("c_1", "anomalous"),
+        ("c_2", "normal"),
+    ]
+    assert [row["p_value"] for row in evaluation.studies] == [1.0, 0.05, 1.0, 0.05, 1.0]
+    assert [(row["subject"], row["score"], row["verdict"]) for row in evaluation.patients] == [
+        ("a", pytest.approx(0.5), "normal"),
+        ("b", pytest.approx(0.7), "normal"),
+        ("c", pytest.approx(0.9), "anomalous"),
+    ]
+    found = evaluation.calibration
+    assert list(found) == ["pixel", "slice", "volume", "patient"]
+    assert (found["volume"].normal, found["volume"].anomalous, found["volume"].held_out) == (
+        3,
+        2,
+        19,
+    )
+    # One of three normal volumes: Clopper and Pearson's interval, from a table.
+    volume = found["volume"].observed
+    assert (volume.value, volume.low, volume.high) == pytest.approx(
+        (1 / 3, 0.00840, 0.90570), abs=1e-4
+    )
+    assert found["volume"].sensitivity.value == 0.5
+    # None of two normal patients: 0 to 1 - 0.025 ** (1 / 2).
+    patient = found["patient"].observed
+    assert (patient.value, patient.low, patient.high) == pytest.approx((0, 0, 1 - 0.025**0.5))
+    # Of the 28 normal slices the last ones of a_1, b_1, b_2 and c_1.
+    slices = found["slice"].observed
+    assert slices.value == pytest.approx(4 / 28)
+    assert slices.low <= slices.value <= slices.high
+    told = evaluation.as_json()["calibration"]["volume"]
+    assert told["threshold"] == pytest.approx(0.6)
+    assert (told["nominal_rate"], told["held_out_normals"], told["no_verdict"]) == (0.05, 19, "")
+    assert told["observed_rate_95"] == pytest.approx([0.00840, 0.90570], abs=1e-4)
+
+
+def test_where_a_rate_is_out_of_reach_there_is_no_verdict_and_no_rate() -> None:
+    levels = {Level.VOLUME: NormalScores((0.2, 0.3, 0.4), 0.05, approximate="few subjects")}
+    evaluation = evaluate_cases(_cohort(2), thresholds=Thresholds(levels=levels), bootstrap=5)
+    volume = evaluation.as_json()["calibration"]["volume"]
+    assert volume["threshold"] is volume["observed_rate"] is volume["sensitivity"] is None
+    assert volume["no_verdict"].startswith("no verdict: 3 normal volumes allow no rate below 25 %")
+    assert volume["approximate"] == "few subjects"
+    row = evaluation.as_json()["studies"][0]
+    assert row["verdict"] == volume["no_verdict"]
+    assert row["p_value"] == 0.25  # scores above all three: 1 / (3 + 1)
+    json.dumps(evaluation.as_json(), allow_nan=False)
+
+
+def test_a_case_is_let_go_before_the_next_is_made() -> None:
+    alive: list[weakref.ref[Case]] = []
+    maps: list[weakref.ref[torch.Tensor]] = []
+
+    def cases() -> Iterator[Case]:
+        for case_of in (lambda i=i: _cohort(i + 1)[i] for i in range(4)):
+            assert all(case() is None for case in (*alive, *maps))
+            yield _watched(case_of(), alive, maps)
+
+    assert evaluate_cases(cases(), thresholds=LEVELS, bootstrap=5).counts["studies"] == 4
+    assert len(alive) == 4
+
+
+def _watched(case: Case, alive: list[Any], maps: list[Any]) -> Case:
+    alive.append(weakref.ref(case))
+    maps += [weakref.ref(tensor) for tensor in (case.anomaly_map, case.image, case.scores)]
+    return case
+
+
+def test_what_is_kept_of_a_case_is_a_small_part_of_it() -> None:
+    def kept_after(count: int) -> int:
+        running = RunningEvaluation(LEVELS)
+        for i in range(count):
+            running.update(_large_case(i))
+        gc.collect()
+        # Whole storages: a slice that is kept as a view holds its volume.
+        held = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+            for t in gc.get_objects()
+            if isinstance(t, torch.Tensor)
+        }
+        assert len(running) == count
+        return sum(held.values())
+
+    # From the seventh on no further slice is shown. A case has 1.1 MB, its histograms 82 kB.
+    few, many = kept_after(7), kept_after(11)
+    assert (many - few) / 4 < 120e3
+
+
+def _large_case(number: int) -> Case:
+    """1.1 MB: 27 slices of 64 x 64, 10 bytes a pixel."""
+    generator = torch.Generator().manual_seed(number)
+    shape = (27, 64, 64)
+    label = torch.zeros(shape, dtype=torch.bool)
+    label[10:13, 40:50, 40:50] = number % 2 == 0
+    maps = torch.rand(shape, generator=generator) ** 8 + 0.6 * label
+    return Case(
+        study=f"s{number}",
+        subject=f"p{number}",
+        image=torch.rand(shape, generator=generator),
+        anomaly_map=maps / (1 + maps),
+        label=label,
+        foreground=torch.ones(shape, dtype=torch.bool),
+        numbers=torch.arange(shape[0]),
+        scores=maps.flatten(1).amax(dim=1),
+        abnormal=label.flatten(1).any(dim=1),
+    )
+
+
+def test_a_map_that_is_not_calibrated_is_refused() -> None:
+    case = volume_case("far_1", lesion=True, shift=7.0)
+    with pytest.raises(InputError, match=r"far_1: map values from 7.* to 7.8.*lies in \[0, 1\]"):
+        evaluate_cases([case], thresholds=LEVELS)
 
 
 def test_one_class_gives_nan_and_says_so() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from multiad_med.data import SliceStore
 from multiad_med.evaluation.detectors import UnavailableError
 from multiad_med.evaluation.outcomes import FIGURES, Job, execute, run_job
 from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.predictions import predicted_cases
 from tests.evaluation.stores import Brightness, make_store
 
 
@@ -30,6 +33,16 @@ def _upside_down(detector: Brightness, held_out: SliceStore) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     return str(make_store(tmp_path / "pictures"))
+
+
+def test_a_store_yields_its_studies_one_by_one_and_keeps_none(store: str) -> None:
+    cases = predicted_cases(Brightness(), store)
+    first = next(cases)
+    maps = weakref.ref(first.anomaly_map)
+    del first
+    gc.collect()
+    assert maps() is None
+    assert len([case.study for case in cases]) == 7
 
 
 def test_figures_of_bright_defects_are_perfect_for_brightness(store: str) -> None:

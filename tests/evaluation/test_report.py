@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from multiad_med.evaluation import Thresholds, evaluate_cases
+from multiad_med.evaluation import evaluate_cases
 from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.report.glossary import METRICS
 from multiad_med.evaluation.results import Curve, Example, Histogram
@@ -115,13 +116,18 @@ def test_a_draw_with_a_shortcut_is_bold_on_both_sides(tmp_path: Path) -> None:
     assert page_of(drawn, tmp_path).count("<strong>0.931</strong>") == 2
 
 
-def test_calibration_compares_nominal_and_observed(tmp_path: Path) -> None:
-    rows = rows_of(page_of(full(), tmp_path), "calibration")
-    assert [row[1:] for row in rows[1:]] == [
-        ["1.00 %", "2.50 %", "2.50 \N{MULTIPLICATION SIGN}"],
-        ["–", "–", "–"],
-        ["–", "70.00 %", "–"],
+def test_calibration_compares_nominal_and_observed_of_each_level(tmp_path: Path) -> None:
+    pixels, volumes = rows_of(page_of(full(), tmp_path), "calibration")[1:]
+    assert pixels[1:] == [
+        "–",
+        "0.500",
+        "1.00 %",
+        "2.50 % of 1,200, 1.00 % to 4.00 %",
+        "– of 8",
     ]
+    assert "No verdict: 3 normal volumes." in volumes[0]
+    assert f"Approximate: because of {escape(NAME)}." in volumes[0]
+    assert volumes[1:] == ["3", "–", "1.00 %", "– of 1,200", "– of 8"]
 
 
 def test_studies_are_listed_worst_first(tmp_path: Path) -> None:
@@ -164,7 +170,9 @@ def test_strings_are_escaped(tmp_path: Path) -> None:
     page = page_of(full(), tmp_path, title=NAME)
     reader = Reader(page)
     assert "<script" not in page
-    assert reader.text.count(NAME) == 7  # title, h1, remark, figure, two examples, study
+    assert (
+        reader.text.count(NAME) == 8
+    )  # title, h1, remark, figure, calibration, two examples, study
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
@@ -203,6 +211,7 @@ def test_metrics_and_tables_are_written(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     assert sorted(p.name for p in folder.iterdir()) == [
         "metrics.json",
+        "patients.csv",
         "report.html",
         "slices.csv",
         "studies.csv",
@@ -242,7 +251,7 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
                 "slices": Histogram([NAN, 0.5], [], NAN),
                 "patients": Histogram([], [math.inf], 0.5),
             },
-            calibration={"pixel_rate_observed": NAN},
+            calibration={},
             training=[Curve("L_G", [1], [NAN])],
             examples=[example(best=False)],
         ),
@@ -315,7 +324,7 @@ def test_names_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
 
 def test_a_real_evaluation_knows_all_its_names(tmp_path: Path) -> None:
     cases = [volume_case(f"p{i}_t1", lesion=i % 2 == 0, seed=i) for i in range(4)]
-    evaluation = evaluate_cases(cases, thresholds=Thresholds(image=0.5), bootstrap=10)
+    evaluation = evaluate_cases(cases, bootstrap=10)
     assert {name for level in evaluation.figures.values() for name in level} <= set(METRICS)
     page = page_of(evaluation, tmp_path)
     for name in ("figures", "baselines", "calibration", "wide"):

@@ -46,8 +46,10 @@ PATIENT = {
 
 SCORES: dict[str, Any] = {
     "volume_score": 0.875,
+    "volume_p_value": 0.03125,
     "volume_flagged": True,
-    "thresholds": {"map": 0.5, "slice_score": 0.625},
+    "verdict": "anomalous",
+    "thresholds": {"map": 0.5, "slice_score": 0.5625, "volume_score": 0.625},
     "model_sha256": "ab" * 32,
     "versions": {"multiad-med": "0.1.0", "monai": "1.6.1"},
 }

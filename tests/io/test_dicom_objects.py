@@ -200,6 +200,7 @@ def test_the_report_tells_score_threshold_decision_and_findings(tmp_path: Path) 
     (whole,) = report.content.get_image_measurement_groups()
     assert report_values(whole) == {
         "Anomaly score of the study": 0.875,
+        "P-value of the score among held-out normal studies": 0.03125,
         "Threshold of the anomaly score": 0.625,
         "Number of regions above the threshold of the map": 2,
     }
@@ -219,10 +220,22 @@ def test_the_report_tells_score_threshold_decision_and_findings(tmp_path: Path) 
 
 def test_a_score_below_the_threshold_is_told_so(tmp_path: Path) -> None:
     study = make_study(tmp_path)
-    study.scores["volume_score"] = 0.5
+    study.scores.update(volume_score=0.5, volume_flagged=False, verdict="normal")
     path = study.write(tmp_path / "out", DicomKind.REPORT)[DicomKind.REPORT][0]
     (whole,) = hd.sr.srread(path).content.get_image_measurement_groups()
     assert decision_of(whole) == "The score is below the threshold"
+
+
+def test_where_there_is_no_verdict_the_report_says_so(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    study.scores.update(volume_flagged=None, verdict="no verdict: 3 normal volumes")
+    study.scores["thresholds"] = {"map": 0.5, "slice_score": 0.5, "volume_score": None}
+    path = study.write(tmp_path / "out", DicomKind.REPORT)[DicomKind.REPORT][0]
+    (whole,) = hd.sr.srread(path).content.get_image_measurement_groups()
+    assert decision_of(whole) == "No verdict: too few held-out normal studies"
+    told = report_values(whole)
+    assert told["P-value of the score among held-out normal studies"] == 0.03125
+    assert "Threshold of the anomaly score" not in told
 
 
 def test_the_report_lists_the_highest_findings_and_counts_all(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_one_binary_segment_is_all_that_reaches_the_threshold(tmp_path: Path) ->
 
 def test_bands_follow_the_maps_threshold(tmp_path: Path) -> None:
     study = make_study(tmp_path)
-    study.scores["thresholds"] = {"map": 0.8, "slice_score": 0.6}
+    study.scores["thresholds"] = {"map": 0.8, "volume_score": 0.6}
     path = study.write(tmp_path / "out", DicomKind.SEG)[DicomKind.SEG][0]
     seg = hd.seg.segread(path).get_volume(combine_segments=True)
     assert (seg.array > 0).sum() == (np.asarray(study.anomaly_map.dataobj) >= 0.8).sum()
@@ -378,9 +378,13 @@ class TestRefusals:
     def test_scores_that_lack_something(self, tmp_path: Path) -> None:
         study = make_study(tmp_path)
         thresholds = {"map": 0.5}
-        self.refused(
-            study, tmp_path, "lack 'slice_score'", scores={**study.scores, "thresholds": thresholds}
-        )
+        for lacking, scores in (
+            ("volume_score", {**study.scores, "thresholds": thresholds}),
+            ("volume_p_value", {k: v for k, v in study.scores.items() if k != "volume_p_value"}),
+        ):
+            told = f"lack '{lacking}'.*inference again"
+            self.refused(study, tmp_path, told, scores=scores)
+        self.refused(study, tmp_path, "contradict", scores={**study.scores, "volume_flagged": None})
         self.refused(
             study, tmp_path, "must be finite", scores={**study.scores, "volume_score": np.nan}
         )

@@ -45,6 +45,8 @@ def test_the_heatmap_is_the_bundles_own_map_on_the_studys_grid(
     found = server.infer(BRAIN, study).json()
     assert found["anomaly_score"] == pytest.approx(scores["volume_score"], abs=1e-6)
     assert found["anomalous"] == scores["volume_flagged"]
+    assert found["verdict"] == scores["verdict"]
+    assert found["p_value"] == pytest.approx(scores["volume_p_value"])
     assert found["axis"] == scores["axis"]
     assert found["thresholds"] == scores["thresholds"]
     assert [s["slice"] for s in found["slices"]] == [s["slice"] for s in scores["slices"]]

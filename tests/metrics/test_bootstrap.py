@@ -23,7 +23,6 @@ from multiad_med.metrics import (
     interval,
     paired_difference,
     resamples,
-    score_edges,
 )
 
 NAMES = ("auroc", "average_precision", "f1_max")
@@ -145,7 +144,7 @@ def test_ranking_equals_scikit_learn_with_weights() -> None:
 
 def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, labels, subjects = _items(1)
-    histograms = SubjectHistograms(score_edges(scores), 5)
+    histograms = SubjectHistograms(scores.unique())
     for subject in range(5):
         histograms.update(subject, scores[subjects == subject], labels[subjects == subject])
     weights = resamples(5, count=37)

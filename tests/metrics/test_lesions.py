@@ -17,11 +17,13 @@ from torch import Tensor
 from multiad_med.metrics import (
     FROC_RATES,
     Froc,
-    candidate_thresholds,
+    ScanLesions,
     false_positive_components,
     froc,
     lesion_scores,
     lesions,
+    pooled_scans,
+    scan_lesions,
 )
 
 Scan = tuple[Tensor, Tensor]
@@ -150,31 +152,85 @@ def test_false_positives_equal_a_slow_loop(seed: int, flat: bool) -> None:
 # ---------------------------------------------------------------- thresholds
 
 
-def test_candidate_thresholds_are_values_at_geometric_ranks() -> None:
-    thresholds = candidate_thresholds(torch.arange(10_000.0), count=4, largest=0.1)
-    assert thresholds.tolist() == [9999, 9990, 9900, 9000]
+def _pooled(*scans: Scan, **options) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    everywhere = [torch.ones_like(truth, dtype=torch.bool) for _, truth in scans]
+    found = [scan_lesions(m, t, foreground=f) for (m, t), f in zip(scans, everywhere, strict=True)]
+    return pooled_scans(found, **options)
 
 
-def test_candidate_thresholds_follow_a_monotone_change() -> None:
-    values = torch.rand(5000, generator=torch.Generator().manual_seed(0)).double()
-    changed = candidate_thresholds((3 * values).exp())
-    assert torch.equal((3 * candidate_thresholds(values)).exp(), changed)
+def test_a_scans_thresholds_are_values_at_geometric_ranks() -> None:
+    values = torch.arange(10_000.0).reshape(100, 100)
+    scan = scan_lesions(
+        values, torch.zeros(100, 100), foreground=torch.ones(100, 100), count=4, largest=0.1
+    )
+    assert scan.thresholds.tolist() == [9999, 9990, 9900, 9000]
+    assert scan.flagged.tolist() == [1, 10, 100, 1000]
+    assert scan.voxels == 10_000
+    # Ever more of the last rows: one component at each threshold.
+    assert scan.false_positives.tolist() == [1, 1, 1, 1]
+
+
+def test_pooled_thresholds_are_at_geometric_ranks_of_all_scans() -> None:
+    first = torch.arange(0.0, 20_000, 2).reshape(100, 100)
+    second = first + 1
+    nothing = torch.zeros(100, 100)
+    _, _, thresholds = _pooled((first, nothing), (second, nothing), count=4, largest=0.05)
+    exact = [19_999, 19_990, 19_900, 19_000]  # of ranks 1, 10, 100, 1000 among 20,000 values
+    # A scan's own thresholds are a factor of 1.25 in rank apart.
+    for threshold, value in zip(thresholds.tolist(), exact, strict=True):
+        assert 20_000 - (20_000 - value) * 1.3 - 1 <= threshold <= value
+
+
+def test_thresholds_follow_a_monotone_change() -> None:
+    values = torch.rand(50, 100, generator=torch.Generator().manual_seed(0)).double()
+    nothing = torch.zeros(50, 100)
+    _, alarms, thresholds = _pooled((values, nothing))
+    _, again, changed = _pooled(((3 * values).exp(), nothing))
+    assert torch.equal((3 * thresholds).exp(), changed)
+    assert torch.equal(alarms[0], again[0])
 
 
 def test_a_constant_map_has_no_threshold_that_flags_anything() -> None:
     values = torch.full((4, 4, 4), 0.25)
-    thresholds = candidate_thresholds(values)
-    assert len(thresholds) == 1
-    assert not (values >= thresholds).any()
     mask = torch.zeros(4, 4, 4)
     mask[0] = 1
-    assert _froc([(values, mask)], thresholds).score == 0
+    scores, alarms, thresholds = _pooled((values, mask))
+    assert len(thresholds) == 1
+    assert not (values >= thresholds).any()
+    assert froc(scores, alarms, thresholds).score == 0
 
 
 def test_a_map_of_two_values_keeps_the_upper_one() -> None:
-    values = torch.zeros(100)
-    values[:30] = 1
-    assert candidate_thresholds(values).tolist() == [1.0]
+    values = torch.zeros(10, 10)
+    values[:3] = 1
+    assert _pooled((values, torch.zeros(10, 10)))[2].tolist() == [1.0]
+
+
+def test_a_scan_without_foreground_has_no_thresholds_and_misses_its_lesions() -> None:
+    mask = torch.zeros(4, 4, 4)
+    mask[0] = 1
+    nothing = torch.zeros(4, 4, 4)
+    empty = scan_lesions(torch.rand(4, 4, 4), mask, foreground=nothing)
+    assert (len(empty.thresholds), empty.voxels) == (0, 0)
+    other = scan_lesions(mask, mask, foreground=torch.ones(4, 4, 4))
+    scores, alarms, thresholds = pooled_scans([empty, other])
+    result = froc(scores, alarms, thresholds)
+    assert result.lesions == 2
+    assert result.score == 0.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_scans_reduced_one_by_one_give_the_froc_of_all_at_once(seed: int) -> None:
+    """Maps of few values lose nothing when each is rounded down to thresholds of its own."""
+    scans = [_scan(seed + i, levels=6) for i in range(3)]
+    scores, alarms, thresholds = _pooled(*scans, largest=0.5)
+    ours, exact = froc(scores, alarms, thresholds), _froc(scans, thresholds)
+    reached = thresholds > thresholds.min()  # a scan's own thresholds end at half of its voxels
+    for name in ("sensitivity", "false_positives"):
+        assert np.array_equal(
+            np.array(getattr(ours, name))[reached], np.array(getattr(exact, name))[reached]
+        )
 
 
 # ---------------------------------------------------------------- FROC
@@ -212,8 +268,7 @@ def test_flagging_everything_is_not_rewarded() -> None:
 @given(st.integers(0, 10**6))
 def test_perfect_maps_score_1(seed: int) -> None:
     scans = [(truth.float() + 0.0, truth) for _, truth in (_scan(seed), _scan(seed + 1))]
-    pooled = torch.cat([m.flatten() for m, _ in scans])
-    result = _froc(scans, candidate_thresholds(pooled))
+    result = froc(*_pooled(*scans))
     assert result.score == 1
     assert set(result.at_rates) == set(FROC_RATES)
     assert result.false_positives == (0,)
@@ -223,7 +278,7 @@ def test_perfect_maps_score_1(seed: int) -> None:
 @given(st.integers(0, 10**6))
 def test_a_monotone_change_of_maps_and_thresholds_changes_nothing(seed: int) -> None:
     scans = [_scan(seed + i, levels=30) for i in range(3)]
-    thresholds = candidate_thresholds(torch.cat([m.flatten() for m, _ in scans]), largest=0.5)
+    thresholds = torch.cat([m.flatten() for m, _ in scans]).unique().flip(0)[:15]
     before = _froc(scans, thresholds)
     after = _froc([((m / 7).exp(), t) for m, t in scans], (thresholds / 7).exp())
     assert before.at_rates == after.at_rates
@@ -297,6 +352,14 @@ def test_a_lesion_outside_the_foreground_is_missed() -> None:
 
 # ---------------------------------------------------------------- refusals
 
+
+def _scan_of(value: float, **options) -> ScanLesions:
+    mask = torch.eye(3)
+    values = torch.zeros(3, 3)
+    values[0, 0] = value
+    return scan_lesions(values, mask, foreground=torch.ones(3, 3), **options)
+
+
 ONE = torch.tensor([0.5])
 
 
@@ -336,10 +399,12 @@ ONE = torch.tensor([0.5])
             ),
             "thresholds must be a vector of one or more finite",
         ),
-        (lambda: candidate_thresholds(torch.tensor([])), "no values"),
-        (lambda: candidate_thresholds(torch.tensor([1.0, math.inf])), "1 scores are NaN or inf"),
-        (lambda: candidate_thresholds(ONE, count=0), "count must be 1 or more, got 0"),
-        (lambda: candidate_thresholds(ONE, largest=1), r"largest must lie in \(0, 1\), got 1"),
+        (lambda: _scan_of(math.inf), "1 scores are NaN or inf"),
+        (lambda: _scan_of(0.5, count=0), "count must be 1 or more, got 0"),
+        (lambda: _scan_of(0.5, largest=0), r"largest must lie in \(0, 1\], got 0"),
+        (lambda: pooled_scans([]), "No scan has foreground"),
+        (lambda: pooled_scans([_scan_of(0.5)], count=0), "count must be 1 or more, got 0"),
+        (lambda: pooled_scans([_scan_of(0.5)], largest=1), r"largest must lie in \(0, 1\), got 1"),
         (lambda: froc([], [], ONE), "lesion scores of 0 scans"),
         (lambda: froc([ONE], [], ONE), "false positives of 0"),
         (lambda: froc([ONE], [torch.tensor([1, 2])], ONE), "needs 1 false-positive counts"),

@@ -96,10 +96,12 @@ def write_scores(path: Path, study: Path, *, axis: int, mark: list[int]) -> None
         "image": str(study),
         "image_sha256": file_sha256(study),
         "volume_score": 0.8,
+        "volume_p_value": 0.04,
         "volume_flagged": True,
+        "verdict": "anomalous",
         "axis": axis,
         "slices": entries,
-        "skipped_slices": [0, SHAPE[2] - 1],
-        "thresholds": {"map": 0.5, "slice_score": 0.55},
+        "not_scored_slices": [0, SHAPE[2] - 1],
+        "thresholds": {"map": 0.5, "slice_score": 0.55, "volume_score": 0.7},
     }
     path.write_text(json.dumps(content), encoding="utf-8")

@@ -297,7 +297,9 @@ def test_score_threshold_and_decision_are_told(tmp_path: Path, chromium: Chromiu
     study, anomaly_map, _ = write_study(tmp_path)
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
     told = "document.getElementById('decision')"
-    assert chromium.run(f"{told}.textContent") == "score 0.800, threshold 0.550: anomalous"
+    assert chromium.run(f"{told}.textContent") == (
+        "score 0.800, p-value 0.04, threshold 0.700: anomalous"
+    )
     (tmp_path / "study_anomaly.json").unlink()
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
     assert chromium.run(f"{told}.textContent") == "no scores beside the map"

@@ -11,6 +11,8 @@ import pytest
 from multiad_med.io import LoadVolume
 from multiad_med.transforms import VolumeError
 from multiad_med.viewing import ViewError, load_study
+from multiad_med.viewing.page import write_page
+from multiad_med.viewing.study import decision
 from tests.conftest import write_nifti
 from tests.dicom_files import ct_slices, random_volume, save
 from tests.viewing.studies import MARK, SHAPE, STORED, affine, volumes, write_study
@@ -107,11 +109,43 @@ def test_a_study_that_is_not_finite_is_refused(tmp_path: Path) -> None:
         load_study(study, anomaly_map)
 
 
-def test_damaged_scores_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", ["thresholds", "volume_p_value", "verdict"])
+def test_scores_that_lack_something_are_refused(tmp_path: Path, lacking: str) -> None:
     study, anomaly_map, _ = write_study(tmp_path)
-    (tmp_path / "study_anomaly.json").write_text('{"volume_score": 0.5}')
-    with pytest.raises(ViewError, match=r"study_anomaly.json: not the scores.*thresholds"):
+    path = tmp_path / "study_anomaly.json"
+    scores = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in scores.items() if k != lacking}))
+    told = rf"study_anomaly.json: not the scores.*{lacking}.*inference again"
+    with pytest.raises(ViewError, match=told):
         load_study(study, anomaly_map)
+
+
+def test_the_verdict_is_the_volumes_by_its_own_threshold(tmp_path: Path) -> None:
+    study, anomaly_map, _ = write_study(tmp_path)
+    path = tmp_path / "study_anomaly.json"
+    scores = json.loads(path.read_text())
+    # Slices reach their threshold of 0.55, but the volume does not reach its own.
+    scores |= {"volume_flagged": False, "verdict": "normal", "volume_p_value": 0.25}
+    scores["thresholds"]["volume_score"] = 0.9
+    path.write_text(json.dumps(scores))
+    told = decision(load_study(study, anomaly_map).scores)
+    assert told == "score 0.800, p-value 0.25, threshold 0.900: normal"
+
+
+def test_why_there_is_no_verdict_is_told(tmp_path: Path) -> None:
+    study, anomaly_map, _ = write_study(tmp_path)
+    path = tmp_path / "study_anomaly.json"
+    scores = json.loads(path.read_text())
+    scores |= {"volume_flagged": None, "verdict": "no verdict: too few normal volumes"}
+    scores["thresholds"] = {"map": 0.5, "slice_score": None, "volume_score": None}
+    path.write_text(json.dumps(scores))
+    viewed = load_study(study, anomaly_map)
+    told = decision(viewed.scores)
+    assert told == "score 0.800, p-value 0.04: no verdict: too few normal volumes"
+    write_page(viewed, tmp_path / "viewer.html")
+    page = (tmp_path / "viewer.html").read_text()
+    assert 'id="decision" class="unknown"' in page
+    assert '"sliceThreshold": null' in page
 
 
 def test_scores_of_another_axis_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,11 @@ from multiad_med.utils.errors import InputError
 __all__ = ["write_report"]
 
 # Columns that rows start with, which a table without rows still has.
-_KEYS = {"slices": ("study", "subject", "slice"), "studies": ("study", "subject")}
+_KEYS = {
+    "slices": ("study", "subject", "slice"),
+    "studies": ("study", "subject"),
+    "patients": ("subject", "studies"),
+}
 
 
 def _cell(value: Any) -> Any:
@@ -41,7 +45,8 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
     """Write what an evaluation found for programs, spreadsheets and people.
 
     - ``metrics.json``: :meth:`Evaluation.as_json`.
-    - ``slices.csv``, ``studies.csv``: one row each; floats have six digits, undefined cells are empty.
+    - ``slices.csv``, ``studies.csv``, ``patients.csv``: one row each; floats have six digits,
+      undefined cells are empty.
     - ``categories.csv``: one row per product and one for their mean, where there are several.
     - ``report.html``: one page that needs nothing else, at most a few MB.
 
@@ -63,8 +68,7 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
         raise InputError(f"A report needs an Evaluation, got {type(evaluation).__name__}.")
     folder = Path(folder)
     texts = {
-        "slices.csv": _csv(evaluation.slices, _KEYS["slices"]),
-        "studies.csv": _csv(evaluation.studies, _KEYS["studies"]),
+        **{f"{name}.csv": _csv(getattr(evaluation, name), keys) for name, keys in _KEYS.items()},
         "report.html": render_page(evaluation, title=title),
     }
     if evaluation.categories:

@@ -154,8 +154,9 @@ BASELINES = {
 """Shortcut: what it looks at."""
 
 CALIBRATION = {
-    "pixel_rate": ("Normal pixels marked", "at or above the threshold of the map"),
-    "slice_rate": ("Normal slices flagged", "at or above the threshold of the scores"),
-    "slice_sensitivity": ("Abnormal slices flagged", "at or above the threshold of the scores"),
+    "pixel": ("Pixels", "of normal slices, inside the foreground; found are pixels of lesions"),
+    "slice": ("Slices", "or pictures, by the held-out normal slices"),
+    "volume": ("Volumes", "by the highest slice, among held-out normal volumes"),
+    "patient": ("Patients", "by the highest volume, among held-out normal patients"),
 }
-"""Rate, without ``_nominal`` and ``_observed``: label, when an item counts."""
+"""Level: label, what is judged."""

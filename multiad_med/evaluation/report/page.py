@@ -144,8 +144,9 @@ def _calibration(evaluation: Evaluation) -> Html:
     return fragment(
         _lead(
             "The thresholds were set so that a chosen share of held-out normal data would be flagged. "
-            "An observed rate well above the nominal one means more false alarms than promised: these "
-            "normal data differ from those."
+            "An observed rate whose interval lies above the nominal one means more false alarms than "
+            "promised: these normal data differ from those. Intervals of volumes and patients are exact "
+            "binomial ones, those of pixels and slices are over patients."
         ),
         table,
     )

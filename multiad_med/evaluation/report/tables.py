@@ -15,6 +15,7 @@ from multiad_med.evaluation.report.glossary import (
     Metric,
 )
 from multiad_med.evaluation.report.markup import Html, element
+from multiad_med.evaluation.results import LevelRates
 from multiad_med.metrics import Estimate
 
 __all__ = [
@@ -34,7 +35,6 @@ STUDIES_SHOWN = 200
 """Rows of the table of studies, at most."""
 
 _MISSING = "\N{EN DASH}"
-_TIMES = "\N{MULTIPLICATION SIGN}"
 _BAR = 120
 
 
@@ -224,32 +224,58 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:.2f}\N{NO-BREAK SPACE}%" if math.isfinite(rate) else _MISSING
 
 
-def calibration_table(calibration: Mapping[str, float]) -> Html | None:
-    """Nominal beside observed rates; None where none is known."""
-    if not any(math.isfinite(rate) for rate in calibration.values()):
+def _share(estimate: Estimate, items: int) -> list[str]:
+    """A share of so many items, and its interval in small print."""
+    if not math.isfinite(estimate.value):
+        return [_MISSING, element("small", f"of {items:,}")]
+    bounds = [_percent(end) for end in (estimate.low, estimate.high)]
+    between = f", {bounds[0]} to {bounds[1]}" if math.isfinite(estimate.low) else ""
+    return [_percent(estimate.value), element("small", f"of {items:,}{between}")]
+
+
+def _rates_row(level: str, rates: LevelRates) -> Html:
+    label, words = CALIBRATION.get(level, (level, ""))
+    notes = [element("small", words)]
+    if rates.no_verdict:
+        notes.append(element("small", f"{rates.no_verdict[:1].upper()}{rates.no_verdict[1:]}."))
+    if rates.approximate:
+        notes.append(element("small", f"Approximate: {rates.approximate}."))
+    threshold = _MISSING if rates.threshold is None else f"{rates.threshold:.3f}"
+    held_out = _MISSING if rates.held_out is None else f"{rates.held_out:,}"
+    cells: list[list[str]] = [
+        [held_out],
+        [threshold],
+        [_percent(rates.nominal)],
+        _share(rates.observed, rates.normal),
+        _share(rates.sensitivity, rates.anomalous),
+    ]
+    return element(
+        "tr",
+        element("th", label, *notes, scope="row"),
+        *(element("td", *cell, class_="number") for cell in cells),
+    )
+
+
+def calibration_table(calibration: Mapping[str, LevelRates]) -> Html | None:
+    """Nominal beside observed rates of each level; None without a level."""
+    if not calibration:
         return None
-    rates: dict[str, dict[str, float]] = {}
-    for key, value in calibration.items():
-        name, _, kind = key.rpartition("_")
-        if kind not in ("nominal", "observed"):
-            name, kind = key, "observed"
-        rates.setdefault(name, {})[kind] = value
-    rows = []
-    for name, its in rates.items():
-        label, words = CALIBRATION.get(name, (name, ""))
-        nominal, observed = (its.get(kind, math.nan) for kind in ("nominal", "observed"))
-        ratio = observed / nominal if nominal else math.nan
-        shown = f"{ratio:.2f}\N{NO-BREAK SPACE}{_TIMES}" if math.isfinite(ratio) else _MISSING
-        cells = [
-            element("td", text, class_="number")
-            for text in (_percent(nominal), _percent(observed), shown)
-        ]
-        rows.append(
-            element("tr", element("th", label, element("small", words), scope="row"), *cells)
+    head = [("Level", "text")]
+    head += [
+        (name, "number")
+        for name in (
+            "Held-out normals",
+            "Threshold",
+            "Nominal rate",
+            "Normal ones flagged",
+            "Abnormal ones flagged",
         )
-    head = [("Rate", "text")]
-    head += [(name, "number") for name in ("Nominal", "Observed", "Ratio")]
-    caption = "Rates that the thresholds from held-out normals promise, and rates on these data."
+    ]
+    caption = (
+        "Rates that the thresholds from held-out normals promise, and rates on these data with 95 % "
+        "intervals."
+    )
+    rows = [_rates_row(level, rates) for level, rates in calibration.items()]
     return _table(caption, head, element("tbody", *rows), class_="calibration")
 
 
