@@ -145,8 +145,9 @@ def evaluate(
     ],
     model: Annotated[Path, typer.Option(help="model.pt of a finished training.")],
     output: Annotated[Path, typer.Option(help="Folder for metrics, tables and report.html.")],
-    bundle: Annotated[str, typer.Option(help="Bundle it was trained with.")] = "multiad_brain_mri",
-    preset: Annotated[str | None, typer.Option(help="Of the network, if not the bundle's.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option(help="Of a model of an older version, which does not tell it.")
+    ] = None,
     part: Annotated[
         str, typer.Option(help="Of prepared slices: all, development, report.")
     ] = "all",
@@ -169,7 +170,6 @@ def evaluate(
         model,
         output,
         bundle=bundle,
-        preset=preset,
         part=part,
         labels=labels,
         training_logs=logs,
@@ -318,7 +318,9 @@ def serve(
     source: Annotated[str, typer.Argument(help="Folder, or address of a DICOMweb server.")],
     model: Annotated[Path, typer.Option(help="model.pt of a finished training.")],
     output: Annotated[Path, typer.Option(help="Folder for results and the ledger of studies.")],
-    bundle: Annotated[str, typer.Option(help="Bundle it was trained with.")] = "multiad_brain_mri",
+    bundle: Annotated[
+        str | None, typer.Option(help="Of a model of an older version, which does not tell it.")
+    ] = None,
     kinds: Annotated[
         list[str] | None,
         typer.Option(

@@ -16,7 +16,7 @@ from multiad_med.utils import InputError, terminable, worker_errors
 
 __all__ = ["StudyEvaluator", "StudyFailureHandler", "StudySummaryHandler"]
 
-COLUMNS = ("image", "status", "score", "decision", "seconds", "message")
+COLUMNS = ("image", "status", "score", "p_value", "decision", "seconds", "message")
 
 
 class StudyEvaluator(SupervisedEvaluator):
@@ -45,7 +45,7 @@ class StudyEvaluator(SupervisedEvaluator):
         self.dataset: StudyDataset = self.data_loader.dataset  # type: ignore[assignment]
         self.add_event_handler(Events.STARTED, self.dataset.start)  # after the model was loaded
 
-    def run(self) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Run over the studies.
 
         Raises:
@@ -53,7 +53,7 @@ class StudyEvaluator(SupervisedEvaluator):
         """
         advice = "Run again with fewer dataloader#num_workers: finished studies are not done anew."
         with terminable(), worker_errors(StudyError, advice):
-            super().run()
+            super().run(global_epoch)
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> Any:
         with self.dataset.at_work(batchdata) as needed:
@@ -66,8 +66,8 @@ class StudyEvaluator(SupervisedEvaluator):
 class StudySummaryHandler:
     """Writes what became of each study as ``summary.json`` and ``summary.csv`` when a run ends.
 
-    Per study: image, status (see :class:`multiad_med.data.StudyStatus`), score, decision
-    (``anomalous``, ``normal``, or ``no verdict`` where the model can give none), seconds, message.
+    Per study: image, status (see :class:`multiad_med.data.StudyStatus`), score, p-value, decision
+    (``anomalous``, ``normal``, or why there is no verdict), seconds, message.
 
     Args:
         dataset: the studies that were run.
@@ -85,12 +85,12 @@ class StudySummaryHandler:
     def _row(self, outcome: StudyOutcome) -> dict[str, Any]:
         failed = outcome.status is StudyStatus.FAILED
         scores = {} if failed else self.results.scores(outcome.image)
-        decision = {True: "anomalous", False: "normal", None: "no verdict"}
         return {
             "image": outcome.image,
             "status": str(outcome.status),
             "score": scores.get("volume_score"),
-            "decision": decision[scores.get("volume_flagged")] if scores else None,
+            "p_value": scores.get("volume_p_value"),
+            "decision": scores.get("verdict"),
             "seconds": round(outcome.seconds, 3),
             "message": outcome.message,
         }

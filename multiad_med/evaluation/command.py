@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multiad_med.data import is_store
+from multiad_med.card import check_given
+from multiad_med.data import SliceStore, is_store
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.detectors import map_slices
@@ -18,8 +19,8 @@ from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.evaluation.report import write_report
 from multiad_med.io import NotCalibratedError
-from multiad_med.networks import MultiAD, TeacherWeights, build_multiad, load_model
-from multiad_med.resources import read_config, run_bundle
+from multiad_med.networks import MultiAD, bundle_of_model, open_model
+from multiad_med.resources import run_bundle
 from multiad_med.utils.choices import usable_device
 from multiad_med.utils.errors import InputError
 
@@ -55,8 +56,7 @@ def evaluate_model(
     model: str | Path,
     output: str | Path,
     *,
-    bundle: str = "multiad_brain_mri",
-    preset: str | None = None,
+    bundle: str | None = None,
     part: Part | str = Part.ALL,
     labels: str | None = None,
     training_logs: str | Path | None = None,
@@ -70,8 +70,7 @@ def evaluate_model(
             masks, which the bundle's own evaluation brings back to the grids of their files.
         model: ``model.pt`` of a finished training.
         output: folder for ``metrics.json``, ``slices.csv``, ``studies.csv`` and ``report.html``.
-        bundle: that the model was trained with.
-        preset: of the network, if not the bundle's.
+        bundle: of a model whose card does not tell it.
         part: of a store's test section; see :class:`Part`.
         labels: glob of the lesion masks in a folder of volumes, such as ``**/*_seg.nii.gz``. Every
             volume needs one; that of a healthy subject is empty.
@@ -84,17 +83,17 @@ def evaluate_model(
 
     Raises:
         InputError: when nothing can be evaluated, or ``part`` is given for volumes.
-        WeightsError: when the model does not fit the preset.
+        CardError: when the model's card contradicts the bundle, or how the slices were prepared.
+        WeightsError: when the model cannot be read.
     """
     output, device = Path(output), usable_device(device)
     curves = [] if training_logs is None else training_curves(training_logs)
     if not is_store(data):
         if part != Part.ALL:
             raise InputError("Parts are of prepared slices only; volumes are evaluated all.")
-        override: dict[str, Any] = {"preset": preset, "label_glob": labels}
-        override = {key: value for key, value in override.items() if value is not None}
+        override: dict[str, Any] = {} if labels is None else {"label_glob": labels}
         run_bundle(
-            bundle,
+            bundle_of_model(model, bundle),
             "evaluate.json",
             workflow_type="infer",
             dataset_dir=str(data),
@@ -106,9 +105,9 @@ def evaluate_model(
             **override,
         )
         return output / "report.html"
-    name = read_config(bundle, "evaluate.json")["preset"] if preset is None else preset
-    network = build_multiad(name, teacher_weights=TeacherWeights.CHECKPOINT)
-    load_model(network, model)
+    network = open_model(model)
+    prepared_with = SliceStore(data, section="test").about["settings"]
+    check_given(network.card.preparation, prepared_with, of=str(model))
     detector = TrainedDetector(network.to(device), device=device)
     evaluation = evaluate_cases(
         predicted_cases(detector, data, part=part),
@@ -118,10 +117,10 @@ def evaluate_model(
         manifest=run_manifest(
             data=data_manifest(data),
             model=model,
-            config={"preset": name, "part": str(part), "bootstrap": bootstrap},
+            config={"network": network.card.network, "part": str(part), "bootstrap": bootstrap},
             seed=0,
             device=device,
         ),
     )
-    write_report(evaluation, output, title=f"{name} on {Path(data).name}")
+    write_report(evaluation, output, title=f"{Path(model).name} on {Path(data).name}")
     return output / "report.html"

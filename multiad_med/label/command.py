@@ -64,13 +64,12 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
 
     Raises:
         LabelError: on an unknown bundle, one that is there already, or a folder with ``#``.
-        WeightsError: when a model file does not fit its bundle.
+        CardError: when a model is of another bundle.
+        WeightsError: when a model file cannot be read.
         NotCalibratedError: when a model's training was not finished.
     """
-    from monai.bundle import ConfigParser
-
     from multiad_med.io import atomic_path, check_calibrated
-    from multiad_med.networks import load_model
+    from multiad_med.networks import bundle_of_model, open_model
 
     _check_folder(folder)
     chosen = _chosen(bundles)
@@ -79,11 +78,8 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
         if target.exists():
             raise LabelError(f"{target} exists; remove it to copy the bundle anew.")
         if model is not None:
-            parser = ConfigParser()
-            parser.read_config(bundle_path(name) / "configs" / "inference.json")
-            network = parser.get_parsed_content("network_def")
-            load_model(network, model)
-            check_calibrated(network)
+            bundle_of_model(model, name)
+            check_calibrated(open_model(model))
     for name, model in chosen.items():
         with atomic_path(folder / "model" / name) as temporary:
             shutil.copytree(bundle_path(name), temporary, ignore=_WORK)

@@ -24,7 +24,7 @@ from multiad_med.io import check_calibrated, study_scores
 from multiad_med.io.bands import BAND_COLOURS, Band, BandThresholds, anomaly_bands
 from multiad_med.io.dicom_result import FINDING, FINDING_CATEGORY
 from multiad_med.label.options import InferOptions, ResultType, check_device, check_name
-from multiad_med.networks import MultiAD, load_model
+from multiad_med.networks import MultiAD, open_model
 
 __all__ = ["HEATMAP_FILE", "LABELS", "AnomalyInferTask", "check_modality", "dicom_modality"]
 
@@ -148,17 +148,19 @@ class AnomalyInferTask(BundleInferTask):
         task = copy.copy(self)
         task._options = InferOptions.of(request)
         device = check_device(request.get("device"))
-        task._request_network = self._load_network(device, request.get("model_filename"))
-        task.bundle_config = task._request_config()
+        path = self._model_file(request.get("model_filename"))
+        task._request_network = self._load_network(device, path)
+        task.bundle_config = task._request_config(path)
         kept = {key: request[key] for key in _KEYS if key in request}
         result: tuple[str | None, dict[str, Any]] = super(AnomalyInferTask, task).__call__(
             {**kept, "device": device}, callbacks
         )
         return result
 
-    def _request_config(self) -> Any:
+    def _request_config(self, model: Path) -> Any:
         """The bundle's config with the loaded network, and without what follows the way back."""
         config = self._load_bundle_config(self.bundle_path, self.bundle_config_path)
+        config["ckpt_path"] = str(model)
         steps = config["postprocessing"]["transforms"]
         back = max(i for i, step in enumerate(steps) if step["_target_"] == "Invertd")
         config["postprocessing"]["transforms"], self._left_out = (
@@ -175,20 +177,22 @@ class AnomalyInferTask(BundleInferTask):
         )
         return found
 
-    def _load_network(self, device: str, filename: Any) -> MultiAD:
+    def _model_file(self, filename: Any) -> Path:
         name = filename if isinstance(filename, str) else "model.pt"
         path = Path(self.bundle_path) / "models" / check_name(name, "model_filename")
         if not path.is_file():
             raise HTTPException(404, f"There is no model file {name!r} for {path.parents[1].name}.")
+        return path
+
+    def _load_network(self, device: str, path: Path) -> MultiAD:
         with self._lock:
             time = path.stat().st_mtime_ns
-            made, network = self._networks.get((device, name), (None, None))
+            made, network = self._networks.get((device, path.name), (None, None))
             if made != time:
-                network = copy.deepcopy(self.network)
-                load_model(network, path)
+                network = open_model(path)
                 check_calibrated(network)
                 network.to(torch.device(device)).eval()
-                self._networks[device, name] = time, network
+                self._networks[device, path.name] = time, network
         return network
 
     def _get_network(self, device: str, data: Any) -> MultiAD | None:

@@ -15,6 +15,7 @@ from multiad_med.networks.fusion import (
     cosine_distance_maps,
 )
 from multiad_med.networks.model_file import (
+    bundle_of_model,
     load_model,
     model_preparation,
     network_of_model,
@@ -64,6 +65,7 @@ __all__ = [
     "WeightsError",
     "build_extractor",
     "build_multiad",
+    "bundle_of_model",
     "cosine_distance_maps",
     "load_model",
     "load_pretrained",

@@ -13,7 +13,14 @@ from multiad_med.card import CardError, ModelCard, check_given
 from multiad_med.networks.multiad import MultiAD, TeacherWeights, build_multiad
 from multiad_med.networks.weights import check_keys, read_state_dict
 
-__all__ = ["load_model", "model_preparation", "network_of_model", "open_model", "read_card"]
+__all__ = [
+    "bundle_of_model",
+    "load_model",
+    "model_preparation",
+    "network_of_model",
+    "open_model",
+    "read_card",
+]
 
 CARD = "_extra_state"
 """Key of the card in a state dict, as torch names what ``get_extra_state`` returns."""
@@ -42,6 +49,29 @@ def read_card(file: str | Path) -> ModelCard | None:
     """
     path = Path(file)
     return _card(read_state_dict(path, mmap=True), path)
+
+
+def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
+    """The bundle that a model was trained with, as its card tells.
+
+    Args:
+        file: ``model.pt``.
+        bundle: of a model without card; None means as the card tells.
+
+    Raises:
+        CardError: when the card tells another bundle, or there is no card and none is given.
+        WeightsError: when the file is missing or unreadable.
+    """
+    card = read_card(file)
+    told = f"multiad_{card.domain}" if card is not None and card.domain else None
+    if told is None and bundle is None:
+        raise CardError(
+            f"{file} does not tell its bundle: it was made by an older version. Name the bundle, or "
+            "write a card with `multiad convert`."
+        )
+    if told is not None:
+        check_given({"bundle": told}, {"bundle": bundle}, of=str(file))
+    return told or str(bundle)
 
 
 def network_of_model(file: str | Path, *, preset: str | None = None, **choices: Any) -> MultiAD:

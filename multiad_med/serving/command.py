@@ -10,9 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from multiad_med.io.dicom_results import DicomKind
+from multiad_med.networks import bundle_of_model
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving.dicomweb import DicomwebSource
 from multiad_med.serving.errors import ServingError
@@ -23,6 +22,7 @@ from multiad_med.serving.log import log_event, log_to, trace, where
 from multiad_med.serving.predictor import BundlePredictor, bundle_kind
 from multiad_med.serving.process import StudyProcessor
 from multiad_med.serving.worker import Worker
+from multiad_med.utils.settings import parse_pairs, parse_settings
 
 __all__ = ["dicom_kinds", "serve"]
 
@@ -45,21 +45,6 @@ def dicom_kinds(names: Sequence[str] | None) -> set[DicomKind]:
         ) from None
 
 
-def _pairs(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """What was given as ``NAME=VALUE``, by name.
-
-    Raises:
-        ServingError: naming the option and the first that is not of that form.
-    """
-    parsed = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name.strip() and equals):
-            raise ServingError(f"{option} takes NAME=VALUE, got {pair!r}.")
-        parsed[name.strip()] = value.strip()
-    return parsed
-
-
 def _source(
     source: str, *, kind: StudyKind, output: Path, filters: Mapping[str, str], settle: float
 ) -> FolderSource | DicomwebSource:
@@ -78,7 +63,7 @@ def _source(
 def serve(
     source: str,
     *,
-    bundle: str,
+    bundle: str | None,
     model: str | Path,
     output: str | Path,
     kinds: Collection[DicomKind],
@@ -100,7 +85,7 @@ def serve(
 
     Args:
         source: folder, or address of a DICOMweb server.
-        bundle: of volumes.
+        bundle: of a model whose card does not tell it; of volumes.
         model: ``model.pt``.
         output: folder for the ledger and ``results``. Workers with one output share the work.
         kinds: of DICOM results.
@@ -118,15 +103,13 @@ def serve(
     """
     output = Path(output).expanduser().absolute()
     log_to(worker=f"{platform.node()}:{os.getpid()}")
-    try:
-        overrides = {name: yaml.safe_load(v) for name, v in _pairs(settings, "--set").items()}
-    except yaml.YAMLError as error:
-        raise ServingError(f"--set: a value is not YAML: {error}") from error
+    overrides = parse_settings(settings)
+    bundle = bundle_of_model(model, bundle)
     studies = _source(
         source,
         kind=bundle_kind(bundle),
         output=output,
-        filters=_pairs(filters, "--filter"),
+        filters=parse_pairs(filters, option="--filter"),
         settle=settle,
     )
     ledger = StudyLedger(output / "ledger.sqlite", tries=tries, lease=lease)
@@ -138,8 +121,8 @@ def serve(
     earlier: dict[signal.Signals, Any] = {}
     try:
         predictor = BundlePredictor(
-            bundle,
             model,
+            bundle=bundle,
             source=studies.folder,
             output_dir=output / "results",
             device=device,

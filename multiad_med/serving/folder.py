@@ -14,8 +14,8 @@ from monai.utils import ensure_tuple
 from multiad_med.data.datalist import visible_files
 from multiad_med.data.errors import StudyError
 from multiad_med.io import DicomSeriesError, SeriesFinder
-from multiad_med.io.dicom_header import image_files
-from multiad_med.io.dicom_series import NOT_DICOM
+from multiad_med.io.dicom_header import image_files, is_dead_link
+from multiad_med.io.dicom_series import EMPTY, NOT_DICOM
 from multiad_med.preparation.sources import StudyKind, looks_like_mask
 from multiad_med.serving.errors import ServingError, SourceUnavailableError
 from multiad_med.serving.ledger import FoundStudy
@@ -109,7 +109,8 @@ class FolderSource:
 
     def _is_fresh(self, path: Path) -> bool:
         try:
-            return time.time() - path.stat().st_ctime < self.settle
+            status = path.lstat() if is_dead_link(path) else path.stat()
+            return time.time() - status.st_ctime < self.settle
         except FileNotFoundError:  # taken away, or renamed: something goes on here
             return True
 
@@ -148,7 +149,7 @@ class FolderSource:
 
 def _is_damaged(path: Path, reason: str) -> bool:
     """Whether a file that is in no series was to be of one: damaged, or DICOM by its name alone."""
-    by_name = reason == NOT_DICOM and path.suffix.lower() in _DICOM
+    by_name = reason in (NOT_DICOM, EMPTY) and path.suffix.lower() in _DICOM
     return by_name or reason.startswith(f"{path}: ")
 
 

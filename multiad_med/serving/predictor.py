@@ -16,7 +16,7 @@ from multiad_med.data.datalist import first_path
 from multiad_med.engines import StudyEvaluator
 from multiad_med.io import StudyResults, check_calibrated, state_sha256
 from multiad_med.io.results import MAP, MASK, SCORES
-from multiad_med.networks import load_model
+from multiad_med.networks import bundle_of_model, load_model
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.serving.errors import ServingError
@@ -90,15 +90,17 @@ class BundlePredictor:
     settings are not made again.
 
     Args:
-        bundle: its name.
         model: ``model.pt`` of a finished training.
+        bundle: of a model whose card does not tell it.
         source: folder that the studies lie below; results are named by where.
         output_dir: folder of the results.
         device: such as ``cpu``; the bundle's choice if none.
         settings: ids of the config and their values, such as ``preset`` and ``size``.
 
     Raises:
-        ServingError: when the bundle is of pictures or a setting is not one of its ids.
+        ServingError: when the bundle is of pictures or a setting is not one of its ids, or contradicts
+            the model's card.
+        CardError: when the bundle does.
         WeightsError: when the model does not fit.
         NotCalibratedError: when its training was not finished.
 
@@ -108,14 +110,15 @@ class BundlePredictor:
 
     def __init__(
         self,
-        bundle: str,
         model: str | Path,
         *,
+        bundle: str | None = None,
         source: str | Path,
         output_dir: str | Path,
         device: str | None = None,
         **settings: Any,
     ) -> None:
+        bundle = bundle_of_model(model, bundle)
         self.kind = bundle_kind(bundle)
         config = read_config(bundle, "inference.json")
         for name in settings:
@@ -125,6 +128,7 @@ class BundlePredictor:
                 raise ServingError(f"{bundle} has no setting {name}.{hint}")
         config |= {
             "bundle_root": literal(str(bundle_path(bundle))),
+            "ckpt_path": literal(str(model)),
             "dataset_dir": literal(str(source)),
             "output_dir": literal(str(output_dir)),
             "datalist": {"test": [{}]},  # one study, which each call puts in
@@ -133,10 +137,11 @@ class BundlePredictor:
             **({} if device is None else {"device": usable_device(device)}),
             **literal(settings, expressions=True),
         }
-        network = _made(ConfigParser(config), "network")
+        parser = ConfigParser(config)
+        network, prepared = _made(parser, "network"), _made(parser, "prepared")
         load_model(network, model)
         check_calibrated(network)
-        self._config = config | {"network": network}
+        self._config = config | {"network": network, "prepared": prepared}
         _made(self._parse(), "evaluator")  # so that an impossible setting is told at the start
         results: StudyResults = _made(self._parse(), "results")
         self.about = {

@@ -95,6 +95,7 @@ def write_fake_model(name: str, path: Path, *, seed: int = 0, **override: Any) -
     network = parser.get_parsed_content("network_def")
     network.calibrated.fill_(True)
     network.pixel_false_positive_rate.fill_(0.01)
+    network.card.domain = parser["domain"]
     network.card.levels = {level: NormalScores((0.5,) * 19, 0.05) for level in Level}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)

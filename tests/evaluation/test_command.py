@@ -10,14 +10,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from multiad_med.card import CardError
 from multiad_med.cli import app
 from multiad_med.data import SliceStore
-from multiad_med.engines import calibrate
+from multiad_med.engines import calibrate, save_model
 from multiad_med.evaluation.command import TrainedDetector, evaluate_model
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.manifest import run_manifest
 from multiad_med.io import NotCalibratedError
-from multiad_med.networks import build_multiad
+from multiad_med.networks import build_multiad, open_model
 from tests.evaluation.stores import make_store
 
 PRESET = "efficientnet_lite0_decoder"
@@ -69,15 +70,24 @@ def test_a_part_is_half_of_the_test_set(store: Path, model: Path, tmp_path: Path
     assert json.loads((tmp_path / "e" / "metrics.json").read_text())["counts"]["slices"] == 4
 
 
-def test_another_preset_is_refused_with_its_keys(store: Path, model: Path, tmp_path: Path) -> None:
+def test_slices_that_were_prepared_otherwise_are_refused_with_both_values(
+    store: Path, model: Path, tmp_path: Path
+) -> None:
+    network = open_model(model)
+    save_model(network, tmp_path / "other.pt", card={"preparation": {"size": 999}})
     result = CliRunner().invoke(
         app,
-        ["evaluate", str(store), "--model", str(model), "--output", str(tmp_path / "e"),
-         "--preset", "efficientnet_lite0"],
+        ["evaluate", str(store), "--model", str(tmp_path / "other.pt"), "--output", str(tmp_path / "e")],
     )  # fmt: skip
     assert result.exit_code == 1
-    assert "another preset?" in result.output
+    assert "size 999, asked for is" in result.output
     assert not (tmp_path / "e").exists()
+
+
+def test_another_bundle_than_the_models_is_refused(model: Path, tmp_path: Path) -> None:
+    save_model(open_model(model), tmp_path / "m.pt", card={"domain": "industrial"})
+    with pytest.raises(CardError, match='"multiad_industrial", asked for is "multiad_liver_ct"'):
+        evaluate_model(tmp_path, tmp_path / "m.pt", tmp_path / "e", bundle="multiad_liver_ct")
 
 
 def test_a_network_without_thresholds_is_refused() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from multiad_med.card import CardError
 from multiad_med.data import StudyError
 from multiad_med.io.dicom_results import DicomKind
 from multiad_med.networks import WeightsError
@@ -23,9 +24,14 @@ from tests.dicom_files import save
 from tests.serving.pacs import head_series
 
 
-def predictor(model: Path, folder: Path, bundle: str = "multiad_brain_mri") -> BundlePredictor:
+def predictor(model: Path, folder: Path, bundle: str | None = None) -> BundlePredictor:
     return BundlePredictor(
-        bundle, model, source=folder / "in", output_dir=folder / "served", device="cpu", size=64
+        model,
+        bundle=bundle,
+        source=folder / "in",
+        output_dir=folder / "served",
+        device="cpu",
+        size=64,
     )
 
 
@@ -69,7 +75,6 @@ def test_other_bundles_of_volumes_are_served_too(bundle: str, tmp_path: Path) ->
     region = {"region": "body"} if bundle == "multiad_liver_ct" else {}
     models.infer(bundle, tmp_path / "in", model, tmp_path / "inferred", **region)
     predict = BundlePredictor(
-        bundle,
         model,
         source=tmp_path / "in",
         output_dir=tmp_path / "served",
@@ -106,12 +111,13 @@ def test_what_makes_the_results_is_told_apart(model: Path, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_served_is_named(model: Path, tmp_path: Path) -> None:
+    pictures = write_fake_model("multiad_industrial", tmp_path / "pictures.pt")
     with pytest.raises(ServingError, match="bundle of pictures; volumes only"):
-        predictor(model, tmp_path, bundle="multiad_industrial")
-    with pytest.raises(ServingError, match="Unknown bundle 'nothing'"):
-        predictor(model, tmp_path, bundle="nothing")
+        predictor(pictures, tmp_path)
+    with pytest.raises(CardError, match='bundle "multiad_brain_mri", asked for is "multiad_liver'):
+        predictor(model, tmp_path, bundle="multiad_liver_ct")
     with pytest.raises(ServingError, match=r"no setting sizze. Did you mean size\?"):
-        BundlePredictor("multiad_brain_mri", model, source=".", output_dir=".", sizze=64)
+        BundlePredictor(model, source=".", output_dir=".", sizze=64)
     with pytest.raises(WeightsError, match="There is no weights file"):
         predictor(tmp_path / "no.pt", tmp_path)
 

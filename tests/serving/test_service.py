@@ -135,7 +135,7 @@ def test_what_keeps_the_service_from_starting_is_one_line(
         ({"--output": tmp_path / "in/out"}, "in", "lies in the watched folder"),
         ({"--output": tmp_path / "other"}, "in", "is of another bundle and model and settings"),
         ({"--model": tmp_path / "no.pt"}, "in", "There is no weights file"),
-        ({"--bundle": "multiad_industrial"}, "in", "volumes only are served"),
+        ({"--bundle": "multiad_industrial"}, "in", 'asked for is "multiad_industrial"'),
         ({"--kind": "dicom"}, "in", "--kind is one of ['seg', 'pm', 'overlay', 'sr'], or none"),
         ({"--set": "preset=resnet1"}, "in", "network cannot be made with these settings: "),
         ({"--set": "size=0"}, "in", "evaluator cannot be made with these settings: "),
