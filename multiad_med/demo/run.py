@@ -48,12 +48,18 @@ def _column(item: dict[str, Any], maps: Path) -> MontageColumn:
 def _print_tables(metrics: dict[str, Any], console: Console) -> None:
     print_summary(metrics, console, title="Unseen test volumes")
     volumes = Table(title="Per volume")
-    for heading in ("subject", "score", "lesion voxels", "Dice"):
-        volumes.add_column(heading, justify="left" if heading == "subject" else "right")
+    for heading in ("subject", "score", "p-value", "verdict", "lesion voxels", "Dice"):
+        text = heading in ("subject", "verdict")
+        volumes.add_column(heading, justify="left" if text else "right")
     for study in metrics["studies"]:
         overlap = "-" if study["dice"] is None else f"{study['dice']:.3f}"
         volumes.add_row(
-            study["subject"], f"{study['score']:.3f}", str(study["lesion_voxels"]), overlap
+            study["subject"],
+            f"{study['score']:.3f}",
+            f"{study['p_value']:.3f}",
+            study["verdict"],
+            str(study["lesion_voxels"]),
+            overlap,
         )
     console.print(volumes)
 

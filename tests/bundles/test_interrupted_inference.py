@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from multiad_med.data import StudyError
-from multiad_med.evaluation.command import root_cause
 from multiad_med.io import file_sha256, picture_maps, scores
 from multiad_med.io.nifti import StudyMapWriter
 from multiad_med.resources import bundle_path, run_bundle
+from multiad_med.utils.errors import user_error
 from tests.bundles.cohorts import COHORTS, FAST, bundle_names, write_fake_model
 from tests.bundles.models import infer
 from tests.bundles.test_folder_inference import nifti_head, statuses
@@ -92,7 +92,7 @@ def test_batches_of_several_studies_are_refused(model: Path, tmp_path: Path) -> 
     nifti_head(tmp_path / "in/a.nii.gz")
     with pytest.raises(RuntimeError) as error:
         infer(BUNDLE, tmp_path / "in", model, tmp_path / "out", **{"dataloader#batch_size": 2})
-    assert "dataloader#batch_size must be 1, got 2" in str(root_cause(error.value))
+    assert "dataloader#batch_size must be 1, got 2" in str(user_error(error.value))
 
 
 def test_a_worker_that_is_killed_is_told_with_what_to_do(
@@ -253,4 +253,4 @@ def run(folder: Path, model: Path) -> None:
             **FAST,
         )
     except RuntimeError as error:
-        raise root_cause(error) from None
+        raise user_error(error) or error from None

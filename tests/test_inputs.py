@@ -1,0 +1,301 @@
+"""The table of docs/inputs.md: every kind of input does what it says there."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import logging
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from multiad_med.data.slices import open_slices
+from multiad_med.io import LoadPictures, LoadVolume, LoadVolumed
+from multiad_med.preparation import load_pictures, load_studies
+from multiad_med.transforms import (
+    CheckMaskGridd,
+    CheckVolume,
+    ForegroundByIntensity,
+    ForegroundByIntensityd,
+)
+from multiad_med.utils.errors import MultiADError
+from tests.conftest import head, write_nifti
+from tests.dicom_files import ct_slices, random_volume, save
+
+DOCS = Path(__file__).parents[1] / "docs" / "inputs.md"
+VOLUME = head(np.random.default_rng(0))
+
+Check = Callable[[Path], Any]
+
+
+def table() -> dict[str, tuple[str, str]]:
+    """What the page says: outcome and words by kind of input."""
+    rows = re.findall(r"^\| ([^|]+) \| (read|told|refused) \|([^|]*)\|$", DOCS.read_text(), re.M)
+    return {name: (outcome, words.strip()) for name, outcome, words in rows}
+
+
+def load(path: Path) -> Any:
+    return CheckVolume()(LoadVolume()(path))
+
+
+def forms(folder: Path, q: int, s: int) -> None:
+    image = nib.Nifti1Image(VOLUME, np.eye(4))
+    other = np.eye(4)
+    other[:3, 3] = 5
+    image.set_qform(np.eye(4), q)
+    image.set_sform(other if s else None, s)
+    nib.save(image, folder / "v.nii.gz")
+    load(folder / "v.nii.gz")
+
+
+def pair(folder: Path) -> None:
+    nib.save(nib.Nifti1Pair(VOLUME, np.eye(4)), folder / "v.img")
+    np.testing.assert_array_equal(load(folder / "v.img")[0], VOLUME)
+
+
+def upper_case(folder: Path) -> None:
+    write_nifti(folder / "v.nii.gz", VOLUME).rename(folder / "V.NII.GZ")
+    (study,) = load_studies(folder, kind="mr")["test"]
+    np.testing.assert_array_equal(load(Path(study["image"]))[0], VOLUME)
+
+
+def truncated(folder: Path) -> None:
+    whole = write_nifti(folder / "v.nii.gz", VOLUME)
+    whole.write_bytes(whole.read_bytes()[:2000])
+    load(whole)
+
+
+def content(name: str, text: bytes) -> Check:
+    def check(folder: Path) -> None:
+        (folder / name).write_bytes(text)
+        load(folder / name)
+
+    return check
+
+
+def dead_link(folder: Path) -> None:
+    (folder / "v.nii").symlink_to(folder / "nowhere")
+    load(folder / "v.nii")
+
+
+def values(array: np.ndarray) -> Check:
+    return lambda folder: load(write_nifti(folder / "v.nii", array))
+
+
+def padded(folder: Path) -> None:
+    volume = VOLUME.astype(np.float32)
+    clean = ForegroundByIntensity()(load(write_nifti(folder / "a.nii", volume)))
+    x, y = np.indices(volume.shape[:2])
+    outside = np.hypot(x - 19.5, y - 23.5) > 23
+    assert not volume[outside].any()
+    volume[outside] = -2000
+    found = ForegroundByIntensity()(load(write_nifti(folder / "b.nii", volume)))
+    assert np.array_equal(found, clean)
+
+
+def mask(array: np.ndarray, **item: Any) -> Check:
+    def check(folder: Path) -> None:
+        paths = {"image": VOLUME, "label": array}
+        data = {k: str(write_nifti(folder / f"{k}.nii", v)) for k, v in paths.items()}
+        CheckMaskGridd("label")(LoadVolumed(["image", "label"])({**data, **item}))
+
+    return check
+
+
+def bids(folder: Path, glob: str | None = None) -> None:
+    for subject in ("sub-1", "sub-2"):
+        for name in ("T1w", "dseg"):
+            write_nifti(folder / subject / f"{subject}_{name}.nii.gz", VOLUME)
+    found = load_studies(folder, kind="mr", image_glob=glob)["test"]
+    assert [Path(i["image"]).name for i in found] == ["sub-1_T1w.nii.gz", "sub-2_T1w.nii.gz"]
+
+
+def stranger(folder: Path) -> None:
+    write_nifti(folder / "v.nii", VOLUME)
+    (folder / "v.xyz").write_bytes(b"points")
+    load_studies(folder, kind="mr")
+
+
+def one_subject(folder: Path) -> None:
+    write_nifti(folder / "v.nii", VOLUME)
+    sections = load_studies(folder, kind="mr")
+    open_slices(
+        folder, section="training", data=sections["training"], transform=ForegroundByIntensityd("image")
+    )  # fmt: skip
+
+
+def datalist(sections: dict[str, list[dict[str, Any]]], mark: bytes = b"") -> Check:
+    def check(folder: Path) -> None:
+        for item in (item for items in sections.values() for item in items):
+            write_nifti(folder / item["image"], VOLUME)
+        (folder / "datalist.json").write_bytes(mark + json.dumps(sections).encode())
+        found = load_studies(folder, kind="mr")
+        assert {k: len(v) for k, v in found.items() if v} == {
+            k: len(v) for k, v in sections.items()
+        }
+
+    return check
+
+
+def series(
+    *, change: Callable[[list[Any]], Any] = lambda slices: None, extra: bytes | None = None
+) -> Check:
+    def check(folder: Path) -> None:
+        slices = ct_slices(random_volume())
+        change(slices)
+        save(slices, folder)
+        if extra is not None:
+            (folder / "im999.dcm").write_bytes(extra)
+        LoadVolume()(folder)
+
+    return check
+
+
+def without(slices: list[Any], which: slice) -> None:
+    for one in slices[which]:
+        del one.RescaleSlope
+
+
+def second_series(slices: list[Any]) -> None:
+    for one in slices[: len(slices) // 2]:
+        one.SeriesInstanceUID = "1.2.3.99"
+
+
+def one_identifier(folder: Path) -> None:
+    for number in range(3):
+        slices = ct_slices(random_volume())
+        for one in slices:
+            one.PatientID, one.SeriesInstanceUID = "ANON", f"1.2.3.{number}"
+        save(slices, folder / f"p{number}")
+    found = load_studies(folder, kind="ct")["test"]
+    assert len({item["subject"] for item in found}) == 3
+
+
+GREY = np.add.outer(np.arange(60), np.arange(80)).astype(np.uint16)
+
+
+def tiff(array: np.ndarray, expected: np.ndarray | None = None, **kwargs: Any) -> Check:
+    def check(folder: Path) -> None:
+        tifffile.imwrite(folder / "i.tif", array, **kwargs)
+        found = LoadPictures()(folder / "i.tif").numpy()[0, ..., 0]
+        if expected is not None:
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+
+    return check
+
+
+def png(path: Path, array: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(GREY.astype(np.uint8) if array is None else array).save(path)
+    return path
+
+
+def plain_png(folder: Path) -> None:
+    found = LoadPictures()(png(folder / "i.png")).numpy()[0, ..., 0]
+    np.testing.assert_allclose(found, GREY / 255, atol=1e-6)
+
+
+def empty_image(folder: Path) -> None:
+    (folder / "i.png").write_bytes(b"")
+    LoadPictures()(folder / "i.png")
+
+
+def tree(*names: str, images: int) -> Check:
+    def check(folder: Path) -> None:
+        for name in ("train/good/a.png", "train/good/b.png", "test/good/c.png", *names):
+            png(folder / "bolt" / name)
+        found = load_pictures(folder)
+        assert sum(len(items) for items in found.values()) == images
+
+    return check
+
+
+def mask_beside(folder: Path) -> None:
+    for number in range(6):
+        png(folder / "good" / f"{number}.png")
+        png(folder / "bad" / f"{number}.png")
+        png(folder / "bad" / f"{number}_mask.png", np.pad(np.full((9, 9), 255, np.uint8), 20))
+    items = [item for items in load_pictures(folder).values() for item in items]
+    assert len({str(item["image"]) for item in items}) == 12
+    assert len({str(item["label"]) for item in items if "label" in item}) == 6
+
+
+EMPTY = np.zeros(VOLUME.shape, np.uint8)
+WITH_NAN = np.where(VOLUME > 600, np.nan, VOLUME).astype(np.float32)
+TWO = {
+    "training": [{"image": "a.nii", "subject": "x"}],
+    "test": [{"image": "b.nii", "subject": "x"}],
+}
+CLASSES = {"test": [{"image": "a.nii", "label": 0}, {"image": "b.nii", "label": 1}]}
+
+CHECKS: dict[str, Check] = {
+    "NIfTI with both codes 0": lambda folder: forms(folder, 0, 0),
+    "NIfTI whose qform and sform differ": lambda folder: forms(folder, 1, 4),
+    "NIfTI pair, .img and .hdr": pair,
+    "NIfTI with an upper-case ending": upper_case,
+    "truncated NIfTI": truncated,
+    "zero-byte NIfTI": content("empty.nii", b""),
+    "link that leads nowhere": dead_link,
+    "text file named .nii": content("v.nii", b"not an image" * 100),
+    "constant volume": values(np.ones((4, 5, 6), np.int16)),
+    "volume with NaN": values(WITH_NAN),
+    "volume with padding of -2000": padded,
+    "mask on another grid": mask(np.zeros((3, 3, 3), np.uint8)),
+    "mask of an anomalous image, empty": mask(EMPTY, anomalous=True),
+    "segmentation beside its image (BIDS), without a glob": bids,
+    "the same with `image_glob`": lambda folder: bids(folder, "**/*_T1w.nii.gz"),
+    "file of another kind in a folder": stranger,
+    "one subject only, for training": one_subject,
+    "datalist with a byte order mark": datalist({"test": [{"image": "a.nii"}]}, codecs.BOM_UTF8),
+    "datalist with a class as label": datalist(CLASSES),
+    "datalist with a subject in two splits": datalist(TWO),
+    "CT series with rescaling to HU": series(),
+    "CT without rescale slope": series(change=lambda slices: without(slices, slice(None))),
+    "CT of which one slice lacks rescaling": series(change=lambda s: without(s, slice(1, 2))),
+    "series with a missing slice": series(change=lambda slices: slices.pop(2)),
+    "series with a zero-byte file": series(extra=b""),
+    "several series in one folder": series(change=second_series),
+    "three patients with one PatientID, in folders": one_identifier,
+    "8-bit PNG": plain_png,
+    "16-bit TIFF, WhiteIsZero": tiff(
+        65535 - GREY * 400, GREY * 400 / 65535, photometric="miniswhite"
+    ),
+    "signed 16-bit TIFF": tiff((GREY * 400.0 - 2**15).astype(np.int16), GREY * 400 / 65535),
+    "12 bits in 16": tiff(GREY * 20),
+    "32-bit TIFF": tiff(GREY.astype(np.int32) * 9999),
+    "zero-byte image": empty_image,
+    "images in a sub-folder of train/good": tree("train/good/monday/d.png", images=4),
+    "image loose in test": tree("test/loose.png", images=4),
+    "mask beside its image": mask_beside,
+}
+
+
+def test_the_page_and_the_checks_have_the_same_rows() -> None:
+    assert list(table()) == list(CHECKS)
+
+
+@pytest.mark.parametrize("name", list(CHECKS))
+def test_an_input_does_what_the_page_says(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome, words = table()[name]
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if outcome == "refused":
+            with pytest.raises(MultiADError, match=re.escape(words)):
+                CHECKS[name](tmp_path)
+            return
+        CHECKS[name](tmp_path)
+    ours = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+    told = "\n".join([*(r.getMessage() for r in caplog.records), *ours])
+    assert words in told
+    if outcome == "read":
+        assert not told
