@@ -101,7 +101,13 @@ def test_a_worker_that_is_killed_is_told_with_what_to_do(
     from multiad_med.io import LoadVolumed
 
     nifti_head(tmp_path / "in/a.nii.gz")
-    monkeypatch.setattr(LoadVolumed, "__call__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    tests = os.getpid()
+
+    def end(*_: Any) -> None:
+        assert os.getpid() != tests, "a study was read in the main process"
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(LoadVolumed, "__call__", end)
     with pytest.raises(RuntimeError) as error:
         run_bundle(
             BUNDLE,
