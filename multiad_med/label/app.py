@@ -44,7 +44,7 @@ from multiad_med.label.infer import (
 from multiad_med.label.options import check_tag
 from multiad_med.label.train import NormalOnlyTrainTask
 from multiad_med.serving.answers import watch_answers
-from multiad_med.utils.errors import InputError
+from multiad_med.utils.errors import InputError, user_error
 
 __all__ = ["MultiADApp"]
 
@@ -200,10 +200,15 @@ class MultiADApp(MONAILabelApp):
         """Run one training in this process; see :class:`NormalOnlyTrainTask`.
 
         Raises:
-            HTTPException: 404 on an unknown model, and those of the task.
+            HTTPException: 404 on an unknown model, 422 on what a user can mend, and those of the task.
         """
         self._check_known(request.get("model"), self._trainers, "model")
-        result: dict[str, Any] = super().train(request)
+        try:
+            result: dict[str, Any] = super().train(request)
+        except Exception as error:  # of which only those that a user can mend are told
+            if (known := user_error(error)) is None:
+                raise
+            raise HTTPException(422, str(known)) from error
         return result
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -117,7 +117,9 @@ class NormalOnlyTrainTask(BundleTrainTask):
         folder = Path(self.bundle_path) / "training"
         self._made = folder / self.const.model_pytorch()
         self._made.unlink(missing_ok=True)
+        held_out = overrides.pop(self.const.key_validate_dataset_data())
         overrides |= {
+            "validate#held_out#data": held_out,  # of which the bundle makes two groups
             "max_epochs": overrides[self.const.key_train_trainer_max_epochs()],
             "device": f"$torch.device('{overrides['device']}')",
             "dataset_dir": self.bundle_path,  # of volumes, which are given

@@ -90,7 +90,8 @@ def write_fake_model(name: str, path: Path, *, seed: int = 0, **override: Any) -
     parser = ConfigParser(
         ConfigParser.load_config_file(bundle_path(name) / "configs" / "inference.json")
     )
-    parser.update(override)
+    train = ConfigParser.load_config_file(bundle_path(name) / "configs" / "train.json")
+    parser.update({"network_def#fused": train["fused"], **override})
     torch.manual_seed(seed)
     network = parser.get_parsed_content("network_def")
     network.calibrated.fill_(True)

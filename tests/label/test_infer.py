@@ -172,9 +172,9 @@ def test_models_tell_their_labels_options_and_dimension(server: Server) -> None:
     assert [i["labelID"] for i in infos] == [1, 2, 3]
     assert [i["color"] for i in model["label_info"]] == [list(BAND_COLOURS[b]) for b in Band]
     assert [i["recommendedDisplayRGBValue"] for i in infos] == [list(BAND_COLOURS[b]) for b in Band]
-    for info in infos:  # no lesion, no disease
-        assert info["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == "unusual-region"
-        assert info["SegmentedPropertyCategoryCodeSequence"]["CodeValue"] == "309825002"
+    for attribute in infos:  # no lesion, no disease
+        assert attribute["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == "unusual-region"
+        assert attribute["SegmentedPropertyCategoryCodeSequence"]["CodeValue"] == "309825002"
     assert set(info["strategies"]) == {"most_anomalous", "random", "first"}
     assert set(info["scoring"]) == {"anomaly"}
     assert set(info["trainers"]) == {BRAIN, LIVER, RETINA}
