@@ -157,7 +157,7 @@ class EvaluationHandler:
             manifest=run_manifest(
                 data=data_manifest(self.data),
                 model=self.model,
-                config=self.config,
+                config={**(self.config or {}), "network": self.network.card.network},
                 seed=0,
                 device=next(self.network.parameters()).device,
             ),

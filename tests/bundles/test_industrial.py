@@ -13,9 +13,11 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from multiad_med.card import CardError
 from multiad_med.data import DatalistError, StoreError, StudyError
+from multiad_med.engines import save_model
 from multiad_med.metrics import auroc
-from multiad_med.networks import WeightsError
+from multiad_med.networks import WeightsError, open_model
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path, run_bundle
 from multiad_med.utils.errors import user_error
@@ -141,7 +143,7 @@ def test_evaluation_has_figures_of_all_pictures_and_of_each_category(
             torch.from_numpy(np.stack(maps)).flatten(), torch.from_numpy(np.stack(masks)).flatten()
         )
         own = metrics["categories"][category]
-        assert own["pixel_auroc"] == pytest.approx(expected[category], abs=1e-6)
+        assert own["pixel_auroc"] == pytest.approx(expected[category], abs=1e-4)  # in bins
         assert own.keys() >= {"image_auroc", "image_ap", "pixel_ap", "aupro"}
     mean = metrics["categories"]["mean"]["pixel_auroc"]
     assert mean == pytest.approx(sum(expected.values()) / 2, abs=1e-6)
@@ -203,7 +205,14 @@ def test_a_black_picture_is_judged_as_any_other(model: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "out/black_anomaly.json").read_text())["volume_score"] > 0
 
 
+def prepared_by_any(model: Path, folder: Path) -> Path:
+    """The model without what its card tells of preparation, so that each can be asked for."""
+    save_model(open_model(model), folder / "any.pt", card={"preparation": {}})
+    return folder / "any.pt"
+
+
 def test_light_no_longer_changes_the_map_where_it_is_evened(model: Path, tmp_path: Path) -> None:
+    model = prepared_by_any(model, tmp_path)
     image = 0.5 * picture(SIZE, np.random.default_rng(0), defect=True)[0]
     for name, factor in (("bright", 1.0), ("dark", 0.5)):
         save_picture(tmp_path / f"in/{name}.png", factor * image)
@@ -223,6 +232,7 @@ def test_light_no_longer_changes_the_map_where_it_is_evened(model: Path, tmp_pat
 def test_a_picture_of_exactly_one_tile_has_the_map_without_tiles(
     mvtec: Path, model: Path, tmp_path: Path
 ) -> None:
+    model = prepared_by_any(model, tmp_path)
     for name, tile in (("whole", None), ("tiled", SIZE)):
         infer(mvtec, model, tmp_path / name, tile=tile, categories=["screw"])
     for name in files(tmp_path / "whole", "*.tiff"):
@@ -350,7 +360,7 @@ def test_folders_that_cannot_be_used_are_refused_with_the_reason(
         (
             lambda path, model: path.write_bytes(model.read_bytes()),
             {"preset": "efficientnet_lite0"},
-            "another preset",
+            'preset "efficientnet_lite0_decoder", asked for is "efficientnet_lite0"',
         ),
     ],
 )
@@ -360,8 +370,8 @@ def test_wrong_models_are_refused(
     make(tmp_path / "model.pt", model)
     with pytest.raises(RuntimeError) as error:
         infer(mvtec, tmp_path / "model.pt", tmp_path / "out", **options)
-    assert isinstance(error.value.__cause__, WeightsError)
-    assert message in str(error.value.__cause__)
+    assert isinstance(user_error(error.value), (CardError, WeightsError))
+    assert message in str(user_error(error.value))
     assert not (tmp_path / "out").exists()
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from multiad_med.card import CardError
 from multiad_med.networks import WeightsError
+from multiad_med.utils.errors import user_error
 from tests.bundles.cohorts import COHORTS, bundle_names, write_fake_model
 from tests.bundles.models import infer
 
@@ -17,10 +19,10 @@ def test_missing_weights_and_a_wrong_preset_are_named(name: str, tmp_path: Path)
     model = write_fake_model(name, tmp_path / "model.pt")
     for path, override, message in (
         (tmp_path / "no.pt", {}, "There is no weights file"),
-        (model, {"preset": "efficientnet_lite0"}, "another preset"),
+        (model, {"preset": "efficientnet_lite0"}, 'asked for is "efficientnet_lite0"'),
     ):
         with pytest.raises(RuntimeError) as error:
             infer(name, data, path, tmp_path / "out", **override)
-        assert isinstance(error.value.__cause__, WeightsError)
-        assert message in str(error.value.__cause__)
+        assert isinstance(user_error(error.value), (CardError, WeightsError))
+        assert message in str(user_error(error.value))
     assert not list((tmp_path / "out").rglob("*.*"))
