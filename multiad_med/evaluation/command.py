@@ -106,7 +106,8 @@ def evaluate_model(
         )
         return output / "report.html"
     network = open_model(model)
-    prepared_with = SliceStore(data, section="test").about["settings"]
+    about = SliceStore(data, section="test").about
+    prepared_with = {**about["settings"], "size": about["size"][0]}
     check_given(network.card.preparation, prepared_with, of=str(model))
     detector = TrainedDetector(network.to(device), device=device)
     evaluation = evaluate_cases(

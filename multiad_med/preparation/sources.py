@@ -91,7 +91,7 @@ def _find_dicom(folder: Path, listed: Iterable[dict[str, Any]]) -> list[DicomSer
     known = {Path(name) for item in listed for key in PATH_KEYS for name in _names(item, key)}
     strange = []
     for path, reason in search.skipped:
-        if path in known or is_result(path):
+        if path in known or path.parent in known or is_result(path):
             continue
         if reason != NOT_DICOM:
             _logger.warning("%s passed over: %s", path, reason)

@@ -218,7 +218,7 @@ def test_prepared_b_scans_are_those_that_the_bundle_makes_and_train_it(
 def test_real_b_scans_give_a_map_of_their_size(
     real_data: Path, model: Path, tmp_path: Path
 ) -> None:
-    rows = infer(real_data / "oct", model, tmp_path / "out")
+    rows = infer(real_data / "oct" / "duke_dme_subject01", model, tmp_path / "out")
     assert [row["status"] for row in rows.values()] == ["done"]
     (path,) = (tmp_path / "out").rglob("*_anomaly_map.nii.gz")
     assert path.name == "duke_dme_subject01_anomaly_map.nii.gz"

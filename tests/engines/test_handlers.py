@@ -179,17 +179,15 @@ def test_failed_studies_end_the_run_with_a_list() -> None:
         StudyFailureHandler(dataset)(engine)
 
 
-@pytest.mark.parametrize(
-    ("flagged", "decision"), [(True, "anomalous"), (False, "normal"), (None, "no verdict")]
-)
-def test_the_summary_has_a_decision_or_says_that_there_is_none(
-    tmp_path: Path, flagged: bool | None, decision: str
+@pytest.mark.parametrize("verdict", ["anomalous", "normal", "no verdict: 6 normal volumes"])
+def test_the_summary_has_the_verdict_or_says_why_there_is_none(
+    tmp_path: Path, verdict: str
 ) -> None:
     dataset = StudyDataset([{"image": str(tmp_path / "a.nii")}], dict)
     dataset.outcomes = [StudyOutcome(str(tmp_path / "a.nii"), StudyStatus.DONE, 1.0)]
     results = StudyResults(tmp_path, source=tmp_path, network=torch.nn.Identity())
-    scores = {"volume_score": 0.7, "volume_flagged": flagged}
+    scores = {"volume_score": 0.7, "volume_p_value": 0.25, "verdict": verdict}
     (tmp_path / "a_anomaly.json").write_text(json.dumps(scores))
     StudySummaryHandler(dataset, results)(Engine(lambda e, b: None))
     (row,) = json.loads((tmp_path / "summary.json").read_text())["studies"]
-    assert (row["score"], row["decision"]) == (0.7, decision)
+    assert (row["score"], row["p_value"], row["decision"]) == (0.7, 0.25, verdict)
