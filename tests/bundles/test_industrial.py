@@ -146,7 +146,7 @@ def test_evaluation_has_figures_of_all_pictures_and_of_each_category(
         assert own["pixel_auroc"] == pytest.approx(expected[category], abs=1e-4)  # in bins
         assert own.keys() >= {"image_auroc", "image_ap", "pixel_ap", "aupro"}
     mean = metrics["categories"]["mean"]["pixel_auroc"]
-    assert mean == pytest.approx(sum(expected.values()) / 2, abs=1e-6)
+    assert mean == pytest.approx(sum(expected.values()) / 2, abs=1e-4)
     assert metrics["counts"]["slices"] == 10
     assert metrics["counts"]["abnormal_slices"] == 6
     assert (tmp_path / "categories.csv").read_text().count("\n") == 4
