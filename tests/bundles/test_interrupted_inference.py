@@ -218,7 +218,7 @@ def test_a_signal_to_a_real_run_leaves_whole_studies_only(
             stderr=log,
         )
         end = time.monotonic() + 120
-        while not list((tmp_path / "out").glob("*_anomaly.json")):
+        while len(list((tmp_path / "out").glob("*_anomaly.json"))) < 5:  # the bar has been drawn
             alive = running.poll() is None and time.monotonic() < end
             assert alive, (tmp_path / "log").read_text()
             time.sleep(0.01)
