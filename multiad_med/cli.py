@@ -74,7 +74,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for the cohort, maps, pictures, metrics.")],
     seed: Annotated[int, typer.Option(help="Of the cohort and the training.")] = 0,
 ) -> None:
-    """Train on an embedded cohort of brains and show maps of unseen test volumes (about 7 minutes)."""
+    """Train on an embedded cohort of brains and show maps of unseen test volumes (about 10 minutes)."""
     from multiad_med.demo import run_demo
 
     run_demo(output, seed=seed)
