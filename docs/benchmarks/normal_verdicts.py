@@ -66,7 +66,7 @@ def judge(images: list[Path], test: set[str], output: Path, args: argparse.Names
     card = read_card(model)
     assert card is not None
     print(f"{output.name}: {card.level(Level.VOLUME).units} normal volumes", flush=True)
-    return [json.loads(p.read_text()) for p in sorted((output / "maps").glob("*_anomaly.json"))]
+    return [json.loads(p.read_text()) for p in sorted((output / "maps").rglob("*_anomaly.json"))]
 
 
 def main() -> None:
