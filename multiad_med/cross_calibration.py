@@ -19,6 +19,7 @@ from multiad_med.io.results import SCORES
 from multiad_med.networks import open_model
 from multiad_med.resources import bundle_path, read_config, run_bundle
 from multiad_med.scoring import Level, NormalScores
+from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError
 
 __all__ = ["cross_calibrate"]
@@ -28,7 +29,7 @@ Items = list[dict[str, Any]]
 
 def _sections(bundle: str, settings: Mapping[str, Any]) -> dict[str, Items]:
     root = {"bundle_root": str(bundle_path(bundle))}
-    config = read_config(bundle, "train.json") | root | dict(settings)
+    config = read_config(bundle, "train.json") | literal(root | dict(settings), expressions=True)
     sections: dict[str, Items] = ConfigParser(config).get_parsed_content("datalist")
     return sections
 
@@ -57,6 +58,10 @@ def _fold_scores(maps: Path, items: Items) -> list[tuple[str, float, list[float]
         if content["image"] in subjects:
             of_slices = [one["score"] for one in content["slices"]]
             found.append((subjects[content["image"]], content["volume_score"], of_slices))
+    if len(found) != len(items):
+        raise InputError(
+            f"{maps} has scores of {len(found)} of {len(items)} studies. Choose a new output folder."
+        )
     return found
 
 
@@ -96,11 +101,17 @@ def cross_calibrate(
     card = network.card
     if not card.domain:
         raise InputError(f"{model} does not tell its domain. Train it anew with this version.")
+    target = output / "model.pt"
+    if target.resolve() == model.resolve():
+        raise InputError(f"{target} would replace the model itself; choose another output folder.")
     if is_store(source):
         raise InputError(f"{source} holds prepared slices. Give the volumes that they come from.")
     bundle = f"multiad_{card.domain}"
     known = read_config(bundle, "train.json")
     own = {k: v for k, v in {**card.training, **card.preparation}.items() if k in known}
+    # What the scores depend on beside the card.
+    own["score_fraction"] = float(network.score_fraction)
+    own["pixel_false_positive_rate"] = float(network.pixel_false_positive_rate)
     common = {"dataset_dir": str(source), **own, **settings}
     sections = _sections(bundle, common)
     _check_sections(sections, card, source)
@@ -128,7 +139,6 @@ def cross_calibrate(
     ):
         rate = card.level(level).rate
         card.levels[level] = NormalScores(tuple(scores), rate, why)
-    target = output / "model.pt"
     save_model(network, target, card={})
     return target
 
@@ -152,7 +162,9 @@ def _run_fold(
         workflow_type="train",
         **{
             **common,
-            "datalist": {"training": training, "validation": sections["validation"], "test": rest},
+            "datalist": literal(
+                {"training": training, "validation": sections["validation"], "test": rest}
+            ),
             "network_def": {
                 "_target_": "multiad_med.networks.build_multiad",
                 **card.network,
@@ -170,7 +182,7 @@ def _run_fold(
         workflow_type="infer",
         **{
             **passed,
-            "datalist": {"test": rest},
+            "datalist": literal({"test": rest}),
             "ckpt_path": str(folder / "model.pt"),
             "output_dir": str(folder / "maps"),
         },

@@ -70,6 +70,21 @@ def test_other_data_than_the_models_are_refused(trained: tuple[Path, Path], tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_the_folds_score_by_the_rule_of_the_model(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data, _ = trained
+    other = tmp_path / "run#1"  # a sign that configs take for their own
+    shutil.copytree(data, other)
+    train("multiad_brain_mri", other, tmp_path / "models", score_fraction=0.0)
+    model = tmp_path / "models" / "model.pt"
+    cross_calibrate(model, other, tmp_path / "cross", folds=2, device=FAST["device"])
+    for fold in ("fold0", "fold1"):
+        assert float(open_model(tmp_path / "cross" / fold / "model.pt").score_fraction) == 0
+    with pytest.raises(InputError, match="would replace the model itself"):
+        cross_calibrate(model, other, model.parent, folds=2, device=FAST["device"])
+
+
 @pytest.mark.parametrize("folds", [1, 7])
 def test_impossible_numbers_of_folds_are_refused(
     folds: int, trained: tuple[Path, Path], tmp_path: Path

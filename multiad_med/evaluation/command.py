@@ -107,8 +107,10 @@ def evaluate_model(
         return output / "report.html"
     network = open_model(model)
     about = SliceStore(data, section="test").about
-    prepared_with = {**about["settings"], "size": about["size"][0]}
-    check_given(network.card.preparation, prepared_with, of=str(model))
+    told = dict(network.card.preparation)
+    if "size" in told:  # of tiles, their own
+        told["size"] = told.get("tile") or told["size"]
+    check_given(told, {**about["settings"], "size": about["size"][0]}, of=str(model))
     detector = TrainedDetector(network.to(device), device=device)
     evaluation = evaluate_cases(
         predicted_cases(detector, data, part=part),

@@ -84,6 +84,15 @@ def test_slices_that_were_prepared_otherwise_are_refused_with_both_values(
     assert not (tmp_path / "e").exists()
 
 
+def test_slices_that_are_tiles_have_the_tiles_size(
+    store: Path, model: Path, tmp_path: Path
+) -> None:
+    side = SliceStore(store, section="test").about["size"][0]
+    card = {"preparation": {"size": 999, "tile": side}}
+    save_model(open_model(model), tmp_path / "tiles.pt", card=card)
+    assert evaluate_model(store, tmp_path / "tiles.pt", tmp_path / "e", bootstrap=5).is_file()
+
+
 def test_another_bundle_than_the_models_is_refused(model: Path, tmp_path: Path) -> None:
     save_model(open_model(model), tmp_path / "m.pt", card={"domain": "industrial"})
     with pytest.raises(CardError, match='"multiad_industrial", asked for is "multiad_liver_ct"'):
