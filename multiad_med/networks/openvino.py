@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from multiad_med.networks.multiad import MultiAD
-from multiad_med.utils.errors import MissingPackageError, MultiADError
+from multiad_med.utils.errors import MultiADError, missing_package
 
 __all__ = ["ExportError", "OpenVINONetwork"]
 
@@ -42,9 +42,7 @@ class OpenVINONetwork(nn.Module):
         try:
             import openvino
         except ImportError as error:
-            raise MissingPackageError(
-                "OpenVINO is not installed: run `pip install 'multiad-med[export]'`."
-            ) from error
+            raise missing_package("openvino") from error
         if not self.path.is_file():
             raise ExportError(
                 f"There is no exported network {self.path}. Write it with `python -m monai.bundle "
@@ -72,7 +70,7 @@ class OpenVINONetwork(nn.Module):
         """Calibrated anomaly map ``(B, 1, H, W)`` of images ``(B, 1 or 3, H, W)`` in [0, 1].
 
         Raises:
-            ImportError: when OpenVINO is not installed.
+            MissingPackageError: when OpenVINO is not installed.
             ExportError: when the file is missing, takes images of another shape, or gives another
                 map than the network.
         """
