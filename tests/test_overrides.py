@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from multiad_med.overrides import check_overrides
 from multiad_med.resources import bundle_path
 from multiad_med.utils.configs import literal
-from multiad_med.utils.errors import InputError
+from multiad_med.utils.errors import InputError, user_error
 from tests.bundles.cohorts import bundle_names
 
 CONFIGS = ("train", "inference", "evaluate")
@@ -178,7 +178,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         path.write_text(json.dumps(CONFIG | config))
         words = [monai_bundle.__file__, "run", "--config_file", str(path), *options]
         monkeypatch.setattr(sys, "argv", words)
-        fire.Fire(monai.bundle.run, command=words[2:])
+        try:
+            fire.Fire(monai.bundle.run, command=words[2:])
+        except RuntimeError as error:
+            raise user_error(error) or error from error
         return SEEN.pop()
 
     return run_

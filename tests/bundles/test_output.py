@@ -42,7 +42,7 @@ def bundle(
 def run(name: str, verb: str, *options: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a bundle's config on the CPU."""
     root = bundle_path(name)
-    config = "train" if verb == "training" else verb
+    config = {"training": "train", "evaluating": "evaluate"}.get(verb, verb)
     words = ["run", verb, "--config_file", str(root / "configs" / f"{config}.json")]
     words += ["--bundle_root", str(root), "--device", "cpu", *options]
     return bundle(*words, folder=folder)
@@ -131,7 +131,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("training", ["--preset", "none"], "Error: Unknown preset 'none'; choose one of"),
         ("inference", ["--dataset_dir", "nothing"], "Error: nothing is not a folder."),
         ("inference", ["--ckpt_path", "none.pt"], "Error: There is no weights file none.pt"),
-        ("evaluate", ["--dataset_dir", "nothing"], "Error: nothing is not a folder."),
+        ("evaluating", ["--dataset_dir", "nothing"], "Error: nothing is not a folder."),
     ],
 )
 def test_the_last_line_of_an_error_is_its_reason(
