@@ -20,6 +20,7 @@ __all__ = [
     "memory_error",
     "missing_package",
     "reader_errors",
+    "unwrapped",
     "user_error",
 ]
 
@@ -121,6 +122,20 @@ def last_line(error: MultiADError) -> str:
     if len(details) < 2:
         return " ".join([f"Error: {reason}", *(line.strip() for line in details)])
     return "\n".join([*details, f"Error: {reason.rstrip(':')}, as listed above."])
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise an error inside that a user can mend as it is, without what MONAI wraps around it."""
+    known: MultiADError | None = None
+    try:
+        yield
+    except Exception as error:
+        if (known := user_error(error)) is None:
+            raise
+        known.__suppress_context__ = True
+    if known is not None:
+        raise known
 
 
 def memory_error(error: BaseException) -> BaseException | None:
