@@ -13,6 +13,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from multiad_med.utils.choices import usable_device
 from multiad_med.utils.configs import SYNTAX, is_path_id, unknown_id
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.excepthook import is_monai_bundle, tell_user_errors
@@ -99,17 +100,6 @@ def _changed(value: Any) -> bool:
     return isinstance(value, str) and "#" in value and not value.startswith(SYNTAX)
 
 
-def _device(word: str) -> Any:
-    import torch
-
-    try:
-        return torch.device(word)
-    except RuntimeError as error:
-        raise _refuse(
-            "device", word, "a device is cpu, cuda, or one of several as cuda:1."
-        ) from error
-
-
 def _keep_as_typed(
     refs: MutableMapping[str, Any],
     options: dict[str, Any],
@@ -139,7 +129,7 @@ def _keep_as_typed(
         refs[name] = value
     device = options.get("device", config.get("device"))
     if isinstance(device, str) and not device.startswith(SYNTAX):
-        refs["device"] = _device(device)
+        refs["device"] = usable_device(device)
 
 
 def check_overrides(
@@ -147,9 +137,9 @@ def check_overrides(
 ) -> None:
     """Make overrides on the command line mean what was typed, or refuse them.
 
-    Refused are unknown keys, which MONAI adds to the config and never reads, and paths that cannot be
-    told from MONAI's syntax. Put right are paths (``run#2``, ``123``, ``None``) and a device that is a
-    word (``cpu``).
+    Refused are unknown keys, which MONAI adds to the config and never reads, paths that cannot be told
+    from MONAI's syntax, and devices that are not here. Put right are paths (``run#2``, ``123``,
+    ``None``) and a device that is a word (``cpu``).
 
     Does nothing unless this process is ``python -m monai.bundle run``. Keys of mix-in configs, of
     ``--args_file`` and of ``--tracking`` are known.

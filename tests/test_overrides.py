@@ -254,15 +254,16 @@ def test_paths_of_an_args_file(run: Callable[..., dict[str, Any]], tmp_path: Pat
     assert run("--args_file", str(arguments))["path"] == "123"
 
 
-@pytest.mark.parametrize("word", ["cpu", "cuda", "cuda:1"])
+@pytest.mark.parametrize("word", ["cpu", "cpu:0"])
 def test_a_device_may_be_a_word(run: Callable[..., dict[str, Any]], word: str) -> None:
     assert run("--device", word)["device"] == torch.device(word)
     assert run(device=word)["device"] == torch.device(word)  # of a config file
 
 
 def test_a_device_that_is_none_is_refused(run: Callable[..., dict[str, Any]]) -> None:
-    with pytest.raises(InputError, match="--device gpu: a device is cpu, cuda"):
-        run("--device", "gpu")
+    for word in ["gpu", f"cuda:{torch.cuda.device_count()}"]:
+        with pytest.raises(InputError, match=f"The device '{word}' cannot be used"):
+            run("--device", word)
     assert run("--device", "$torch.device('cpu')")["device"] == torch.device("cpu")
 
 

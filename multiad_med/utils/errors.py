@@ -130,7 +130,7 @@ def unwrapped() -> Iterator[None]:
     known: MultiADError | None = None
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # of which all but ours are raised again
         if (known := user_error(error)) is None:
             raise
         known.__suppress_context__ = True
