@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,12 @@ def plugged_teacher(name: str) -> nn.Module:
     Raises:
         InputError: when it cannot be imported or does not fulfil it; the message says in what.
     """
-    teacher = _built(locate_class(name, nn.Module, what="teacher"), name)  # type: ignore[type-abstract]
+    teacher = _built(locate_class(name, nn.Module, what="teacher"), name)
     if not isinstance(teacher, FeatureExtractor):
         raise InputError(f"teacher {name}: it must have `channels` and `strides`, one per stage.")
     image = _image(teacher)
     side = image.shape[-1]
-    promised = [
+    promised: list[tuple[int, ...]] = [
         (1, channels, side // stride, side // stride)
         for channels, stride in zip(teacher.channels, teacher.strides, strict=True)
     ]
@@ -77,7 +78,7 @@ def _image(teacher: FeatureExtractor) -> Tensor:
 
 
 @torch.no_grad()
-def _features(module: nn.Module, *arguments: Tensor | list[Tensor]) -> list[Tensor]:
+def _features(module: Any, *arguments: Tensor | list[Tensor]) -> list[Tensor]:
     training = module.training
     features: list[Tensor] = module.eval()(*arguments)
     module.train(training)

@@ -37,7 +37,8 @@ class PluggedTransformd(MapTransform):
         self.name = transform
         self.transform: Any = None
         if transform is not None:
-            self.transform = locate_class(transform, Transform, what="transform")()
+            kind = locate_class(transform, Transform, what="transform")  # type: ignore[type-abstract]
+            self.transform = kind()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Transform each key's image.
