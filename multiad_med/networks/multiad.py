@@ -225,7 +225,7 @@ class Preset:
     teacher: str
     output_stride: int = 8
     se: bool = True
-    student: StudentKind | str = StudentKind.IMAGE
+    student: StudentKind = StudentKind.IMAGE
     stages: tuple[int, ...] = (1, 2, 3, 4)
     fused: tuple[int, ...] | None = None
 
@@ -268,12 +268,14 @@ def build_extractor(
     return ResNetFeatures(architecture, output_stride=output_stride, se=se)
 
 
-def _student(choice: Preset, teacher: FeatureExtractor, *, plugged: bool) -> nn.Module:
-    """The student of a teacher."""
-    if choice.student is StudentKind.DECODER:
+def _student(
+    kind: StudentKind | str, choice: Preset, teacher: FeatureExtractor, *, plugged: bool
+) -> nn.Module:
+    """The student of a teacher, of a kind or a class of the user's own."""
+    if kind is StudentKind.DECODER:
         return DecoderStudent(teacher.channels, teacher.strides, se=choice.se)
-    if choice.student is not StudentKind.IMAGE:
-        return plugged_student(choice.student, teacher)
+    if kind is not StudentKind.IMAGE:
+        return plugged_student(kind, teacher)
     if plugged:
         raise InputError(
             "A student of kind 'image' has the teacher's architecture, which a teacher of your own does "
@@ -332,13 +334,14 @@ def build_multiad(
         raise InputError(f"Unknown preset {preset!r}; choose one of {sorted(PRESETS)}.")
     if teacher is not None and output_stride is not None:
         raise InputError("A teacher of your own has its own strides: leave output_stride out.")
-    if student is not None and "." not in student:
+    if student is None:
+        student = PRESETS[preset].student
+    elif "." not in student:
         student = choose(StudentKind, student, what="student, if not a dotted name,")
     given: dict[str, Any] = {
         "teacher": teacher,
         "output_stride": output_stride,
         "se": se,
-        "student": student,
         "stages": stages,
         "fused": fused,
     }
@@ -351,7 +354,7 @@ def build_multiad(
             choice = replace(choice, stages=tuple(range(1, len(frozen.channels) + 1)))
     else:
         frozen = build_extractor(choice.teacher, output_stride=choice.output_stride)
-    learner = _student(choice, frozen, plugged=plugged)
+    learner = _student(student, choice, frozen, plugged=plugged)
     _load_teacher(frozen, choice.teacher, teacher_weights, plugged=plugged)
     network = MultiAD(
         frozen, learner, stages=choice.stages, fused=choice.fused, fusion=fusion, sigma=sigma
@@ -360,7 +363,7 @@ def build_multiad(
         "preset": preset,
         **({"teacher": teacher} if plugged else {"output_stride": choice.output_stride}),
         "se": choice.se,
-        "student": choice.student,
+        "student": student,
         "stages": network.stages,
         "fused": network.fused,
         "fusion": network.fusion.mode,
