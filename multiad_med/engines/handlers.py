@@ -238,6 +238,8 @@ class ModelSaver:
         if not is_main_process():
             return
         save_model(self.network, self.path, card=self.card)
+        if not self.network.card.domain:  # of a comparison, which keeps no model
+            return
         for line in next_steps(self.network.card, self.path):
             _logger.info("%s", line)
 
