@@ -11,6 +11,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.utils import optional_import
 from typer.testing import CliRunner
 
 import multiad_med
@@ -26,7 +28,14 @@ from multiad_med.data import StudyError, study_errors
 from multiad_med.io import PictureError, atomic_path, write_state
 from multiad_med.utils import FileError, InputError, MultiADError
 from multiad_med.utils.choices import choose, usable_device
-from multiad_med.utils.errors import file_errors, reader_errors, user_error
+from multiad_med.utils.errors import (
+    EXTRAS,
+    MissingPackageError,
+    file_errors,
+    last_line,
+    reader_errors,
+    user_error,
+)
 from multiad_med.utils.json_files import read_json
 
 PACKAGE = Path(multiad_med.__file__).parent
@@ -259,6 +268,82 @@ class TestFiles:
             read_json(path)
         with pytest.raises(FileError, match=r"cannot be read: Is a directory"):
             read_json(tmp_path)
+
+
+class TestPackages:
+    def test_every_optional_package_has_the_extra_that_installs_it(self) -> None:
+        project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+        extras = project["optional-dependencies"]
+        distributions = {"dicomweb_client": "dicomweb-client", "gdcm": "python-gdcm"}
+        for name, extra in EXTRAS.items():
+            assert any(r.startswith(distributions.get(name, name)) for r in extras[extra]), name
+            assert not any(r.startswith(name) for r in project["dependencies"]), name
+        for_users = set(extras) - {"test", "test-label", "dev"}
+        assert set(EXTRAS.values()) == for_users
+
+    def test_one_that_is_missing_is_told_with_its_extra(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnxscript", None)
+        with pytest.raises(ImportError) as failed:
+            importlib.import_module("onnxscript.values")
+        told = user_error(chained(RuntimeError("export"), failed.value))
+        assert isinstance(told, MissingPackageError)
+        assert str(told) == (
+            "The package onnxscript is not installed: run `pip install 'multiad-med[export]'`."
+        )
+
+    def test_one_that_monai_does_not_find_is_told_too(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("multiad_med.utils.errors.is_missing", lambda name: True)
+        monkeypatch.setitem(EXTRAS, "none_such", "tracking")
+        package, _ = optional_import("none_such")
+        with pytest.raises(ImportError) as failed:
+            package.x  # noqa: B018
+        assert "none_such is not installed" in str(user_error(failed.value))
+
+    def test_a_fault_inside_one_that_is_there_is_none_of_a_user(self) -> None:
+        assert user_error(ImportError("cannot import name 'x'", name="onnx")) is None
+        assert user_error(ModuleNotFoundError("No module named 'x'", name="x")) is None
+
+
+class TestLastLine:
+    def test_is_the_reason(self) -> None:
+        assert last_line(InputError("a is wrong.")) == "Error: a is wrong."
+
+    def test_has_a_single_detail_in_it(self) -> None:
+        told = last_line(StudyError("1 of 3 studies failed:\n  a.nii: cut"))
+        assert told == "Error: 1 of 3 studies failed: a.nii: cut"
+
+    def test_comes_below_several_details(self) -> None:
+        told = last_line(StudyError("2 of 3 studies failed:\n  a.nii: cut\n  b.nii: empty"))
+        assert told.splitlines() == [
+            "  a.nii: cut",
+            "  b.nii: empty",
+            "Error: 2 of 3 studies failed, as listed above.",
+        ]
+
+    def test_comes_after_a_bar_that_is_open(self) -> None:
+        code = (
+            "import sys; sys.argv[0] = 'x/monai/bundle/__main__.py'\n"
+            "from tqdm import tqdm; import multiad_med.overrides\n"
+            "from multiad_med.utils import InputError\n"
+            "bar = tqdm(total=2, desc='bar'); bar.update()\n"
+            "raise RuntimeError('MONAI') from InputError('a is wrong.')"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 1
+        assert run.stderr.endswith("\nError: a is wrong.\n")
+        assert "Traceback" not in run.stderr
+
+    def test_is_of_monais_command_only(self) -> None:
+        code = (
+            "import multiad_med.overrides; from multiad_med.utils import InputError\n"
+            "raise InputError('a is wrong.')"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.stderr.startswith("Traceback")
 
 
 def test_a_choice_that_there_is_not_is_told_with_those_that_there_are() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from multiad_med.data.datalist import first_path
 from multiad_med.data.slices import SliceDataset
 from multiad_med.data.store import SliceStore
+from multiad_med.utils.errors import InputError
 
 __all__ = ["describe_training", "studies_sha256"]
 
@@ -54,10 +55,18 @@ def describe_training(
             were prepared with count.
         settings: of the training; with other ones it is not resumed.
         training, held_out: the normal slices.
+
+    Raises:
+        InputError: when a transform of the user's own is to change slices that were prepared before.
     """
     prepared = dict(preparation)
     source: dict[str, Any] = {}
     if isinstance(training, SliceStore):
+        if prepared.get("transform") is not None:
+            raise InputError(
+                f"transform {prepared['transform']}: prepared slices have had their transforms. Train on "
+                "the images themselves."
+            )
         own = training.about["settings"]
         prepared |= {name: own[name] for name in prepared if own.get(name) is not None}
         source = {"recipe": training.about.get("recipe"), "recipe_settings": own}

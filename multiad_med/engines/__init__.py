@@ -3,6 +3,7 @@
 from multiad_med.engines.best import BestStudent, Selection
 from multiad_med.engines.calibration import CalibrationHandler, calibrate
 from multiad_med.engines.distributed import check_shares
+from multiad_med.engines.epochs import EpochLog
 from multiad_med.engines.evaluator import DistillationEvaluator
 from multiad_med.engines.handlers import (
     CheckpointError,
@@ -23,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "DistillationEvaluator",
     "DistillationTrainer",
+    "EpochLog",
     "EpochSeedHandler",
     "ModelLoader",
     "ModelSaver",
