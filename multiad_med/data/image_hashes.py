@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.utils import ensure_tuple
 
-from multiad_med.data.datalist import is_result
+from multiad_med.data.datalist import first_path, is_result
 from multiad_med.data.slices import SliceDataset
 from multiad_med.data.store import SliceStore, study_about, study_path
 from multiad_med.utils.errors import file_errors
 
-__all__ = ["KEPT", "image_hash", "image_hashes", "study_hash"]
+__all__ = ["KEPT", "hashes_by_name", "image_hash", "image_hashes", "study_hash"]
 
 KEPT = 20_000
 """Hashes that a card keeps of a data set, at most: of a larger one, those of a random choice."""
@@ -68,15 +68,18 @@ def _chosen(studies: Sequence[Any]) -> Sequence[Any]:
     return random.Random(0).sample(studies, KEPT)
 
 
-def image_hashes(dataset: SliceStore | SliceDataset) -> list[str]:
-    """The hashes of the images that slices come from, at most :data:`KEPT`, in ascending order.
+def hashes_by_name(dataset: SliceStore | SliceDataset) -> dict[str, str]:
+    """The hash of each image that slices come from, by its study's name or its path.
 
-    Each file is read once; of prepared slices what was noted when they were made counts.
+    Each file is read once; of prepared slices what was noted when they were made counts. Of more images
+    than :data:`KEPT` only so many are told.
     """
-    found: Iterable[str]
     if isinstance(dataset, SliceStore):
         studies = list(dict.fromkeys(row["study"] for row in dataset.index))
-        found = (study_hash(dataset.folder, study) for study in _chosen(studies))
-    else:
-        found = (image_hash(item) for item in _chosen(list(dataset.data)))
-    return sorted(set(found))
+        return {study: study_hash(dataset.folder, study) for study in _chosen(studies)}
+    return {first_path(item): image_hash(item) for item in _chosen(list(dataset.data))}
+
+
+def image_hashes(dataset: SliceStore | SliceDataset) -> list[str]:
+    """The hashes of :func:`hashes_by_name`, in ascending order."""
+    return sorted(set(hashes_by_name(dataset).values()))
