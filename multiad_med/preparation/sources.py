@@ -9,8 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from monai.utils import ensure_tuple
-
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     PATH_KEYS,
@@ -23,18 +21,13 @@ from multiad_med.data.datalist import (
     train_or_infer,
     visible_files,
 )
-from multiad_med.data.layouts import find_bscans, find_images, find_mvtec, find_volumes
+from multiad_med.data.layouts import find_bscans, find_volumes
 from multiad_med.data.layouts.files import (
     by_study,
-    existing_folder,
     first,
-    is_picture,
     study_name,
-    walk,
 )
-from multiad_med.data.layouts.hints import looks_like
 from multiad_med.data.masks import looks_like_mask
-from multiad_med.data.splits import SubjectSplit
 from multiad_med.data.tree import is_volume, volume_name
 from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, find_series
 from multiad_med.utils.choices import choose
@@ -42,15 +35,12 @@ from multiad_med.utils.choices import choose
 __all__ = [
     "StudyKind",
     "find_nifti_and_dicom",
-    "load_pictures",
     "load_studies",
     "looks_like_mask",
 ]
 
 _logger = logging.getLogger(__name__)
 
-# Parts of MVTec's tree, which a plain folder of pictures has not.
-_MVTEC_PART = re.compile(r"(^|/)(train|test)/[^/]+/[^/]+$")
 # What lies beside volumes and is none: notes, tables, the other half of a pair.
 _COMPANIONS = re.compile(
     r"\.(json|csv|tsv|txt|md|html?|pdf|xml|ya?ml|log|bval|bvec|mat|hdr(\.gz)?|z?raw(\.gz)?|py|sh)$|"
@@ -294,80 +284,3 @@ def load_studies(
         path, image_glob=image_glob, label_glob=label_glob, organ_glob=organ_glob, kind=kind
     )
     return train_or_infer(items, seed=seed)
-
-
-def load_pictures(
-    source: str | Path,
-    *,
-    categories: Sequence[str] | str | None = None,
-    validation: float = 0.1,
-    seed: int = 0,
-) -> dict[str, list[dict[str, Any]]]:
-    """The pictures to train on or to infer: MVTec's tree, a plain folder, or a datalist.
-
-    Args:
-        source: root or one category of an MVTec-like tree (:func:`find_mvtec`): a share of
-            ``train/good`` is held out for calibration where no validation is published. Or any
-            other folder of pictures (:func:`find_images`): the normal ones train and calibrate, and
-            ``test`` has every picture. Or one picture, which is ``test``. Or a datalist, a folder with
-            one, or prepared slices.
-        categories: names of the categories wanted, or one; none means all.
-        validation: share of the normal pictures that is held out.
-        seed: of the division.
-
-    Raises:
-        DatalistError: when there are no pictures, a category is unknown or has no normal picture
-            for training, or what :func:`multiad_med.data.load_datalist` refuses.
-    """
-    path = Path(source).expanduser()
-    if path.is_file() and is_picture(path):
-        one = {"image": str(path.absolute()), "subject": path.stem, "study": study_name(path.stem)}
-        return _of_categories({"training": [], "validation": [], "test": [one]}, categories, path)
-    if path.is_file() or (path / DATALIST_NAME).is_file():
-        return _of_categories(load_datalist(path), categories, path)
-    folder = existing_folder(path)
-    names = [file.relative_to(folder).as_posix() for file in walk(folder)]
-    if looks_like(names) == "images" and not any(_MVTEC_PART.search(name) for name in names):
-        pictures = _without_results(find_images(folder))
-        normal = [item for item in pictures if not item["anomalous"]]
-        sections = train_or_infer(normal, validation_fraction=validation, seed=seed)
-        return _of_categories({**sections, "test": pictures}, categories, path)
-    items = _without_results(find_mvtec(folder, categories=categories))
-    split = SubjectSplit(
-        training=1 - validation, validation=validation, test=0, seed=seed, stratify="category"
-    )
-    sections = split(items)
-    trained = {item["category"] for item in sections["training"]}
-    if bare := sorted({item["category"] for item in items} - trained):
-        raise DatalistError(
-            f"{folder}: no normal picture for training in the categories {bare}. Put normal pictures "
-            f"into train/good, or choose among {sorted(trained)} by `categories`."
-        )
-    return sections
-
-
-def _without_results(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Items that are neither maps nor overlays of an earlier inference, whose scores lie beside."""
-
-    def is_own(path: Path) -> bool:
-        name = path.stem.removesuffix("_anomaly")
-        return path.with_name(f"{name}_anomaly.json").is_file()
-
-    return [item for item in items if not is_own(Path(item["image"]))]
-
-
-def _of_categories(
-    sections: dict[str, list[dict[str, Any]]], categories: Sequence[str] | str | None, source: Path
-) -> dict[str, list[dict[str, Any]]]:
-    if categories is None:
-        return sections
-    categories = ensure_tuple(categories)
-    known = {str(item.get("category", "")) for items in sections.values() for item in items} - {""}
-    if unknown := sorted(set(categories) - known):
-        raise DatalistError(
-            f"{source} has no category {unknown}; it has {sorted(known) or 'none'}."
-        )
-    return {
-        name: [item for item in items if item.get("category") in categories]
-        for name, items in sections.items()
-    }
