@@ -197,9 +197,12 @@ class RunningEvaluation:
             "image", collected.scores, collected.abnormal, collected.of_slice
         )
         without_masks = 0 < self._unmasked == int(collected.abnormal.sum())
-        if without_masks:
-            pixels, reliability, lesions, froc_curve, lesion_count = {}, [], {}, [], 0
-        else:
+        pixels: dict[str, Estimate] = {}
+        lesions: dict[str, Estimate] = {}
+        reliability: list[Curve] = []
+        froc_curve: list[Curve] = []
+        lesion_count = 0
+        if not without_masks:
             pixels, reliability = self._pixels.estimates(collected)
             lesions, froc_curve, lesion_count = self._lesions.estimates(collected)
         of_patients = patient_rows(self._studies, self.thresholds)
