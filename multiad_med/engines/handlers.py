@@ -91,7 +91,8 @@ class ResumableTraining:
         resume: bool = True,
     ) -> None:
         self.path = Path(path)
-        self.settings = dict(settings or {})
+        # Which images there are the settings tell already, in one hash.
+        self.settings = {k: v for k, v in (settings or {}).items() if k != "image_hashes"}
         self.objects = {name: item for name, item in objects.items() if item is not None}
         self.resume = resume
 
@@ -250,7 +251,7 @@ def save_model(network: MultiAD, path: str | Path, *, card: Mapping[str, Any]) -
     Args:
         network: whose card is completed.
         path: ``model.pt``.
-        card: ``domain``, ``preparation`` and ``training`` of the card.
+        card: parts of the card, such as ``domain``, ``preparation`` and ``training``.
     """
     network.card = replace(network.card, **card)
     write_state(path, network.state_dict())
