@@ -1,12 +1,13 @@
 """A worker that processes what arrives in a folder or a PACS, and brings the results back."""
 
 from multiad_med.serving.dicomweb import DicomwebSource
-from multiad_med.serving.errors import ServingError, SourceUnavailableError
+from multiad_med.serving.errors import ServingError, SourceUnavailableError, TryAgainError
 from multiad_med.serving.folder import FolderSource
 from multiad_med.serving.health import HealthServer
-from multiad_med.serving.ledger import Claim, FoundStudy, StudyLedger, StudyState
+from multiad_med.serving.ledger import Claim, FoundStudy, PassedOver, StudyLedger, StudyState
 from multiad_med.serving.predictor import BundlePredictor, Prediction
 from multiad_med.serving.source import FetchedStudy, FoundStudies, PassedOverError, StudySource
+from multiad_med.serving.status import ledger_status, retry
 from multiad_med.serving.worker import Worker
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FoundStudies",
     "FoundStudy",
     "HealthServer",
+    "PassedOver",
     "PassedOverError",
     "Prediction",
     "ServingError",
@@ -25,5 +27,8 @@ __all__ = [
     "StudyLedger",
     "StudySource",
     "StudyState",
+    "TryAgainError",
     "Worker",
+    "ledger_status",
+    "retry",
 ]

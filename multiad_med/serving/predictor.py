@@ -173,7 +173,7 @@ class BundlePredictor:
         evaluator.run()
         outcome = dataset.outcomes[0]
         if outcome.status is StudyStatus.FAILED:
-            raise StudyError(outcome.message)
+            raise StudyError(outcome.message, kind=outcome.kind)
         first = first_path(item)
         files = [results.path(first, end) for end in (MAP, MASK, SCORES, "anomaly_dicom")]
         return Prediction(*files)

@@ -9,6 +9,7 @@ from pathlib import Path
 from monai.utils import optional_import
 
 from multiad_med.io.dicom_results import DicomKind, write_dicom_results
+from multiad_med.io.dicom_source import DicomResultError
 from multiad_med.serving.errors import ServingError
 from multiad_med.serving.predictor import BundlePredictor
 from multiad_med.serving.source import FetchedStudy
@@ -48,11 +49,17 @@ class StudyProcessor:
         if not study.files or not self.kinds:
             return []
         shutil.rmtree(prediction.folder, ignore_errors=True)
-        written = write_dicom_results(
-            source=study.image,
-            anomaly_map=prediction.map,
-            scores=prediction.read_scores(),
-            output_dir=prediction.folder,
-            kinds=self.kinds,
-        )
+        try:
+            written = write_dicom_results(
+                source=study.image,
+                anomaly_map=prediction.map,
+                scores=prediction.read_scores(),
+                output_dir=prediction.folder,
+                kinds=self.kinds,
+            )
+        except DicomResultError as error:
+            raise DicomResultError(
+                f"{error} Its map is {prediction.map}. To serve such series without DICOM results, "
+                "start with --kind none."
+            ) from error
         return [path for kind in written for path in written[kind]]
