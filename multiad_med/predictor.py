@@ -136,7 +136,7 @@ class StudyPredictor:
         evaluator.run()
         outcome = dataset.outcomes[0]
         if outcome.status is StudyStatus.FAILED:
-            raise StudyError(outcome.message)
+            raise StudyError(outcome.message, kind=outcome.kind)
         return result_of(item["image"], results, bscans=self.kind is StudyKind.OCT)
 
 

@@ -5,13 +5,11 @@ from multiad_med.serving.errors import ServingError, SourceUnavailableError, Try
 from multiad_med.serving.folder import FolderSource
 from multiad_med.serving.health import HealthServer
 from multiad_med.serving.ledger import Claim, FoundStudy, PassedOver, StudyLedger, StudyState
-from multiad_med.serving.predictor import BundlePredictor, Prediction
 from multiad_med.serving.source import FetchedStudy, FoundStudies, PassedOverError, StudySource
 from multiad_med.serving.status import ledger_status, retry
 from multiad_med.serving.worker import Worker
 
 __all__ = [
-    "BundlePredictor",
     "Claim",
     "DicomwebSource",
     "FetchedStudy",
@@ -21,7 +19,6 @@ __all__ = [
     "HealthServer",
     "PassedOver",
     "PassedOverError",
-    "Prediction",
     "ServingError",
     "SourceUnavailableError",
     "StudyLedger",

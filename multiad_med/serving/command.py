@@ -13,6 +13,7 @@ from typing import Any
 
 from multiad_med.io.dicom_results import DicomKind
 from multiad_med.networks import bundle_of_model
+from multiad_med.predictor import StudyPredictor, bundle_kind
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving.dicomweb import DicomwebSource
 from multiad_med.serving.errors import ServingError
@@ -21,7 +22,6 @@ from multiad_med.serving.folder import FolderSource, check_outside
 from multiad_med.serving.health import HealthServer
 from multiad_med.serving.ledger import StudyLedger, StudyState
 from multiad_med.serving.log import log_event, log_to, trace
-from multiad_med.serving.predictor import BundlePredictor, bundle_kind
 from multiad_med.serving.process import StudyProcessor
 from multiad_med.serving.status import LEDGER
 from multiad_med.serving.worker import Worker
@@ -102,15 +102,20 @@ def serve(
 
     Raises:
         ServingError: when the service cannot start, or broke; the message says why.
-        WeightsError, NotCalibratedError: as of :class:`BundlePredictor`.
+        InputError, WeightsError, NotCalibratedError: as of :class:`StudyPredictor`.
     """
     output = Path(output).expanduser().absolute()
     log_to(worker=f"{platform.node()}:{os.getpid()}")
     overrides = parse_settings(settings)
     bundle = bundle_of_model(model, bundle)
+    kind = bundle_kind(bundle)
+    if kind is None:
+        raise ServingError(
+            f"{bundle} is a bundle of images; volumes only are served, as by multiad_brain_mri."
+        )
     studies = _source(
         source,
-        kind=bundle_kind(bundle),
+        kind=kind,
         output=output,
         filters=parse_pairs(filters, option="--filter"),
         settle=settle,
@@ -123,19 +128,14 @@ def serve(
     health = HealthServer(checks, host=host, port=port)
     earlier: dict[signal.Signals, Any] = {}
     try:
-        predictor = BundlePredictor(
-            model,
-            bundle=bundle,
-            source=studies.folder,
-            output_dir=output / "results",
-            device=device,
-            **overrides,
-        )
+        predictor = StudyPredictor(model, bundle=bundle, device=device, **overrides)
         ledger.check_made_by({**predictor.about, "source": type(studies).__name__})
         worker = Worker(
             ledger=ledger,
             source=studies,
-            process=StudyProcessor(predictor, kinds),
+            process=StudyProcessor(
+                predictor, source=studies.folder, output_dir=output / "results", kinds=kinds
+            ),
             interval=interval,
             limit=limit,
         )

@@ -155,12 +155,14 @@ def test_dicom_results_of_a_series_without_uids_name_the_option_that_does_withou
         del dataset.StudyInstanceUID, dataset.FrameOfReferenceUID
     series = save(slices, tmp_path / "in")
 
-    def predict(image: object) -> SimpleNamespace:
+    def predict(image: object, **_: object) -> SimpleNamespace:
         return SimpleNamespace(
-            map=tmp_path / "map.nii.gz", folder=tmp_path / "dicom", read_scores=dict
+            map_file=tmp_path / "map.nii.gz", folder=tmp_path / "dicom", scores={}
         )
 
-    process = StudyProcessor(predict, {DicomKind.REPORT})
+    process = StudyProcessor(
+        predict, source=tmp_path, output_dir=tmp_path, kinds=[DicomKind.REPORT]
+    )
     study = FetchedStudy(str(series), tuple(sorted(series.iterdir())))
     with pytest.raises(DicomResultError, match=r"StudyInstanceUID.* missing.*--kind none") as told:
         process(study)

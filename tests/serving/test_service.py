@@ -30,6 +30,7 @@ from multiad_med.serving import (
     command,
     ledger_status,
 )
+from tests.bundles.cohorts import write_fake_model
 from tests.dicom_files import save
 from tests.serving.pacs import EXAMPLES, head_series, needs_orthanc
 
@@ -132,6 +133,7 @@ def test_what_keeps_the_service_from_starting_is_one_line(
 ) -> None:
     monkeypatch.setattr(command, "log_to", lambda **_: None)
     (tmp_path / "in").mkdir()
+    images = write_fake_model("multiad_industrial", tmp_path / "images.pt")
     taken = HealthServer({}, port=0)
     StudyLedger(tmp_path / "other/ledger.sqlite").check_made_by({"model": "another"})
     good = {"--model": model, "--output": tmp_path / "out", "--set": "size=64", "--port": 0}
@@ -142,9 +144,11 @@ def test_what_keeps_the_service_from_starting_is_one_line(
         ({"--output": tmp_path / "other"}, "in", "is of another bundle and model and settings"),
         ({"--model": tmp_path / "no.pt"}, "in", "There is no weights file"),
         ({"--bundle": "multiad_industrial"}, "in", 'asked for is "multiad_industrial"'),
+        ({"--model": images}, "in", "multiad_industrial is a bundle of images; volumes only"),
         ({"--kind": "dicom"}, "in", "--kind is one of ['seg', 'pm', 'overlay', 'sr'], or none"),
-        ({"--set": "preset=resnet1"}, "in", "network cannot be made with these settings: "),
-        ({"--set": "size=0"}, "in", "evaluator cannot be made with these settings: "),
+        ({"--set": "preset=resnet1"}, "in", "resnet1"),
+        ({"--set": "size=0"}, "in", "size"),
+        ({"--set": "sizze=64"}, "in", "Did you mean size?"),
         ({"--set": "size"}, "in", "--set takes NAME=VALUE, got 'size'"),
         ({"--filter": "Modality=MR"}, "in", "--filter is for a DICOMweb source"),
     ):
