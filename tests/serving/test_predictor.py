@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -104,6 +105,21 @@ def test_a_bad_study_is_an_error_and_the_next_one_is_done(model: Path, tmp_path:
     assert sorted(p.name for p in (tmp_path / "served").iterdir()) == [
         *("good_anomaly.json", "good_anomaly_map.nii.gz", "good_anomaly_mask.nii.gz"),
     ]
+
+
+def test_threads_share_the_network_and_nothing_else(model: Path, tmp_path: Path) -> None:
+    images = [nifti_head(tmp_path / f"in/{n}.nii.gz", seed=n) for n in range(4)]
+    predict = predictor(model)
+
+    def score(image: Path, folder: str) -> float:
+        result = predict(str(image), source=tmp_path / "in", output_dir=tmp_path / folder)
+        return result.score
+
+    alone = [score(image, "alone") for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(score, images, ["together"] * 4))
+    assert together == pytest.approx(alone, abs=1e-6)
+    assert not predict.network.training
 
 
 @pytest.mark.parametrize(
