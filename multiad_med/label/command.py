@@ -76,8 +76,8 @@ def check_torchvision() -> None:
         raise LabelError(
             f"torchvision {'/'.join(found) or '(not installed)'} does not fit torch {torch.__version__}: "
             f"{reason.rstrip('.')}. Install both from one index: pip install --force-reinstall "
-            "-c constraints-label.txt torch torchvision. If torch came from an index of its own, as builds "
-            "for the CPU do, add that by --index-url."
+            "-c constraints-label.txt torch torchvision. If torch came from an index of its own, as "
+            "builds for the CPU do, add that by --index-url."
         )
 
 

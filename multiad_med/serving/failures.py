@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,7 +60,7 @@ def failure_of(error: BaseException) -> Failure:
         told = f"The ledger cannot be used: {error}."
         return Failure(told, told, Next.WAIT)
     reason, kind = failure_reason(error)
-    reason = " ".join(reason.split())
+    reason = _in_words(reason)
     if _FULL in reason:
         return Failure(reason, "The disk is full. Free some space.", Next.WAIT)
     if kind is FailureKind.PROGRAM:
@@ -75,6 +76,12 @@ def failure_of(error: BaseException) -> Failure:
     else:
         told = f"It cannot be read, or is not what the model takes. {_MORE}"
     return Failure(reason, told, Next.GIVE_UP)
+
+
+def _in_words(reason: str) -> str:
+    """A reason on one line, without the classes of a program."""
+    reason = re.sub(r" \(\w*Error\)|(?<=\()\w*Error: ", "", " ".join(reason.split()))
+    return re.sub(r"(?:^|(?<= ))\w+(?:Error|Exception): ", "a fault of the program: ", reason)
 
 
 def _told_of_system(error: BaseException, reason: str) -> str:

@@ -93,13 +93,14 @@ class StudyRecord:
     """What the ledger knows of a study.
 
     Attributes:
-        key: see :class:`FoundStudy`.
+        key, place: see :class:`FoundStudy`.
         state: where it stands.
         tries: how often it was taken.
         reason: why it failed, or was passed over.
     """
 
     key: str
+    place: str
     state: StudyState
     tries: int
     reason: str
@@ -324,6 +325,6 @@ class StudyLedger:
         """All studies, in the order in which they came."""
         with closing(self._connect()) as connection:
             rows = connection.execute(
-                "SELECT key, state, tries, reason FROM studies ORDER BY rowid"
+                "SELECT key, place, state, tries, reason FROM studies ORDER BY rowid"
             )
-            return [StudyRecord(key, StudyState(state), n, why) for key, state, n, why in rows]
+            return [StudyRecord(row[0], row[1], StudyState(row[2]), *row[3:]) for row in rows]

@@ -71,6 +71,6 @@ class StudyProcessor:
         except DicomResultError as error:
             raise DicomResultError(
                 f"{error} Its map is {result.map_file}. To serve such series without DICOM results, "
-                "start with --kind none."
+                "start with --kind none, and let `multiad serve retry` have this one done again."
             ) from error
         return [path for kind in written for path in written[kind]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def ledger_status(output: str | Path) -> str:
     ledger = open_ledger(output)
     records = sorted(ledger.records(), key=lambda record: _ORDER.index(record.state))
     rows = [
-        (_words(r.state), study_hash(r.key), str(r.tries), r.key, " ".join(r.reason.split()))
+        (_words(r.state), study_hash(r.key), str(r.tries), _name(r), " ".join(r.reason.split()))
         for r in records
     ]
     lines = _table([_HEADER, *rows]) if rows else []
@@ -63,6 +64,13 @@ def ledger_status(output: str | Path) -> str:
     if counts[StudyState.FAILED]:
         lines.append(f"Try the failed again: multiad serve retry {shlex.quote(str(output))}")
     return "\n".join(lines)
+
+
+def _name(record: StudyRecord) -> str:
+    """A study's key, and of a series in a folder where it lies."""
+    place = json.loads(record.place or "{}").get("image", record.key)
+    first = place if isinstance(place, str) else f"{place[0]} ({len(place)} files)"
+    return record.key if first == record.key else f"{record.key} in {first}"
 
 
 def _words(state: str) -> str:

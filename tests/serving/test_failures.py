@@ -95,7 +95,7 @@ def test_what_may_pass_is_tried_again_and_the_log_has_a_sentence_that_names_noth
     assert "Doe" not in failure.told
     assert "/in" not in failure.told
     assert re.fullmatch(r"[A-Z].*\.", failure.told)
-    assert not re.search(r"Error\b|Exception", failure.told)
+    assert not re.search(r"Error\b|Exception", failure.told + failure.reason)
 
 
 def test_a_failure_whose_cause_was_lost_on_its_way_keeps_what_is_to_blame() -> None:
@@ -113,6 +113,20 @@ def test_the_reason_for_the_ledger_is_that_of_the_error() -> None:
         told="It cannot be read, or is not what the model takes. `multiad serve status` tells more.",
         then=Next.GIVE_UP,
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out of memory. Set a smaller"),
+        (RuntimeError("not enough memory: 8 GB"), "out of memory (not enough memory: 8 GB). Set"),
+        (TypeError("cannot add"), "a fault of the program: cannot add"),
+        (KeyError("size"), "a fault of the program: 'size'"),
+    ],
+)
+def test_the_reason_for_the_ledger_has_no_class_of_a_program(error: Exception, reason: str) -> None:
+    assert failure_of(error).reason.startswith(reason)
+    assert reason in failure_of(wrapped(error)).reason
 
 
 def test_a_file_that_the_system_refuses_is_told_by_the_systems_words() -> None:

@@ -61,6 +61,16 @@ def test_the_table_names_each_study_its_state_and_the_reason_and_ends_in_counts(
     ]
 
 
+def test_a_series_of_a_folder_is_told_with_where_it_lies(tmp_path: Path) -> None:
+    places = ['{"image": "doe/t1"}', '{"image": ["doe/1.dcm", "doe/2.dcm"]}', '{"study": "1.2"}']
+    studies = [FoundStudy(f"1.2.{n}", "1", place) for n, place in enumerate(places)]
+    StudyLedger(tmp_path / "ledger.sqlite").offer(studies)
+    table = ledger_status(tmp_path)
+    assert "  1.2.0 in doe/t1\n" in table
+    assert "  1.2.1 in doe/1.dcm (2 files)\n" in table
+    assert "  1.2.2\n" in table
+
+
 def test_a_ledger_without_studies_has_counts_alone(tmp_path: Path) -> None:
     StudyLedger(tmp_path / "ledger.sqlite")
     assert ledger_status(tmp_path) == "0 waiting, 0 running, 0 done, 0 passed over, 0 failed."

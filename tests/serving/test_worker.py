@@ -342,7 +342,7 @@ def test_a_fault_of_the_program_is_tried_again_and_has_its_place_in_the_log(
     assert overs[0]["reason"].startswith("A fault of the program")
     assert "test_worker.py" in overs[0]["trace"][-1]
     assert "Doe" not in str(overs)
-    assert reasons(ledger) == ["TypeError: cannot add Doe and 1"]
+    assert reasons(ledger) == ["a fault of the program: cannot add Doe and 1"]
 
 
 def test_the_log_has_the_reason_why_a_source_is_away(
