@@ -1,4 +1,4 @@
-"""``multiad label init`` and ``multiad label start``, which has nothing heavy to import."""
+"""``multiad label init`` and ``multiad label start``."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _write(result: Result, label: np.ndarray | None, extension: str) -> str:
     if label is None and extension == "".join(result.map_file.suffixes[-2:]):
         shutil.copyfile(result.map_file, path)
         return path
-    image = nib.load(result.map_file)
+    image = nib.Nifti1Image.from_filename(result.map_file)
     if label is not None:
         image = nib.Nifti1Image(label, image.affine, image.header, dtype=label.dtype)
     if extension.startswith(".nii"):

@@ -105,6 +105,7 @@ class FolderSource:
     def _series(self, series: Iterable[DicomSeries]) -> list[_Found]:
         """DICOM series; of optical tomography one object is one volume."""
         found = []
+        parts: list[tuple[str, str | list[str], tuple[Path, ...]]]
         for one in series:
             what = None if one.modality == self.kind.modality else PassedOver.MODALITY
             if self.kind is StudyKind.OCT and what is None:
