@@ -34,7 +34,7 @@ def infer(
             output_dir=str(out),
             **{**FAST, **override},
         )
-    except RuntimeError as error:
+    except Exception as error:
         if not isinstance(user_error(error), StudyError):
             raise
     content = json.loads((out / "summary.json").read_text())

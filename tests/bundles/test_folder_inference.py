@@ -18,7 +18,7 @@ import pytest
 
 from multiad_med.io import StudyMapWriter, file_sha256
 from multiad_med.resources import bundle_path
-from multiad_med.utils.errors import user_error
+from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles import models
 from tests.bundles.cohorts import write_fake_model
 from tests.bundles.test_sources import dicom_head
@@ -181,7 +181,7 @@ def test_a_folder_with_nothing_to_do_is_an_error(
 ) -> None:
     (tmp_path / "in").mkdir()
     fill(tmp_path / "in")
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(MultiADError) as error:
         infer(tmp_path / "in", model, tmp_path / "out")
     assert re.search(message, str(user_error(error.value)))
 

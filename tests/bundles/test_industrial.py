@@ -20,7 +20,7 @@ from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError, open_model
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path, run_bundle
-from multiad_med.utils.errors import user_error
+from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles import models
 from tests.trees import make_mvtec, picture, save_picture
 from tests.trees.shapes import texture
@@ -309,7 +309,7 @@ def test_an_unreadable_picture_is_passed_over_and_the_run_ends_with_an_error(
     for name, content in (("a", good), ("b", good[: len(good) // 2]), ("c", good)):
         (tmp_path / f"in/{name}.png").parent.mkdir(exist_ok=True)
         (tmp_path / f"in/{name}.png").write_bytes(content)
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(MultiADError) as error:
         infer(tmp_path / "in", model, tmp_path / "out")
     assert isinstance(user_error(error.value), StudyError)
     assert "1 of 3 studies failed" in str(user_error(error.value))
@@ -345,7 +345,7 @@ def test_folders_that_cannot_be_used_are_refused_with_the_reason(
         lambda: train(data, tmp_path / "models", **options),
         lambda: infer(data, model, tmp_path / "out", **options),
     ):
-        with pytest.raises(RuntimeError) as error:
+        with pytest.raises(MultiADError) as error:
             act()
         assert isinstance(user_error(error.value), DatalistError)
         assert message in str(user_error(error.value))
@@ -368,7 +368,7 @@ def test_wrong_models_are_refused(
     mvtec: Path, model: Path, tmp_path: Path, make: Any, options: dict[str, Any], message: str
 ) -> None:
     make(tmp_path / "model.pt", model)
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(MultiADError) as error:
         infer(mvtec, tmp_path / "model.pt", tmp_path / "out", **options)
     assert isinstance(user_error(error.value), (CardError, WeightsError))
     assert message in str(user_error(error.value))

@@ -19,6 +19,7 @@ from multiad_med.data import SliceDataset, SliceStore
 from multiad_med.data.layouts import find_resc
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path
+from multiad_med.utils.errors import MultiADError
 from tests.bundles import models
 from tests.bundles.cohorts import FAST
 from tests.dicom_files import OPT, multiframe, save
@@ -170,7 +171,7 @@ def test_evaluation_counts_the_b_scans_with_lesion(data: Path, model: Path, tmp_
 
 
 def test_an_unlabelled_study_cannot_be_evaluated(data: Path, model: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(MultiADError) as error:
         models.run_bundle(
             BUNDLE,
             "evaluate.json",
@@ -180,7 +181,7 @@ def test_an_unlabelled_study_cannot_be_evaluated(data: Path, model: Path, tmp_pa
             output_dir=str(tmp_path / "out"),
             **FAST,
         )
-    assert "no lesion mask (`label`)" in str(error.value.__cause__)
+    assert "no lesion mask (`label`)" in str(error.value)
 
 
 def test_a_mask_of_another_size_is_refused(data: Path, model: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from multiad_med.card import CardError
 from multiad_med.networks import WeightsError
-from multiad_med.utils.errors import user_error
+from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles.cohorts import COHORTS, bundle_names, write_fake_model
 from tests.bundles.models import infer
 
@@ -21,7 +21,7 @@ def test_missing_weights_and_a_wrong_preset_are_named(name: str, tmp_path: Path)
         (tmp_path / "no.pt", {}, "There is no weights file"),
         (model, {"preset": "efficientnet_lite0"}, 'asked for is "efficientnet_lite0"'),
     ):
-        with pytest.raises(RuntimeError) as error:
+        with pytest.raises(MultiADError) as error:
             infer(name, data, path, tmp_path / "out", **override)
         assert isinstance(user_error(error.value), (CardError, WeightsError))
         assert message in str(user_error(error.value))
