@@ -82,6 +82,7 @@ class StudyPredictor:
         network, prepared = _made(parser, "network"), _made(parser, "prepared")
         load_model(network, model)
         check_calibrated(network)
+        network.eval()  # for good: MONAI sets it back after each run, in the middle of another thread's
         self.network: MultiAD = network
         self._config = parser.get() | {"network": network, "prepared": prepared}
         trial = self._parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
@@ -138,7 +139,7 @@ class StudyPredictor:
         evaluator.run()
         outcome = dataset.outcomes[0]
         if outcome.status is StudyStatus.FAILED:
-            raise StudyError(outcome.message)
+            raise StudyError(outcome.message, kind=outcome.kind)
         return result_of(item["image"], results, bscans=self.kind is StudyKind.OCT)
 
 

@@ -11,7 +11,7 @@ from multiad_med.data.datalist import (
     study_root,
 )
 from multiad_med.data.description import describe_training
-from multiad_med.data.errors import StudyError, study_errors
+from multiad_med.data.errors import FailureKind, StudyError, study_errors
 from multiad_med.data.held_out import HeldOutPart, held_out_part, held_out_subjects
 from multiad_med.data.slices import SliceDataset, open_slices
 from multiad_med.data.splits import BmadBrainSplit, BmadLiverSlices, SubjectSplit
@@ -23,6 +23,7 @@ __all__ = [
     "BmadBrainSplit",
     "BmadLiverSlices",
     "DatalistError",
+    "FailureKind",
     "HeldOutPart",
     "SliceDataset",
     "SliceStore",

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch.utils.data import Dataset, get_worker_info
 
 from multiad_med.data.datalist import DatalistError, first_path
-from multiad_med.data.errors import StudyError, study_errors
+from multiad_med.data.errors import FailureKind, StudyError, study_errors
 from multiad_med.utils.processes import end_with_parent
 
 __all__ = ["StudyDataset", "StudyOutcome", "StudyStatus"]
@@ -43,12 +43,14 @@ class StudyOutcome:
         status: see :class:`StudyStatus`.
         seconds: from reading to the last file written.
         message: why it failed, else empty.
+        kind: what is to blame for a failure.
     """
 
     image: str
     status: StudyStatus
     seconds: float
     message: str = ""
+    kind: FailureKind = FailureKind.STUDY
 
 
 class Results(Protocol):
@@ -113,7 +115,7 @@ class StudyDataset(Dataset):
         item = self.data[index]
         start = time.perf_counter()
         study: Mapping[str, Any] = {}
-        status, message = StudyStatus.DONE, ""
+        status, message, kind = StudyStatus.DONE, "", FailureKind.STUDY
         try:
             with study_errors(item):
                 if self.results is None or self.results.begin(item):
@@ -121,7 +123,7 @@ class StudyDataset(Dataset):
                 else:
                     status = StudyStatus.SKIPPED
         except StudyError as error:
-            status, message = StudyStatus.FAILED, str(error)
+            status, message, kind = StudyStatus.FAILED, str(error), error.kind
         except BaseException:  # Ctrl-C while what an earlier run left is removed
             self._discard(item)
             raise
@@ -129,6 +131,7 @@ class StudyDataset(Dataset):
             "index": index,
             "status": status,
             "message": message,
+            "kind": kind,
             "seconds": time.perf_counter() - start,
             "inputs": self.results.inputs.get(first_path(item)) if self.results else None,
         }
@@ -156,21 +159,22 @@ class StudyDataset(Dataset):
         if self.results is not None and reading["inputs"]:  # of a worker
             self.results.inputs[first_path(item)] = reading["inputs"]
         status, message = StudyStatus(reading["status"]), reading["message"]
+        kind = FailureKind(reading["kind"])
         start = time.perf_counter() - reading["seconds"]
         try:
             with study_errors(item):
                 yield status is StudyStatus.DONE
                 if status is StudyStatus.FAILED:
-                    raise StudyError(message)
+                    raise StudyError(message, kind=kind)
         except StudyError as error:
             _logger.error("failed: %s", error)
-            status, message = StudyStatus.FAILED, str(error)
+            status, message, kind = StudyStatus.FAILED, str(error), error.kind
             self._discard(item)
         except BaseException:  # Ctrl-C too: nothing half of a study stays
             self._discard(item)
             raise
         seconds = time.perf_counter() - start
-        self.outcomes.append(StudyOutcome(first_path(item), status, seconds, message))
+        self.outcomes.append(StudyOutcome(first_path(item), status, seconds, message, kind))
 
     def _discard(self, item: Mapping[str, Any]) -> None:
         if self.results is not None:

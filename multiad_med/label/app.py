@@ -20,7 +20,7 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 import multiad_med
-from multiad_med.data import StudyError, study_errors
+from multiad_med.data.errors import FailureKind, failure_reason
 from multiad_med.label.active import (
     AnomalyScoring,
     MostAnomalous,
@@ -44,7 +44,7 @@ from multiad_med.label.infer import (
 from multiad_med.label.options import check_tag
 from multiad_med.label.train import NormalOnlyTrainTask
 from multiad_med.serving.answers import watch_answers
-from multiad_med.utils.errors import InputError, user_error
+from multiad_med.utils.errors import InputError
 
 __all__ = ["MultiADApp"]
 
@@ -90,7 +90,7 @@ class MultiADApp(MONAILabelApp):
 
     def init_infers(self) -> dict[str, AnomalyInferTask]:
         """One task for each bundle that has a model."""
-        tasks = {name: AnomalyInferTask(path, self.conf) for name, path in self.bundles.items()}
+        tasks = {name: AnomalyInferTask(path) for name, path in self.bundles.items()}
         return {name: task for name, task in tasks.items() if task.is_valid()}
 
     def init_trainers(self) -> dict[str, NormalOnlyTrainTask]:
@@ -163,7 +163,7 @@ class MultiADApp(MONAILabelApp):
 
         Raises:
             HTTPException: 404 on an unknown model or study, 422 on a study of another modality or one
-                that cannot be read, 400 on a wrong option.
+                that cannot be read, 400 on a wrong option, 500 on a fault of the program or the host.
         """
         store = datastore or self.datastore()
         model = str(request.get("model"))
@@ -200,15 +200,12 @@ class MultiADApp(MONAILabelApp):
         """Run one training in this process; see :class:`NormalOnlyTrainTask`.
 
         Raises:
-            HTTPException: 404 on an unknown model, 422 on what a user can mend, and those of the task.
+            HTTPException: 404 on an unknown model, 422 on what a user can mend, 500 on a fault of the
+                program or the host, and those of the task.
         """
         self._check_known(request.get("model"), self._trainers, "model")
-        try:
+        with _told("The training"):
             result: dict[str, Any] = super().train(request)
-        except Exception as error:  # of which only those that a user can mend are told
-            if (known := user_error(error)) is None:
-                raise
-            raise HTTPException(422, str(known)) from error
         return result
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -261,17 +258,17 @@ def _modality(bundle: Path) -> str:
 
 
 @contextmanager
-def _told(study: str) -> Iterator[None]:
-    """Tell a client why a study could not be done."""
-    refusal: HTTPException | None = None
+def _told(what: str) -> Iterator[None]:
+    """Tell a client why something could not be done: 422 if that can be mended there, else 500."""
     try:
-        with study_errors({"image": study}):
-            try:
-                yield
-            except HTTPException as error:
-                refusal = error
-    except StudyError as error:
-        _logger.warning("%s", error, exc_info=True)
-        raise HTTPException(422, str(error)) from error
-    if refusal is not None:
-        raise refusal
+        yield
+    except HTTPException:
+        raise
+    except Exception as error:  # the barrier between requests
+        reason, kind = failure_reason(error)
+        told = reason if what in reason else f"{what}: {reason}"
+        if kind is FailureKind.STUDY:
+            _logger.warning("%s", told)
+            raise HTTPException(422, told) from error
+        _logger.exception("%s", told)
+        raise HTTPException(500, told) from error

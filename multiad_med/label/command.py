@@ -1,7 +1,8 @@
-"""``multiad label init`` and ``multiad label start``, which has nothing heavy to import."""
+"""``multiad label init`` and ``multiad label start``."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shlex
@@ -9,13 +10,14 @@ import shutil
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NoReturn
 
 from multiad_med.resources import bundle_path
 from multiad_med.utils.errors import MultiADError
 
-__all__ = ["BUNDLES", "LabelError", "init", "server_command", "start"]
+__all__ = ["BUNDLES", "LabelError", "check_torchvision", "init", "server_command", "start"]
 
 BUNDLES = ("multiad_brain_mri", "multiad_liver_ct", "multiad_retina_oct")
 """Bundles of studies, which MONAI Label can serve."""
@@ -52,6 +54,33 @@ def _check_folder(folder: Path) -> None:
         )
 
 
+def check_torchvision() -> None:
+    """See that torchvision, which MONAI Label imports, is of torch's version and build.
+
+    Nothing is looked at where MONAI Label is not installed.
+
+    Raises:
+        LabelError: when it cannot be imported or lacks its operators, with the command that mends it.
+    """
+    if importlib.util.find_spec("monailabel") is None:
+        return
+    import torch
+
+    try:
+        importlib.import_module("torchvision")
+        reason = "" if hasattr(torch.ops.torchvision, "nms") else "it has not its operators"
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+    if reason:
+        found = [p.version for p in distributions() if p.metadata["Name"] == "torchvision"]
+        raise LabelError(
+            f"torchvision {'/'.join(found) or '(not installed)'} does not fit torch {torch.__version__}: "
+            f"{reason.rstrip('.')}. Install both from one index: pip install --force-reinstall "
+            "-c constraints-label.txt torch torchvision. If torch came from an index of its own, as "
+            "builds for the CPU do, add that by --index-url."
+        )
+
+
 def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
     """Make a folder into an app, or add bundles to it.
 
@@ -63,7 +92,8 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
         The model of each bundle that was added; None for one that has to be trained first.
 
     Raises:
-        LabelError: on an unknown bundle, one that is there already, or a folder with ``#``.
+        LabelError: on an unknown bundle, one that is there already, a folder with ``#``, or a torchvision
+            that does not fit torch.
         CardError: when a model is of another bundle.
         WeightsError: when a model file cannot be read.
         NotCalibratedError: when a model's training was not finished.
@@ -72,6 +102,7 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
     from multiad_med.networks import bundle_of_model, open_model
 
     _check_folder(folder)
+    check_torchvision()
     chosen = _chosen(bundles)
     for name, model in chosen.items():
         target = folder / "model" / name
@@ -111,7 +142,7 @@ def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 80
 
     Raises:
         LabelError: when the folder is no app, the studies' folder is missing, MONAI Label is not
-            installed, or the port is not free.
+            installed or its torchvision does not fit torch, or the port is not free.
     """
     _check_folder(folder)
     if not (folder / "main.py").is_file():
@@ -123,6 +154,7 @@ def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 80
             "MONAI Label is not installed here. In an environment of its own: "
             "pip install -c constraints-label.txt 'multiad-med[label]'"
         )
+    check_torchvision()
     _check_free(host, port)
     command = server_command(folder, studies, host=host, port=port)
     print(shlex.join(command), flush=True)

@@ -25,7 +25,7 @@ from monailabel.utils.sessions import SessionInfo, Sessions
 from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
-from multiad_med.data import StudyError, study_errors
+from multiad_med.data import FailureKind, StudyError, study_errors
 from multiad_med.io import LoadVolume, StudyMapWriter
 from multiad_med.io.dicom_header import is_uid
 from multiad_med.io.dicom_result import MAKER
@@ -66,7 +66,8 @@ def is_empty_label(path: str | Path) -> bool:
         with study_errors({"image": str(path)}):
             return not bool(torch.as_tensor(LoadVolume()(path)).any())
     except StudyError as error:
-        raise HTTPException(422, f"The label cannot be read: {error}") from error
+        status = 422 if error.kind is FailureKind.STUDY else 500
+        raise HTTPException(status, f"The label cannot be read: {error}") from error
 
 
 class _CheckedNames:

@@ -113,7 +113,7 @@ def reason_of(error: OSError) -> str:
         kinds.ConnectionError: "no connection, or it was lost",
     }
     told = (reason for kind, reason in reasons.items() if isinstance(error, kind))
-    return next(told, type(error).__name__)
+    return next(told, "the request could not be made, or its answer not be read")
 
 
 _MEANINGS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shlex
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import Any
 
 from multiad_med.io.dicom_results import DicomKind
 from multiad_med.networks import bundle_of_model
+from multiad_med.predictor import StudyPredictor, bundle_kind
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving.dicomweb import DicomwebSource
 from multiad_med.serving.errors import ServingError
+from multiad_med.serving.failures import failure_of
 from multiad_med.serving.folder import FolderSource, check_outside
 from multiad_med.serving.health import HealthServer
 from multiad_med.serving.ledger import StudyLedger, StudyState
-from multiad_med.serving.log import log_event, log_to, trace, where
-from multiad_med.serving.predictor import BundlePredictor, bundle_kind
+from multiad_med.serving.log import log_event, log_to, trace
 from multiad_med.serving.process import StudyProcessor
+from multiad_med.serving.status import LEDGER
 from multiad_med.serving.worker import Worker
 from multiad_med.utils.settings import parse_pairs, parse_settings
 
@@ -99,20 +102,25 @@ def serve(
 
     Raises:
         ServingError: when the service cannot start, or broke; the message says why.
-        WeightsError, NotCalibratedError: as of :class:`BundlePredictor`.
+        InputError, WeightsError, NotCalibratedError: as of :class:`StudyPredictor`.
     """
     output = Path(output).expanduser().absolute()
     log_to(worker=f"{platform.node()}:{os.getpid()}")
     overrides = parse_settings(settings)
     bundle = bundle_of_model(model, bundle)
+    kind = bundle_kind(bundle)
+    if kind is None:
+        raise ServingError(
+            f"{bundle} is a bundle of images; volumes only are served, as by multiad_brain_mri."
+        )
     studies = _source(
         source,
-        kind=bundle_kind(bundle),
+        kind=kind,
         output=output,
         filters=parse_pairs(filters, option="--filter"),
         settle=settle,
     )
-    ledger = StudyLedger(output / "ledger.sqlite", tries=tries, lease=lease)
+    ledger = StudyLedger(output / LEDGER, tries=tries, lease=lease)
     checks: dict[str, Any] = {
         "/health": lambda: (True, {"studies": ledger.counts()}),
         "/ready": lambda: (False, {"model": False}),
@@ -120,19 +128,14 @@ def serve(
     health = HealthServer(checks, host=host, port=port)
     earlier: dict[signal.Signals, Any] = {}
     try:
-        predictor = BundlePredictor(
-            model,
-            bundle=bundle,
-            source=studies.folder,
-            output_dir=output / "results",
-            device=device,
-            **overrides,
-        )
+        predictor = StudyPredictor(model, bundle=bundle, device=device, **overrides)
         ledger.check_made_by({**predictor.about, "source": type(studies).__name__})
         worker = Worker(
             ledger=ledger,
             source=studies,
-            process=StudyProcessor(predictor, kinds),
+            process=StudyProcessor(
+                predictor, source=studies.folder, output_dir=output / "results", kinds=kinds
+            ),
             interval=interval,
             limit=limit,
         )
@@ -147,7 +150,8 @@ def serve(
         health.close()
     if once and (failed := ledger.counts()[StudyState.FAILED]):
         raise ServingError(
-            f"{failed} of the studies failed; the others are done. {output / 'ledger.sqlite'} tells why."
+            f"{failed} of the studies failed; the others are done. "
+            f"`multiad serve status {shlex.quote(str(output))}` tells why."
         )
 
 
@@ -158,5 +162,7 @@ def _run(worker: Worker, *, once: bool) -> None:
     except ServingError:
         raise
     except Exception as error:  # its message may name a patient
-        log_event("broke", level=logging.CRITICAL, error=where(error), trace=trace(error))
-        raise ServingError(f"The worker broke: {where(error)}.") from error
+        failure = failure_of(error)
+        about = {"trace": trace(error)} if failure.is_fault else {}
+        log_event("broke", level=logging.CRITICAL, reason=failure.told, **about)
+        raise ServingError(f"The worker broke. {failure.told}") from error

@@ -21,8 +21,8 @@ from multiad_med.io import find_series
 from multiad_med.io.dicom_header import is_uid, read_header, why_no_slice
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving.answers import TIMEOUT, AnswerError, WebPageError, check_answer, reason_of
-from multiad_med.serving.errors import ServingError, SourceUnavailableError
-from multiad_med.serving.ledger import FoundStudy
+from multiad_med.serving.errors import ServingError, SourceUnavailableError, TryAgainError
+from multiad_med.serving.ledger import FoundStudy, PassedOver
 from multiad_med.serving.source import FetchedStudy, FoundStudies, PassedOverError
 
 __all__ = ["DicomwebSource", "save_instances"]
@@ -149,7 +149,8 @@ class DicomwebSource:
             SourceUnavailableError: when the server does not answer.
             PassedOverError: when the series is no volume, such as a localiser, or of another modality.
             DicomSeriesError: when it is damaged.
-            StudyError: when it cannot be had, is not whole, or is not what was asked for.
+            TryAgainError: when it cannot be had, or is not whole.
+            StudyError: when it is not what was asked for.
         """
         target = self.folder / _checked(study.key)
         partial = self.folder / f"{study.key}.partial"  # one name, so that none stays after a kill
@@ -158,7 +159,7 @@ class DicomwebSource:
         partial.mkdir(parents=True)
         try:
             with _requests(
-                lambda reason: StudyError(f"series {study.key}: {reason}"), there=self._answers
+                lambda reason: TryAgainError(f"series {study.key}: {reason}"), there=self._answers
             ):
                 self._retrieve(study, partial)
             os.replace(partial, target)
@@ -168,11 +169,13 @@ class DicomwebSource:
         if not search.series:
             for path, _ in search.skipped:
                 _check_header(path)
-            raise PassedOverError(search.skipped[0][1] if search.skipped else "an empty series")
+            why = search.skipped[0][1] if search.skipped else "an empty series"
+            raise PassedOverError(PassedOver.NOT_A_VOLUME, why)
         found = search.series[0]
         if found.modality != self.kind.modality:  # a server may overlook the search's filter
             raise PassedOverError(
-                f"of modality {found.modality or 'unknown'}; the model takes {self.kind.modality}"
+                PassedOver.MODALITY,
+                f"{found.modality or 'unknown'}; the model takes {self.kind.modality}",
             )
         files = found.files
         if self.kind is StudyKind.OCT and len(files) > 1:
@@ -190,11 +193,11 @@ class DicomwebSource:
             )
             count = save_instances(instances, study.key, folder)
         except (ValueError, EOFError, InvalidDicomError) as error:
-            raise StudyError(f"series {study.key}: what came is not DICOM: {error}") from error
+            raise TryAgainError(f"series {study.key}: what came is not DICOM: {error}") from error
         if not count:
-            raise StudyError(f"series {study.key}: the server sent no instance.")
+            raise TryAgainError(f"series {study.key}: the server sent no instance.")
         if study.version.isdecimal() and count < int(study.version):
-            raise StudyError(
+            raise TryAgainError(
                 f"series {study.key}: the server sent {count} of {study.version} instances."
             )
 
@@ -203,12 +206,12 @@ class DicomwebSource:
 
         Raises:
             SourceUnavailableError: when the server does not answer.
-            StudyError: when it refuses some.
+            TryAgainError: when it refuses some.
         """
         for start in range(0, len(files), _BATCH):
             datasets = [dcmread(path) for path in files[start : start + _BATCH]]
             with _requests(
-                lambda reason: StudyError(f"The PACS refused results: {reason}"),
+                lambda reason: TryAgainError(f"The PACS refused results: {reason}"),
                 there=self._answers,
             ):
                 answer = self._client.store_instances(datasets)
@@ -271,7 +274,7 @@ def _check_stored(answer: Dataset, uids: Sequence[str]) -> None:
             reasons.add(f"0x{reason:04x}")
     missing = [uid for uid in uids if uid not in kept]
     if missing:
-        raise StudyError(
+        raise TryAgainError(
             f"The PACS did not store {len(missing)} of {len(uids)} results"
             + (f", failure reasons {', '.join(sorted(reasons))}." if reasons else ".")
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from multiad_med.data.errors import StudyError
 from multiad_med.utils.errors import MultiADError
 
-__all__ = ["ServingError", "SourceUnavailableError"]
+__all__ = ["DeadlyStudyError", "ServingError", "SourceUnavailableError", "TryAgainError"]
 
 
 class ServingError(MultiADError, RuntimeError):
@@ -16,3 +17,11 @@ class SourceUnavailableError(MultiADError, RuntimeError):
 
     The message goes into the log: it names no patient, identifier or path.
     """
+
+
+class DeadlyStudyError(StudyError):
+    """Workers died at a study; the message goes into the log too."""
+
+
+class TryAgainError(StudyError):
+    """A study could not be had or stored this time; it counts as a try, and the next may do."""

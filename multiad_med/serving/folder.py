@@ -6,25 +6,40 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from monai.utils import ensure_tuple
 
-from multiad_med.data.datalist import visible_files
+from multiad_med.data.datalist import is_result
 from multiad_med.data.errors import StudyError
+from multiad_med.data.tree import is_volume
 from multiad_med.io import DicomSeriesError, SeriesFinder
 from multiad_med.io.dicom_header import image_files, is_dead_link
-from multiad_med.io.dicom_series import EMPTY, NOT_DICOM
+from multiad_med.io.dicom_series import EMPTY, NOT_DICOM, DicomSeries
 from multiad_med.preparation.sources import StudyKind, looks_like_mask
-from multiad_med.serving.errors import ServingError, SourceUnavailableError
-from multiad_med.serving.ledger import FoundStudy
+from multiad_med.serving.errors import ServingError, SourceUnavailableError, TryAgainError
+from multiad_med.serving.ledger import FoundStudy, PassedOver
 from multiad_med.serving.source import FetchedStudy, FoundStudies
 
 __all__ = ["FolderSource"]
 
 _NIFTI = (".nii", ".nii.gz")
 _DICOM = (".dcm", ".dicom", ".ima")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A volume, or what there is nothing to do for: ``what`` tells it."""
+
+    key: str
+    image: str | list[str]
+    files: tuple[Path, ...]
+    what: PassedOver | None = None
+    damaged: str = ""
+    is_series: bool = False
 
 
 class FolderSource:
@@ -34,7 +49,8 @@ class FolderSource:
     changed for ``settle`` seconds; the time is that of the file system (``ctime``), which copying does
     not set back. DICOM series may share a folder or spread over several. A damaged DICOM file that is in
     no series' own folder is a study that fails, so that it is on record. Series of another modality,
-    hidden files, masks by their name, results of inference and links to files outside are left alone.
+    masks by their name, results of inference, links to files outside and whatever else is no study are
+    passed over by name; hidden files are not looked at.
 
     Args:
         folder: to watch.
@@ -64,45 +80,63 @@ class FolderSource:
         except DicomSeriesError as error:
             raise SourceUnavailableError("The watched folder is not there.") from error
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise SourceUnavailableError(f"The watched folder cannot be read: {reason}.") from error
+            reason = f": {error.strerror}." if error.strerror else "."
+            raise SourceUnavailableError(f"The watched folder cannot be read{reason}") from error
 
     def _find(self) -> FoundStudies:
         search = self._finder.find()
         arriving = {path.parent for path, _ in search.skipped if self._is_fresh(path)}
-        volumes: list[tuple[str, str | list[str], tuple[Path, ...]]] = []
-        for path in visible_files(self.folder, "**/*"):
-            if path.name.lower().endswith(_NIFTI) and not looks_like_mask(path):
-                volumes.append((self._relative(path), str(path), (path,)))
-        unsettled = 0
-        for one in search.series:
-            if one.modality != self.kind.modality:
-                continue
-            if arriving.intersection(path.parent for path in one.files):
-                unsettled += 1
-            elif self.kind is StudyKind.OCT:  # one object is one volume
-                volumes += [(self._relative(path), str(path), (path,)) for path in one.files]
-            else:
-                volumes.append((one.uid or self._relative(one.files[0]), one.image, one.files))
-        reasons = {}
         own = {one.folder for one in search.series}
-        for path, reason in search.skipped:
-            if _is_damaged(path, reason) and path.parent not in own:
-                reasons[self._relative(path)] = reason
-                volumes.append((self._relative(path), str(path), (path,)))
-        studies = []
-        for key, image, files in volumes:
-            if not all(path.resolve().is_relative_to(self.folder) for path in files):
+        studies: list[FoundStudy] = []
+        passed_over: list[tuple[FoundStudy, PassedOver]] = []
+        unsettled = 0
+        for found in self._series(search.series) + self._files(search.skipped, own):
+            if found.what is None and not self._is_inside(found.files):
+                found = replace(found, what=PassedOver.OUTSIDE)
+            beside = found.is_series and arriving.intersection(p.parent for p in found.files)
+            if beside or any(self._is_fresh(path) for path in found.files):
+                unsettled += found.what is not PassedOver.NOT_AN_IMAGE  # such as a log that grows
+            elif found.what is not None:
+                passed_over.append((self._study(found), found.what))
+            else:
+                studies.append(self._study(found, self._version(found.files)))
+        return FoundStudies(studies, unsettled, passed_over=passed_over)
+
+    def _series(self, series: Iterable[DicomSeries]) -> list[_Found]:
+        """DICOM series; of optical tomography one object is one volume."""
+        found = []
+        parts: list[tuple[str, str | list[str], tuple[Path, ...]]]
+        for one in series:
+            what = None if one.modality == self.kind.modality else PassedOver.MODALITY
+            if self.kind is StudyKind.OCT and what is None:
+                parts = [(self._relative(path), str(path), (path,)) for path in one.files]
+            else:
+                parts = [(one.uid or self._relative(one.files[0]), one.image, one.files)]
+            found += [_Found(*part, what=what, is_series=True) for part in parts]
+        return found
+
+    def _files(
+        self, skipped: Iterable[tuple[Path, str]], own: Collection[Path | None]
+    ) -> list[_Found]:
+        """Files that are in no series: volumes of other formats, damaged ones, and what is none."""
+        found = []
+        for path, reason in skipped:
+            what = _what(path, reason)
+            damaged = reason if what is None and not _is_nifti(path) else ""
+            if damaged and path.parent in own:  # its series tells it
                 continue
-            if any(self._is_fresh(path) for path in files):
-                unsettled += 1
-                continue
-            place = [self._relative(Path(path)) for path in ensure_tuple(image)]
-            single = isinstance(image, str)
-            about = {"image": place[0] if single else place, "damaged": reasons.get(key)}
-            text = json.dumps({name: value for name, value in about.items() if value})
-            studies.append(FoundStudy(key, self._version(files), text))
-        return FoundStudies(studies, unsettled)
+            found.append(_Found(self._relative(path), str(path), (path,), what, damaged))
+        return found
+
+    def _study(self, found: _Found, version: str = "") -> FoundStudy:
+        place = [self._relative(Path(path)) for path in ensure_tuple(found.image)]
+        about: dict[str, Any] = {"image": place[0] if isinstance(found.image, str) else place}
+        if found.damaged:
+            about["damaged"] = found.damaged
+        return FoundStudy(found.key, version, json.dumps(about))
+
+    def _is_inside(self, files: Iterable[Path]) -> bool:
+        return all(path.resolve().is_relative_to(self.folder) for path in files)
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
@@ -125,17 +159,18 @@ class FolderSource:
         """The study where it lies.
 
         Raises:
-            StudyError: when it is no longer there, or a damaged file alone.
+            TryAgainError: when it is no longer there.
+            StudyError: when it is a damaged file alone.
         """
         about = json.loads(study.place)
         place = about["image"]
         paths = [self.folder / name for name in ensure_tuple(place)]
         if gone := [path for path in paths if not path.exists()]:
-            raise StudyError(f"{gone[0]} is no longer there.")
+            raise TryAgainError(f"{gone[0]} is no longer there.")
         if reason := about.get("damaged"):
             raise StudyError(reason if str(paths[0]) in reason else f"{paths[0]}: {reason}.")
         image = [str(path) for path in paths] if isinstance(place, list) else str(paths[0])
-        if paths[0].name.lower().endswith(_NIFTI):
+        if _is_nifti(paths[0]):
             return FetchedStudy(image)
         files = [f for p in paths for f in (image_files(p) if p.is_dir() else [p])]
         return FetchedStudy(image, tuple(files))
@@ -147,10 +182,31 @@ class FolderSource:
         """Nothing: a study is left as it lies."""
 
 
-def _is_damaged(path: Path, reason: str) -> bool:
-    """Whether a file that is in no series was to be of one: damaged, or DICOM by its name alone."""
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(_NIFTI)
+
+
+def _what(path: Path, reason: str) -> PassedOver | None:
+    """What a file that is in no series is, or none of what is a study: NIfTI, or damaged DICOM.
+
+    Args:
+        path: of the file.
+        reason: why it is in no series.
+    """
+    if is_dead_link(path):
+        return PassedOver.UNREADABLE
+    if is_result(path):
+        return PassedOver.RESULT
+    if _is_nifti(path):
+        return PassedOver.MASK if looks_like_mask(path) else None
+    if is_volume(path):
+        return PassedOver.FORMAT
     by_name = reason in (NOT_DICOM, EMPTY) and path.suffix.lower() in _DICOM
-    return by_name or reason.startswith(f"{path}: ")
+    if by_name or reason.startswith(f"{path}: "):
+        return None
+    known = {EMPTY: PassedOver.UNREADABLE, NOT_DICOM: PassedOver.NOT_AN_IMAGE}
+    copy = reason.startswith("a copy of ")
+    return known.get(reason, PassedOver.DUPLICATE if copy else PassedOver.NOT_A_VOLUME)
 
 
 def check_outside(output: Path, watched: Path) -> None:

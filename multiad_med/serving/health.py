@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from multiad_med.serving.errors import ServingError
+from multiad_med.serving.failures import failure_of
 
 __all__ = ["HealthServer"]
 
@@ -32,7 +33,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             well, about = check()
         except Exception as error:  # a ledger that cannot be read, a full disk
-            well, about = False, {"error": type(error).__name__}
+            well, about = False, {"reason": failure_of(error).told}
         status = HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE
         self._answer(status, {"status": "ok" if well else "unavailable", **about})
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from multiad_med.serving.errors import ServingError
 from multiad_med.utils.errors import InputError
 
-__all__ = ["Claim", "FoundStudy", "StudyLedger", "StudyState"]
+__all__ = ["Claim", "FoundStudy", "PassedOver", "StudyLedger", "StudyRecord", "StudyState"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
@@ -41,7 +41,21 @@ class StudyState(StrEnum):
     PASSED_OVER = "passed_over"
     """No volume, such as a localiser: there is nothing to do."""
     FAILED = "failed"
-    """Given up after as many tries as are allowed; the reason is kept."""
+    """Given up: no try can do, or as many as are allowed have failed; the reason is kept."""
+
+
+class PassedOver(StrEnum):
+    """What it is that there is nothing to do for."""
+
+    NOT_AN_IMAGE = "not an image"
+    MASK = "a mask by its name"
+    RESULT = "a result of inference"
+    MODALITY = "of another modality"
+    NOT_A_VOLUME = "no volume"
+    FORMAT = "a volume that is neither DICOM nor NIfTI"
+    DUPLICATE = "a copy of an object that was found already"
+    OUTSIDE = "a link out of the folder"
+    UNREADABLE = "empty, or a link that leads nowhere"
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,24 @@ class Claim:
     study: FoundStudy
     tries: int
     token: str
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What the ledger knows of a study.
+
+    Attributes:
+        key, place: see :class:`FoundStudy`.
+        state: where it stands.
+        tries: how often it was taken.
+        reason: why it failed, or was passed over.
+    """
+
+    key: str
+    place: str
+    state: StudyState
+    tries: int
+    reason: str
 
 
 class StudyLedger:
@@ -169,6 +201,36 @@ class StudyLedger:
                     entered.append(study)
         return entered
 
+    def pass_over(self, found: Iterable[tuple[FoundStudy, PassedOver]]) -> list[FoundStudy]:
+        """Enter what there is nothing to do for, unless it is known; what was entered.
+
+        A study by the same name stays as it is, so that what was passed over can be tried by
+        :meth:`retry`.
+        """
+        entered = []
+        with self._transaction() as connection:
+            for study, what in found:
+                row = connection.execute(
+                    "SELECT state, reason FROM studies WHERE key = ?", (study.key,)
+                ).fetchone()
+                if row is None or (row[0] == StudyState.PASSED_OVER and row[1] != what):
+                    connection.execute(
+                        "INSERT OR REPLACE INTO studies (key, version, place, state, reason)"
+                        " VALUES (?, '', ?, ?, ?)",
+                        (study.key, study.place, StudyState.PASSED_OVER, what),
+                    )
+                    entered.append(study)
+        return entered
+
+    def retry(self, keys: Iterable[str]) -> None:
+        """Let studies that are over wait again, as if they had not been tried."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE studies SET state = ?, tries = 0, until = 0, reason = ''"
+                " WHERE key = ? AND state != ?",
+                [(StudyState.WAITING, key, StudyState.RUNNING) for key in keys],
+            )
+
     def claim(self) -> Claim | None:
         """Take the study that has waited longest, if there is one whose time has come.
 
@@ -210,13 +272,22 @@ class StudyLedger:
         """Record that a study is over; whether the claim was still held."""
         return self._update(claim, "state = ?, reason = ?", state, reason)
 
-    def fail(self, claim: Claim, reason: str, *, delay: float = 0.0) -> StudyState | None:
+    def fail(
+        self, claim: Claim, reason: str, *, delay: float = 0.0, for_good: bool = False
+    ) -> StudyState | None:
         """Record a failure: the study waits for ``delay`` seconds, or is given up at its last try.
+
+        Args:
+            claim: of the study.
+            reason: why.
+            delay: seconds.
+            for_good: whether no other try can do.
 
         Returns:
             ``WAITING`` or ``FAILED``; none when the claim was no longer held.
         """
-        state = StudyState.FAILED if claim.tries >= self.tries else StudyState.WAITING
+        over = for_good or claim.tries >= self.tries
+        state = StudyState.FAILED if over else StudyState.WAITING
         held = self._update(
             claim, "state = ?, reason = ?, until = ?", state, reason, self.clock() + delay
         )
@@ -236,3 +307,24 @@ class StudyLedger:
         with closing(self._connect()) as connection:
             found = dict(connection.execute("SELECT state, COUNT(*) FROM studies GROUP BY state"))
         return {str(state): found.get(str(state), 0) for state in StudyState}
+
+    def passed_over(self) -> dict[str, int]:
+        """How many were passed over, by what they are."""
+        with closing(self._connect()) as connection:
+            found = connection.execute(
+                "SELECT reason, COUNT(*) FROM studies WHERE state = ? GROUP BY reason",
+                (StudyState.PASSED_OVER,),
+            ).fetchall()
+        counts = {
+            str(what): sum(n for reason, n in found if reason.startswith(what))
+            for what in PassedOver
+        }
+        return {what: count for what, count in counts.items() if count}
+
+    def records(self) -> list[StudyRecord]:
+        """All studies, in the order in which they came."""
+        with closing(self._connect()) as connection:
+            rows = connection.execute(
+                "SELECT key, place, state, tries, reason FROM studies ORDER BY rowid"
+            )
+            return [StudyRecord(row[0], row[1], StudyState(row[2]), *row[3:]) for row in rows]

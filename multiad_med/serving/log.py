@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["JsonLineFormatter", "log_event", "log_to", "study_hash", "trace", "where"]
+__all__ = ["JsonLineFormatter", "log_event", "log_to", "study_hash", "trace"]
 
 _logger = logging.getLogger("multiad_med.serving")
 _FIELDS = "fields"
@@ -23,16 +23,11 @@ def study_hash(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
-def where(error: BaseException) -> str:
-    """Kinds of an error and of its cause, and the line it came from; its message may hold a name."""
-    cause = f" from {type(error.__cause__).__name__}" if error.__cause__ else ""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{cause}{place}"
-
-
 def trace(error: BaseException) -> list[str]:
-    """The lines that an error and its causes came through, outermost first, without their messages."""
+    """The lines that a fault of the program and its causes came through, outermost first.
+
+    Their messages, which may hold names, are left out.
+    """
     chain = [error]
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
@@ -49,7 +44,8 @@ def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
     Args:
         event: what happened, one word.
         level: of Python's ``logging``.
-        fields: numbers, states and hashes. Never names, identifiers, paths or messages of errors.
+        fields: numbers, states, hashes, and sentences of :mod:`multiad_med.serving.failures`. Never
+            names, identifiers, paths or messages of errors.
     """
     _logger.log(level, event, extra={_FIELDS: fields})
 

@@ -7,14 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from multiad_med.serving.ledger import FoundStudy
+from multiad_med.serving.ledger import FoundStudy, PassedOver
 from multiad_med.utils.errors import MultiADError
 
 __all__ = ["FetchedStudy", "FoundStudies", "PassedOverError", "StudySource"]
 
 
 class PassedOverError(MultiADError, RuntimeError):
-    """What was found is no volume that there is something to do for; the message says what it is."""
+    """What was found is no volume that there is something to do for.
+
+    Args:
+        what: it is.
+        detail: more of it, for the ledger.
+    """
+
+    def __init__(self, what: PassedOver, detail: str = "") -> None:
+        super().__init__(f"{what}: {detail}" if detail else str(what))
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,13 @@ class FoundStudies:
         studies: those that are complete.
         unsettled: how many are still arriving.
         nameless: how many have no SeriesInstanceUID, so that nothing can be done for them.
+        passed_over: what else is there, and what it is.
     """
 
     studies: list[FoundStudy] = field(default_factory=list)
     unsettled: int = 0
     nameless: int = 0
+    passed_over: list[tuple[FoundStudy, PassedOver]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,8 @@ class StudySource(Protocol):
         Raises:
             SourceUnavailableError: when the source does not answer.
             PassedOverError: when it is no volume.
-            StudyError: when it cannot be had, or is not what it was found to be.
+            TryAgainError: when it cannot be had, and may be another time.
+            StudyError: when it is not what it was found to be.
         """
 
     def store(self, files: Sequence[Path]) -> None:
@@ -73,7 +85,7 @@ class StudySource(Protocol):
 
         Raises:
             SourceUnavailableError: when it does not answer.
-            StudyError: when it refuses them.
+            TryAgainError: when it refuses them.
         """
 
     def release(self, study: FoundStudy) -> None:

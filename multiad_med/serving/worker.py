@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sqlite3
@@ -13,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.errors import StudyError, failure_reason
-from multiad_med.serving.errors import ServingError, SourceUnavailableError
+from multiad_med.serving.errors import DeadlyStudyError, ServingError, SourceUnavailableError
+from multiad_med.serving.failures import Next, failure_of
 from multiad_med.serving.ledger import Claim, StudyLedger, StudyState
 from multiad_med.serving.limit import OverTimeError, time_limit
-from multiad_med.serving.log import log_event, study_hash, trace, where
+from multiad_med.serving.log import log_event, study_hash, trace
 from multiad_med.serving.source import FetchedStudy, PassedOverError, StudySource
 from multiad_med.utils.errors import InputError
 
@@ -71,10 +70,12 @@ class Worker:
         self._stopping = False
         self._begun: float | None = None  # the study at hand, by the monotonic clock
         self._source_answers = False
+        self._away = ""  # why it does not
         self._unsettled = 0
         self._nameless = 0
         self._setbacks = 0  # since something went well
         self._setback = ""  # the last one
+        self._passed_over: set[tuple[str, str]] = set()  # which the ledger has
 
     def stop(self) -> None:
         """Stop after the study at hand; called again, give it back at once. For signal handlers.
@@ -93,10 +94,11 @@ class Worker:
         return True, {"studies": self.ledger.counts(), "seconds_at_study": seconds}
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Whether the source answered when it was looked at last."""
+        """Whether the source answered when it was looked at last, and why it did not."""
         return self._source_answers and not self._stopping, {
             "source": self._source_answers,
             "stopping": self._stopping,
+            **({} if self._source_answers or not self._away else {"reason": self._away}),
         }
 
     def run(self, *, once: bool = False) -> None:
@@ -116,7 +118,7 @@ class Worker:
                     self._look()
                     look = time.monotonic() + self.interval
                     if once and not self._source_answers:
-                        raise ServingError(self._setback)
+                        raise ServingError(self._away)
                 if once and self._setbacks >= _SETBACKS:
                     raise ServingError(f"{self._setbacks} times in a row: {self._setback}")
                 claim = self.ledger.claim()
@@ -127,15 +129,20 @@ class Worker:
                 else:
                     time.sleep(_IDLE)
             except sqlite3.OperationalError as error:  # a full disk, a lock held for long
-                log_event("ledger_unavailable", level=logging.ERROR, error=where(error))
-                self._set_back(f"The ledger cannot be written: {error}.")
+                self._set_back(self._tell_ledger(error))
                 time.sleep(_IDLE)
-        log_event("stopped", studies=self.ledger.counts())
+        log_event("stopped", studies=self.ledger.counts(), passed_over=self.ledger.passed_over())
         if once and self._nameless:
             raise ServingError(
                 f"{self._nameless} series have no SeriesInstanceUID in the server's answer and were left "
                 "out; the others are done."
             )
+
+    def _tell_ledger(self, error: sqlite3.Error) -> str:
+        """Log that the ledger cannot be used; why."""
+        told = failure_of(error).told
+        log_event("ledger_unavailable", level=logging.ERROR, reason=told)
+        return told
 
     def _set_back(self, reason: str) -> None:
         self._setbacks += 1
@@ -150,20 +157,27 @@ class Worker:
         try:
             found = self.source.find()
         except SourceUnavailableError as error:
-            self._source_answers, self._setback = False, str(error)
-            log_event(
-                "source_unavailable",
-                level=logging.WARNING,
-                error=where(error),
-                reason=self._setback,
-            )
+            self._source_answers, self._away = False, str(error)
+            log_event("source_unavailable", level=logging.WARNING, reason=self._away)
             return
         self._source_answers, self._unsettled = True, found.unsettled
         if found.nameless != self._nameless:
-            log_event("nameless", level=logging.ERROR, count=found.nameless)
+            log_event(
+                "nameless",
+                level=logging.ERROR,
+                count=found.nameless,
+                reason="The server names no SeriesInstanceUID of them, so that they are left out.",
+            )
         self._nameless = found.nameless
         for study in self.ledger.offer(found.studies):
             log_event("found", study=study_hash(study.key))
+        others = {(study.key, str(what)): (study, what) for study, what in found.passed_over}
+        new = [others[key] for key in others if key not in self._passed_over]
+        entered = {study.key for study in self.ledger.pass_over(new)} if new else ()
+        for study, what in new:
+            if study.key in entered:
+                log_event("passed_over", study=study_hash(study.key), reason=what)
+        self._passed_over = set(others)
 
     def _work(self, claim: Claim) -> None:
         """Do one study and record its outcome."""
@@ -176,27 +190,32 @@ class Worker:
             state, about = StudyState.DONE, {"stored": stored}
             held = self.ledger.finish(claim)
         except PassedOverError as error:
-            state = StudyState.PASSED_OVER
+            state, about = StudyState.PASSED_OVER, {"reason": error.what}
             held = self.ledger.finish(claim, state, reason=str(error))
         except _GiveBackError:
             state = StudyState.WAITING
             held = self.ledger.give_back(claim)
         except _ClaimLostError:
             state, held = StudyState.WAITING, False
-        except OverTimeError as error:
-            level, about = logging.ERROR, {"error": where(error)}
+        except OverTimeError:
+            level, about = logging.ERROR, {"reason": self._over_time_reason}
             state, held = self._over_time(claim)
         except Exception as error:  # the barrier between studies
-            level, about = logging.ERROR, {"error": where(error)}
-            if _is_no_fault_of_the_study(error):
+            failure = failure_of(error)
+            level, about = logging.ERROR, {"reason": failure.told}
+            if failure.is_fault:
+                about["trace"] = trace(error)
+            if failure.then is Next.WAIT:
                 state = StudyState.WAITING
-                self._set_back(_setback(error))
+                self._set_back(failure.told)
                 held = self.ledger.give_back(claim, delay=self.retry_delay)
             else:
-                reason, fault = failure_reason(error)
-                if fault:
-                    about["trace"] = trace(error)
-                failed = self.ledger.fail(claim, reason, delay=self.retry_delay)
+                failed = self.ledger.fail(
+                    claim,
+                    failure.reason,
+                    delay=self.retry_delay,
+                    for_good=failure.then is Next.GIVE_UP,
+                )
                 state, held = failed or StudyState.WAITING, failed is not None
         if self._setbacks == before:
             self._setbacks = 0
@@ -215,8 +234,8 @@ class Worker:
     def _do(self, claim: Claim) -> int:
         """Fetch, process and store a study; the number of objects stored."""
         if claim.tries > self.ledger.tries:
-            raise StudyError(
-                f"the worker died, {self.ledger.tries} times, while it was at this study"
+            raise DeadlyStudyError(
+                f"The worker died, {self.ledger.tries} times, while it was at this study."
             )
         with self._lease_kept(claim), time_limit(self.limit, hung=lambda: self._hung(claim)):
             self._begun = time.monotonic()
@@ -230,10 +249,13 @@ class Worker:
             finally:
                 self._begun = None
 
+    @property
+    def _over_time_reason(self) -> str:
+        return f"It took longer than {self.limit:g} seconds."
+
     def _over_time(self, claim: Claim) -> tuple[StudyState, bool]:
         """Count a study that took too long as tried; its state, and whether it was still ours."""
-        reason = f"it took longer than {self.limit:g} seconds"
-        state = self.ledger.fail(claim, reason, delay=self.retry_delay)
+        state = self.ledger.fail(claim, self._over_time_reason, delay=self.retry_delay)
         return state or StudyState.WAITING, state is not None
 
     def _hung(self, claim: Claim) -> None:
@@ -246,6 +268,7 @@ class Worker:
                 study=study_hash(claim.study.key),
                 state=str(state),
                 tries=claim.tries,
+                reason=f"{self._over_time_reason} It cannot be stopped, so that the worker ends.",
             )
         finally:
             os._exit(1)
@@ -260,7 +283,7 @@ class Worker:
                 try:
                     self.ledger.renew(claim)
                 except sqlite3.Error as error:
-                    log_event("ledger_unavailable", level=logging.ERROR, error=where(error))
+                    self._tell_ledger(error)
 
         thread = threading.Thread(target=renew, daemon=True)
         thread.start()
@@ -269,19 +292,3 @@ class Worker:
         finally:
             over.set()
             thread.join()
-
-
-def _setback(error: Exception) -> str:
-    """What is away, without a name or a path."""
-    if isinstance(error, SourceUnavailableError):
-        return str(error)
-    if isinstance(error, sqlite3.Error):
-        return f"The ledger cannot be written: {error}."
-    return "The disk is full."
-
-
-def _is_no_fault_of_the_study(error: Exception) -> bool:
-    """Whether the PACS or the ledger was away or the disk full, so that the study has had no try."""
-    away = isinstance(error, (SourceUnavailableError, sqlite3.Error))
-    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    return away or full or os.strerror(errno.ENOSPC) in str(error)

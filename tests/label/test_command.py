@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -59,6 +61,34 @@ def test_init_refuses_what_it_cannot_serve(
     assert made.exit_code == 1
     assert reason in made.output
     assert not Path("app").exists()
+
+
+@pytest.mark.parametrize("command", ["init", "start"])
+@pytest.mark.parametrize("kind", ["broken", "missing", "without operators"])
+def test_a_torchvision_that_does_not_fit_torch_is_told_with_the_command_that_mends_it(
+    app_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, command: str
+) -> None:
+    class Unfit(MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "torchvision" and kind == "broken":
+                raise RuntimeError("operator torchvision::nms does not exist")
+            if name == "torchvision":
+                raise ModuleNotFoundError("No module named 'torchvision'", name=name)
+
+    if kind == "without operators":
+        monkeypatch.setattr(torch.ops, "torchvision", SimpleNamespace())
+    else:
+        monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Unfit(), *sys.meta_path])
+    folder = tmp_path / "new" if command == "init" else app_folder
+    arguments = ["--bundle", LIVER] if command == "init" else [str(tmp_path)]
+    made = CliRunner().invoke(cli, ["label", command, str(folder), *arguments])
+    assert made.exit_code != 0
+    assert made.output.startswith("Error: torchvision ")
+    assert f"does not fit torch {torch.__version__}: " in made.output
+    assert "pip install --force-reinstall -c constraints-label.txt torch torchvision" in made.output
+    assert made.output.count("\n") == 1
+    assert not (tmp_path / "new").exists()
 
 
 def test_start_says_why_it_cannot(app_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 from pathlib import Path
@@ -142,6 +143,36 @@ def test_studies_that_cannot_be_judged_say_why(
         answer = broken.infer(BRAIN, study)
         assert answer.status_code == 422, answer.text
         assert reason in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("a bug"), MemoryError(), PermissionError(errno.EACCES, "Permission denied", "x")],
+    ids=repr,
+)
+def test_a_fault_of_the_program_or_its_host_is_no_fault_of_the_client_and_is_logged(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    for place in (
+        "multiad_med.detector.AnomalyDetector.predict",  # around the study's own barrier
+        "multiad_med.networks.MultiAD.forward",  # inside it
+    ):
+        with monkeypatch.context() as patched, caplog.at_level("ERROR"):
+            patched.setattr(place, broken)
+            answer = server.infer(BRAIN, "a")
+        assert answer.status_code == 500, answer.text
+        detail = answer.json()["detail"]
+        assert "a" in detail
+        assert str(error) in detail
+        assert any(detail in r.getMessage() and r.exc_info for r in caplog.records)
+        caplog.clear()
+    assert server.infer(BRAIN, "a").status_code == 200
 
 
 def test_dicom_seg_of_a_folder_of_files_is_refused(server: Server) -> None:

@@ -158,7 +158,7 @@ def test_a_series_of_another_modality_is_passed_over_whatever_the_search_says(
     tmp_path: Path,
 ) -> None:
     made = with_answers(tmp_path, instances=mr_series("1.1", Modality="CT"))
-    with pytest.raises(PassedOverError, match="of modality CT; the model takes MR"):
+    with pytest.raises(PassedOverError, match="of another modality: CT; the model takes MR"):
         made.fetch(FoundStudy("1.1", "4", STUDY))
 
 

@@ -10,11 +10,17 @@ import pytest
 
 from multiad_med.data import StudyError
 from multiad_med.preparation.sources import StudyKind
-from multiad_med.serving import FolderSource, ServingError, SourceUnavailableError
+from multiad_med.serving import (
+    FolderSource,
+    PassedOver,
+    ServingError,
+    SourceUnavailableError,
+    TryAgainError,
+)
 from multiad_med.serving.folder import check_outside
 from tests.bundles.test_folder_inference import nifti_head
 from tests.bundles.test_sources import dicom_head
-from tests.dicom_files import ct_slices, random_volume, save
+from tests.dicom_files import ct_slices, dicom_object, random_volume, save
 
 
 def watch(folder: Path, settle: float = 0.0) -> FolderSource:
@@ -68,7 +74,7 @@ def test_a_series_is_complete_when_no_file_changed_for_the_settle_time(tmp_path:
 
     (series / "late.dcm").write_bytes((series / "im000.dcm").read_bytes()[:700])  # half a slice
     found = source.find()
-    assert (found.studies, found.unsettled) == ([], 1)
+    assert (found.studies, found.unsettled) == ([], 2)  # the series, and what came late
     (series / "late.dcm").unlink()
     (series / "im000.dcm").touch()
     time.sleep(0.5)
@@ -89,6 +95,44 @@ def test_what_is_none_of_ours_is_left_alone(tmp_path: Path) -> None:
     assert keys(watch(folder)) == []
 
 
+def test_what_is_passed_over_is_told_by_name_and_what_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    series = dicom_head(folder, "anna")
+    (folder / "copies").mkdir()
+    (folder / "copies/again.dcm").write_bytes((series / "im000.dcm").read_bytes())
+    dicom_head(folder, "berta", modality="CT")
+    outside = nifti_head(tmp_path / "secret.nii.gz")
+    (folder / "link.nii.gz").symlink_to(outside)
+    (folder / "dead.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    for name in ("x_seg.nii.gz", "x_anomaly_map.nii.gz", "volume.nrrd"):
+        nifti_head(tmp_path / "made.nii.gz").rename(folder / name)
+    (folder / "readme.txt").write_text("not an image")
+    (folder / "empty").touch()
+    save([dicom_object("1.2.840.10008.5.1.4.1.1.88.33", "SR")], folder / "report")
+    found = watch(folder).find()
+    assert [study.key for study in found.studies] == ["1.2.3.4"]
+    assert {study.key: what for study, what in found.passed_over} == {
+        "copies/again.dcm": PassedOver.DUPLICATE,
+        "1.2.3.5": PassedOver.MODALITY,
+        "link.nii.gz": PassedOver.OUTSIDE,
+        "dead.nii.gz": PassedOver.UNREADABLE,
+        "x_seg.nii.gz": PassedOver.MASK,
+        "x_anomaly_map.nii.gz": PassedOver.RESULT,
+        "volume.nrrd": PassedOver.FORMAT,
+        "readme.txt": PassedOver.NOT_AN_IMAGE,
+        "empty": PassedOver.UNREADABLE,
+        "report/im000.dcm": PassedOver.NOT_A_VOLUME,
+    }
+
+
+def test_a_log_that_grows_keeps_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/transfer.log").write_text("a line")
+    (tmp_path / "in/x_seg.nii.gz").write_text("arrives")
+    found = watch(tmp_path / "in", settle=100.0).find()
+    assert (found.passed_over, found.unsettled) == ([], 1)
+
+
 def test_optical_tomography_is_a_study_per_object(tmp_path: Path) -> None:
     for uid, name in (("1.5", "a"), ("1.5", "b")):
         part = ct_slices(random_volume()[:1], SeriesInstanceUID=uid, Modality="OPT")
@@ -105,7 +149,7 @@ def test_what_is_gone_is_an_error_of_the_study_and_no_folder_one_of_the_source(
     source = watch(folder)
     study = source.find().studies[0]
     (folder / "x.nii.gz").unlink()
-    with pytest.raises(StudyError, match=r"x.nii.gz is no longer there"):
+    with pytest.raises(TryAgainError, match=r"x.nii.gz is no longer there"):
         source.fetch(study)
     folder.rmdir()
     with pytest.raises(SourceUnavailableError, match="folder is not there"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -16,7 +18,12 @@ CHECKS = {
     "/health": lambda: (True, {"studies": {"done": 3}}),
     "/ready": lambda: (False, {"source": False}),
     "/broken": lambda: 1 / 0,
+    "/locked": lambda: _raise(sqlite3.OperationalError("database is locked")),
 }
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 @pytest.fixture
@@ -40,9 +47,13 @@ def test_each_path_has_its_check(server: HealthServer) -> None:
     assert get(server, "/health") == (200, {"status": "ok", "studies": {"done": 3}})
     assert get(server, "/health?verbose=1")[0] == 200
     assert get(server, "/ready") == (503, {"status": "unavailable", "source": False})
-    assert get(server, "/broken") == (503, {"status": "unavailable", "error": "ZeroDivisionError"})
+    status, about = get(server, "/broken")
+    assert (status, about["status"]) == (503, "unavailable")
+    assert about["reason"].startswith("A fault of the program")
+    reason = "The ledger cannot be used: database is locked."
+    assert get(server, "/locked") == (503, {"status": "unavailable", "reason": reason})
     for path in ("/", "/../../etc/passwd", "/health/../ready"):
-        assert get(server, path) == (404, {"paths": ["/broken", "/health", "/ready"]})
+        assert get(server, path) == (404, {"paths": ["/broken", "/health", "/locked", "/ready"]})
     assert get(server, "/health", method="POST")[0] == 501
 
 

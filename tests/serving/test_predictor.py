@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -11,11 +15,14 @@ import pytest
 from pydicom import dcmread
 
 from multiad_med.card import CardError
-from multiad_med.data import StudyError
+from multiad_med.data import FailureKind, StudyError
 from multiad_med.io.dicom_results import DicomKind
 from multiad_med.networks import WeightsError
-from multiad_med.serving import BundlePredictor, FetchedStudy, ServingError
+from multiad_med.predictor import StudyPredictor
+from multiad_med.result import Result
+from multiad_med.serving import FetchedStudy
 from multiad_med.serving.process import StudyProcessor
+from multiad_med.utils import InputError
 from tests.bundles import models
 from tests.bundles.cohorts import COHORTS, FAST, write_fake_model
 from tests.bundles.test_folder_inference import nifti_head
@@ -24,14 +31,18 @@ from tests.dicom_files import save
 from tests.serving.pacs import head_series
 
 
-def predictor(model: Path, folder: Path, bundle: str | None = None) -> BundlePredictor:
-    return BundlePredictor(
-        model,
-        bundle=bundle,
-        source=folder / "in",
-        output_dir=folder / "served",
-        device="cpu",
-        size=64,
+def predictor(model: Path, bundle: str | None = None) -> StudyPredictor:
+    return StudyPredictor(model, bundle=bundle, device="cpu", size=64)
+
+
+def serving(predict: StudyPredictor, folder: Path) -> Callable[[Path], Result]:
+    """As ``multiad serve`` calls it."""
+    return lambda image: predict(str(image), source=folder / "in", output_dir=folder / "served")
+
+
+def processor(predict: StudyPredictor, folder: Path) -> StudyProcessor:
+    return StudyProcessor(
+        predict, source=folder / "in", output_dir=folder / "served", kinds=list(DicomKind)
     )
 
 
@@ -53,18 +64,18 @@ def test_results_are_those_of_the_bundles_inference(model: Path, tmp_path: Path)
     series = dicom_head(tmp_path / "in/pacs", "anna")
     volumes = [nifti_head(tmp_path / f"in/{n}.nii.gz", seed=n) for n in range(2)]
     models.infer("multiad_brain_mri", tmp_path / "in", model, tmp_path / "inferred")
-    predict = predictor(model, tmp_path)
-    results = [predict(str(image)) for image in (volumes[0], series, volumes[1])]
+    predict = serving(predictor(model), tmp_path)
+    results = [predict(image) for image in (volumes[0], series, volumes[1])]
     for name in ("0", "pacs/anna", "1"):
         same_results(tmp_path / "served", tmp_path / "inferred", name)
-    assert results[1].map == tmp_path / "served/pacs/anna_anomaly_map.nii.gz"
+    assert results[1].map_file == tmp_path / "served/pacs/anna_anomaly_map.nii.gz"
     assert results[1].folder == tmp_path / "served/pacs/anna_anomaly_dicom"
-    assert results[0].read_scores()["image"] == str(volumes[0])
+    assert results[0].scores["image"] == str(volumes[0])
 
-    made = results[0].map.stat().st_mtime_ns
-    assert predict(str(volumes[0])).map.stat().st_mtime_ns == made  # there already
+    made = results[0].map_file.stat().st_mtime_ns
+    assert predict(volumes[0]).map_file.stat().st_mtime_ns == made  # there already
     nifti_head(volumes[0], seed=5)
-    assert predict(str(volumes[0])).map.stat().st_mtime_ns != made
+    assert predict(volumes[0]).map_file.stat().st_mtime_ns != made
 
 
 @pytest.mark.parametrize("bundle", ["multiad_liver_ct", "multiad_retina_oct"])
@@ -74,15 +85,8 @@ def test_other_bundles_of_volumes_are_served_too(bundle: str, tmp_path: Path) ->
     model = write_fake_model(bundle, tmp_path / "model.pt")
     region = {"region": "body"} if bundle == "multiad_liver_ct" else {}
     models.infer(bundle, tmp_path / "in", model, tmp_path / "inferred", **region)
-    predict = BundlePredictor(
-        model,
-        source=tmp_path / "in",
-        output_dir=tmp_path / "served",
-        device="cpu",
-        size=FAST["size"],
-        **region,
-    )
-    predict(str(tmp_path / "in/s4.nii.gz"))
+    predict = StudyPredictor(model, device="cpu", size=FAST["size"], **region)
+    serving(predict, tmp_path)(tmp_path / "in/s4.nii.gz")
     same_results(tmp_path / "served", tmp_path / "inferred", "s4")
 
 
@@ -91,35 +95,77 @@ def test_a_bad_study_is_an_error_and_the_next_one_is_done(model: Path, tmp_path:
     cut = tmp_path / "in/cut.nii.gz"
     cut.write_bytes(good.read_bytes()[:500])
     missing = dicom_head(tmp_path / "in", "anna", without=5)
-    predict = predictor(model, tmp_path)
-    with pytest.raises(StudyError, match=r"cut.nii.gz: "):
-        predict(str(cut))
+    predict = serving(predictor(model), tmp_path)
+    with pytest.raises(StudyError, match=r"cut.nii.gz: ") as told:
+        predict(cut)
+    assert told.value.kind is FailureKind.STUDY
     with pytest.raises(StudyError, match=r"1 slice\(s\) are missing"):
-        predict(str(missing))
-    assert predict(str(good)).map.is_file()
+        predict(missing)
+    assert predict(good).map_file.is_file()
     assert sorted(p.name for p in (tmp_path / "served").iterdir()) == [
         *("good_anomaly.json", "good_anomaly_map.nii.gz", "good_anomaly_mask.nii.gz"),
     ]
 
 
+def test_threads_share_the_network_and_nothing_else(model: Path, tmp_path: Path) -> None:
+    images = [nifti_head(tmp_path / f"in/{n}.nii.gz", seed=n) for n in range(4)]
+    predict = predictor(model)
+
+    def score(image: Path, folder: str) -> float:
+        result = predict(str(image), source=tmp_path / "in", output_dir=tmp_path / folder)
+        return result.score
+
+    alone = [score(image, "alone") for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(score, images, ["together"] * 4))
+    assert together == pytest.approx(alone, abs=1e-6)
+    assert not predict.network.training
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), FailureKind.SYSTEM),
+        (MemoryError(), FailureKind.SYSTEM),
+        (TypeError("a bug"), FailureKind.PROGRAM),
+    ],
+    ids=repr,
+)
+def test_a_failure_tells_what_is_to_blame(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: FailureKind,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    image = nifti_head(tmp_path / "in/x.nii.gz")
+    predict = serving(predictor(model), tmp_path)
+    for place in ("multiad_med.io.LoadVolume.__call__", "multiad_med.networks.MultiAD.forward"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, broken)
+            with pytest.raises(StudyError) as told:
+                predict(image)
+        assert told.value.kind is kind
+
+
 def test_what_makes_the_results_is_told_apart(model: Path, tmp_path: Path) -> None:
     other = write_fake_model("multiad_brain_mri", tmp_path / "other.pt", seed=1)
-    one, two = predictor(model, tmp_path).about, predictor(other, tmp_path).about
+    one, two = predictor(model).about, predictor(other).about
     assert one["bundle"] == two["bundle"] == "multiad_brain_mri"
     assert one["model"] != two["model"]
     assert json.loads(one["settings"])["size"] == 64
 
 
 def test_what_cannot_be_served_is_named(model: Path, tmp_path: Path) -> None:
-    pictures = write_fake_model("multiad_industrial", tmp_path / "pictures.pt")
-    with pytest.raises(ServingError, match="bundle of pictures; volumes only"):
-        predictor(pictures, tmp_path)
     with pytest.raises(CardError, match='bundle "multiad_brain_mri", asked for is "multiad_liver'):
-        predictor(model, tmp_path, bundle="multiad_liver_ct")
-    with pytest.raises(ServingError, match=r"no setting sizze. Did you mean size\?"):
-        BundlePredictor(model, source=".", output_dir=".", sizze=64)
+        predictor(model, bundle="multiad_liver_ct")
+    with pytest.raises(InputError, match=r"no setting sizze .* Did you mean size\?"):
+        StudyPredictor(model, sizze=64)
     with pytest.raises(WeightsError, match="There is no weights file"):
-        predictor(tmp_path / "no.pt", tmp_path)
+        predictor(tmp_path / "no.pt")
 
 
 def test_dicom_results_have_the_same_uids_when_made_again_and_others_by_another_model(
@@ -130,7 +176,7 @@ def test_dicom_results_have_the_same_uids_when_made_again_and_others_by_another_
     uids = []
     for name, weights in (("a", model), ("b", model), ("c", other)):
         series = save(head_series("1"), tmp_path / name / "in")
-        process = StudyProcessor(predictor(weights, tmp_path / name), list(DicomKind))
+        process = processor(predictor(weights), tmp_path / name)
         files = process(FetchedStudy(str(series), tuple(sorted(series.iterdir()))))
         assert len(files) == 3 + 6
         uids.append({dcmread(file).SOPInstanceUID for file in files})
@@ -142,6 +188,6 @@ def test_dicom_results_have_the_same_uids_when_made_again_and_others_by_another_
 def test_nifti_gets_no_dicom_results(model: Path, tmp_path: Path) -> None:
     pytest.importorskip("highdicom", reason="needs the extra dicom")
     volume = nifti_head(tmp_path / "in/x.nii.gz")
-    process = StudyProcessor(predictor(model, tmp_path), list(DicomKind))
+    process = processor(predictor(model), tmp_path)
     assert process(FetchedStudy(str(volume))) == []
     assert (tmp_path / "served/x_anomaly_map.nii.gz").is_file()

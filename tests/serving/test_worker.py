@@ -23,6 +23,7 @@ from multiad_med.serving import (
     FetchedStudy,
     FoundStudies,
     FoundStudy,
+    PassedOver,
     PassedOverError,
     ServingError,
     SourceUnavailableError,
@@ -69,18 +70,18 @@ def test_a_bad_study_is_given_up_with_its_reason_and_the_others_are_done(
         if study.image == "bad":
             raise StudyError("bad: 1 slice(s) are missing")
         if study.image == "scout":
-            raise PassedOverError("a localiser")
+            raise PassedOverError(PassedOver.NOT_A_VOLUME, "a localiser")
         return write(tmp_path, study)
 
     source = ListedSource(["bad", "good", "scout", "well"], tmp_path)
     worker(ledger, source, process).run(once=True)
     assert states(ledger) == {"done": 2, "passed_over": 1, "failed": 1}
-    assert reasons(ledger) == ["bad: 1 slice(s) are missing", "", "a localiser", ""]
+    assert reasons(ledger) == ["bad: 1 slice(s) are missing", "", "no volume: a localiser", ""]
     assert stored(tmp_path) == ["good", "well"]
-    assert seen.count("bad") == 2
+    assert seen.count("bad") == 1  # another try would fail too
     assert set(source.released) == {"bad", "good", "scout", "well"}
     worker(ledger, source, process).run(once=True)  # finds nothing to do
-    assert len(seen) == 5
+    assert len(seen) == 4
 
 
 def test_a_study_that_kills_its_workers_is_given_up_told_and_released(
@@ -95,11 +96,12 @@ def test_a_study_that_kills_its_workers_is_given_up_told_and_released(
     caplog.set_level(logging.INFO)
     worker(ledger, source).run(once=True)
     assert states(ledger) == {"failed": 1}
-    assert reasons(ledger) == ["the worker died, 2 times, while it was at this study"]
+    reason = "The worker died, 2 times, while it was at this study."
+    assert reasons(ledger) == [reason]
     assert source.released == ["a"]
     assert not (tmp_path / "stored").exists()
     (over,) = (record.fields for record in caplog.records if record.getMessage() == "over")
-    assert over["state"] == "failed"
+    assert (over["state"], over["reason"]) == ("failed", reason)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +147,12 @@ def test_a_source_that_does_not_answer_is_waited_for(ledger: StudyLedger, tmp_pa
     thread = threading.Thread(target=running.run)
     thread.start()
     time.sleep(0.3)
-    assert running.ready() == (False, {"source": False, "stopping": False})
+    ready = running.ready()
     source.answers = True
     while states(ledger) != {"done": 1}:
         time.sleep(0.05)
+    reason = {"reason": "http://pacs does not answer"}
+    assert ready == (False, {"source": False, "stopping": False, **reason})
     assert running.ready() == (True, {"source": True, "stopping": False})
     assert running.health()[1]["studies"]["done"] == 1
     running.stop()
@@ -225,12 +229,13 @@ def test_the_log_has_hashes_and_no_names(
     assert not [line for line in lines if "Doe" in line or "4711" in line]
     events = [json.loads(line) for line in lines]
     assert [e["event"] for e in events] == [
-        *("found", "begun", "other", "over", "begun", "other", "over", "stopped"),
+        *("found", "begun", "other", "over", "stopped"),
     ]
     assert {e["worker"] for e in events} == {"w1"}
     assert {e["study"] for e in events if "study" in e} == {study_hash(name)}
     assert events[-2]["state"] == "failed"
-    assert events[-2]["error"].startswith("StudyError at test_worker.py:")
+    assert events[-2]["reason"].startswith("It cannot be read, or is not what the model takes.")
+    assert not events[-2].keys() & {"error", "trace"}
 
 
 def test_once_ends_when_the_source_answers_searches_only(
@@ -251,7 +256,7 @@ def test_once_ends_when_the_source_answers_searches_only(
     ("error", "message"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/of/Doe"), "The disk is full"),
-        (sqlite3.OperationalError("database is locked"), "ledger cannot be written: .* locked"),
+        (sqlite3.OperationalError("database is locked"), "ledger cannot be used: .* locked"),
     ],
 )
 def test_once_ends_when_the_disk_stays_full_or_the_ledger_locked(
@@ -272,7 +277,7 @@ def test_once_ends_when_the_ledger_itself_cannot_be_written(
         raise sqlite3.OperationalError("database is locked")
 
     monkeypatch.setattr(StudyLedger, "claim", locked)
-    with pytest.raises(ServingError, match="The ledger cannot be written"):
+    with pytest.raises(ServingError, match="The ledger cannot be used"):
         worker(ledger, ListedSource(["a"], tmp_path)).run(once=True)
 
 
@@ -288,7 +293,56 @@ def test_series_without_a_name_are_told_and_end_once_with_an_error(
         worker(ledger, Nameless(["a"], tmp_path)).run(once=True)
     assert stored(tmp_path) == ["a"]
     told = [record.fields for record in caplog.records if record.getMessage() == "nameless"]
-    assert told == [{"count": 2}]  # once, not at each look
+    assert [fields["count"] for fields in told] == [2]  # once, not at each look
+
+
+def test_what_is_passed_over_is_told_once_and_counted_in_the_last_line(
+    ledger: StudyLedger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask, note = FoundStudy("Doe_seg.nii.gz", "", ""), FoundStudy("Doe.txt", "", "")
+
+    class WithMask(ListedSource):
+        def find(self) -> FoundStudies:
+            others = [(mask, PassedOver.MASK), (note, PassedOver.NOT_AN_IMAGE)]
+            return FoundStudies(super().find().studies, passed_over=others)
+
+    def process(study: FetchedStudy) -> list[Path]:
+        if study.image == "scout":
+            raise PassedOverError(PassedOver.NOT_A_VOLUME, "a localiser of Doe")
+        time.sleep(0.15)  # the source is looked at again
+        return write(tmp_path, study)
+
+    caplog.set_level(logging.INFO)
+    worker(ledger, WithMask(["a", "scout", "b"], tmp_path), process).run(once=True)
+    told = [r.fields for r in caplog.records if r.getMessage() == "passed_over"]
+    assert told == [
+        {"study": study_hash("Doe_seg.nii.gz"), "reason": "a mask by its name"},
+        {"study": study_hash("Doe.txt"), "reason": "not an image"},
+    ]
+    last = caplog.records[-1]
+    assert last.getMessage() == "stopped"
+    assert last.fields["studies"]["done"] == 2
+    assert last.fields["passed_over"] == {
+        **{"not an image": 1, "a mask by its name": 1, "no volume": 1}
+    }
+    lines = [JsonLineFormatter({}).format(record) for record in caplog.records]
+    assert not [line for line in lines if "Doe" in line]
+
+
+def test_a_fault_of_the_program_is_tried_again_and_has_its_place_in_the_log(
+    ledger: StudyLedger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def process(study: FetchedStudy) -> list[Path]:
+        raise TypeError("cannot add Doe and 1")
+
+    caplog.set_level(logging.INFO)
+    worker(ledger, ListedSource(["a"], tmp_path), process).run(once=True)
+    overs = [r.fields for r in caplog.records if r.getMessage() == "over"]
+    assert [fields["state"] for fields in overs] == ["waiting", "failed"]
+    assert overs[0]["reason"].startswith("A fault of the program")
+    assert "test_worker.py" in overs[0]["trace"][-1]
+    assert "Doe" not in str(overs)
+    assert reasons(ledger) == ["a fault of the program: cannot add Doe and 1"]
 
 
 def test_the_log_has_the_reason_why_a_source_is_away(
@@ -320,7 +374,7 @@ def test_a_study_that_hangs_is_a_failed_try_and_the_others_are_done(
     source = ListedSource(["hangs", "well"], tmp_path)
     worker(ledger, source, process, limit=0.3).run(once=True)
     assert states(ledger) == {"done": 1, "failed": 1}
-    assert "it took longer than 0.3 seconds" in reasons(ledger)
+    assert "It took longer than 0.3 seconds." in reasons(ledger)
     assert stored(tmp_path) == ["well"]
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -360,4 +414,4 @@ def test_a_study_that_cannot_be_stopped_ends_the_process_and_counts_as_tried(
         )
         assert ended.returncode == 1
         assert states(ledger) == {state: 1}
-    assert reasons(ledger) == ["it took longer than 0.3 seconds"]
+    assert reasons(ledger) == ["It took longer than 0.3 seconds."]
