@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +43,19 @@ def test_torchscript_gives_the_maps(model: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
 
 
-def test_openvino_and_onnx_give_the_maps_for_any_batch(model: Path, tmp_path: Path) -> None:
+def test_openvino_and_onnx_give_the_maps_for_any_batch(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     pytest.importorskip("openvino", reason="the extra `export` is not installed")
     ort = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
-    for kind, name in (("onnx", "model.onnx"), ("openvino", "model.xml")):
-        assert multiad("export", kind, model, "-o", tmp_path / name).exit_code == 0
+    assert multiad("export", "onnx", model, "-o", tmp_path / "model.onnx").exit_code == 0
+
+    def exported(_: Path, target: Path, **__: object) -> Path:
+        return Path(shutil.copy(tmp_path / "model.onnx", target))
+
+    monkeypatch.setattr("multiad_med.exports.export_onnx", exported)  # which takes its time
+    assert multiad("export", "openvino", model, "-o", tmp_path / "model.xml").exit_code == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.bin", "model.onnx", "model.xml"]
     session = ort.InferenceSession(tmp_path / "model.onnx")
     for batch in (1, 3):
