@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from monai.data import partition_dataset
 
 from multiad_med.card import ModelCard
 from multiad_med.data import is_store
-from multiad_med.data.datalist import first_path, rank_subjects
+from multiad_med.data.datalist import rank_subjects
 from multiad_med.data.description import studies_sha256
+from multiad_med.detector import AnomalyDetector
 from multiad_med.engines import save_model
-from multiad_med.io.results import SCORES
 from multiad_med.networks import open_model
-from multiad_med.resources import bundle_path, read_config, run_bundle
+from multiad_med.resources import bundle_path, read_config
 from multiad_med.scoring import Level, NormalScores
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError
@@ -47,22 +46,6 @@ def _check_sections(sections: Mapping[str, Items], card: ModelCard, dataset_dir:
             f"{labelled[0]['image']} has a lesion mask. Cross-calibration scores whole volumes of normal "
             "subjects; use held-out ones instead."
         )
-
-
-def _fold_scores(maps: Path, items: Items) -> list[tuple[str, float, list[float]]]:
-    """Subject, score of the volume and scores of its slices, of each study of a fold."""
-    subjects = {first_path(item): str(item["subject"]) for item in items}
-    found = []
-    for path in sorted(maps.rglob(f"*{SCORES}")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["image"] in subjects:
-            of_slices = [one["score"] for one in content["slices"]]
-            found.append((subjects[content["image"]], content["volume_score"], of_slices))
-    if len(found) != len(items):
-        raise InputError(
-            f"{maps} has scores of {len(found)} of {len(items)} studies. Choose a new output folder."
-        )
-    return found
 
 
 def cross_calibrate(
@@ -112,8 +95,8 @@ def cross_calibrate(
     # What the scores depend on beside the card.
     own["score_fraction"] = float(network.score_fraction)
     own["pixel_false_positive_rate"] = float(network.pixel_false_positive_rate)
-    common = {"dataset_dir": str(source), **own, **settings}
-    sections = _sections(bundle, common)
+    common = {**own, **settings}
+    sections = _sections(bundle, {"dataset_dir": str(source), **common})
     _check_sections(sections, card, source)
     subjects = rank_subjects([str(i["subject"]) for i in sections["training"]], seed=own["seed"])
     if not 2 <= folds <= len(subjects):
@@ -126,7 +109,7 @@ def cross_calibrate(
     for number, held_out in enumerate(partition_dataset(subjects, num_partitions=folds)):
         folder = output / f"fold{number}"
         for subject, volume, of_slices in _run_fold(
-            folder, set(held_out), sections, bundle=bundle, card=card, common=common
+            source, folder, set(held_out), sections, card=card, common=common
         ):
             volumes.append(volume)
             slices += of_slices
@@ -144,47 +127,34 @@ def cross_calibrate(
 
 
 def _run_fold(
+    source: Path,
     folder: Path,
     held_out: set[str],
     sections: Mapping[str, Items],
     *,
-    bundle: str,
     card: ModelCard,
     common: Mapping[str, Any],
 ) -> list[tuple[str, float, list[float]]]:
     """Train without a fold's subjects and score them: subject, score of the volume, of its slices."""
     training = [i for i in sections["training"] if str(i["subject"]) not in held_out]
     rest = [i for i in sections["training"] if str(i["subject"]) in held_out]
-    teacher = card.training["teacher_weights"]
-    run_bundle(
-        bundle,
-        "train.json",
-        workflow_type="train",
-        **{
-            **common,
-            "datalist": literal(
-                {"training": training, "validation": sections["validation"], "test": rest}
-            ),
-            "network_def": {
-                "_target_": "multiad_med.networks.build_multiad",
-                **card.network,
-                "teacher_weights": teacher,
-            },
-            "ckpt_dir": str(folder),
-            "output_dir": str(folder),
+    given = {
+        **common,
+        "datalist": literal(
+            {"training": training, "validation": sections["validation"], "test": rest}
+        ),
+        "network_def": {
+            "_target_": "multiad_med.networks.build_multiad",
+            **card.network,
+            "teacher_weights": card.training["teacher_weights"],
         },
-    )
-    inference = read_config(bundle, "inference.json")
+    }
+    detector = AnomalyDetector(card.domain).fit(source, output=folder, **given)
+    inference = read_config(detector.bundle, "inference.json")
     passed = {k: v for k, v in common.items() if k in inference and k not in card.preparation}
-    run_bundle(
-        bundle,
-        "inference.json",
-        workflow_type="infer",
-        **{
-            **passed,
-            "datalist": literal({"test": rest}),
-            "ckpt_path": str(folder / "model.pt"),
-            "output_dir": str(folder / "maps"),
-        },
-    )
-    return _fold_scores(folder / "maps", rest)
+    passed["datalist"] = literal({"test": rest})
+    results = detector.predict_folder(source, output=folder / "maps", **passed)
+    return [
+        (str(item["subject"]), result.score, [one["score"] for one in result.slices])
+        for item, result in zip(rest, results, strict=True)
+    ]

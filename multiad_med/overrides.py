@@ -14,7 +14,7 @@ from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multiad_med.utils.configs import SYNTAX, is_path_id
+from multiad_med.utils.configs import SYNTAX, is_path_id, unknown_id
 
 __all__ = ["check_overrides"]
 
@@ -52,27 +52,6 @@ def _tracked(tracking: Any) -> set[str]:
         tracking
     )
     return set(settings.get("configs", {}))
-
-
-def _unknown(key: str, config: Any, tracked: set[str]) -> tuple[str, list[str]] | None:
-    """A key's part that is not in the config, as far as that part, and what could stand there.
-
-    An argument that a component's config leaves out is not unknown: its class may have it.
-    """
-    from monai.bundle import ReferenceResolver
-
-    parents = ""
-    for name in ReferenceResolver.split_id(key):
-        names = [str(i) for i in range(len(config))] if isinstance(config, list) else list(config)
-        if name in names:
-            config = config[int(name) if isinstance(config, list) else name]
-            config = config if isinstance(config, (dict, list)) else {}
-        elif "_target_" in config or (not parents and name in tracked):
-            return None
-        else:
-            return parents + name, [parents + other for other in names]
-        parents += f"{name}#"
-    return None
 
 
 def _refuse(key: str, value: Any, reason: str) -> SystemExit:
@@ -191,7 +170,7 @@ def check_overrides(
     typed = _options(command[1:], as_typed=True)
     keys = sorted(typed.keys() - inspect.signature(run).parameters.keys())
     for key in keys:
-        unknown = _unknown(key.removeprefix("+"), config, tracked)
+        unknown = unknown_id(key.removeprefix("+"), config, tracked)
         if unknown is None or key.startswith("_meta"):
             continue
         near = difflib.get_close_matches(*unknown, n=1)

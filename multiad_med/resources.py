@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from multiad_med.utils.configs import is_path_id, literal
-from multiad_med.utils.errors import FileError, InputError
+from multiad_med.utils.configs import is_path_id, literal, unknown_id
+from multiad_med.utils.errors import FileError, InputError, unwrapped
 
-__all__ = ["bundle_path", "bundles_dir", "read_config", "recipes_dir", "run_bundle"]
+if TYPE_CHECKING:
+    from monai.bundle import ConfigWorkflow
+
+__all__ = [
+    "bundle_of_domain",
+    "bundle_path",
+    "bundle_workflow",
+    "bundles_dir",
+    "check_settings",
+    "domains",
+    "read_config",
+    "recipes_dir",
+    "run_bundle",
+    "run_workflow",
+]
 
 
 def _shipped(name: str) -> Path:
@@ -52,6 +68,47 @@ def bundle_path(name: str) -> Path:
     return folder
 
 
+def domains() -> list[str]:
+    """What there are bundles for, such as ``brain_mri``."""
+    folders = (p.name for p in bundles_dir().iterdir() if (p / "configs").is_dir())
+    return sorted(name.removeprefix("multiad_") for name in folders)
+
+
+def bundle_of_domain(domain: str) -> str:
+    """Name of a domain's bundle.
+
+    Raises:
+        InputError: on an unknown domain, with the nearest one.
+    """
+    known = domains()
+    if domain not in known:
+        near = difflib.get_close_matches(domain, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(f"Unknown domain {domain!r}.{hint} Choose one of {', '.join(known)}.")
+    return f"multiad_{domain}"
+
+
+def check_settings(bundle: str, config: str, names: Iterable[str]) -> None:
+    """Refuse settings that are no ids of a bundle's config.
+
+    Args:
+        bundle: its name.
+        config: file in its ``configs``, such as ``train.json``.
+        names: ids, such as ``size`` or ``loss#hardest``.
+
+    Raises:
+        InputError: naming the first that is unknown, and the nearest that exists.
+    """
+    content = read_config(bundle, config)
+    for name in names:
+        if (unknown := unknown_id(name, content)) is not None:
+            near = difflib.get_close_matches(*unknown, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise InputError(
+                f"{name}: there is no setting {unknown[0]} in {config} of {bundle}.{hint}"
+            )
+
+
 def read_config(bundle: str, config: str) -> dict[str, Any]:
     """A config of a bundle as it is written.
 
@@ -63,8 +120,10 @@ def read_config(bundle: str, config: str) -> dict[str, Any]:
     return content
 
 
-def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -> None:
-    """Run a config of a bundle in this process, as ``python -m monai.bundle run`` does.
+def bundle_workflow(
+    name: str, config: str, *, workflow_type: str, **override: Any
+) -> ConfigWorkflow:
+    """A config of a bundle, ready to run in this process.
 
     Args:
         name: of the bundle.
@@ -72,11 +131,15 @@ def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -
         workflow_type: ``train`` or ``infer``.
         override: ids of the config and their values. Paths are taken as they are; other texts may be
             MONAI's expressions.
+
+    Raises:
+        InputError: on an unknown id, with the nearest that exists.
     """
     from monai.bundle import ConfigWorkflow
 
     root = bundle_path(name)
-    workflow = ConfigWorkflow(
+    check_settings(name, config, override)
+    return ConfigWorkflow(
         workflow_type=workflow_type,
         config_file=str(root / "configs" / config),
         meta_file=str(root / "configs" / "metadata.json"),
@@ -84,6 +147,20 @@ def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -
         bundle_root=literal(str(root)),
         **{k: literal(v, expressions=not is_path_id(k)) for k, v in override.items()},
     )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+
+
+def run_workflow(workflow: ConfigWorkflow) -> None:
+    """Run a bundle's workflow, as ``python -m monai.bundle run`` does.
+
+    Raises:
+        MultiADError: what a user can mend, without what MONAI wraps around it.
+    """
+    with unwrapped():
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+
+
+def run_bundle(name: str, config: str, *, workflow_type: str, **override: Any) -> None:
+    """Make a workflow by :func:`bundle_workflow`, and run it by :func:`run_workflow`."""
+    run_workflow(bundle_workflow(name, config, workflow_type=workflow_type, **override))

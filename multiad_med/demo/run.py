@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -15,13 +14,13 @@ from rich.table import Table
 
 from multiad_med.data import load_datalist
 from multiad_med.demo.cohort import Cohort, make_cohort
+from multiad_med.detector import AnomalyDetector
 from multiad_med.evaluation.summary import print_summary
 from multiad_med.io import MontageColumn, save_montage
-from multiad_med.resources import run_bundle
 
 __all__ = ["run_demo"]
 
-BUNDLE = "multiad_brain_mri"
+DOMAIN = "brain_mri"
 EPOCHS = 7
 
 
@@ -88,32 +87,13 @@ def run_demo(
     console.rule("1 of 4: an embedded cohort from the MNI152 brain")
     data = make_cohort(output / "cohort", cohort=cohort, seed=seed)
     console.rule("2 of 4: training on normal brains (bundle multiad_brain_mri)")
-    model = output / "model" / "model.pt"
-    run_bundle(
-        BUNDLE,
-        "train.json",
-        workflow_type="train",
-        dataset_dir=str(data),
-        output_dir=str(output / "model"),
-        ckpt_dir=str(model.parent),
-        max_epochs=epochs,
-        seed=seed,
-        resume=False,
-    )
+    detector = AnomalyDetector(DOMAIN, max_epochs=epochs, seed=seed, resume=False)
+    detector.fit(data, output=output / "model")
     console.rule("3 of 4: anomaly maps of unseen test volumes")
-    run_bundle(
-        BUNDLE,
-        "evaluate.json",
-        workflow_type="infer",
-        dataset_dir=str(data),
-        output_dir=str(output),
-        ckpt_path=str(model),
-        training_logs=str(output / "model"),
-    )
+    metrics = detector.evaluate(data, output=output, training_logs=output / "model")
     console.rule("4 of 4: picture and table")
     columns = [_column(item, output) for item in load_datalist(data)["test"]]
     save_montage(columns, output / "montage.png")
-    metrics: dict[str, Any] = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     _print_tables(metrics, console)
     console.print(f"maps, montage.png, metrics.json and report.html are in {output}")
     return metrics

@@ -58,10 +58,11 @@ def evaluate_model(
     *,
     bundle: str | None = None,
     part: Part | str = Part.ALL,
+    images: str | None = None,
     labels: str | None = None,
     training_logs: str | Path | None = None,
     bootstrap: int = 1000,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = "cpu",
 ) -> Path:
     """Evaluate a trained model on labelled data and write the report.
 
@@ -72,11 +73,12 @@ def evaluate_model(
         output: folder for ``metrics.json``, ``slices.csv``, ``studies.csv`` and ``report.html``.
         bundle: of a model whose card does not tell it.
         part: of a store's test section; see :class:`Part`.
+        images: glob of the images in a folder of volumes, such as ``**/*_flair.nii.gz``.
         labels: glob of the lesion masks in a folder of volumes, such as ``**/*_seg.nii.gz``. Every
             volume needs one; that of a healthy subject is empty.
         training_logs: folder of the training's TensorBoard log, for its curves.
         bootstrap: number of resamples.
-        device: where to run.
+        device: where to run; a GPU, where there is one, if none.
 
     Returns:
         The report.
@@ -86,12 +88,15 @@ def evaluate_model(
         CardError: when the model's card contradicts the bundle, or how the slices were prepared.
         WeightsError: when the model cannot be read.
     """
+    if device is None:
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
     output, device = Path(output), usable_device(device)
     curves = [] if training_logs is None else training_curves(training_logs)
     if not is_store(data):
         if part != Part.ALL:
             raise InputError("Parts are of prepared slices only; volumes are evaluated all.")
-        override: dict[str, Any] = {} if labels is None else {"label_glob": labels}
+        globs = {"image_glob": images, "label_glob": labels}
+        override: dict[str, Any] = {key: glob for key, glob in globs.items() if glob is not None}
         run_bundle(
             bundle_of_model(model, bundle),
             "evaluate.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,23 @@ TOLERANCE = 1e-3
 
 class ExportError(MultiADError, RuntimeError):
     """An exported network is missing, or is not that of the model in use."""
+
+
+@cache
+def _core() -> Any:
+    """The process's only ``Core``, which is never destroyed.
+
+    OpenVINO gives the thread that makes one a signal stack of its own. Of two that do not end in the
+    opposite order of their making, the second puts back the stack of the first, which is gone: the next
+    signal, such as that of a ``DataLoader``'s worker that ends, would end the process with SIGSEGV.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingPackageError(
+            "OpenVINO is not installed: run `pip install 'multiad-med[export]'`."
+        ) from error
+    return openvino.Core()
 
 
 class OpenVINONetwork(nn.Module):
@@ -39,18 +57,14 @@ class OpenVINONetwork(nn.Module):
         self._compiled: Any = None
 
     def _compile(self, shape: torch.Size) -> Any:
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingPackageError(
-                "OpenVINO is not installed: run `pip install 'multiad-med[export]'`."
-            ) from error
+        core = _core()
+        import openvino
+
         if not self.path.is_file():
             raise ExportError(
                 f"There is no exported network {self.path}. Write it with `python -m monai.bundle "
                 "onnx_export`, as docs/deployment.md shows, or give its place as onnx_path."
             )
-        core = openvino.Core()
         model = core.read_model(self.path)
         wanted = model.input(0).partial_shape
         if not wanted.compatible(openvino.PartialShape(list(shape))):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-__all__ = ["SYNTAX", "is_path_id", "literal"]
+__all__ = ["SYNTAX", "is_path_id", "literal", "unknown_id"]
 
 SYNTAX = ("$", "@", "%")
 """What begins an expression, a reference or a macro; ``#`` anywhere separates parts of an id."""
@@ -33,3 +34,31 @@ def literal(value: Any, *, expressions: bool = False) -> Any:
     if value.startswith(SYNTAX) or "#" in value:
         return "$" + repr(value).replace("#", "\\x23").replace("@", "\\x40")
     return value
+
+
+def unknown_id(
+    key: str, config: Any, tracked: Collection[str] = ()
+) -> tuple[str, list[str]] | None:
+    """Find the part of an id that is not in a config, as far as that part, and what could stand there.
+
+    An argument that a component's config leaves out is not unknown: its class may have it.
+
+    Args:
+        key: an id, such as ``loss#hardest``.
+        config: content of the config.
+        tracked: further ids of its top level.
+    """
+    from monai.bundle import ReferenceResolver
+
+    parents = ""
+    for name in ReferenceResolver.split_id(key):
+        names = [str(i) for i in range(len(config))] if isinstance(config, list) else list(config)
+        if name in names:
+            config = config[int(name) if isinstance(config, list) else name]
+            config = config if isinstance(config, (dict, list)) else {}
+        elif "_target_" in config or (not parents and name in tracked):
+            return None
+        else:
+            return parents + name, [parents + other for other in names]
+        parents += f"{name}#"
+    return None

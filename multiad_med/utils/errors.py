@@ -16,6 +16,7 @@ __all__ = [
     "file_errors",
     "memory_error",
     "reader_errors",
+    "unwrapped",
     "user_error",
 ]
 
@@ -58,6 +59,20 @@ def user_error(error: BaseException) -> MultiADError | None:
     than that one.
     """
     return next((cause for cause in causes(error) if isinstance(cause, MultiADError)), None)
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise an error inside that a user can mend as it is, without what MONAI wraps around it."""
+    known: MultiADError | None = None
+    try:
+        yield
+    except Exception as error:
+        if (known := user_error(error)) is None:
+            raise
+        known.__suppress_context__ = True
+    if known is not None:
+        raise known
 
 
 def memory_error(error: BaseException) -> BaseException | None:

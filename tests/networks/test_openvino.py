@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,32 @@ def test_another_size_or_a_missing_file_is_refused(exported: tuple[MultiAD, Path
         OpenVINONetwork(network, path)(torch.rand(1, 3, 48, 48))
     with pytest.raises(ExportError, match="There is no exported network"):
         OpenVINONetwork(network, path.with_name("none.onnx"))(torch.rand(1, 3, SIZE, SIZE))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_signals_arrive_when_networks_ended_in_the_order_they_were_made(
+    exported: tuple[MultiAD, Path],
+) -> None:
+    network, path = exported
+    state = path.with_name("state.pt")
+    torch.save(network.state_dict(), state)
+    program = f"""
+import os, signal, torch
+from multiad_med.networks import OpenVINONetwork
+from tests.conftest import tiny_multiad
+network = tiny_multiad().eval()
+network.load_state_dict(torch.load({str(state)!r}, weights_only=True))
+made = [OpenVINONetwork(network, {str(path)!r}) for _ in range(2)]
+with torch.no_grad():
+    for one in made:
+        one(torch.rand(1, 3, {SIZE}, {SIZE}))
+del one
+made.pop(0)
+made.pop(0)
+signal.signal(signal.SIGCHLD, lambda *_: print("arrived"))
+os.kill(os.getpid(), signal.SIGCHLD)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stdout) == (0, "arrived\n"), ended.stderr
