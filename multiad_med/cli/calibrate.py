@@ -10,11 +10,9 @@ import typer
 from multiad_med.cli.options import (
     Bundle,
     Device,
-    Settings,
     check_device,
     check_model,
     output_option,
-    parse_checked,
 )
 
 EXAMPLE = "Example: multiad calibrate run/model.pt good/ --rate 0.01 -o run/calibrated.pt"
@@ -32,9 +30,8 @@ def calibrate(
         typer.Option(min=0, max=1, help="Share of normal studies that may be called anomalous."),
     ] = None,
     output: Annotated[
-        Path | None, output_option("The new model file; by default it replaces the old one.")
+        Path | None, output_option("The new model file; by default beside the old one.")
     ] = None,
-    settings: Settings = None,
     device: Device = "auto",
     bundle: Bundle = None,
 ) -> None:
@@ -42,13 +39,9 @@ def calibrate(
     check_model(model)
     check_device(device)
 
-    from multiad_med.networks import bundle_of_model
-
-    chosen = parse_checked(settings, bundle=bundle_of_model(model, bundle), config="inference.json")
-
     from multiad_med.detector import AnomalyDetector
 
-    detector = AnomalyDetector.load(model, device=device, bundle=bundle, **chosen)
+    detector = AnomalyDetector.load(model, device=device, bundle=bundle)
     target = detector.calibrate(good, bad=bad, rate=rate, output=output)
     typer.echo(f"The model with its new thresholds is {target}.")
     typer.echo(f"Next: multiad predict NEW -m {target} -o MAPS")

@@ -9,6 +9,7 @@ import typer
 
 from multiad_med.cli.choices import Part
 from multiad_med.cli.commands import PartlyFailedError
+from multiad_med.cli.data import check_data
 from multiad_med.cli.options import (
     Bundle,
     Device,
@@ -58,7 +59,9 @@ def evaluate(
     from multiad_med.data import StudyError
     from multiad_med.detector import AnomalyDetector
     from multiad_med.evaluation.summary import print_summary
+    from multiad_med.networks import bundle_of_model
 
+    check_data(data, bundle_of_model(model, bundle).removeprefix("multiad_"))
     detector = AnomalyDetector.load(model, device=device, bundle=bundle)
     try:
         metrics = detector.evaluate(

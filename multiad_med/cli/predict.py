@@ -10,6 +10,7 @@ import typer
 
 from multiad_med.cli.choices import DicomResult
 from multiad_med.cli.commands import PartlyFailedError
+from multiad_med.cli.data import check_data
 from multiad_med.cli.options import (
     Bundle,
     Device,
@@ -76,9 +77,11 @@ def predict(
 
     from multiad_med.networks import bundle_of_model
 
+    bundle = bundle_of_model(model, bundle)
+    check_data(new, bundle.removeprefix("multiad_"))
     chosen = parse_checked(
         settings,
-        bundle=bundle_of_model(model, bundle),
+        bundle=bundle,
         config="inference.json",
         images=images,
         labels=labels,
@@ -103,8 +106,8 @@ def predict(
         failed.append(str(error))
     _print_rows(rows)
     typer.echo(f"Maps, masks and scores are in {output}.")
-    for page in sorted(output.glob("*.html")):
-        typer.echo(f"All studies at a glance: {page}")
+    if (sheet := output / "summary.html").is_file():
+        typer.echo(f"All studies at a glance: {sheet}")
     typer.echo(f"Next: {example}")
     if failed:
         raise PartlyFailedError("\n".join(failed))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from multiad_med.cli.choices import Domain
+from multiad_med.cli.data import check_data
 from multiad_med.cli.options import (
     Device,
     Images,
@@ -58,6 +59,7 @@ def train(
         chosen |= {f"{level}_false_positive_rate": rate for level in ("image", "volume")}
     if seed is not None:
         chosen["seed"] = seed
+    check_data(normal, domain)
     check_output(output, own=RUN)
     check_device(device)
 

@@ -30,7 +30,7 @@ def test_settings_are_ids_of_the_bundles_config() -> None:
         ("train#sampelr#seed=3", "train#sampler"),
         ("device=cpu", "this is given by --device"),
         ("output_dir=x", "this is given by --output"),
-        ("size", "--set takes NAME=VALUE"),
+        ("size", "takes NAME=VALUE"),
     ],
 )
 def test_an_unknown_setting_is_told_with_the_nearest_one(pair: str, message: str) -> None:
