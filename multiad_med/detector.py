@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnomalyDetector", "Study"]
 
-Study: TypeAlias = "str | os.PathLike[str] | Sequence[str] | nib.spatialimages.SpatialImage | Any"
+Study: TypeAlias = "str | Path | Sequence[str] | nib.spatialimages.SpatialImage | Any"
 """A file, the folder of a DICOM series, the list of its files, a nibabel image, an array or tensor."""
 
 MODEL = "model.pt"
@@ -79,7 +79,7 @@ class AnomalyDetector:
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str],
+        model: str | Path,
         *,
         device: str = "auto",
         bundle: str | None = None,
@@ -140,9 +140,9 @@ class AnomalyDetector:
 
     def fit(
         self,
-        normal: str | os.PathLike[str],
+        normal: str | Path,
         *,
-        output: str | os.PathLike[str],
+        output: str | Path,
         **settings: Any,
     ) -> Self:
         """Train on normal studies, and set thresholds on held-out ones.
@@ -167,9 +167,9 @@ class AnomalyDetector:
             self.bundle,
             "train.json",
             workflow_type="train",
-            dataset_dir=os.fspath(normal),
-            ckpt_dir=os.fspath(output),
-            output_dir=os.fspath(output),
+            dataset_dir=str(normal),
+            ckpt_dir=str(output),
+            output_dir=str(output),
             **{**self._on_device(), **self._training, **settings},
         )
         self.model = Path(output) / MODEL
@@ -212,9 +212,9 @@ class AnomalyDetector:
 
     def predict_folder(
         self,
-        folder: str | os.PathLike[str],
+        folder: str | Path,
         *,
-        output: str | os.PathLike[str] | None = None,
+        output: str | Path | None = None,
         **settings: Any,
     ) -> Iterator[Result]:
         """Map and score every study of a folder.
@@ -238,9 +238,9 @@ class AnomalyDetector:
             self.bundle,
             CONFIG,
             workflow_type="infer",
-            dataset_dir=os.fspath(folder),
-            ckpt_path=os.fspath(self._trained),
-            output_dir=keep.name if keep else os.fspath(output),  # type: ignore[arg-type]
+            dataset_dir=str(folder),
+            ckpt_path=str(self._trained),
+            output_dir=keep.name if keep else str(output),
             **{**self._on_device(), **self._inference, **settings},
         )
         failed: StudyError | None = None
@@ -258,11 +258,11 @@ class AnomalyDetector:
 
     def calibrate(
         self,
-        good: str | os.PathLike[str],
+        good: str | Path,
         *,
-        bad: str | os.PathLike[str] | None = None,
+        bad: str | Path | None = None,
         rate: float | None = None,
-        output: str | os.PathLike[str] | None = None,
+        output: str | Path | None = None,
     ) -> Path:
         """Set thresholds and p-values anew from further normal studies, without training.
 
@@ -293,13 +293,13 @@ class AnomalyDetector:
 
     def evaluate(
         self,
-        data: str | os.PathLike[str],
+        data: str | Path,
         *,
-        output: str | os.PathLike[str],
+        output: str | Path,
         images: str | None = None,
         labels: str | None = None,
         part: str = "all",
-        training_logs: str | os.PathLike[str] | None = None,
+        training_logs: str | Path | None = None,
         bootstrap: int = 1000,
     ) -> dict[str, Any]:
         """Say how good the model is, how sure that is, and where it fails.

@@ -109,7 +109,7 @@ class StudyPredictor:
         *,
         source: str | Path,
         output_dir: str | Path,
-        organ: str | Path | None = None,
+        organ: str | Path | Sequence[str] | None = None,
     ) -> Result:
         """Make a study's results.
 
@@ -126,9 +126,11 @@ class StudyPredictor:
             StudyError: when the study cannot be read or its results not be written; the message
                 names the file and the reason, and nothing of the study is left behind.
         """
-        item: dict[str, Any] = {"image": list(image) if _is_list(image) else str(image)}
-        if organ is not None:
-            item["organ"] = str(organ)
+        named = {"image": image} if organ is None else {"image": image, "organ": organ}
+        item: dict[str, Any] = {
+            key: str(path) if isinstance(path, (str, Path)) else list(path)
+            for key, path in named.items()
+        }
         parser = self._parser(item, Path(source), Path(output_dir))
         dataset: StudyDataset = _made(parser, "dataset")
         results: StudyResults = _made(parser, "results")
@@ -158,10 +160,6 @@ def result_of(image: str | list[str], results: StudyResults, *, bscans: bool) ->
         folder=results.path(first, "anomaly_dicom"),
         bscans=bscans,
     )
-
-
-def _is_list(image: Any) -> bool:
-    return not isinstance(image, (str, Path))
 
 
 def _made(parser: ConfigParser, name: str) -> Any:

@@ -56,7 +56,7 @@ class Result:
             return np.array(Image.open(self.map_file), dtype=np.float32), None
         import nibabel as nib
 
-        image = nib.load(self.map_file)
+        image = nib.Nifti1Image.from_filename(self.map_file)
         return np.asarray(image.dataobj, dtype=np.float32), image.affine
 
     @property

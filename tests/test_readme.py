@@ -1,11 +1,22 @@
-"""What README shows runs."""
+"""What README and the page on training show runs."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+import pytest
+
+from tests.bundles.test_folder_inference import nifti_head
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def python_example(page: str) -> str:
+    """The one example in Python of a page."""
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    return str(code)
 
 
 def test_the_two_commands_keep_their_form() -> None:
@@ -14,8 +25,26 @@ def test_the_two_commands_keep_their_form() -> None:
     assert f"{setup}-e '.[test]' && .venv/bin/pytest\n" in README
 
 
-def test_python_example_runs_and_gives_a_map() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def test_the_example_of_readme_trains_predicts_and_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        nifti_head(tmp_path / f"normal/{number}.nii.gz", seed=number)
+    nifti_head(tmp_path / "new/patient.nii.gz", seed=9)
+    monkeypatch.chdir(tmp_path)
+    fast = 'AnomalyDetector("brain_mri", size=64, max_epochs=1, device="cpu")'
+    exec(python_example(README).replace('AnomalyDetector("brain_mri")', fast), {})
+    # Three of four train, and one held-out volume allows no verdict at 5 %.
+    assert "Result(patient.nii.gz: no verdict" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [
+        "patient_anomaly.json",
+        "patient_anomaly_map.nii.gz",
+        "patient_anomaly_mask.nii.gz",
+    ]
+
+
+def test_the_example_of_the_parts_gives_a_map() -> None:
+    code = python_example((ROOT / "docs/training.md").read_text(encoding="utf-8"))
     scope: dict[str, object] = {}
     exec(code.replace("rand(8, 3, 256, 256)", "rand(8, 3, 64, 64)"), scope)
     anomaly_map = scope["anomaly_map"]
@@ -25,6 +54,5 @@ def test_python_example_runs_and_gives_a_map() -> None:
 
 
 def test_linked_files_exist() -> None:
-    root = Path(__file__).parents[1]
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (root / target).exists(), target
+        assert (ROOT / target).exists(), target

@@ -6,22 +6,21 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
-from ignite.engine import Events
 from monai.data import DataLoader
-from monai.handlers import LrScheduleHandler
 from monai.utils import set_determinism
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from multiad_med.engines import DistillationTrainer, EpochSeedHandler, calibrate
+from multiad_med.detector import AnomalyDetector
+from multiad_med.engines import calibrate
 from multiad_med.losses import CosineMode, FeatureDistillationLoss
 from multiad_med.networks import (
     PRESETS,
     DiscriminatorInput,
-    FeatureDiscriminator,
     FusionMode,
     MultiAD,
     MultiScaleFusion,
@@ -29,6 +28,7 @@ from multiad_med.networks import (
     TeacherWeights,
     build_multiad,
 )
+from multiad_med.resources import bundle_of_domain, read_config
 from multiad_med.scoring import image_scores
 from multiad_med.utils.errors import InputError, MultiADError
 
@@ -41,6 +41,10 @@ __all__ = [
     "map_slices",
     "stored_megabytes",
 ]
+
+
+DOMAIN = "industrial"
+"""Whose training the comparison runs; what domains differ in is overridden."""
 
 
 class Predictor(Protocol):
@@ -130,13 +134,14 @@ class Settings:
 
 
 class MultiADDetector:
-    """Multi-AD trained on slices by :class:`DistillationTrainer` and calibrated on held-out ones.
+    """Multi-AD on slices, trained and calibrated by the engine of the bundles.
+
+    Fusion statistics and thresholds come from all held-out slices.
 
     Args:
         settings: see :class:`Settings`.
         name: under which it is listed; the preset's without one.
         device: where it trains and predicts.
-        on_epoch: called with the epoch, counted from 1, and its mean L_G.
 
     Raises:
         InputError: on an unknown preset.
@@ -150,7 +155,6 @@ class MultiADDetector:
         *,
         name: str | None = None,
         device: str | torch.device = "cpu",
-        on_epoch: Callable[[int, float], None] | None = None,
     ) -> None:
         self.settings = Settings() if settings is None else settings
         if self.settings.preset not in PRESETS:
@@ -159,8 +163,6 @@ class MultiADDetector:
             )
         self.name = f"Multi-AD {self.settings.preset}" if name is None else name
         self.device = torch.device(device)
-        self.on_epoch = on_epoch
-        self.losses: list[float] = []
 
     def build(self) -> MultiAD:
         """The untrained network."""
@@ -187,53 +189,29 @@ class MultiADDetector:
         """Train, then calibrate; see :class:`Detector`."""
         s = self.settings
         set_determinism(seed=seed)
-        self.network = self.build().to(self.device)
-        discriminator = None
-        if s.adversarial_weight > 0:
-            discriminator = FeatureDiscriminator(
-                self.network.channels, source=s.discriminator_input, input_size=4
-            )
-            discriminator = discriminator.to(self.device)
-        loader = DataLoader(training, batch_size=s.batch_size, shuffle=True)
-        optimizer = torch.optim.Adam(self.network.student.parameters(), lr=s.learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=s.learning_rate, total_steps=s.epochs * len(loader)
-        )
-        trainer = DistillationTrainer(
-            self.device,
-            s.epochs,
-            loader,
-            self.network,
-            optimizer,
-            self.loss(),
-            discriminator=discriminator,
-            discriminator_optimizer=None
-            if discriminator is None
-            else torch.optim.Adam(discriminator.parameters(), lr=2e-4),
-            adversarial_weight=s.adversarial_weight,
-            train_handlers=[
-                EpochSeedHandler(seed),
-                LrScheduleHandler(schedule, print_lr=False, epoch_level=False),  # type: ignore[arg-type]
+        self.network = self.build()
+        given = {
+            "network_def": self.network,
+            "loss": self.loss(),
+            "discriminator_def#source": s.discriminator_input,
+            "train#dataset": training,
+            "validate#dataset": held_out,
+            "calibrate#dataset": held_out,
+            "train#handlers": [
+                *read_config(bundle_of_domain(DOMAIN), "train.json")["train"]["handlers"],
                 *self.handlers(),
             ],
-            decollate=False,
-        )
-        batch_losses: list[float] = []
-        self.losses = []
-
-        def collect() -> None:
-            batch_losses.append(float(trainer.state.output["loss_distillation"]))
-
-        def finish() -> None:
-            self.losses.append(sum(batch_losses) / len(batch_losses))
-            batch_losses.clear()
-            if self.on_epoch is not None:
-                self.on_epoch(len(self.losses), self.losses[-1])
-
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, collect)
-        trainer.add_event_handler(Events.EPOCH_COMPLETED, finish)
-        trainer.run()
-        self._calibrate(held_out)
+            "card": {},
+            "seed": seed,
+            "max_epochs": s.epochs,
+            "val_interval": s.epochs,
+            "batch_size": s.batch_size,
+            "learning_rate": s.learning_rate,
+            "adversarial_weight": s.adversarial_weight,
+            "score_fraction": s.score_fraction,
+        }
+        with TemporaryDirectory() as folder:
+            AnomalyDetector(DOMAIN, device=str(self.device)).fit(folder, output=folder, **given)
 
     def fuse(self, fusion: FusionMode, held_out: Dataset) -> None:
         """Fuse the trained stages otherwise, and calibrate anew on held-out slices."""
@@ -241,9 +219,6 @@ class MultiADDetector:
             len(self.network.stages), fused=self.network.fusion.fused.tolist(), mode=fusion
         )
         self.network.fusion = other.to(self.device)
-        self._calibrate(held_out)
-
-    def _calibrate(self, held_out: Dataset) -> None:
         calibrate(
             self.network,
             DataLoader(held_out, batch_size=self.settings.batch_size),
