@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from multiad_med.cli.log import show_log
 from multiad_med.cli.options import (
     Bundle,
     Device,
@@ -39,9 +41,11 @@ def calibrate(
     check_model(model)
     check_device(device)
 
+    show_log()
+
     from multiad_med.detector import AnomalyDetector
 
     detector = AnomalyDetector.load(model, device=device, bundle=bundle)
     target = detector.calibrate(good, bad=bad, rate=rate, output=output)
     typer.echo(f"The model with its new thresholds is {target}.")
-    typer.echo(f"Next: multiad predict NEW -m {target} -o MAPS")
+    typer.echo(f"Next: multiad predict NEW -m {shlex.quote(str(target))} -o MAPS")

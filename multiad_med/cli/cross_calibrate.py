@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from multiad_med.cli.log import show_log
 from multiad_med.cli.options import Model, Settings, check_model, output_option, parse_checked
 
 EXAMPLE = "Example: multiad cross-calibrate normal/ -m run/model.pt -o cross/"
@@ -30,6 +31,8 @@ def cross_calibrate(
     from multiad_med.networks import bundle_of_model
 
     chosen = parse_checked(settings, bundle=bundle_of_model(model), config="train.json")
+
+    show_log()
 
     from multiad_med.cross_calibration import cross_calibrate as run
 

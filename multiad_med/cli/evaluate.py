@@ -10,6 +10,7 @@ import typer
 from multiad_med.cli.choices import Part
 from multiad_med.cli.commands import PartlyFailedError
 from multiad_med.cli.data import check_data
+from multiad_med.cli.log import show_log
 from multiad_med.cli.options import (
     Bundle,
     Device,
@@ -53,6 +54,8 @@ def evaluate(
     check_model(model)
     check_output(output, own=REPORT)
     check_device(device)
+
+    show_log()
 
     from rich.console import Console
 

@@ -25,7 +25,15 @@ __all__ = [
     "parse_checked",
 ]
 
+_OF_CONFIG = {
+    "image_glob": "--images",
+    "label_glob": "--labels",
+    "seed": "--seed",
+    "image_false_positive_rate": "--rate",
+    "volume_false_positive_rate": "--rate",
+}
 _OWN_OPTIONS = {
+    **_OF_CONFIG,
     "bundle_root": "the domain or the model",
     "ckpt_dir": "--output",
     "ckpt_path": "--model",
@@ -120,15 +128,15 @@ def check_output(folder: Path, *, own: Collection[str]) -> Path:
 
 
 def parse_checked(
-    pairs: Sequence[str] | None, *, bundle: str, config: str, **globs: str | None
+    pairs: Sequence[str] | None, *, bundle: str, config: str, **given: Any
 ) -> dict[str, Any]:
-    """The settings of ``--set``, once it is sure that the bundle's config has them.
+    """The settings of ``--set`` and of options, once it is sure that the bundle's config has them.
 
     Args:
         pairs: ``KEY=VALUE``.
         bundle: its name.
         config: file in its ``configs``.
-        globs: of ``--images`` and ``--labels``.
+        given: ids of the config that have an option of their own, and its value; None leaves it out.
 
     Raises:
         InputError: naming the nearest id of the config, or the option that is meant.
@@ -137,20 +145,17 @@ def parse_checked(
     from multiad_med.utils.settings import parse_settings
 
     settings = parse_settings(pairs or [])
+    given = {key: value for key, value in given.items() if value is not None}
     for key in settings:
-        if key in _OWN_OPTIONS:
+        if key in _OWN_OPTIONS and (key in given or key not in _OF_CONFIG):
             raise InputError(f"--set {key}: this is given by {_OWN_OPTIONS[key]}.")
     try:
         check_settings(bundle, config, settings)
     except InputError as error:
         raise InputError(f"--set {error}") from error
-    for option, glob in globs.items():
-        key = f"{option.removesuffix('s')}_glob"
-        if glob is None:
-            continue
+    for key in given:
         if key not in read_config(bundle, config):
             raise InputError(
-                f"--{option}: {bundle} has no such choice. Give a folder of the images only."
+                f"{_OWN_OPTIONS[key]}: {bundle} has no such choice. Give a folder of the images only."
             )
-        settings[key] = glob
-    return settings
+    return {**settings, **given}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from multiad_med.cli.choices import DicomResult
 from multiad_med.cli.commands import PartlyFailedError
 from multiad_med.cli.data import check_data
+from multiad_med.cli.log import show_log
 from multiad_med.cli.options import (
     Bundle,
     Device,
@@ -83,9 +85,11 @@ def predict(
         settings,
         bundle=bundle,
         config="inference.json",
-        images=images,
-        labels=labels,
+        image_glob=images,
+        label_glob=labels,
     )
+
+    show_log()
 
     from multiad_med.data import StudyError
     from multiad_med.detector import AnomalyDetector
@@ -97,7 +101,7 @@ def predict(
     try:
         for result in detector.predict_folder(new, output=output, **chosen):
             rows.append((result.name, result.score, result.p_value, result.verdict))
-            example = example or f"multiad view {_source(result)} {result.map_file} -o VIEW"
+            example = example or _view_command(result)
             if kinds and (reason := _write_dicom(result, kinds)):
                 failed.append(reason)
     except StudyError as error:
@@ -122,8 +126,11 @@ def _need_highdicom() -> None:
         raise MissingPackageError("DICOM results need highdicom: pip install 'multiad-med[dicom]'.")
 
 
-def _source(result: Result) -> str:
-    return result.source if isinstance(result.source, str) else str(Path(result.source[0]).parent)
+def _view_command(result: Result) -> str:
+    several = not isinstance(result.source, str)
+    source = str(Path(result.source[0]).parent) if several else str(result.source)
+    words = ["multiad", "view", source, str(result.map_file), "-o", "VIEW"]
+    return shlex.join([*words, *(["--bscans"] if result.bscans else [])])
 
 
 def _write_dicom(result: Result, kinds: Collection[DicomResult]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from multiad_med.cli.choices import Domain
 from multiad_med.cli.data import check_data
+from multiad_med.cli.log import show_log
 from multiad_med.cli.options import (
     Device,
     Images,
@@ -53,18 +55,23 @@ def train(
     """
     bundle = f"multiad_{domain}"
     chosen = parse_checked(
-        settings, bundle=bundle, config="train.json", images=images, labels=labels
+        settings,
+        bundle=bundle,
+        config="train.json",
+        image_glob=images,
+        label_glob=labels,
+        seed=seed,
+        image_false_positive_rate=rate,
+        volume_false_positive_rate=rate,
     )
-    if rate is not None:
-        chosen |= {f"{level}_false_positive_rate": rate for level in ("image", "volume")}
-    if seed is not None:
-        chosen["seed"] = seed
     check_data(normal, domain)
     check_output(output, own=RUN)
     check_device(device)
+
+    show_log()
 
     from multiad_med.detector import AnomalyDetector
 
     detector = AnomalyDetector(domain, device=device, **chosen).fit(normal, output=output)
     typer.echo(f"The model is {detector.model}.")
-    typer.echo(f"Next: multiad predict NEW -m {detector.model} -o MAPS")
+    typer.echo(f"Next: multiad predict NEW -m {shlex.quote(str(detector.model))} -o MAPS")

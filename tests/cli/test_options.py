@@ -40,10 +40,13 @@ def test_an_unknown_setting_is_told_with_the_nearest_one(pair: str, message: str
 
 
 def test_globs_of_images_and_labels_are_settings_where_the_bundle_has_them() -> None:
-    chosen = parse_checked(None, **BRAIN, images="*T1*", labels="*seg*")
+    chosen = parse_checked(None, **BRAIN, image_glob="*T1*", label_glob="*seg*", seed=None)
     assert chosen == {"image_glob": "*T1*", "label_glob": "*seg*"}
     with pytest.raises(InputError, match="--images: multiad_industrial has no such choice"):
-        parse_checked(None, bundle="multiad_industrial", config="train.json", images="*.png")
+        parse_checked(None, bundle="multiad_industrial", config="train.json", image_glob="*.png")
+    assert parse_checked(["image_glob=*T2*"], **BRAIN) == {"image_glob": "*T2*"}
+    with pytest.raises(InputError, match="--set image_glob: this is given by --images"):
+        parse_checked(["image_glob=*T2*"], **BRAIN, image_glob="*T1*")
 
 
 def test_a_missing_model_is_told_with_what_writes_one(tmp_path: Path) -> None:
