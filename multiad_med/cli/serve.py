@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from multiad_med.cli.choices import ServedResult
-from multiad_med.cli.commands import DefaultCommands, new_app
+from multiad_med.cli.commands import DefaultCommands, PartlyFailedError, new_app
 from multiad_med.cli.options import (
     Bundle,
     Device,
@@ -73,33 +73,39 @@ def run(
 
     from multiad_med.serving.command import dicom_kinds
     from multiad_med.serving.command import serve as run_service
+    from multiad_med.serving.errors import ServingError
 
-    run_service(
-        source,
-        bundle=bundle,
-        model=model,
-        output=output,
-        kinds=dicom_kinds([str(kind) for kind in kinds] if kinds else None),
-        filters=filters or [],
-        settings=settings or [],
-        settle=settle,
-        interval=interval,
-        tries=tries,
-        lease=lease,
-        limit=limit,
-        host=host,
-        port=port,
-        device=None if device == "auto" else device,
-        once=once,
-    )
+    try:
+        run_service(
+            source,
+            bundle=bundle,
+            model=model,
+            output=output,
+            kinds=dicom_kinds([str(kind) for kind in kinds] if kinds else None),
+            filters=filters or [],
+            settings=settings or [],
+            settle=settle,
+            interval=interval,
+            tries=tries,
+            lease=lease,
+            limit=limit,
+            host=host,
+            port=port,
+            device=None if device == "auto" else device,
+            once=once,
+        )
+    except ServingError as error:
+        if once and _any_failed(output):
+            raise PartlyFailedError(str(error)) from error
+        raise
 
 
 @app.command(epilog="Example: multiad serve status /var/lib/multiad/brain", no_args_is_help=True)
 def status(output: Output) -> None:
     """Say what became of the studies of a service, and why some failed."""
-    from multiad_med.serving.status import status as tell
+    from multiad_med.serving.status import ledger_status
 
-    typer.echo(tell(output))
+    typer.echo(ledger_status(output))
 
 
 @app.command(epilog="Example: multiad serve retry /var/lib/multiad/brain", no_args_is_help=True)
@@ -112,4 +118,12 @@ def retry(
     """Let studies that failed be tried again."""
     from multiad_med.serving.status import retry as try_again
 
-    typer.echo(try_again(output, studies or None))
+    typer.echo(f"{try_again(output, studies or [])} studies will be tried again.")
+
+
+def _any_failed(output: Path) -> bool:
+    """Whether the ledger of a service has studies that were given up."""
+    from multiad_med.serving.ledger import StudyLedger, StudyState
+
+    ledger = output.expanduser() / "ledger.sqlite"
+    return ledger.is_file() and StudyLedger(ledger).counts()[StudyState.FAILED] > 0
