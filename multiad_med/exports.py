@@ -32,7 +32,7 @@ def _side(model: str | Path, size: int | None, told: dict[str, object]) -> int:
         raise InputError(
             f"{model} takes images of {known} by {known}, asked for is {size}. Leave the size out."
         )
-    return int(known or size)  # type: ignore[call-overload, no-any-return]
+    return int(known or size)  # type: ignore[call-overload]
 
 
 def _need(*packages: str) -> None:

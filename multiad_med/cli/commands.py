@@ -35,6 +35,7 @@ class Commands(TyperGroup):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
+        windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
         """Run a command line and end with its status."""
@@ -76,7 +77,7 @@ def new_app(**about: Any) -> typer.Typer:
     )
 
 
-def _told(error: Exception) -> str | None:
+def _told(error: Any) -> str | None:
     """What is said of a mistake; None of a fault of the program."""
     if isinstance(error, _USAGE_ERROR):
         if type(error).__name__ == "NoArgsIsHelpError":
