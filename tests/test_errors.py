@@ -14,16 +14,13 @@ import sys
 import tomllib
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from monai.utils import optional_import
-from typer.testing import CliRunner
 
 import multiad_med
-from multiad_med.cli import app
 from multiad_med.data import StudyError, study_errors
 from multiad_med.io import PictureError, atomic_path, write_state
 from multiad_med.utils import FileError, InputError, MultiADError
@@ -48,105 +45,14 @@ def chained(*errors: BaseException) -> BaseException:
     return errors[0]
 
 
-class TestCommands:
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["prepare", "none", "--source", "s", "--target", "t"], "No recipe 'none'"),
-            (["prepare", "--check", "none"], "none does not exist"),
-            (["export", "none", "--target", "t"], "holds no prepared slices"),
-            (["evaluate", "none", "--model", "m", "--output", "o"], "There is no weights file m"),
-            (
-                ["evaluate", "none", "--model", "m", "--output", "o", "--device", "gpu"],
-                "The device 'gpu' cannot be used",
-            ),
-            (["convert", "m", "--output", "o", "--bundle", "x"], "There is no weights file m"),
-            (["cross-calibrate", "none", "--model", "m", "--output", "o"], "no weights file m"),
-            (["ablate", "none", "--output", "o", "--part", "third"], "part is one of"),
-            (["compare", "none", "--output", "o", "--method", "x"], "Unknown methods ['x']"),
-            (["view", "none.nii", "map.nii", "--output", "o"], "none.nii does not exist"),
-            (
-                ["dicom", "none", "map.nii", "--scores", "none.json", "--output", "o"],
-                "none.json cannot be read: No such file or directory",
-            ),
-            (
-                ["dicom", "none", "map.nii", "--scores", "text.json", "--output", "o"],
-                "text.json is not a readable JSON file",
-            ),
-            (["serve", "none", "--model", "m", "--output", "o"], "There is no weights file m"),
-            (["bundle", "x"], "Unknown bundle 'x'"),
-            (["label", "init", "app"], "No bundle has a model"),
-            (["label", "start", "app", "studies"], "app is no app"),
-        ],
-    )
-    def test_tell_what_a_user_can_mend_in_one_line(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        arguments: list[str],
-        message: str,
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        Path("text.json").write_text("no JSON")
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 1
-        (line,) = [text for text in result.stderr.splitlines() if text.startswith("Error: ")]
-        assert message in line
-        assert "Traceback" not in result.output
-        shown = CliRunner().invoke(app, [*arguments, "--debug"])
-        assert isinstance(user_error(shown.exception), MultiADError)  # with its trace
-        assert "Error: " not in shown.stderr
-
-    @pytest.mark.parametrize("before", [True, False])
-    def test_debug_shows_the_trace_before_and_behind_the_command(self, before: bool) -> None:
-        arguments = ["--debug", "bundle", "x"] if before else ["bundle", "x", "--debug"]
-        code = f"import sys; sys.argv[1:] = {arguments}; from multiad_med.cli import app; app()"
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert run.returncode == 1
-        assert "Traceback" in run.stderr
-        assert "InputError: Unknown bundle 'x'" in run.stderr
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            TypeError("a bug"),
-            RuntimeError("a bug"),
-            ValueError("a bug"),
-            KeyError("a"),
-            OSError("a"),
-        ],
-    )
-    def test_keep_the_trace_of_a_bug(
-        self, monkeypatch: pytest.MonkeyPatch, error: Exception
-    ) -> None:
-        def fail(*_: Any, **__: Any) -> None:
-            raise error
-
-        monkeypatch.setattr("multiad_med.resources.bundle_path", fail)
-        result = CliRunner().invoke(app, ["bundle", "multiad_brain_mri"])
-        assert result.exception is error
-        assert "Error:" not in result.output
-
-    def test_keep_the_trace_of_a_lack_of_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(*_: Any, **__: Any) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-
-        monkeypatch.setattr("multiad_med.resources.bundle_path", fail)
-        result = CliRunner().invoke(app, ["bundle", "multiad_brain_mri"])
-        assert isinstance(result.exception, torch.OutOfMemoryError)
-
-    def test_usage_errors_keep_status_2(self) -> None:
-        result = CliRunner().invoke(app, ["bundle"])
-        assert result.exit_code == 2
-
-    def test_tell_our_error_inside_those_of_monai(self) -> None:
-        ours = InputError("the size is 0")
-        wrapped = chained(RuntimeError("Failed to instantiate"), RuntimeError("applying"), ours)
-        assert user_error(wrapped) is ours
-        # One of ours that wraps another tells more than that one.
-        study = StudyError("a.nii: the size is 0")
-        assert user_error(chained(RuntimeError("run"), study, ours)) is study
-        assert user_error(chained(RuntimeError("run"), KeyError("a bug"))) is None
+def test_our_error_inside_those_of_monai_is_told() -> None:
+    ours = InputError("the size is 0")
+    wrapped = chained(RuntimeError("Failed to instantiate"), RuntimeError("applying"), ours)
+    assert user_error(wrapped) is ours
+    # One of ours that wraps another tells more than that one.
+    study = StudyError("a.nii: the size is 0")
+    assert user_error(chained(RuntimeError("run"), study, ours)) is study
+    assert user_error(chained(RuntimeError("run"), KeyError("a bug"))) is None
 
 
 class TestStudies:
