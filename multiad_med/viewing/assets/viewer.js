@@ -151,7 +151,7 @@
     get("previous").addEventListener("click", previous);
     get("worst").addEventListener("click", () => go(start));
     document.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select")) return;
       if (event.key === "n") next();
       if (event.key === "p") previous();
     });
