@@ -51,9 +51,11 @@ class MontageColumn:
 
 def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str) -> None:
     if mask.any():
-        # Padded, so that a line is closed where the mask reaches the border.
+        # Padded, so that a line is closed where the mask reaches the border; the view stays.
+        limits = axis.get_xlim(), axis.get_ylim()
         rows, columns = (np.arange(-1, length + 1) for length in mask.shape)
         axis.contour(columns, rows, np.pad(mask, 1), levels=[0.5], colors=colour, linewidths=0.9)
+        axis.set(xlim=limits[0], ylim=limits[1])
 
 
 def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: str = "") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from multiad_med.io.overlay import overlaid
 from multiad_med.io.overlay_file import save_overlay
 from multiad_med.io.pictures import LoadPictures
 from multiad_med.io.results import OVERLAY, StudyResults
-from multiad_med.io.scores import SLICE_SCORES, decision, study_scores
+from multiad_med.io.scores import SLICE_SCORES, CalibratedNetwork, decision, study_scores
 from multiad_med.utils.errors import InputError
 
 __all__ = ["SavePictureMapd"]
@@ -66,8 +66,7 @@ class SavePictureMapd(MapTransform):
         shown = overlaid(picture.astype(np.uint8), anomaly_map)
         with atomic_path(self.results.path(source, TIFF)) as temporary:
             Image.fromarray(anomaly_map).save(temporary)
-        scores = study_scores(
-            result[SLICE_SCORES], image.affine, network=self.results.network, oriented=False
-        )
+        network = cast(CalibratedNetwork, self.results.network)
+        scores = study_scores(result[SLICE_SCORES], image.affine, network=network, oriented=False)
         save_overlay(self.results.path(source, OVERLAY), shown, decision(scores))
         return result

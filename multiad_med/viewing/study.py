@@ -79,7 +79,8 @@ class ViewedStudy:
         Slices that were not scored, having next to nothing in them, are NaN.
         """
         if not self.scores:
-            return self.anomaly_map.max(axis=(0, 1)).astype(float)
+            highest = self.anomaly_map.max(axis=(0, 1)).astype(float)
+            return np.where(highest > 0, highest, np.nan)  # 0 is what lies outside the foreground
         scored = {entry["slice"]: float(entry["score"]) for entry in self.scores["slices"]}
         return np.array(
             [scored.get(self.source_slice(k), np.nan) for k in range(self.image.shape[2])]
