@@ -51,6 +51,9 @@ class ModelCard:
         preparation: settings that decide what the network sees, such as ``size``; empty where unknown.
         training: settings and data of the training.
         levels: held-out normal scores of each level; see :class:`multiad_med.scoring.NormalScores`.
+        calibration: rates and data of a calibration after the training; empty where there was none.
+        image_hashes: of the images that the model has seen (``training``, ``held_out``,
+            ``calibration``); see :func:`multiad_med.data.image_hashes.image_hash`.
         made_with: versions of the packages.
     """
 
@@ -59,6 +62,8 @@ class ModelCard:
     preparation: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     levels: dict[Level, NormalScores] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    image_hashes: dict[str, list[str]] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=versions)
 
     def level(self, level: Level) -> NormalScores:
@@ -74,6 +79,8 @@ class ModelCard:
             "preparation": _plain(self.preparation),
             "training": _plain(self.training),
             "levels": {str(level): scores.as_json() for level, scores in self.levels.items()},
+            "calibration": _plain(self.calibration),
+            "image_hashes": self.image_hashes,
             "versions": self.made_with,
         }
 
@@ -99,6 +106,8 @@ class ModelCard:
                     Level(name): NormalScores.from_json(scores)
                     for name, scores in content["levels"].items()
                 },
+                calibration=dict(content.get("calibration", {})),
+                image_hashes=dict(content.get("image_hashes", {})),
                 made_with=dict(content["versions"]),
             )
         except (KeyError, TypeError, ValueError) as error:

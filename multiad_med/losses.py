@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.utils.choices import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = ["CosineMode", "FeatureDistillationLoss", "adversarial_loss", "discriminator_loss"]
@@ -39,7 +40,7 @@ class FeatureDistillationLoss(nn.Module):
         easy_weight: weight of the other locations, in [0, 1].
 
     Raises:
-        InputError: on a part or weight out of range, or hard mining without locations.
+        InputError: on an unknown mode, a part or weight out of range, or hard mining without locations.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class FeatureDistillationLoss(nn.Module):
         easy_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        self.mode = CosineMode(mode)
+        self.mode = choose(CosineMode, mode, what="mode")
         if not 0 < hardest <= 1:
             raise InputError(f"hardest must be above 0 and at most 1, got {hardest}.")
         if not 0 <= easy_weight <= 1:

@@ -11,12 +11,17 @@ import functools
 import inspect
 import sys
 from collections.abc import MutableMapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from multiad_med.utils.choices import usable_device
 from multiad_med.utils.configs import SYNTAX, is_path_id, unknown_id
+from multiad_med.utils.errors import InputError
+from multiad_med.utils.excepthook import is_monai_bundle, tell_user_errors
 
 __all__ = ["check_overrides"]
+
+# Here because this is what MONAI imports first of all from every config of a bundle, whatever the verb.
+tell_user_errors()
 
 
 def _options(command: Sequence[str], *, as_typed: bool = False) -> dict[str, Any]:
@@ -54,8 +59,8 @@ def _tracked(tracking: Any) -> set[str]:
     return set(settings.get("configs", {}))
 
 
-def _refuse(key: str, value: Any, reason: str) -> SystemExit:
-    return SystemExit(f"Error: --{key} {value}: {reason}")
+def _refuse(key: str, value: Any, reason: str) -> InputError:
+    return InputError(f"--{key} {value}: {reason}")
 
 
 def _given_path(key: str, typed: Any, config: dict[str, Any]) -> str | None:
@@ -67,7 +72,7 @@ def _given_path(key: str, typed: Any, config: dict[str, Any]) -> str | None:
         config: where references lead.
 
     Raises:
-        SystemExit: when it cannot be told which path is meant.
+        InputError: when it cannot be told which path is meant.
     """
     if not isinstance(typed, str):
         raise _refuse(key, typed, "a path in an args_file is a text; put it in quotes there.")
@@ -93,17 +98,6 @@ def _changed(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_changed, value))
     return isinstance(value, str) and "#" in value and not value.startswith(SYNTAX)
-
-
-def _device(word: str) -> Any:
-    import torch
-
-    try:
-        return torch.device(word)
-    except RuntimeError as error:
-        raise _refuse(
-            "device", word, "a device is cpu, cuda, or one of several as cuda:1."
-        ) from error
 
 
 def _keep_as_typed(
@@ -135,7 +129,7 @@ def _keep_as_typed(
         refs[name] = value
     device = options.get("device", config.get("device"))
     if isinstance(device, str) and not device.startswith(SYNTAX):
-        refs["device"] = _device(device)
+        refs["device"] = usable_device(device)
 
 
 def check_overrides(
@@ -143,9 +137,9 @@ def check_overrides(
 ) -> None:
     """Make overrides on the command line mean what was typed, or refuse them.
 
-    Refused are unknown keys, which MONAI adds to the config and never reads, and paths that cannot be
-    told from MONAI's syntax. Put right are paths (``run#2``, ``123``, ``None``) and a device that is a
-    word (``cpu``).
+    Refused are unknown keys, which MONAI adds to the config and never reads, paths that cannot be told
+    from MONAI's syntax, and devices that are not here. Put right are paths (``run#2``, ``123``,
+    ``None``) and a device that is a word (``cpu``).
 
     Does nothing unless this process is ``python -m monai.bundle run``. Keys of mix-in configs, of
     ``--args_file`` and of ``--tracking`` are known.
@@ -156,13 +150,12 @@ def check_overrides(
         arguments: instead of ``sys.argv``.
 
     Raises:
-        SystemExit: with a message that names the key, and the nearest one that exists or what to give
-            instead. Any other exception would be buried in MONAI's own.
+        InputError: naming the key, and the nearest one that exists or what to give instead.
     """
     from monai.bundle import ConfigParser, run
 
     program, *command = sys.argv if arguments is None else arguments
-    if Path(program).parts[-3:] != ("monai", "bundle", "__main__.py") or command[:1] != ["run"]:
+    if not is_monai_bundle(program) or command[:1] != ["run"]:
         return
     options = _options(command[1:])
     config = ConfigParser(ConfigParser.load_config_files(options["config_file"])).get()
@@ -175,13 +168,13 @@ def check_overrides(
             continue
         near = difflib.get_close_matches(*unknown, n=1)
         hint = f" Did you mean --{near[0]}?" if near else ""
-        raise SystemExit(
-            f"Error: --{key}: there is no {unknown[0]} in {options['config_file']}.{hint} What can be "
+        raise InputError(
+            f"--{key}: there is no {unknown[0]} in {options['config_file']}.{hint} What can be "
             "overridden are the config's own keys; a key of your own needs a second config file "
             "that has it."
         )
     if refs is not None:
         for key in keys:  # Fire gives a flag without a value as True
             if is_path_id(key) and typed[key] == "True" and "True" not in " ".join(command):
-                raise SystemExit(f"Error: --{key} has no value; give a path.")
+                raise InputError(f"--{key} has no value; give a path.")
         _keep_as_typed(refs, options, typed, {**config, **dict.fromkeys(tracked)}, keys)

@@ -11,22 +11,28 @@ import os
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from monai.utils import optional_import
 
 import multiad_med
-from multiad_med.cli import app
 from multiad_med.data import StudyError, study_errors
 from multiad_med.io import PictureError, atomic_path, write_state
 from multiad_med.utils import FileError, InputError, MultiADError
 from multiad_med.utils.choices import choose, usable_device
-from multiad_med.utils.errors import file_errors, reader_errors, user_error
+from multiad_med.utils.errors import (
+    EXTRAS,
+    MissingPackageError,
+    file_errors,
+    last_line,
+    reader_errors,
+    user_error,
+)
 from multiad_med.utils.json_files import read_json
 
 PACKAGE = Path(multiad_med.__file__).parent
@@ -39,105 +45,14 @@ def chained(*errors: BaseException) -> BaseException:
     return errors[0]
 
 
-class TestCommands:
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["prepare", "none", "--source", "s", "--target", "t"], "No recipe 'none'"),
-            (["prepare", "--check", "none"], "none does not exist"),
-            (["export", "none", "--target", "t"], "holds no prepared slices"),
-            (["evaluate", "none", "--model", "m", "--output", "o"], "There is no weights file m"),
-            (
-                ["evaluate", "none", "--model", "m", "--output", "o", "--device", "gpu"],
-                "The device 'gpu' cannot be used",
-            ),
-            (["convert", "m", "--output", "o", "--bundle", "x"], "There is no weights file m"),
-            (["cross-calibrate", "none", "--model", "m", "--output", "o"], "no weights file m"),
-            (["ablate", "none", "--output", "o", "--part", "third"], "part is one of"),
-            (["compare", "none", "--output", "o", "--method", "x"], "Unknown methods ['x']"),
-            (["view", "none.nii", "map.nii", "--output", "o"], "none.nii does not exist"),
-            (
-                ["dicom", "none", "map.nii", "--scores", "none.json", "--output", "o"],
-                "none.json cannot be read: No such file or directory",
-            ),
-            (
-                ["dicom", "none", "map.nii", "--scores", "text.json", "--output", "o"],
-                "text.json is not a readable JSON file",
-            ),
-            (["serve", "none", "--model", "m", "--output", "o"], "There is no weights file m"),
-            (["bundle", "x"], "Unknown bundle 'x'"),
-            (["label", "init", "app"], "No bundle has a model"),
-            (["label", "start", "app", "studies"], "app is no app"),
-        ],
-    )
-    def test_tell_what_a_user_can_mend_in_one_line(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        arguments: list[str],
-        message: str,
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        Path("text.json").write_text("no JSON")
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 1
-        (line,) = [text for text in result.stderr.splitlines() if text.startswith("Error: ")]
-        assert message in line
-        assert "Traceback" not in result.output
-        shown = CliRunner().invoke(app, [*arguments, "--debug"])
-        assert isinstance(user_error(shown.exception), MultiADError)  # with its trace
-        assert "Error: " not in shown.stderr
-
-    @pytest.mark.parametrize("before", [True, False])
-    def test_debug_shows_the_trace_before_and_behind_the_command(self, before: bool) -> None:
-        arguments = ["--debug", "bundle", "x"] if before else ["bundle", "x", "--debug"]
-        code = f"import sys; sys.argv[1:] = {arguments}; from multiad_med.cli import app; app()"
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert run.returncode == 1
-        assert "Traceback" in run.stderr
-        assert "InputError: Unknown bundle 'x'" in run.stderr
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            TypeError("a bug"),
-            RuntimeError("a bug"),
-            ValueError("a bug"),
-            KeyError("a"),
-            OSError("a"),
-        ],
-    )
-    def test_keep_the_trace_of_a_bug(
-        self, monkeypatch: pytest.MonkeyPatch, error: Exception
-    ) -> None:
-        def fail(*_: Any, **__: Any) -> None:
-            raise error
-
-        monkeypatch.setattr("multiad_med.resources.bundle_path", fail)
-        result = CliRunner().invoke(app, ["bundle", "multiad_brain_mri"])
-        assert result.exception is error
-        assert "Error:" not in result.output
-
-    def test_keep_the_trace_of_a_lack_of_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(*_: Any, **__: Any) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-
-        monkeypatch.setattr("multiad_med.resources.bundle_path", fail)
-        result = CliRunner().invoke(app, ["bundle", "multiad_brain_mri"])
-        assert isinstance(result.exception, torch.OutOfMemoryError)
-
-    def test_usage_errors_keep_status_2(self) -> None:
-        result = CliRunner().invoke(app, ["bundle"])
-        assert result.exit_code == 2
-
-    def test_tell_our_error_inside_those_of_monai(self) -> None:
-        ours = InputError("the size is 0")
-        wrapped = chained(RuntimeError("Failed to instantiate"), RuntimeError("applying"), ours)
-        assert user_error(wrapped) is ours
-        # One of ours that wraps another tells more than that one.
-        study = StudyError("a.nii: the size is 0")
-        assert user_error(chained(RuntimeError("run"), study, ours)) is study
-        assert user_error(chained(RuntimeError("run"), KeyError("a bug"))) is None
+def test_our_error_inside_those_of_monai_is_told() -> None:
+    ours = InputError("the size is 0")
+    wrapped = chained(RuntimeError("Failed to instantiate"), RuntimeError("applying"), ours)
+    assert user_error(wrapped) is ours
+    # One of ours that wraps another tells more than that one.
+    study = StudyError("a.nii: the size is 0")
+    assert user_error(chained(RuntimeError("run"), study, ours)) is study
+    assert user_error(chained(RuntimeError("run"), KeyError("a bug"))) is None
 
 
 class TestStudies:
@@ -259,6 +174,82 @@ class TestFiles:
             read_json(path)
         with pytest.raises(FileError, match=r"cannot be read: Is a directory"):
             read_json(tmp_path)
+
+
+class TestPackages:
+    def test_every_optional_package_has_the_extra_that_installs_it(self) -> None:
+        project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+        extras = project["optional-dependencies"]
+        distributions = {"dicomweb_client": "dicomweb-client", "gdcm": "python-gdcm"}
+        for name, extra in EXTRAS.items():
+            assert any(r.startswith(distributions.get(name, name)) for r in extras[extra]), name
+            assert not any(r.startswith(name) for r in project["dependencies"]), name
+        for_users = set(extras) - {"test", "test-label", "dev"}
+        assert set(EXTRAS.values()) == for_users
+
+    def test_one_that_is_missing_is_told_with_its_extra(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "onnxscript", None)
+        with pytest.raises(ImportError) as failed:
+            importlib.import_module("onnxscript.values")
+        told = user_error(chained(RuntimeError("export"), failed.value))
+        assert isinstance(told, MissingPackageError)
+        assert str(told) == (
+            "The package onnxscript is not installed: run `pip install 'multiad-med[export]'`."
+        )
+
+    def test_one_that_monai_does_not_find_is_told_too(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("multiad_med.utils.errors.is_missing", lambda name: True)
+        monkeypatch.setitem(EXTRAS, "none_such", "tracking")
+        package, _ = optional_import("none_such")
+        with pytest.raises(ImportError) as failed:
+            package.x  # noqa: B018
+        assert "none_such is not installed" in str(user_error(failed.value))
+
+    def test_a_fault_inside_one_that_is_there_is_none_of_a_user(self) -> None:
+        assert user_error(ImportError("cannot import name 'x'", name="onnx")) is None
+        assert user_error(ModuleNotFoundError("No module named 'x'", name="x")) is None
+
+
+class TestLastLine:
+    def test_is_the_reason(self) -> None:
+        assert last_line(InputError("a is wrong.")) == "Error: a is wrong."
+
+    def test_has_a_single_detail_in_it(self) -> None:
+        told = last_line(StudyError("1 of 3 studies failed:\n  a.nii: cut"))
+        assert told == "Error: 1 of 3 studies failed: a.nii: cut"
+
+    def test_comes_below_several_details(self) -> None:
+        told = last_line(StudyError("2 of 3 studies failed:\n  a.nii: cut\n  b.nii: empty"))
+        assert told.splitlines() == [
+            "  a.nii: cut",
+            "  b.nii: empty",
+            "Error: 2 of 3 studies failed, as listed above.",
+        ]
+
+    def test_comes_after_a_bar_that_is_open(self) -> None:
+        code = (
+            "import sys; sys.argv[0] = 'x/monai/bundle/__main__.py'\n"
+            "from tqdm import tqdm; import multiad_med.overrides\n"
+            "from multiad_med.utils import InputError\n"
+            "bar = tqdm(total=2, desc='bar'); bar.update()\n"
+            "raise RuntimeError('MONAI') from InputError('a is wrong.')"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 1
+        assert run.stderr.endswith("\nError: a is wrong.\n")
+        assert "Traceback" not in run.stderr
+
+    def test_is_of_monais_command_only(self) -> None:
+        code = (
+            "import multiad_med.overrides; from multiad_med.utils import InputError\n"
+            "raise InputError('a is wrong.')"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.stderr.startswith("Traceback")
 
 
 def test_a_choice_that_there_is_not_is_told_with_those_that_there_are() -> None:

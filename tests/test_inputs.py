@@ -228,6 +228,43 @@ def mask_beside(folder: Path) -> None:
     assert len({str(item["label"]) for item in items if "label" in item}) == 6
 
 
+def sequences(*names: str, glob: str | None = None, studies: int = 0) -> Check:
+    def check(folder: Path) -> None:
+        for name in names:
+            write_nifti(folder / name, VOLUME)
+        assert len(load_studies(folder, kind="mr", image_glob=glob)["test"]) == studies
+
+    return check
+
+
+def mr_series(folder: Path) -> None:
+    for number, description in enumerate(("t1_mprage", "t2_flair")):
+        slices = ct_slices(
+            random_volume(),
+            Modality="MR",
+            SeriesInstanceUID=f"1.2.3.{number}",
+            SeriesDescription=description,
+        )
+        save(slices, folder / f"{number}")
+    load_studies(folder, kind="mr")
+
+
+def images(*names: str, trained: int = 0, tested: int = 0) -> Check:
+    def check(folder: Path) -> None:
+        for name in names:
+            (folder / Path(name).parent).mkdir(parents=True, exist_ok=True)
+            if name.endswith(".png"):
+                png(folder / name)
+        found = load_pictures(folder)
+        assert len(found["training"]) + len(found["validation"]) == trained
+        assert len(found["test"]) == tested
+
+    return check
+
+
+MIXED = ("P1_Flair.nii.gz", "P1_T1c.nii.gz", "P2_Flair.nii.gz", "P2_T1c.nii.gz")
+GOOD = tuple(f"{number}.png" for number in range(5))
+
 EMPTY = np.zeros(VOLUME.shape, np.uint8)
 WITH_NAN = np.where(VOLUME > 600, np.nan, VOLUME).astype(np.float32)
 TWO = {
@@ -253,6 +290,13 @@ CHECKS: dict[str, Check] = {
     "segmentation beside its image (BIDS), without a glob": bids,
     "the same with `image_glob`": lambda folder: bids(folder, "**/*_T1w.nii.gz"),
     "file of another kind in a folder": stranger,
+    "several MR sequences of each patient": sequences(*MIXED),
+    "one of several sequences by `image_glob`": sequences(
+        *MIXED, glob="**/*_T1c.nii.gz", studies=2
+    ),
+    "several studies of a patient, of one sequence": sequences(
+        "p1/2019/T1.nii", "p1/2021/T1.nii", "p2/T1.nii", studies=3
+    ),
     "one subject only, for training": one_subject,
     "datalist with a byte order mark": datalist({"test": [{"image": "a.nii"}]}, codecs.BOM_UTF8),
     "datalist with a class as label": datalist(CLASSES),
@@ -264,6 +308,7 @@ CHECKS: dict[str, Check] = {
     "series with a zero-byte file": series(extra=b""),
     "several series in one folder": series(change=second_series),
     "three patients with one PatientID, in folders": one_identifier,
+    "MR series of several descriptions in a study": mr_series,
     "8-bit PNG": plain_png,
     "16-bit TIFF, WhiteIsZero": tiff(
         65535 - GREY * 400, GREY * 400 / 65535, photometric="miniswhite"
@@ -274,6 +319,18 @@ CHECKS: dict[str, Check] = {
     "zero-byte image": empty_image,
     "images in a sub-folder of train/good": tree("train/good/monday/d.png", images=4),
     "image loose in test": tree("test/loose.png", images=4),
+    "defects in train/, without masks": tree("train/bad/d.png", images=4),
+    "good and bad images in folders, without masks": images(
+        *(f"good/{name}" for name in GOOD), "scratch/a.png", "dent/b.png", trained=4, tested=7
+    ),
+    "normal images in train itself, good and bad ones in test": images(
+        *(f"train/{name}" for name in GOOD),
+        "test/good/a.png",
+        "test/bad/b.png",
+        trained=5,
+        tested=2,
+    ),
+    "bad images beside an empty folder good": images("good/none.txt", "bad/a.png"),
     "mask beside its image": mask_beside,
 }
 

@@ -2,7 +2,7 @@
 
     python docs/benchmarks/demo_store.py DEMO OUTPUT
 
-DEMO is what `multiad demo --output DEMO` wrote.
+DEMO is what `multiad demo -o DEMO` wrote.
 """
 
 from __future__ import annotations

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from multiad_med.data.datalist import first_path
+from multiad_med.data.image_hashes import image_hashes
 from multiad_med.data.slices import SliceDataset
 from multiad_med.data.store import SliceStore
+from multiad_med.utils.errors import InputError
 
-__all__ = ["describe_training", "studies_sha256"]
+__all__ = ["describe_data", "describe_training", "studies_sha256"]
 
 
 def studies_sha256(items: Iterable[Mapping[str, Any]]) -> str:
@@ -25,7 +27,8 @@ def _hash(studies: list[list[Any]]) -> str:
     return hashlib.sha256(json.dumps(sorted(studies)).encode()).hexdigest()
 
 
-def _summary(dataset: SliceStore | SliceDataset) -> dict[str, Any]:
+def describe_data(dataset: SliceStore | SliceDataset) -> dict[str, Any]:
+    """How many subjects and slices there are, and one hash over their studies."""
     if isinstance(dataset, SliceStore):
         rows = {row["study"]: row for row in dataset.index}
         digest = _hash([[r["subject"], name, r["source_sha256"]] for name, r in rows.items()])
@@ -54,10 +57,18 @@ def describe_training(
             were prepared with count.
         settings: of the training; with other ones it is not resumed.
         training, held_out: the normal slices.
+
+    Raises:
+        InputError: when a transform of the user's own is to change slices that were prepared before.
     """
     prepared = dict(preparation)
     source: dict[str, Any] = {}
     if isinstance(training, SliceStore):
+        if prepared.get("transform") is not None:
+            raise InputError(
+                f"transform {prepared['transform']}: prepared slices have had their transforms. Train on "
+                "the images themselves."
+            )
         own = training.about["settings"]
         prepared |= {name: own[name] for name in prepared if own.get(name) is not None}
         source = {"recipe": training.about.get("recipe"), "recipe_settings": own}
@@ -67,7 +78,11 @@ def describe_training(
         "training": {
             **settings,
             **source,
-            "training_data": _summary(training),
-            "held_out_data": _summary(held_out),
+            "training_data": describe_data(training),
+            "held_out_data": describe_data(held_out),
+        },
+        "image_hashes": {
+            "training": image_hashes(training),
+            "held_out": image_hashes(held_out),
         },
     }

@@ -1,8 +1,14 @@
 """MONAI engines and handlers for distillation."""
 
 from multiad_med.engines.best import BestStudent, Selection
-from multiad_med.engines.calibration import CalibrationHandler, calibrate
+from multiad_med.engines.calibration import (
+    CalibrationHandler,
+    calibrate,
+    score_units,
+    set_thresholds,
+)
 from multiad_med.engines.distributed import check_shares
+from multiad_med.engines.epochs import EpochLog
 from multiad_med.engines.evaluator import DistillationEvaluator
 from multiad_med.engines.handlers import (
     CheckpointError,
@@ -23,6 +29,7 @@ __all__ = [
     "CheckpointError",
     "DistillationEvaluator",
     "DistillationTrainer",
+    "EpochLog",
     "EpochSeedHandler",
     "ModelLoader",
     "ModelSaver",
@@ -36,5 +43,7 @@ __all__ = [
     "calibrate",
     "check_shares",
     "save_model",
+    "score_units",
+    "set_thresholds",
     "training_scalars",
 ]

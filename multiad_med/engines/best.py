@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from multiad_med.io import write_state
 from multiad_med.utils.errors import InputError
 
 __all__ = ["BestStudent", "Selection"]
+
+
+_logger = logging.getLogger(__name__)
 
 
 class Selection(StrEnum):
@@ -98,7 +102,7 @@ class BestStudent:
     def stop(self, engine: Engine) -> None:
         """End training that has had its patience."""
         if self.patience is not None and engine.state.epoch - self.epoch >= self.patience:
-            engine.logger.info(
+            _logger.info(
                 "no lower %s since epoch %d: training ends after epoch %d",
                 self.metric,
                 self.epoch,
@@ -116,4 +120,4 @@ class BestStudent:
         if is_distributed():
             for value in self.student.state_dict().values():
                 dist.broadcast(value, src=0)
-        engine.logger.info("the student of epoch %d, loss %.4g, is taken", self.epoch, self.loss)
+        _logger.info("the student of epoch %d, loss %.4g, is taken", self.epoch, self.loss)

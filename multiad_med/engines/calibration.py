@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -25,7 +25,7 @@ from multiad_med.scoring import (
 )
 from multiad_med.utils.errors import InputError
 
-__all__ = ["CalibrationHandler", "calibrate"]
+__all__ = ["CalibrationHandler", "calibrate", "score_units", "set_thresholds"]
 
 _QUANTILES = (0.9, 0.995)
 
@@ -107,79 +107,89 @@ def _check_any(pixels: int, device: str | torch.device) -> int:
     return everywhere
 
 
-class _Normals:
-    """Raw maps of held-out normal images, reduced to what thresholds need."""
+Unit = tuple[dict[Level, Any], Tensor]
+"""Names of an image's units by level, and the largest values of its map."""
 
-    def __init__(self, pixels: int, rate: float, group: str | None) -> None:
-        self.pixels = pixels
-        self.rate = rate
-        self.group = group
-        self.largest = LargestValues(math.floor(rate * (pixels + 1)) + 1)
-        self.units: list[tuple[dict[Level, Any], Tensor]] = []
 
-    def update(
-        self, maps: Tensor, foreground: Tensor | None, batch: dict[str, Any], *, fraction: float
-    ) -> None:
-        self.largest.update(maps if foreground is None else maps[foreground > 0])
-        for index, values in enumerate(largest_in_foreground(maps, foreground, fraction=fraction)):
-            part_of = None if self.group is None else str(batch[self.group][index])
-            names: dict[Level, Any] = {Level.SLICE: part_of or uuid4()}
-            for level, key in ((Level.VOLUME, "study"), (Level.PATIENT, "subject")):
-                if key in batch:
-                    names[level] = str(batch[key][index])
-            if values.numel():
-                self.units.append((names, values.cpu()))
+def _units(
+    maps: Tensor,
+    foreground: Tensor | None,
+    batch: dict[str, Any],
+    *,
+    fraction: float,
+    group: str | None,
+) -> Iterator[Unit]:
+    for index, values in enumerate(largest_in_foreground(maps, foreground, fraction=fraction)):
+        part_of = None if group is None else str(batch[group][index])
+        names: dict[Level, Any] = {Level.SLICE: part_of or uuid4()}
+        for level, key in ((Level.VOLUME, "study"), (Level.PATIENT, "subject")):
+            if key in batch:
+                names[level] = str(batch[key][index])
+        if values.numel():
+            yield names, values.cpu()
 
-    def pixel_threshold(self, device: str | torch.device) -> float:
-        values = gathered(self.largest.values, device=device).sort(descending=True).values
-        if not values[0] > 0:
-            raise InputError(
-                "The anomaly maps are 0 on all held-out normal images; train longer first."
+
+def _scored(units: Iterable[Unit], threshold: float) -> list[tuple[dict[Level, Any], float]]:
+    """The units of all processes with their scores in the map of a threshold."""
+    return gathered_items([(names, float((v / (v + threshold)).mean())) for names, v in units])
+
+
+def _highest(scored: Iterable[tuple[dict[Level, Any], float]], level: Level) -> list[float]:
+    """Each unit of a level scores as its highest part."""
+    highest: dict[Any, float] = {}
+    for names, score in scored:
+        if level in names:
+            highest[names[level]] = max(score, highest.get(names[level], 0.0))
+    return list(highest.values())
+
+
+def _pixel_threshold(
+    largest: LargestValues, pixels: int, rate: float, device: str | torch.device
+) -> float:
+    values = gathered(largest.values, device=device).sort(descending=True).values
+    if not values[0] > 0:
+        raise InputError(
+            "The anomaly maps are 0 on all held-out normal images; train longer first."
+        )
+    return threshold_at_false_positive_rate(values[: largest.count], pixels, rate)
+
+
+def _normal_scores(
+    scored: Sequence[tuple[dict[Level, Any], float]],
+    rates: dict[Level, float],
+    fitted: set[str] | None,
+) -> dict[Level, NormalScores]:
+    """The normal scores of each level; ``fitted``: subjects that thresholds should not share."""
+    subjects = {names[Level.PATIENT] for names, _ in scored if Level.PATIENT in names}
+    shared = fitted is None or bool(subjects & fitted)
+    found = {}
+    for level in Level:
+        scores = _highest(scored, level)
+        reasons = []
+        if shared:
+            reasons.append("the same subjects set the fusion's scale and the thresholds")
+        needed = units_needed(rates[level])
+        if 0 < len(subjects) < min(len(scores), needed):
+            reasons.append(
+                f"{len(scores)} {level}s of only {len(subjects)} subjects are alike; {needed} "
+                "subjects are needed"
             )
-        return threshold_at_false_positive_rate(
-            values[: self.largest.count], self.pixels, self.rate
-        )
-
-    def levels(
-        self, threshold: float, *, rates: dict[Level, float], fitted: set[str] | None
-    ) -> dict[Level, NormalScores]:
-        """The normal scores of each level; ``fitted``: subjects that thresholds should not share."""
-        scored = gathered_items(
-            [(names, float((v / (v + threshold)).mean())) for names, v in self.units]
-        )
-        subjects = {names[Level.PATIENT] for names, _ in scored if Level.PATIENT in names}
-        shared = fitted is None or bool(subjects & fitted)
-        found = {}
-        for level in Level:
-            highest: dict[Any, float] = {}
-            for names, score in scored:
-                if level in names:
-                    highest[names[level]] = max(score, highest.get(names[level], 0.0))
-            reasons = []
-            if shared:
-                reasons.append("the same subjects set the fusion's scale and the thresholds")
-            needed = units_needed(rates[level])
-            if 0 < len(subjects) < min(len(highest), needed):
-                reasons.append(
-                    f"{len(highest)} {level}s of only {len(subjects)} subjects are alike; {needed} "
-                    "subjects are needed"
-                )
-            found[level] = NormalScores(tuple(highest.values()), rates[level], "; ".join(reasons))
-        return found
+        found[level] = NormalScores(tuple(scores), rates[level], "; ".join(reasons))
+    return found
 
 
-def _check_rates(**rates: float) -> None:
-    for name, rate in rates.items():
-        if not 0 < rate < 1:
-            raise InputError(f"{name} must lie in (0, 1), got {rate}.")
+def _check_rates(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name.endswith("_rate") and not 0 < value < 1:
+            raise InputError(f"{name} must lie in (0, 1), got {value}.")
 
 
 @torch.no_grad()
-def calibrate(
+def set_thresholds(
     network: MultiAD,
     batches: Iterable[dict[str, Any]],
     *,
-    threshold_batches: Iterable[dict[str, Any]] | None = None,
+    fitted: set[str] | None = None,
     device: str | torch.device = "cpu",
     pixel_false_positive_rate: float = 0.01,
     image_false_positive_rate: float = 0.05,
@@ -187,26 +197,22 @@ def calibrate(
     score_fraction: float = 0.0,
     group: str | None = None,
 ) -> None:
-    """Set the network's fusion statistics, pixel threshold and normal scores from held-out normals.
+    """Set the network's pixel threshold and normal scores; its fusion statistics stay.
 
-    A pass over ``batches`` sets each stage's statistics over foreground locations (Psi, Eq. 14). A pass
-    over ``threshold_batches`` sets the pixel threshold, so that at most ``pixel_false_positive_rate`` of
-    the normal foreground pixels reach 0.5 in the calibrated map, and keeps the scores of normal slices,
-    volumes (the highest of their slices) and patients (the highest of their volumes), each with its own
-    rate: see :class:`multiad_med.scoring.NormalScores`. All of it lives in the network's state dict.
+    At most ``pixel_false_positive_rate`` of the normal foreground pixels reach 0.5 in the calibrated
+    map. Kept are the scores of normal slices, volumes (the highest of their slices) and patients (the
+    highest of their volumes), each with its own rate: see :class:`multiad_med.scoring.NormalScores`.
 
-    P-values are marked approximate where a subject is in both, and where slices, or volumes, are of
-    fewer subjects than the rate needs: units of one subject are alike.
-
-    In a process group each process passes over its share of the images, and all get the same values.
+    P-values are marked approximate where a subject set the fusion's statistics too, and where slices,
+    or volumes, are of fewer subjects than the rate needs: units of one subject are alike.
 
     Args:
         network: changed in place.
         batches: ``image (B, C, H, W)`` in [0, 1] and, optionally, ``foreground (B, 1, H, W)``, ``study``
             and ``subject``, lists of names. Normal images only, of subjects that were not trained on.
-            Without ``study``, or ``subject``, there is no verdict of volumes, or patients.
-        threshold_batches: of the subjects that set thresholds, iterated twice; without it those of
-            ``batches``.
+            Without ``study``, or ``subject``, there is no verdict of volumes, or patients. Iterated
+            twice.
+        fitted: subjects that the fusion's statistics come from; None where they are the same.
         device: where the network is.
         pixel_false_positive_rate: fraction of normal foreground pixels at or above the threshold.
         image_false_positive_rate: fraction of normal slices, or images, that are called anomalous.
@@ -219,33 +225,90 @@ def calibrate(
         InputError: when there are no images, no foreground, a rate is not in (0, 1), or a map is
             constant on all of them.
     """
-    _check_rates(
-        pixel_false_positive_rate=pixel_false_positive_rate,
-        image_false_positive_rate=image_false_positive_rate,
-        volume_false_positive_rate=volume_false_positive_rate,
-    )
+    rates = {
+        Level.SLICE: image_false_positive_rate,
+        Level.VOLUME: volume_false_positive_rate,
+        Level.PATIENT: volume_false_positive_rate,
+    }
+    _check_rates({f"{level}_false_positive_rate": rate for level, rate in rates.items()})
+    _check_rates({"pixel_false_positive_rate": pixel_false_positive_rate})
     network.eval()
-    fitted = _fit_fusion(network, batches, device)
-    network.pixel_threshold.fill_(1.0)
-    thresholds_from = batches if threshold_batches is None else threshold_batches
-    pixels = sum(_pixels(image, mask) for image, mask, _ in _images(thresholds_from, device))
-    normals = _Normals(_check_any(pixels, device), pixel_false_positive_rate, group)
-    for image, foreground, batch in _images(thresholds_from, device):
-        normals.update(network.raw_map(image), foreground, batch, fraction=score_fraction)
-    threshold = normals.pixel_threshold(device)
+    pixels = sum(_pixels(image, mask) for image, mask, _ in _images(batches, device))
+    pixels = _check_any(pixels, device)
+    largest = LargestValues(math.floor(pixel_false_positive_rate * (pixels + 1)) + 1)
+    units: list[Unit] = []
+    for image, foreground, batch in _images(batches, device):
+        maps = network.raw_map(image)
+        largest.update(maps if foreground is None else maps[foreground > 0])
+        units += _units(maps, foreground, batch, fraction=score_fraction, group=group)
+    threshold = _pixel_threshold(largest, pixels, pixel_false_positive_rate, device)
+    network.card.levels = _normal_scores(_scored(units, threshold), rates, fitted)
     network.pixel_threshold.fill_(threshold)
-    network.card.levels = normals.levels(
-        threshold,
-        rates={
-            Level.SLICE: image_false_positive_rate,
-            Level.VOLUME: volume_false_positive_rate,
-            Level.PATIENT: volume_false_positive_rate,
-        },
-        fitted=None if threshold_batches is None else fitted,
-    )
     network.pixel_false_positive_rate.fill_(pixel_false_positive_rate)
     network.score_fraction.fill_(score_fraction)
     network.calibrated.fill_(True)
+
+
+@torch.no_grad()
+def calibrate(
+    network: MultiAD,
+    batches: Iterable[dict[str, Any]],
+    *,
+    threshold_batches: Iterable[dict[str, Any]] | None = None,
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> None:
+    """Set the network's fusion statistics, pixel threshold and normal scores from held-out normals.
+
+    A pass over ``batches`` sets each stage's statistics over foreground locations (Psi, Eq. 14), two over
+    ``threshold_batches`` what :func:`set_thresholds` sets. All of it lives in the network's state dict.
+
+    In a process group each process passes over its share of the images, and all get the same values.
+
+    Args:
+        network: changed in place.
+        batches: as of :func:`set_thresholds`.
+        threshold_batches: of the subjects that set thresholds; without it those of ``batches``.
+        device: where the network is.
+        options: further arguments of :func:`set_thresholds`.
+
+    Raises:
+        InputError: as of :func:`set_thresholds`.
+    """
+    _check_rates(options)
+    network.eval()
+    fitted = _fit_fusion(network, batches, device)
+    set_thresholds(
+        network,
+        batches if threshold_batches is None else threshold_batches,
+        fitted=None if threshold_batches is None else fitted,
+        device=device,
+        **options,
+    )
+
+
+@torch.no_grad()
+def score_units(
+    network: MultiAD,
+    batches: Iterable[dict[str, Any]],
+    *,
+    device: str | torch.device = "cpu",
+    group: str | None = None,
+) -> dict[Level, list[float]]:
+    """Scores of the units of each level, as a network whose thresholds are set gives them.
+
+    Args:
+        network: a calibrated one.
+        batches, device, group: see :func:`set_thresholds`.
+    """
+    network.eval()
+    units: list[Unit] = []
+    fraction = float(network.score_fraction)
+    for image, foreground, batch in _images(batches, device):
+        maps = network.raw_map(image)
+        units += _units(maps, foreground, batch, fraction=fraction, group=group)
+    scored = _scored(units, float(network.pixel_threshold))
+    return {level: _highest(scored, level) for level in Level}
 
 
 class CalibrationHandler:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
+from multiad_med.card import ModelCard
 from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.trainer import DistillationTrainer
 from multiad_med.io import check_calibrated, write_state
 from multiad_med.networks import MultiAD, load_model
+from multiad_med.scoring import units_needed
 from multiad_med.utils.errors import InputError, MultiADError, memory_error
 
 __all__ = [
@@ -30,6 +34,9 @@ __all__ = [
     "save_model",
     "training_scalars",
 ]
+
+
+_logger = logging.getLogger(__name__)
 
 
 class EpochSeedHandler:
@@ -84,7 +91,8 @@ class ResumableTraining:
         resume: bool = True,
     ) -> None:
         self.path = Path(path)
-        self.settings = dict(settings or {})
+        # Which images there are the settings tell already, in one hash.
+        self.settings = {k: v for k, v in (settings or {}).items() if k != "image_hashes"}
         self.objects = {name: item for name, item in objects.items() if item is not None}
         self.resume = resume
 
@@ -165,13 +173,13 @@ class ResumableTraining:
                 "train anew; or give the settings that it was made with."
             ) from error
         if engine.state.epoch == engine.state.max_epochs:
-            engine.logger.warning(
+            _logger.warning(
                 "%s is of a training that was finished: nothing is trained, the network is "
                 "calibrated again. Set resume to false, or another ckpt_dir, to train anew.",
                 self.path,
             )
         else:
-            engine.logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+            _logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
 
 
 class ModelLoader:
@@ -207,6 +215,8 @@ class ModelLoader:
 class ModelSaver:
     """Writes the network's state dict, card included, when training has completed, whole or not at all.
 
+    Says then where the model is, what its verdicts rest on, and what to do next.
+
     Args:
         path: the file, to be loaded with ``weights_only=True``.
         network: the network.
@@ -229,7 +239,10 @@ class ModelSaver:
         if not is_main_process():
             return
         save_model(self.network, self.path, card=self.card)
-        engine.logger.info("model written to %s", self.path)
+        if not self.network.card.domain:  # of a comparison, which keeps no model
+            return
+        for line in next_steps(self.network.card, self.path):
+            _logger.info("%s", line)
 
 
 def save_model(network: MultiAD, path: str | Path, *, card: Mapping[str, Any]) -> None:
@@ -238,10 +251,25 @@ def save_model(network: MultiAD, path: str | Path, *, card: Mapping[str, Any]) -
     Args:
         network: whose card is completed.
         path: ``model.pt``.
-        card: ``domain``, ``preparation`` and ``training`` of the card.
+        card: parts of the card, such as ``domain``, ``preparation`` and ``training``.
     """
     network.card = replace(network.card, **card)
     write_state(path, network.state_dict())
+
+
+def next_steps(card: ModelCard, path: Path) -> Iterator[str]:
+    """What a user should know when a training ends, a line each."""
+    yield f"The model is in {path}."
+    held_out = {level: normals for level, normals in card.levels.items() if normals.units}
+    counts = [f"{n.units} {level}{'s' * (n.units != 1)}" for level, n in held_out.items()]
+    yield f"Calibrated on held-out normals: {', '.join(counts)}."
+    for level, normals in held_out.items():
+        if normals.threshold is None:
+            yield (
+                f"Too few {level}s for their verdict: a false-positive rate of "
+                f"{normals.rate:g} needs {units_needed(normals.rate)}."
+            )
+    yield f"Next: multiad predict NEW -m {shlex.quote(str(path))} -o MAPS"
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

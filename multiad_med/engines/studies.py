@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter
 from typing import Any
 
@@ -15,6 +16,8 @@ from multiad_med.io import StudyResults, atomic_path, write_json
 from multiad_med.utils import InputError, terminable, worker_errors
 
 __all__ = ["StudyEvaluator", "StudyFailureHandler", "StudySummaryHandler"]
+
+_logger = logging.getLogger(__name__)
 
 COLUMNS = ("image", "status", "score", "p_value", "decision", "seconds", "message")
 
@@ -105,7 +108,7 @@ class StudySummaryHandler:
         counts = Counter(str(outcome.status) for outcome in outcomes)
         told = {str(status): counts[str(status)] for status in StudyStatus}
         rows = [self._row(outcome) for outcome in outcomes]
-        engine.logger.info(
+        _logger.info(
             "%d studies: %s", len(outcomes), ", ".join(f"{n} {s}" for s, n in told.items())
         )
         try:

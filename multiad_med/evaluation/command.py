@@ -10,6 +10,7 @@ from torch import Tensor
 
 from multiad_med.card import check_given
 from multiad_med.data import SliceStore, is_store
+from multiad_med.data.image_hashes import study_hash
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.detectors import map_slices
@@ -18,6 +19,7 @@ from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.evaluation.report import write_report
+from multiad_med.evaluation.seen_images import note_seen_images
 from multiad_med.io import NotCalibratedError
 from multiad_med.networks import MultiAD, bundle_of_model, open_model
 from multiad_med.resources import run_bundle
@@ -130,5 +132,7 @@ def evaluate_model(
             device=device,
         ),
     )
+    studies = [row["study"] for row in evaluation.studies]
+    note_seen_images(evaluation, network.card, {name: study_hash(data, name) for name in studies})
     write_report(evaluation, output, title=f"{Path(model).name} on {Path(data).name}")
     return output / "report.html"

@@ -21,6 +21,7 @@ from multiad_med.evaluation.rates import observed_rates
 from multiad_med.evaluation.results import Curve, Evaluation, Histogram
 from multiad_med.evaluation.rows import patient_rows, slice_rows, study_row
 from multiad_med.evaluation.shortcuts import Shortcuts
+from multiad_med.evaluation.threshold_table import threshold_rows
 from multiad_med.metrics import Estimate, Ranking, bootstrap_mean
 from multiad_med.scoring import Level
 from multiad_med.utils.errors import InputError
@@ -80,6 +81,7 @@ def _remarks(
     collected: Collected,
     *,
     unmasked: int,
+    without_masks: bool,
     gaps: int,
 ) -> list[str]:
     remarks = []
@@ -105,7 +107,9 @@ def _remarks(
     if collected.abnormal.all() or not collected.abnormal.any():
         which = "abnormal" if collected.abnormal.all() else "normal"
         remarks.append(f"All slices are {which}: figures that need both classes are undefined.")
-    if unmasked:
+    if without_masks:
+        remarks.append("There are no masks: metrics are of whole images, none of pixels.")
+    elif unmasked:
         remarks.append(f"{unmasked} abnormal slices have no mask; pixel figures leave them out.")
     if gaps:
         remarks.append(
@@ -192,8 +196,15 @@ class RunningEvaluation:
         slices, ranking = collected.ranking(
             "image", collected.scores, collected.abnormal, collected.of_slice
         )
-        pixels, reliability = self._pixels.estimates(collected)
-        lesions, froc_curve, lesion_count = self._lesions.estimates(collected)
+        without_masks = 0 < self._unmasked == int(collected.abnormal.sum())
+        pixels: dict[str, Estimate] = {}
+        lesions: dict[str, Estimate] = {}
+        reliability: list[Curve] = []
+        froc_curve: list[Curve] = []
+        lesion_count = 0
+        if not without_masks:
+            pixels, reliability = self._pixels.estimates(collected)
+            lesions, froc_curve, lesion_count = self._lesions.estimates(collected)
         of_patients = patient_rows(self._studies, self.thresholds)
         studies, patients, patient_ranking = _studies(collected, self._studies, of_patients)
         figures = {"slices": slices, "pixels": pixels, "lesions": lesions}
@@ -217,9 +228,33 @@ class RunningEvaluation:
             figures["patients"] = patients
             curves["roc"].append(_roc("patients", patient_ranking))
         baselines = self._shortcuts.figures()
-        own_remarks = _remarks(
-            figures, baselines, collected, unmasked=self._unmasked, gaps=self._gaps
+        volume_scores, patient_scores = _scores_of(self._studies), _scores_of(of_patients)
+        calibration = observed_rates(
+            self.thresholds,
+            collected,
+            self._pixels,
+            volumes=volume_scores,
+            patients=patient_scores,
         )
+        if without_masks:
+            del calibration["pixel"]
+            baselines = {
+                name: {k: v for k, v in values.items() if k.startswith("image")}
+                for name, values in baselines.items()
+            }
+        own_remarks = _remarks(
+            figures,
+            baselines,
+            collected,
+            unmasked=self._unmasked,
+            without_masks=without_masks,
+            gaps=self._gaps,
+        )
+        labelled = {Level.SLICE: (collected.scores, collected.abnormal)}
+        if len(collected.scores) > len(self._studies):
+            labelled[Level.VOLUME] = volume_scores
+        if len(self._studies) > len(collected.subjects):
+            labelled[Level.PATIENT] = patient_scores
         return Evaluation(
             figures=figures,
             baselines=baselines,
@@ -232,13 +267,11 @@ class RunningEvaluation:
                 "lesions": lesion_count,
                 "studies_without_distance": self._without_distance,
             },
-            calibration=observed_rates(
-                self.thresholds,
-                collected,
-                self._pixels,
-                volumes=_scores_of(self._studies),
-                patients=_scores_of(of_patients),
-            ),
+            calibration=calibration,
+            thresholds_table={
+                str(level): threshold_rows(self.thresholds.level(level), *scored)
+                for level, scored in labelled.items()
+            },
             slices=self._slices,
             studies=self._studies,
             patients=of_patients,
@@ -249,26 +282,28 @@ class RunningEvaluation:
             },
             histograms=histograms,
             examples=self._examples.chosen(),
-            categories=self._categories(),
+            categories=self._categories(pixels=not without_masks),
             training=training or [],
             manifest=manifest or {},
         )
 
-    def _categories(self) -> dict[str, dict[str, float | None]]:
+    def _categories(self, *, pixels: bool) -> dict[str, dict[str, float | None]]:
         """Figures by category and their means over those that have them; {} for only one."""
         of_study = [row["category"] for row in self._studies]
         if len(set(of_study)) < 2:
             return {}
-        pixels = self._pixels.categories()
+        of_pixels = self._pixels.categories()
+        names = [name for name in FIGURES if pixels or name.startswith("image")]
         figures = {}
         for name in sorted(set(of_study)):
             chosen = [i for i, own in enumerate(of_study) if own == name]
             scores, abnormal = (
                 torch.cat([its[i] for i in chosen]) for its in (self._scores, self._abnormal)
             )
-            figures[name or "(none)"] = named_figures(scores, abnormal, pixels[name])
+            found = named_figures(scores, abnormal, of_pixels[name])
+            figures[name or "(none)"] = {metric: found[metric] for metric in names}
         means = {}
-        for metric in FIGURES:
+        for metric in names:
             known = [value for own in figures.values() if (value := own[metric]) is not None]
             means[metric] = sum(known) / len(known) if known else None
         return {**figures, "mean": means}

@@ -20,6 +20,7 @@ from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.evaluate import RunningEvaluation
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
+from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
 from multiad_med.io.results import study_path
 from multiad_med.networks import MultiAD
 
@@ -162,6 +163,8 @@ class EvaluationHandler:
                 device=next(self.network.parameters()).device,
             ),
         )
+        if self.dataset is not None:
+            note_seen_images(evaluation, self.network.card, hashes_of(self.dataset.data))
         engine.state.metrics.update(
             {k: e.value for level in evaluation.figures.values() for k, e in level.items()}
         )

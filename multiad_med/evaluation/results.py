@@ -124,6 +124,9 @@ class Evaluation:
         remarks: sentences that a reader must see first, such as that a shortcut does as well.
         counts: numbers of patients, studies, slices, lesions.
         calibration: nominal and observed rates by level: ``pixel``, ``slice``, ``volume``, ``patient``.
+        thresholds_table: by level (``slice``, ``volume``, ``patient``), what each rate in reach flags;
+            see :func:`multiad_med.evaluation.threshold_table.threshold_rows`.
+        seen_images: which evaluated images the model has seen; empty where it does not tell.
         slices, studies, patients: rows of the tables.
         curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
         histograms: by level (``slices``).
@@ -147,6 +150,8 @@ class Evaluation:
     patients: list[dict[str, Any]] = field(default_factory=list)
     categories: dict[str, dict[str, float | None]] = field(default_factory=dict)
     training: list[Curve] = field(default_factory=list)
+    thresholds_table: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    seen_images: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -167,6 +172,8 @@ class Evaluation:
             "remarks": self.remarks,
             "counts": self.counts,
             "calibration": {level: rates.as_json() for level, rates in self.calibration.items()},
+            "thresholds_table": self.thresholds_table,
+            "seen_images": self.seen_images,
             "studies": _plain_rows(self.studies),
             "patients": _plain_rows(self.patients),
             "manifest": self.manifest,

@@ -21,10 +21,10 @@ __all__ = ["check_pixels", "read_slices"]
 _RATIO = 1000
 _FLOOR = 64 * 2**20
 _PACKAGES = {
-    "High-Throughput JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
-    "JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
+    "High-Throughput JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
+    "JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
     "JPEG-LS": "pyjpegls",
-    "JPEG Lossless": "python-gdcm",
+    "JPEG Lossless": "'multiad-med[gdcm]'",
     "JPEG": "pillow",
 }
 
@@ -150,8 +150,8 @@ def _check_decodable(syntax: str, path: Path) -> None:
         name = decoder.UID.name
         package = next(p for prefix, p in _PACKAGES.items() if name.startswith(prefix))
         raise DicomSeriesError(
-            f"{path}: no decoder for transfer syntax {name} ({syntax}) is installed. Install "
-            f"{package}, or convert the series to Explicit VR Little Endian."
+            f"{path}: no decoder for transfer syntax {name} ({syntax}) is installed. Run "
+            f"`pip install {package}`, or convert the series to Explicit VR Little Endian."
         )
 
 

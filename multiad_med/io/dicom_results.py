@@ -26,7 +26,7 @@ from multiad_med.io.dicom_source import (
     read_source,
 )
 from multiad_med.io.hashes import file_sha256
-from multiad_med.utils.errors import MissingPackageError, MultiADError
+from multiad_med.utils.errors import MultiADError, missing_package
 
 __all__ = ["DicomKind", "DicomResultError", "Segments", "write_dicom_results"]
 
@@ -76,7 +76,7 @@ def write_dicom_results(
             f"{folder} is there and not an empty folder. DICOM results are written to a new one."
         )
     if not optional_import("highdicom")[1]:
-        raise MissingPackageError("DICOM results need highdicom: pip install 'multiad-med[dicom]'.")
+        raise missing_package("highdicom")
     series = read_source(source)
     _check_origin(scores, source, series)
     result = AnomalyResult(series, place_map(anomaly_map, series), scores)

@@ -37,7 +37,7 @@ def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
     if not available:
         raise OctError(
             f"{path}: Heidelberg's formats are read by the package eyepy, which is not installed. "
-            "Install it with `pip install eyepy`, or export the volume as DICOM or pictures."
+            "Run `pip install 'multiad-med[oct]'`, or export the volume as DICOM or pictures."
         )
     with reader_errors(path, OctError, "not a readable Heidelberg volume"):
         if path.suffix.lower() == ".vol":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multiad_med.networks.squeeze_excitation import IdentityStartSELayer
+from multiad_med.utils.errors import InputError
 
 __all__ = ["DecoderStudent"]
 
@@ -94,6 +95,9 @@ class DecoderStudent(nn.Module):
         base_width: width of the finest decoder stage; the bottleneck has three times as many.
         se: squeeze-and-excitation (Eq. 2-4) in the decoder's blocks, identity at the start.
         dropout: probability of the bottleneck's dropout in training.
+
+    Raises:
+        InputError: when the teacher has fewer than two or more than four stages.
     """
 
     def __init__(
@@ -106,6 +110,11 @@ class DecoderStudent(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
+        if not 2 <= len(channels) <= len(_WIDTHS):
+            raise InputError(
+                f"The decoder needs a teacher of 2 to {len(_WIDTHS)} stages, got {len(channels)}; "
+                "give a student of your own."
+            )
         widths = [int(base_width * factor) for factor in _WIDTHS[-len(channels) :]]
         self.bottleneck = _Bottleneck(channels, strides, width=widths[-1], dropout=dropout)
         # Deep to shallow, the order in which they run.

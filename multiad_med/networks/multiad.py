@@ -14,8 +14,10 @@ from multiad_med.networks.decoder import DecoderStudent
 from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
+from multiad_med.networks.plug_in import plugged_student, plugged_teacher
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.weights import load_pretrained
+from multiad_med.utils.choices import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = [
@@ -266,9 +268,37 @@ def build_extractor(
     return ResNetFeatures(architecture, output_stride=output_stride, se=se)
 
 
+def _student(
+    kind: StudentKind | str, choice: Preset, teacher: FeatureExtractor, *, plugged: bool
+) -> nn.Module:
+    """The student of a teacher, of a kind or a class of the user's own."""
+    if kind is StudentKind.DECODER:
+        return DecoderStudent(teacher.channels, teacher.strides, se=choice.se)
+    if kind is not StudentKind.IMAGE:
+        return plugged_student(kind, teacher)
+    if plugged:
+        raise InputError(
+            "A student of kind 'image' has the teacher's architecture, which a teacher of your own does "
+            "not tell: choose student 'decoder', or one of your own."
+        )
+    return ImageStudent(
+        build_extractor(choice.teacher, output_stride=choice.output_stride, se=choice.se)
+    )
+
+
+def _load_teacher(teacher: nn.Module, name: str, weights: str | Path, *, plugged: bool) -> None:
+    """Load a teacher's weights; one of a user's own has them already, if not in a file."""
+    if weights == TeacherWeights.IMAGENET:
+        if not plugged:
+            load_pretrained(teacher, name)
+    elif weights not in (TeacherWeights.CHECKPOINT, TeacherWeights.RANDOM):
+        load_pretrained(teacher, name, file=weights)
+
+
 def build_multiad(
     preset: str = "wide_resnet50_2",
     *,
+    teacher: str | None = None,
     teacher_weights: TeacherWeights | str | Path = TeacherWeights.IMAGENET,
     output_stride: int | None = None,
     se: bool | None = None,
@@ -284,49 +314,56 @@ def build_multiad(
 
     Args:
         preset: a key of :data:`PRESETS`.
-        teacher_weights: a :class:`TeacherWeights` or a file. Never random unless asked.
+        teacher: dotted name of a class of your own, see docs/plug-in.md.
+        teacher_weights: a :class:`TeacherWeights` or a file. Never random unless asked. A teacher of
+            your own is built with its weights, or has them from a file.
         output_stride: stride of the last stage, 32, 16, 8 or 4.
         se: squeeze-and-excitation in the student.
-        student: see :class:`StudentKind`.
-        stages: stages that are distilled, counted from 1.
+        student: see :class:`StudentKind`; or the dotted name of a class of your own.
+        stages: stages that are distilled, counted from 1. Without it the preset's; all of a teacher of
+            your own.
         fused: those of them whose maps are fused; all without it.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's smoothing in pixels.
 
     Raises:
-        InputError: on an unknown preset or choice.
+        InputError: on an unknown preset or choice, or a class that does not fulfil its contract.
         WeightsError: when the teacher's weights cannot be had or do not fit.
     """
     if preset not in PRESETS:
         raise InputError(f"Unknown preset {preset!r}; choose one of {sorted(PRESETS)}.")
+    if teacher is not None and output_stride is not None:
+        raise InputError("A teacher of your own has its own strides: leave output_stride out.")
+    if student is None:
+        student = PRESETS[preset].student
+    elif "." not in student:
+        student = choose(StudentKind, student, what="student, if not a dotted name,")
     given: dict[str, Any] = {
+        "teacher": teacher,
         "output_stride": output_stride,
         "se": se,
-        "student": None if student is None else StudentKind(student),
         "stages": stages,
         "fused": fused,
     }
     choice = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
-    teacher = build_extractor(choice.teacher, output_stride=choice.output_stride)
-    learner: nn.Module
-    if choice.student is StudentKind.DECODER:
-        learner = DecoderStudent(teacher.channels, teacher.strides, se=choice.se)
+    plugged = teacher is not None
+    frozen: Any
+    if plugged:
+        frozen = plugged_teacher(choice.teacher)
+        if stages is None:
+            choice = replace(choice, stages=tuple(range(1, len(frozen.channels) + 1)))
     else:
-        learner = ImageStudent(
-            build_extractor(choice.teacher, output_stride=choice.output_stride, se=choice.se)
-        )
-    if teacher_weights == TeacherWeights.IMAGENET:
-        load_pretrained(teacher, choice.teacher)
-    elif teacher_weights not in (TeacherWeights.CHECKPOINT, TeacherWeights.RANDOM):
-        load_pretrained(teacher, choice.teacher, file=teacher_weights)
+        frozen = build_extractor(choice.teacher, output_stride=choice.output_stride)
+    learner = _student(student, choice, frozen, plugged=plugged)
+    _load_teacher(frozen, choice.teacher, teacher_weights, plugged=plugged)
     network = MultiAD(
-        teacher, learner, stages=choice.stages, fused=choice.fused, fusion=fusion, sigma=sigma
+        frozen, learner, stages=choice.stages, fused=choice.fused, fusion=fusion, sigma=sigma
     )
     network.card.network = {
         "preset": preset,
-        "output_stride": choice.output_stride,
+        **({"teacher": teacher} if plugged else {"output_stride": choice.output_stride}),
         "se": choice.se,
-        "student": choice.student,
+        "student": student,
         "stages": network.stages,
         "fused": network.fused,
         "fusion": network.fusion.mode,

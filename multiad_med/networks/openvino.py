@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from multiad_med.networks.multiad import MultiAD
-from multiad_med.utils.errors import MissingPackageError, MultiADError
+from multiad_med.utils.errors import MultiADError, missing_package
 
 __all__ = ["ExportError", "OpenVINONetwork"]
 
@@ -33,9 +33,7 @@ def _core() -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise MissingPackageError(
-            "OpenVINO is not installed: run `pip install 'multiad-med[export]'`."
-        ) from error
+        raise missing_package("openvino") from error
     return openvino.Core()
 
 
@@ -86,7 +84,7 @@ class OpenVINONetwork(nn.Module):
         """Calibrated anomaly map ``(B, 1, H, W)`` of images ``(B, 1 or 3, H, W)`` in [0, 1].
 
         Raises:
-            ImportError: when OpenVINO is not installed.
+            MissingPackageError: when OpenVINO is not installed.
             ExportError: when the file is missing, takes images of another shape, or gives another
                 map than the network.
         """

@@ -22,6 +22,8 @@ __all__ = [
     "PRETRAINED",
     "PretrainedWeights",
     "WeightsError",
+    "check_hash",
+    "find_weights",
     "load_pretrained",
     "resolve_weights",
 ]
@@ -76,7 +78,13 @@ def cache_dir() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _check_hash(path: Path, prefix: str) -> Path:
+def check_hash(path: Path, prefix: str) -> Path:
+    """Refuse a file whose SHA-256 does not begin as it must.
+
+    Raises:
+        FileError: when it cannot be read.
+        WeightsError: when it is another file, or damaged.
+    """
     with file_errors(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(prefix):
@@ -96,6 +104,16 @@ def _packaged(package: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def find_weights(architecture: str) -> Path | None:
+    """The ImageNet weights of an architecture on this machine: in the cache, else in their package.
+
+    Their hash is not checked.
+    """
+    weights = PRETRAINED[architecture]
+    cached = cache_dir() / weights.filename
+    return cached if cached.is_file() else _packaged(weights.package)
+
+
 def resolve_weights(architecture: str) -> Path:
     """Find, or download with a progress bar, the ImageNet weights of an architecture.
 
@@ -112,11 +130,9 @@ def resolve_weights(architecture: str) -> Path:
             f"No ImageNet weights known for {architecture!r}; known: {sorted(PRETRAINED)}."
         )
     weights = PRETRAINED[architecture]
+    if found := find_weights(architecture):
+        return check_hash(found, weights.hash_prefix)
     cached = cache_dir() / weights.filename
-    if cached.is_file():
-        return _check_hash(cached, weights.hash_prefix)
-    if packaged := _packaged(weights.package):
-        return _check_hash(packaged, weights.hash_prefix)
     if not weights.url:
         raise WeightsError(
             f"The ImageNet weights of {architecture} come with a package that is not installed: "

@@ -9,8 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from monai.utils import ensure_tuple
-
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     PATH_KEYS,
@@ -23,34 +21,33 @@ from multiad_med.data.datalist import (
     train_or_infer,
     visible_files,
 )
-from multiad_med.data.layouts import find_bscans, find_images, find_mvtec, find_volumes
+from multiad_med.data.layouts import find_bscans, find_volumes
 from multiad_med.data.layouts.files import (
     by_study,
-    existing_folder,
     first,
-    is_picture,
     study_name,
-    walk,
 )
-from multiad_med.data.layouts.hints import looks_like
 from multiad_med.data.masks import looks_like_mask
-from multiad_med.data.splits import SubjectSplit
+from multiad_med.data.sequences import (
+    Named,
+    check_one_sequence,
+    matches_series,
+    named_files,
+    sequence_of,
+)
 from multiad_med.data.tree import is_volume, volume_name
-from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, find_series
+from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, SeriesSearch, find_series
 from multiad_med.utils.choices import choose
 
 __all__ = [
     "StudyKind",
     "find_nifti_and_dicom",
-    "load_pictures",
     "load_studies",
     "looks_like_mask",
 ]
 
 _logger = logging.getLogger(__name__)
 
-# Parts of MVTec's tree, which a plain folder of pictures has not.
-_MVTEC_PART = re.compile(r"(^|/)(train|test)/[^/]+/[^/]+$")
 # What lies beside volumes and is none: notes, tables, the other half of a pair.
 _COMPANIONS = re.compile(
     r"\.(json|csv|tsv|txt|md|html?|pdf|xml|ya?ml|log|bval|bvec|mat|hdr(\.gz)?|z?raw(\.gz)?|py|sh)$|"
@@ -72,9 +69,21 @@ class StudyKind(StrEnum):
         return "OPT" if self is StudyKind.OCT else self.upper()
 
 
-def _without_masks(items: list[dict[str, Any]], image_glob: str | None) -> list[dict[str, Any]]:
-    """The items, once it is sure that none is a mask by its name."""
+def _images(
+    items: list[dict[str, Any]], folder: Path, image_glob: str | None, *, mr: bool
+) -> list[dict[str, Any]]:
+    """The items, once it is sure that none is a mask by its name, and that they are of one sequence.
+
+    Args:
+        items: of volumes.
+        folder: they lie in.
+        image_glob: they were found by.
+        mr: whether they may be of several MR sequences.
+    """
     masks = [i["image"] for i in items if looks_like_mask(Path(i["image"]))]
+    if mr:  # first, since the glob of a sequence leaves masks out too
+        others = [item for item in items if item["image"] not in masks]
+        check_one_sequence(named_files(others, folder), folder, is_file=True)
     if masks:
         raise DatalistError(
             f"{len(masks)} of {len(items)} files of which each {matching(image_glob)} look like masks, "
@@ -85,9 +94,53 @@ def _without_masks(items: list[dict[str, Any]], image_glob: str | None) -> list[
     return items
 
 
-def _find_dicom(folder: Path, listed: Iterable[dict[str, Any]]) -> list[DicomSeries]:
-    """The image series below a folder; what else is there, and not listed already, is told."""
-    search = find_series(folder)
+def _without_dicom(items: list[dict[str, Any]], search: SeriesSearch) -> list[dict[str, Any]]:
+    """The items that are no DICOM objects, which a glob of folders matches too."""
+    objects = {path for series in search.series for path in series.files}
+    objects |= {path for path, reason in search.skipped if reason != NOT_DICOM}
+    return [i for i in items if is_volume(Path(i["image"])) or Path(i["image"]) not in objects]
+
+
+def _chosen_series(
+    series: Sequence[DicomSeries], folder: Path, image_glob: str | None
+) -> list[DicomSeries]:
+    """The series that a glob chooses; of one sequence, where they are MR."""
+
+    def chooses(one: DicomSeries, pattern: str) -> bool:
+        return matches_series(one.description, one.files[0].relative_to(folder), pattern)
+
+    chosen = [one for one in series if image_glob is None or chooses(one, image_glob)]
+    if len(chosen) < len(series):
+        _logger.warning(
+            "%d of %d DICOM series passed over: %r matches neither path nor description: %s",
+            len(series) - len(chosen),
+            len(series),
+            image_glob,
+            first(sorted({repr(one.description) for one in series if one not in chosen})),
+        )
+    images = [one for one in chosen if one.modality == "MR"]
+    tells_apart = len({one.patient_id for one in images}) > 1
+    described: dict[str, set[str]] = {}
+    for one in images:
+        described.setdefault(one.study_uid, set()).add(one.description)
+    named = [
+        Named(
+            (tells_apart and one.patient_id) or one.study_uid or str(one.files[0].parent),
+            sequence_of(one.description)
+            # Of other words only those of one study surely mean different sequences.
+            or (one.description if len(described[one.study_uid]) > 1 else ""),
+            one.description,
+            one.files[0].relative_to(folder),
+            lambda pattern, one=one: chooses(one, pattern),  # type: ignore[misc]
+        )
+        for one in images
+    ]
+    check_one_sequence(named, folder, is_file=False)
+    return chosen
+
+
+def _tell_others(search: SeriesSearch, folder: Path, listed: Iterable[dict[str, Any]]) -> None:
+    """Tell what is neither an image series nor listed already."""
     known = {Path(name) for item in listed for key in PATH_KEYS for name in _names(item, key)}
     strange = []
     for path, reason in search.skipped:
@@ -106,7 +159,6 @@ def _find_dicom(folder: Path, listed: Iterable[dict[str, Any]]) -> list[DicomSer
             len(strange),
             first(path.relative_to(folder) for path in strange),
         )
-    return search.series
 
 
 def _names(item: dict[str, Any], key: str) -> list[str]:
@@ -174,7 +226,8 @@ def find_nifti_and_dicom(
     Args:
         source: folder, or a table as :func:`multiad_med.data.layouts.find_volumes` reads it.
         image_glob, label_glob: of volume files in a folder; see
-            :func:`multiad_med.data.find_studies`.
+            :func:`multiad_med.data.find_studies`. ``image_glob`` chooses DICOM series too, by a path
+            or by SeriesDescription.
         modalities: of DICOM series, such as ``[CT]``; none means all.
         kind: ``mr`` or ``ct``, as which they will be prepared; none does not matter.
 
@@ -183,17 +236,21 @@ def find_nifti_and_dicom(
         image series is a study.
 
     Raises:
-        DatalistError: when there is neither, or a series is of another kind.
+        DatalistError: when there is neither, a series is of another kind, or a patient has several
+            MR sequences; the message has the glob of each.
     """
     path = Path(source).expanduser()
     if not path.is_dir():
         return find_volumes(path, image_glob=image_glob, label_glob=label_glob)
     items: list[dict[str, Any]] = []
+    search = find_series(path)
     if visible_files(path, image_glob):
         found = find_volumes(path, image_glob=image_glob, label_glob=label_glob)
-        items = _without_masks(found, image_glob)
-    series = _find_dicom(path, items)
+        items = _images(_without_dicom(found, search), path, image_glob, mr=kind != "ct")
+    _tell_others(search, path, items)
+    series = search.series
     chosen = [s for s in series if modalities is None or s.modality in modalities]
+    chosen = _chosen_series(chosen, path, image_glob)
     if not items and not chosen:
         raise _nothing(path, f"file that {matching(image_glob)}", series)
     wrong = [
@@ -219,14 +276,17 @@ def _folder_items(
 ) -> list[dict[str, Any]]:
     """Every study of a folder; DICOM series of another modality are told and passed over."""
     items: list[dict[str, Any]] = []
+    search = find_series(folder)
     if kind is StudyKind.OCT:
         items += find_bscans(folder, image_glob=image_glob or "**/*")
     elif visible_files(folder, image_glob):
         found = find_studies(
             folder, image_glob=image_glob, label_glob=label_glob, organ_glob=organ_glob
         )
-        items += _without_masks(found, image_glob)
-    series = _find_dicom(folder, items)
+        mr = kind in (None, StudyKind.MR)
+        items += _images(_without_dicom(found, search), folder, image_glob, mr=mr)
+    _tell_others(search, folder, items)
+    series = search.series
     chosen = [s for s in series if kind is None or s.modality == kind.modality]
     for other in series:
         if other not in chosen:
@@ -245,7 +305,7 @@ def _folder_items(
             for path in one.files
         ]
     else:
-        items += _dicom_items(chosen, folder)
+        items += _dicom_items(_chosen_series(chosen, folder, image_glob), folder)
     if not items:
         looked_for = "B-scans" if kind is StudyKind.OCT else f"file that {matching(image_glob)}"
         raise _nothing(folder, looked_for, series)
@@ -267,14 +327,15 @@ def load_studies(
         source: datalist, folder with one, prepared slices, any folder of volumes, or one volume,
             for inference. Hidden files and results of inference in a folder are no studies.
         image_glob, label_glob, organ_glob: of NIfTI in a folder; see
-            :func:`multiad_med.data.find_studies`. With ``kind=oct`` ``image_glob`` is of volumes and
+            :func:`multiad_med.data.find_studies`. ``image_glob`` chooses DICOM series too, by a path
+            or by SeriesDescription (``*flair*``). With ``kind=oct`` ``image_glob`` is of volumes and
             pictures, see :func:`multiad_med.data.layouts.find_bscans`, and masks need a datalist.
         kind: what the volumes are; DICOM series of another modality are passed over.
         seed: see :func:`multiad_med.data.load_datalist`.
 
     Raises:
-        DatalistError: as of :func:`multiad_med.data.load_datalist`, or when the folder holds
-            nothing of the kind.
+        DatalistError: as of :func:`multiad_med.data.load_datalist`, when the folder holds
+            nothing of the kind, or several MR sequences of a patient; the message has the glob of each.
     """
     path = Path(source).expanduser()
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
@@ -294,80 +355,3 @@ def load_studies(
         path, image_glob=image_glob, label_glob=label_glob, organ_glob=organ_glob, kind=kind
     )
     return train_or_infer(items, seed=seed)
-
-
-def load_pictures(
-    source: str | Path,
-    *,
-    categories: Sequence[str] | str | None = None,
-    validation: float = 0.1,
-    seed: int = 0,
-) -> dict[str, list[dict[str, Any]]]:
-    """The pictures to train on or to infer: MVTec's tree, a plain folder, or a datalist.
-
-    Args:
-        source: root or one category of an MVTec-like tree (:func:`find_mvtec`): a share of
-            ``train/good`` is held out for calibration where no validation is published. Or any
-            other folder of pictures (:func:`find_images`): the normal ones train and calibrate, and
-            ``test`` has every picture. Or one picture, which is ``test``. Or a datalist, a folder with
-            one, or prepared slices.
-        categories: names of the categories wanted, or one; none means all.
-        validation: share of the normal pictures that is held out.
-        seed: of the division.
-
-    Raises:
-        DatalistError: when there are no pictures, a category is unknown or has no normal picture
-            for training, or what :func:`multiad_med.data.load_datalist` refuses.
-    """
-    path = Path(source).expanduser()
-    if path.is_file() and is_picture(path):
-        one = {"image": str(path.absolute()), "subject": path.stem, "study": study_name(path.stem)}
-        return _of_categories({"training": [], "validation": [], "test": [one]}, categories, path)
-    if path.is_file() or (path / DATALIST_NAME).is_file():
-        return _of_categories(load_datalist(path), categories, path)
-    folder = existing_folder(path)
-    names = [file.relative_to(folder).as_posix() for file in walk(folder)]
-    if looks_like(names) == "images" and not any(_MVTEC_PART.search(name) for name in names):
-        pictures = _without_results(find_images(folder))
-        normal = [item for item in pictures if not item["anomalous"]]
-        sections = train_or_infer(normal, validation_fraction=validation, seed=seed)
-        return _of_categories({**sections, "test": pictures}, categories, path)
-    items = _without_results(find_mvtec(folder, categories=categories))
-    split = SubjectSplit(
-        training=1 - validation, validation=validation, test=0, seed=seed, stratify="category"
-    )
-    sections = split(items)
-    trained = {item["category"] for item in sections["training"]}
-    if bare := sorted({item["category"] for item in items} - trained):
-        raise DatalistError(
-            f"{folder}: no normal picture for training in the categories {bare}. Put normal pictures "
-            f"into train/good, or choose among {sorted(trained)} by `categories`."
-        )
-    return sections
-
-
-def _without_results(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Items that are neither maps nor overlays of an earlier inference, whose scores lie beside."""
-
-    def is_own(path: Path) -> bool:
-        name = path.stem.removesuffix("_anomaly")
-        return path.with_name(f"{name}_anomaly.json").is_file()
-
-    return [item for item in items if not is_own(Path(item["image"]))]
-
-
-def _of_categories(
-    sections: dict[str, list[dict[str, Any]]], categories: Sequence[str] | str | None, source: Path
-) -> dict[str, list[dict[str, Any]]]:
-    if categories is None:
-        return sections
-    categories = ensure_tuple(categories)
-    known = {str(item.get("category", "")) for items in sections.values() for item in items} - {""}
-    if unknown := sorted(set(categories) - known):
-        raise DatalistError(
-            f"{source} has no category {unknown}; it has {sorted(known) or 'none'}."
-        )
-    return {
-        name: [item for item in items if item.get("category") in categories]
-        for name, items in sections.items()
-    }

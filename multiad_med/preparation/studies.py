@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from multiad_med.data.datalist import PATH_KEYS
 from multiad_med.data.errors import StudyError, study_errors
+from multiad_med.data.image_hashes import image_hash
 from multiad_med.data.store import StoreError, study_about, study_path, write_study
 from multiad_med.io.atomic import atomic_path
 from multiad_med.io.hashes import file_sha256
@@ -100,7 +101,12 @@ class StudyPreparation(Dataset):
             gc.collect()
             gc.freeze()
         prepared = self.transforms(dict(item))
-        about = {**wanted, "signature": _signature(files), "source_sha256": _hash(files)}
+        about = {
+            **wanted,
+            "signature": _signature(files),
+            "source_sha256": _hash(files),
+            "image_hash": image_hash(item),
+        }
         with atomic_path(path) as temporary:
             write_study(temporary, prepared, bits=self.recipe.bits, about=about)
         # MetaTensors refer to themselves: without this, several volumes wait to be collected.

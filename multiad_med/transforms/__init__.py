@@ -19,6 +19,7 @@ from multiad_med.transforms.intensity import ScaleForegroundIntensity, ScaleFore
 from multiad_med.transforms.labels import KeepSlicesd, SliceLabels, SliceLabelsd, SliceState
 from multiad_med.transforms.light import EvenLight, EvenLightd
 from multiad_med.transforms.occupancy import MarkOccupiedd, marked_slices
+from multiad_med.transforms.plug_in import PluggedTransformd
 from multiad_med.transforms.slices import (
     AxialSlices,
     AxialSlicesd,
@@ -55,6 +56,7 @@ __all__ = [
     "MarkOccupiedd",
     "NeighbourSlices",
     "NeighbourSlicesd",
+    "PluggedTransformd",
     "ScaleForegroundIntensity",
     "ScaleForegroundIntensityd",
     "SliceLabels",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,11 +16,31 @@ __all__ = [
     "MultiADError",
     "causes",
     "file_errors",
+    "last_line",
     "memory_error",
+    "missing_package",
     "reader_errors",
     "unwrapped",
     "user_error",
 ]
+
+EXTRAS = {
+    "anomalib": "peers",
+    "dicomweb_client": "pacs",
+    "eyepy": "oct",
+    "gdcm": "gdcm",
+    "highdicom": "dicom",
+    "mlflow": "tracking",
+    "monailabel": "label",
+    "nvflare": "federated",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "openvino": "export",
+    "timm": "peers",
+    "torchvision": "peers",
+}
+"""The extra of multiad-med that installs an optional package, by the name that is imported."""
 
 _NOT_OF_FILES = (None, errno.EINVAL, errno.ENOMEM)
 _TORCH_ON_CPU = ("can't allocate memory", "not enough memory")
@@ -52,13 +74,54 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__
 
 
+def missing_package(name: str) -> MissingPackageError:
+    """The error that an optional package is not installed, with the command that installs it.
+
+    Args:
+        name: that is imported; a key of :data:`EXTRAS`.
+    """
+    return MissingPackageError(
+        f"The package {name} is not installed: run `pip install 'multiad-med[{EXTRAS[name]}]'`."
+    )
+
+
+def _missing_package(error: BaseException) -> MissingPackageError | None:
+    """A failed import of an optional package, also by MONAI's ``optional_import``, by its extra."""
+    if not isinstance(error, ImportError):
+        return None
+    # MONAI's error has the name in its text only.
+    found = re.search(r"No module named '(\w+)'", str(error))
+    name = (error.name or (found[1] if found else "")).partition(".")[0]
+    return missing_package(name) if name in EXTRAS and is_missing(name) else None
+
+
+def is_missing(name: str) -> bool:
+    """Whether a package cannot be imported because it is not there."""
+    try:
+        return importlib.util.find_spec(name) is None
+    except ValueError:  # an import that was halted
+        return True
+
+
 def user_error(error: BaseException) -> MultiADError | None:
     """The first error in a chain of causes that a user can mend, or none.
 
     MONAI wraps errors of configs and transforms in its own; ours, where they wrap another, tell more
-    than that one.
+    than that one. An optional package that another library does not find is one too.
     """
-    return next((cause for cause in causes(error) if isinstance(cause, MultiADError)), None)
+    for cause in causes(error):
+        known = cause if isinstance(cause, MultiADError) else _missing_package(cause)
+        if known is not None:
+            return known
+    return None
+
+
+def last_line(error: MultiADError) -> str:
+    """What a command ends with: the reason in the last line, a list of details above it."""
+    reason, *details = str(error).splitlines() or [type(error).__name__]
+    if len(details) < 2:
+        return " ".join([f"Error: {reason}", *(line.strip() for line in details)])
+    return "\n".join([*details, f"Error: {reason.rstrip(':')}, as listed above."])
 
 
 @contextmanager
@@ -67,7 +130,7 @@ def unwrapped() -> Iterator[None]:
     known: MultiADError | None = None
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # of which all but ours are raised again
         if (known := user_error(error)) is None:
             raise
         known.__suppress_context__ = True

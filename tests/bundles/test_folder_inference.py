@@ -200,4 +200,4 @@ def test_the_command_ends_with_a_status_when_a_study_failed(model: Path, tmp_pat
     failed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert failed.returncode != 0
     assert "2 studies: 1 done, 0 skipped, 1 failed" in failed.stdout
-    assert "1 of 2 studies failed:\n  in/cut.nii.gz: " in failed.stderr
+    assert "Error: 1 of 2 studies failed: in/cut.nii.gz: " in failed.stderr

@@ -68,7 +68,7 @@ def test_one_process_alone_logs(bundle: str) -> None:
         f"{part}#handlers#{i}"
         for part in ("train", "validate")
         for i, handler in enumerate(train[part]["handlers"])
-        if any(word in handler["_target_"] for word in ("Stats", "TensorBoard", "ProgressBar"))
+        if any(word in handler["_target_"] for word in ("EpochLog", "TensorBoard", "ProgressBar"))
     }
     assert silenced == logging
 

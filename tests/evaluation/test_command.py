@@ -79,7 +79,7 @@ def test_slices_that_were_prepared_otherwise_are_refused_with_both_values(
         app,
         ["evaluate", str(store), "--model", str(tmp_path / "other.pt"), "--output", str(tmp_path / "e")],
     )  # fmt: skip
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "size 999, asked for is" in result.output
     assert not (tmp_path / "e").exists()
 

@@ -363,7 +363,7 @@ def test_a_missing_file_leaves_a_named_gap(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("syntax", "message"),
     [
-        (JPEGLosslessSV1, r"JPEG Lossless.*4\.70.*Install python-gdcm"),
+        (JPEGLosslessSV1, r"JPEG Lossless.*4\.70.*pip install 'multiad-med\[gdcm\]'"),
         (JPEGLSLossless, r"JPEG-LS.*4\.80.*Install pyjpegls"),
         (JPEG2000Lossless, r"JPEG 2000.*4\.90.*Install pylibjpeg and pylibjpeg-openjpeg"),
     ],

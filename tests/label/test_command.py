@@ -40,7 +40,7 @@ def test_init_copies_bundles_with_their_models(tmp_path: Path) -> None:
     assert (folder / "model" / BRAIN / "models" / "model.pt").read_bytes() == model.read_bytes()
     assert (folder / "model" / LIVER / "configs" / "train.json").is_file()
     again = CliRunner().invoke(cli, ["label", "init", str(folder), "--bundle", LIVER])
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "exists" in again.output
 
 
@@ -58,7 +58,7 @@ def test_init_refuses_what_it_cannot_serve(
     monkeypatch.chdir(tmp_path)
     torch.save({"weight": torch.zeros(1)}, "other.pt")
     made = CliRunner().invoke(cli, ["label", "init", "app", "--bundle", bundle])
-    assert made.exit_code == 1
+    assert made.exit_code == 2
     assert reason in made.output
     assert not Path("app").exists()
 
@@ -94,7 +94,7 @@ def test_a_torchvision_that_does_not_fit_torch_is_told_with_the_command_that_men
 def test_start_says_why_it_cannot(app_folder: Path, tmp_path: Path) -> None:
     def start(*arguments: str) -> str:
         result = CliRunner().invoke(cli, ["label", "start", *arguments])
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         return result.output
 
     assert "is no app" in start(str(tmp_path), str(tmp_path))

@@ -62,7 +62,7 @@ def test_prepare_and_export_with_settings(brats: Path, tmp_path: Path) -> None:
     status, output = multiad("export", store, "--target", tmp_path / "png", "--layout", "bmad")
     assert status == 0
     assert (tmp_path / "png/train/good").is_dir()
-    assert multiad("export", store, "--target", tmp_path / "png")[0] == 1
+    assert multiad("export", store, "--target", tmp_path / "png")[0] == 2
 
 
 def test_a_failed_study_makes_the_status_non_zero(brats: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_messy_zip_of_dicom_becomes_one_volume_per_series(tmp_path: Path) -> N
     status, output = multiad(
         "prepare", "volumes", "--source", archive, "--target", tmp_path / "mr", "--workers", 0
     )
-    assert status == 1
+    assert status == 2
     assert "4 of 4 DICOM series" in output
     assert "Set kind=ct" in output
     status, output = multiad(
@@ -138,7 +138,7 @@ def test_mistakes_are_answered_in_one_line(
 ) -> None:
     target = tmp_path / "store"
     status, output = multiad("prepare", *arguments, "--source", brats, "--target", target)
-    assert status == 1
+    assert status == 2
     assert output.startswith("Error: ")
     assert message in output
     assert not target.exists()
@@ -149,13 +149,13 @@ def test_missing_arguments_and_sources_are_named(tmp_path: Path) -> None:
     status, output = multiad(
         "prepare", "lits", "--source", tmp_path / "none", "--target", tmp_path / "out"
     )
-    assert status == 1
+    assert status == 2
     assert "does not exist" in output
     make_lits(tmp_path / "lits", rng=np.random.default_rng(0), volumes=0, healthy=0, tests=1)
     status, output = multiad(
         "prepare", "lits", "--source", tmp_path / "lits", "--target", tmp_path / "out"
     )
-    assert status == 1
+    assert status == 2
     assert "left for training" in output
 
 
@@ -167,6 +167,6 @@ def test_a_climbing_archive_is_refused(tmp_path: Path) -> None:
     status, output = multiad(
         "prepare", "volumes", "--source", tmp_path / "bad.zip", "--target", tmp_path / "in/out"
     )
-    assert status == 1
+    assert status == 2
     assert "escaped.nii" in output
     assert not list(tmp_path.rglob("escaped*"))

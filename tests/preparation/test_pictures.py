@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from multiad_med.data import DatalistError, study_root
+from multiad_med.data.image_hashes import image_hash
+from multiad_med.engines import save_model
+from multiad_med.networks import build_multiad
 from multiad_med.preparation import load_pictures
 from tests.trees import make_mvtec, picture, save_picture
 
@@ -181,3 +184,75 @@ def test_a_tree_without_train_good_is_inferred_as_its_error_says(mvtec: Path) ->
     with pytest.raises(DatalistError, match=f"give {mvtec}/screw/test"):
         load_pictures(mvtec / "screw")
     assert len(load_pictures(mvtec / "screw" / "test")["test"]) == 5
+
+
+def numbered(folder: Path, **counts: int) -> Path:
+    return pictures(
+        folder,
+        *(f"{kind.replace('__', '/')}/{n}.png" for kind, c in counts.items() for n in range(c)),
+    )
+
+
+def test_a_fifth_of_the_normal_pictures_is_held_back_where_the_test_has_none(
+    tmp_path: Path,
+) -> None:
+    folder = numbered(tmp_path / "p", good=20, dent=3, rust=2)
+    sections = load_pictures(folder)
+    trained = names(sections["training"] + sections["validation"], folder)
+    assert (len(sections["training"]), len(sections["validation"])) == (14, 2)
+    assert all(name.startswith("good/") for name in trained)
+    assert load_pictures(folder) == sections
+    other = load_pictures(folder, seed=1)
+    assert names(other["training"], folder) != names(sections["training"], folder)
+    tree = numbered(tmp_path / "t", train__good=20, test__dent=3)
+    sections = load_pictures(tree)
+    assert [len(sections[s]) for s in ("training", "validation", "test")] == [14, 2, 4 + 3]
+    everything = [name for items in sections.values() for name in names(items, tree)]
+    assert len(set(everything)) == len(everything) == 23
+
+
+def test_a_folder_that_says_train_and_test_is_not_trained_on_its_test(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "p", train=9, test=4)
+    sections = load_pictures(folder)
+    assert [len(sections[s]) for s in ("training", "validation", "test")] == [8, 1, 4]
+    assert all(name.startswith("test/") for name in names(sections["test"], folder))
+    # A part without the other is a name as any.
+    only = numbered(tmp_path / "q", test=4, more=2)
+    assert len(load_pictures(only)["test"]) == 6
+
+
+def with_hashes(path: Path, **hashes: list[str]) -> Path:
+    network = build_multiad("efficientnet_lite0_decoder", teacher_weights="random")
+    save_model(network, path, card={"domain": "industrial", "image_hashes": hashes})
+    return path
+
+
+def test_of_a_plain_folder_a_model_is_tested_on_what_it_has_not_seen(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind, number in [("good", n) for n in range(6)] + [("bad", n) for n in range(2)]:
+        image = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        save_picture(tmp_path / "p" / kind / f"{number}.png", image)
+    folder = tmp_path / "p"
+    seen = [image_hash({"image": folder / f"good/{number}.png"}) for number in range(4)]
+    model = with_hashes(tmp_path / "model.pt", training=seen[:3], held_out=seen[3:])
+    test = names(load_pictures(folder, model=model)["test"], folder)
+    assert test == ["bad/0.png", "bad/1.png", "good/4.png", "good/5.png"]
+    # A model that does not tell is tested on the share that its training held back.
+    older = with_hashes(tmp_path / "older.pt")
+    test = load_pictures(folder, model=older)["test"]
+    assert len(test) == 2 + 1
+    trained = load_pictures(folder)
+    assert not {i["image"] for i in test} & {
+        i["image"] for i in trained["training"] + trained["validation"]
+    }
+    with pytest.raises(DatalistError, match="has seen all 4 images"):
+        load_pictures(
+            with_links(tmp_path / "flat", [folder / f"good/{n}.png" for n in range(4)]), model=model
+        )
+
+
+def with_links(folder: Path, files: list[Path]) -> Path:
+    folder.mkdir()
+    for file in files:
+        (folder / file.name).symlink_to(file)
+    return folder

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from torch.nn.functional import max_pool2d
 
-from multiad_med.data import DatalistError, SliceStore, read_study
+from multiad_med.data import DatalistError, SliceStore, open_slices, read_study
 from multiad_med.data.store import study_path
 from multiad_med.preparation import (
     PreparationError,
@@ -338,13 +338,17 @@ def test_a_folder_of_pictures(tmp_path: Path, rng: np.random.Generator) -> None:
     assert states(summary, "test") == {"abnormal": 2, "normal": 1}  # without, nothing to evaluate
 
 
-def test_pictures_keep_their_aspect_unless_told_otherwise(tmp_path: Path) -> None:
+def test_pictures_are_stretched_as_the_bundle_does_or_keep_their_aspect(tmp_path: Path) -> None:
     wide = np.full((10, 40), 200, np.uint8)
     for index in range(3):
         (tmp_path / "source").mkdir(exist_ok=True)
         Image.fromarray(wide).save(tmp_path / f"source/{index}.png")
     # A picture of one grey value shows nothing, but is a picture.
     _, target = run("images", tmp_path, colour=False)
+    assert bool((SliceStore(target)[0]["image"] > 0).all())
+    settings = {"colour": False, "keep_aspect": False}
+    open_slices(target, section="training", data=[], transform=dict, size=32, settings=settings)
+    _, target = run("images", tmp_path, colour=False, keep_aspect=True)
     image = SliceStore(target)[0]["image"][0]
     assert int((image > 0).any(dim=1).sum()) == 8  # 32 * 10 / 40 rows
     assert int((image > 0).any(dim=0).sum()) == 32

@@ -142,10 +142,10 @@ def test_what_keeps_the_service_from_starting_is_one_line(
         ({"--port": taken.port}, "in", f"port {taken.port} of 127.0.0.1: it is in use"),
         ({"--output": tmp_path / "in/out"}, "in", "lies in the watched folder"),
         ({"--output": tmp_path / "other"}, "in", "is of another bundle and model and settings"),
-        ({"--model": tmp_path / "no.pt"}, "in", "There is no weights file"),
+        ({"--model": tmp_path / "no.pt"}, "in", "There is no model file"),
         ({"--bundle": "multiad_industrial"}, "in", 'asked for is "multiad_industrial"'),
         ({"--model": images}, "in", "multiad_industrial is a bundle of images; volumes only"),
-        ({"--kind": "dicom"}, "in", "--kind is one of ['seg', 'pm', 'overlay', 'sr'], or none"),
+        ({"--kind": "dicom"}, "in", "'dicom' is not one of 'seg', 'pm', 'overlay', 'sr', 'none'"),
         ({"--set": "preset=resnet1"}, "in", "resnet1"),
         ({"--set": "size=0"}, "in", "size"),
         ({"--set": "sizze=64"}, "in", "Did you mean size?"),
@@ -154,7 +154,7 @@ def test_what_keeps_the_service_from_starting_is_one_line(
     ):
         options = [str(part) for pair in {**good, **change}.items() for part in pair]
         result = CliRunner().invoke(app, ["serve", str(tmp_path / source), *options])
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert result.output.startswith("Error: ")
         assert message in result.output
         assert result.output.count("\n") == 1
@@ -174,7 +174,7 @@ def test_a_ledger_of_a_folder_is_not_taken_for_one_of_a_pacs(
         for source in (str(tmp_path / "in"), "http://127.0.0.1:9/dicom-web")
     )
     assert folder.exit_code == 0, folder.output
-    assert pacs.exit_code == 1
+    assert pacs.exit_code == 2
     assert "ledger.sqlite is of another source" in pacs.output
 
 
@@ -202,7 +202,7 @@ def test_once_ends_with_an_error_that_says_why_the_pacs_does_not_answer(
     monkeypatch.setattr(command, "log_to", lambda **_: None)
     options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0", "--once"]
     result = CliRunner().invoke(app, ["serve", "http://127.0.0.1:9/dicom-web", *options])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "does not answer as it should: no connection, or it was lost" in result.output
 
 
@@ -233,7 +233,7 @@ def test_an_error_of_its_own_is_told_without_its_message(
     (tmp_path / "in").mkdir()
     options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0"]
     result = CliRunner().invoke(app, ["serve", str(tmp_path / "in"), *options])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.output.startswith("Error: The worker broke. A fault of the program; ")
     assert PATIENT not in result.output
 

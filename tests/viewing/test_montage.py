@@ -72,6 +72,6 @@ def test_command_writes_both_files_and_tells_errors_plainly(tmp_path: Path) -> N
     assert sorted(p.name for p in out.iterdir()) == ["montage.png", "viewer.html"]
     missing = tmp_path / "nothing.nii.gz"
     result = CliRunner().invoke(app, ["view", str(study), str(missing), "--output", str(out)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "nothing.nii.gz does not exist" in result.output
     assert "Traceback" not in result.output

@@ -120,10 +120,16 @@ def _check_kinds(category: Path, part: str) -> None:
             f"them into {category / part}/{kinds}."
         )
     other = [kind.name for kind in sub_folders(category / part) if not _is_normal(kind)]
-    if other and part != "test":
+    if other and part != "test" and (category / _MASKS).is_dir():
         raise DatalistError(
             f"{category / part} should hold normal pictures only, in a folder named one of "
-            f"{list(_NORMAL)}; it also has {first(other)}. Move that to test/."
+            f"{list(_NORMAL)}; it also has {first(other)}, of which it is not clear whether the masks in "
+            f"{category / _MASKS} are theirs. Move that to test/."
+        )
+    if other and part != "test":
+        warnings.warn(
+            f"{category / part} has {first(other)} beside normal images: they are for the test only.",
+            stacklevel=4,
         )
 
 
@@ -141,7 +147,7 @@ def _kind_items(kind: Path, category: Path, part: str) -> list[dict[str, Any]]:
             "image": str(picture),
             "subject": name,
             "study": name,
-            "section": _SECTIONS[part],
+            "section": _SECTIONS[part] if _is_normal(kind) else "test",
             "category": category.name,
             "kind": kind.name,
             "anomalous": not _is_normal(kind),
@@ -209,7 +215,8 @@ def find_mvtec(
     Raises:
         DatalistError: when there is no category of this form or not the one named, some defective
             pictures have no mask while others have, ``train`` or ``validation`` has another folder
-            than the normal one, pictures lie in ``train`` or ``test`` itself, or two differ in their
+            than the normal one and there are masks (without masks its pictures are for the test, with a
+            warning), pictures lie in ``train`` or ``test`` itself, or two differ in their
             suffix only.
     """
     folder = existing_folder(source)

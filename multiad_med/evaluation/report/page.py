@@ -24,6 +24,7 @@ from multiad_med.evaluation.report.tables import (
     manifest_table,
     study_table,
 )
+from multiad_med.evaluation.report.thresholds import threshold_table
 from multiad_med.evaluation.results import Evaluation, Example
 
 __all__ = ["render_page"]
@@ -149,6 +150,7 @@ def _calibration(evaluation: Evaluation) -> Html:
             "binomial ones, those of pixels and slices are over patients."
         ),
         table,
+        threshold_table(evaluation.thresholds_table),
     )
 
 

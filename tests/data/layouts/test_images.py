@@ -152,3 +152,58 @@ def test_a_link_to_what_is_read_already_is_told(touch: Touch) -> None:
 def test_images_of_kinds_that_are_not_read_are_told(touch: Touch) -> None:
     with pytest.warns(UserWarning, match=r"1 images of .* passed over: .*b\.webp"):
         assert len(find_images(touch("a.png", "b.webp", "notes.txt"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ["train/a.png", "test/good/b.png", "test/dent/c.png"],
+            {"train/a": "training", "test/good/b": "test", "test/dent/c": "test"},
+        ),
+        (
+            ["good/Training/a.png", "good/test/b.png", "dent/test/c.png"],
+            {"good/Training/a": "training", "good/test/b": "test", "dent/test/c": "test"},
+        ),
+        (
+            ["good/a.png", "test/ok/b.png", "test/dent/c.png"],
+            {"good/a": None, "test/ok/b": "test", "test/dent/c": "test"},
+        ),
+        (
+            ["train/a.png", "val/b.png", "test/c.png"],
+            {"train/a": "training", "val/b": "validation", "test/c": "test"},
+        ),
+    ],
+)
+def test_folders_of_parts_say_what_is_tested(
+    touch: Touch, names: list[str], expected: dict[str, str | None]
+) -> None:
+    items = find_images(touch(*names))
+    assert {item["study"]: item.get("section") for item in items} == expected
+    assert [i["study"] for i in items if i["anomalous"]] == [n for n in expected if "dent" in n]
+
+
+def test_other_folders_of_a_test_beside_loose_training_images_are_anomalous(touch: Touch) -> None:
+    items = find_images(touch("train/a.png", "test/NG/b.png", "ground_truth/NG/b_mask.png"))
+    assert [(i["study"], i["anomalous"], "label" in i) for i in items] == [
+        ("test/NG/b", True, True),
+        ("train/a", False, False),
+    ]
+
+
+def test_an_empty_normal_folder_is_refused_and_the_advice_works(touch: Touch) -> None:
+    folder = touch("good/notes.txt", "bad/a.png")
+    with pytest.raises(DatalistError, match="good holds no images, so that those of the other"):
+        find_images(folder)
+    touch("good/b.png")
+    assert [item["anomalous"] for item in find_images(folder)] == [True, False]
+
+
+def test_a_folder_called_bad_without_a_good_one_is_told(touch: Touch) -> None:
+    with pytest.warns(UserWarning, match="a folder is named bad, and all 2 images taken as normal"):
+        find_images(touch("bad/a.png", "more/b.png"))
+
+
+def test_a_normal_folder_below_an_anomalous_one_is_refused(touch: Touch) -> None:
+    with pytest.raises(DatalistError, match="has normal images in line1/good, below other folders"):
+        find_images(touch("good/a.png", "line1/good/b.png"))

@@ -96,9 +96,16 @@ def test_defective_picture_without_mask_is_named(touch: Touch) -> None:
         find_mvtec(folder)
 
 
-def test_defects_in_training_are_an_error(touch: Touch) -> None:
+def test_defects_in_training_are_for_the_test_or_an_error_where_masks_may_be_theirs(
+    touch: Touch,
+) -> None:
+    folder = touch(*CATEGORY, "c/train/bad/000.png")
+    with pytest.warns(UserWarning, match=r"c/train has bad beside .* for the test only"):
+        items = find_mvtec(folder)
+    moved = [item for item in items if "/train/bad/" in item["image"]]
+    assert [(item["section"], item["anomalous"]) for item in moved] == [("test", True)]
     with pytest.raises(DatalistError, match="also has bad"):
-        find_mvtec(touch(*CATEGORY, "c/train/bad/000.png"))
+        find_mvtec(touch("c/ground_truth/bad/000.png"))
 
 
 def test_pictures_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:

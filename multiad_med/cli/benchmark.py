@@ -1,0 +1,144 @@
+"""``multiad benchmark``: methods on the same prepared slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from multiad_med.cli.choices import Architecture, Method, Part, Preset
+from multiad_med.cli.commands import new_app
+from multiad_med.cli.options import Device, check_device, output_option
+
+if TYPE_CHECKING:
+    from multiad_med.evaluation.outcomes import Outcome
+
+COMPARE = (
+    "Example: multiad benchmark compare slices/ -o comparison/ --method multiad --method padim"
+)
+ABLATE = "Example: multiad benchmark ablate slices/ -o ablation/ --epochs 10"
+
+app = new_app(help="Train and test methods on the same prepared slices.")
+
+Stores = Annotated[
+    list[Path], typer.Argument(help="Folders that `multiad prepare` wrote.", metavar="SLICES...")
+]
+TeacherWeights = Annotated[
+    str, typer.Option(help="ImageNet's weights of the teacher (imagenet), or a file.")
+]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--seed", help="Start of the random numbers, 0 by default. Repeat it for several."
+    ),
+]
+TestPart = Annotated[Part, typer.Option(help="Which half of the test set.")]
+
+
+@app.command(epilog=COMPARE, no_args_is_help=True)
+def compare(
+    stores: Stores,
+    output: Annotated[Path, output_option("Folder for outcomes and comparison.md.")],
+    methods: Annotated[
+        list[Method] | None,
+        typer.Option("--method", help="A method, all by default. Repeat it for several."),
+    ] = None,
+    teacher: Annotated[
+        Architecture, typer.Option(help="Architecture of the teacher.")
+    ] = Architecture.EFFICIENTNET_LITE0,
+    teacher_weights: TeacherWeights = "imagenet",
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of methods that train by epochs.")
+    ] = 20,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="The bundle whose choices Multi-AD makes, none by default."),
+    ] = None,
+    seeds: Seeds = None,
+    part: TestPart = Part.ALL,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            metavar="METHOD.NAME=PATH",
+            help="A file that a method needs, such as dinomaly.weights=dinov2.pth.",
+        ),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Train and test Multi-AD, its presets and published methods on the same slices.
+
+    The published methods need the extra peers.
+    """
+    from multiad_med.evaluation.compare import METHODS, parse_files
+    from multiad_med.evaluation.compare import compare as run
+
+    outcomes = run(
+        stores,
+        output,
+        methods=[str(method) for method in methods] if methods else METHODS,
+        seeds=seeds or [0],
+        teacher=str(teacher),
+        teacher_weights=teacher_weights,
+        epochs=epochs,
+        bundle=bundle,
+        part=str(part),
+        device=_usable(device),
+        files=parse_files(files or []),
+    )
+    _print_outcomes(output / "comparison.md", outcomes)
+
+
+@app.command(epilog=ABLATE, no_args_is_help=True)
+def ablate(
+    stores: Stores,
+    output: Annotated[Path, output_option("Folder for outcomes and ablation.md.")],
+    preset: Annotated[Preset, typer.Option(help="The networks.")] = Preset.EFFICIENTNET_LITE0,
+    teacher_weights: TeacherWeights = "imagenet",
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 20,
+    learning_rate: Annotated[
+        float, typer.Option(help="Highest learning rate of the cycle.")
+    ] = 1e-3,
+    adversarial_weight: Annotated[
+        float, typer.Option(help="Weight of the discriminator's loss (lambda) where it is on.")
+    ] = 0.01,
+    seeds: Seeds = None,
+    part: TestPart = Part.ALL,
+    device: Device = "auto",
+) -> None:
+    """Run the paper's Table 4: SE, discriminator and fusion, each on and off."""
+    from multiad_med.evaluation.ablate import ablate as run
+    from multiad_med.evaluation.detectors import Settings
+
+    outcomes = run(
+        stores,
+        output,
+        settings=Settings(
+            str(preset), teacher_weights=teacher_weights, epochs=epochs, learning_rate=learning_rate
+        ),
+        adversarial_weight=adversarial_weight,
+        seeds=seeds or [0],
+        part=str(part),
+        device=_usable(device),
+    )
+    _print_outcomes(output / "ablation.md", outcomes)
+
+
+def _usable(device: str) -> str:
+    """A device by name, of ``auto`` the GPU where there is one."""
+    if device != "auto":
+        return check_device(device)
+    import torch
+
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _print_outcomes(table: Path, outcomes: Iterable[Outcome]) -> None:
+    """Print the tables of a comparison; status 1 where a run of it failed."""
+    from multiad_med.evaluation.outcomes import FAILED
+
+    typer.echo(table.read_text(encoding="utf-8"))
+    if any(outcome.note.startswith(FAILED) for outcome in outcomes):
+        raise typer.Exit(1)

@@ -1,0 +1,126 @@
+"""What can be chosen on the command line; the words of the library's own enums, light to import."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = [
+    "Architecture",
+    "Bits",
+    "DicomResult",
+    "Domain",
+    "Layout",
+    "Method",
+    "Part",
+    "Preset",
+    "Segments",
+    "ServedResult",
+    "Window",
+]
+
+
+class Domain(StrEnum):
+    """What there is a bundle for."""
+
+    BRAIN_MRI = "brain_mri"
+    LIVER_CT = "liver_ct"
+    RETINA_OCT = "retina_oct"
+    INDUSTRIAL = "industrial"
+
+
+class DicomResult(StrEnum):
+    """See :class:`multiad_med.io.dicom_results.DicomKind`."""
+
+    SEG = "seg"
+    PARAMETRIC_MAP = "pm"
+    OVERLAY = "overlay"
+    REPORT = "sr"
+
+
+class ServedResult(StrEnum):
+    """DICOM results of a service, or none."""
+
+    SEG = "seg"
+    PARAMETRIC_MAP = "pm"
+    OVERLAY = "overlay"
+    REPORT = "sr"
+    NONE = "none"
+
+
+class Segments(StrEnum):
+    """See :class:`multiad_med.io.dicom_results.Segments`."""
+
+    BANDS = "bands"
+    BINARY = "binary"
+
+
+class Part(StrEnum):
+    """See :class:`multiad_med.evaluation.parts.Part`."""
+
+    ALL = "all"
+    DEVELOPMENT = "development"
+    REPORT = "report"
+
+
+class Window(StrEnum):
+    """See :class:`multiad_med.transforms.Window`."""
+
+    ABDOMEN = "abdomen"
+    LIVER = "liver"
+    LUNG = "lung"
+    BRAIN = "brain"
+    BONE = "bone"
+
+
+class Layout(StrEnum):
+    """See :class:`multiad_med.preparation.ExportLayout`."""
+
+    MVTEC = "mvtec"
+    BMAD = "bmad"
+
+
+class Bits(StrEnum):
+    """Bits of a grey value in a PNG."""
+
+    EIGHT = "8"
+    SIXTEEN = "16"
+
+
+class Architecture(StrEnum):
+    """Teachers with pretrained weights; see :data:`multiad_med.networks.weights.PRETRAINED`."""
+
+    EFFICIENTNET_LITE0 = "efficientnet_lite0"
+    RESNET18 = "resnet18"
+    RESNET34 = "resnet34"
+    RESNET50 = "resnet50"
+    WIDE_RESNET50_2 = "wide_resnet50_2"
+
+
+class Preset(StrEnum):
+    """See :data:`multiad_med.networks.PRESETS`."""
+
+    WIDE_RESNET50_2 = "wide_resnet50_2"
+    LITERAL = "literal"
+    PLAIN = "plain"
+    RESNET50 = "resnet50"
+    RESNET34 = "resnet34"
+    RESNET18 = "resnet18"
+    EFFICIENTNET_LITE0 = "efficientnet_lite0"
+    EFFICIENTNET_LITE0_DECODER = "efficientnet_lite0_decoder"
+
+
+class Method(StrEnum):
+    """See :data:`multiad_med.evaluation.compare.METHODS`."""
+
+    MULTIAD = "multiad"
+    MULTIAD_PAPER = "multiad_paper"
+    PADIM = "padim"
+    PATCHCORE = "patchcore"
+    PATCHCORE_1 = "patchcore_1"
+    STFPM = "stfpm"
+    REVERSE_DISTILLATION = "reverse_distillation"
+    EFFICIENT_AD = "efficient_ad"
+    SUPERSIMPLENET = "supersimplenet"
+    DINOMALY = "dinomaly"
+    MKD = "mkd"
+    SIMPLENET = "simplenet"

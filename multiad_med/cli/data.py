@@ -1,0 +1,63 @@
+"""Whether a folder can be of a domain at all: told before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from multiad_med.utils.errors import InputError
+
+__all__ = ["IMAGES", "check_data"]
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""Ends of images; see :data:`multiad_med.io.pictures.PICTURE_SUFFIXES`."""
+
+_VOLUMES = (".nii", ".nii.gz", ".dcm", ".dicom", ".ima", ".mha", ".nrrd")
+_LISTS = ("datalist.json", "store.json")
+_BESIDE = (".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".html", ".xml", ".log", ".db")
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Names of the files below a folder; hidden ones are left out."""
+    for _, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from sorted(name for name in files if not name.startswith("."))
+
+
+def check_data(source: Path, domain: str) -> None:
+    """Refuse what is not there, an empty folder, images for volumes, and volumes for images.
+
+    Whatever may fit passes; whoever reads the files knows more.
+
+    Args:
+        source: a folder or a file.
+        domain: of the model.
+
+    Raises:
+        InputError: saying what is there and which domain takes it.
+    """
+    if not source.exists():
+        raise InputError(f"{source} does not exist. Give a folder of studies, or a file.")
+    if source.is_dir() and any((source / name).is_file() for name in _LISTS):
+        return
+    wrong = {"industrial": _VOLUMES, "retina_oct": ()}.get(domain, IMAGES)
+    other = ""
+    for name in _names(source) if source.is_dir() else [source.name]:
+        lower = name.lower()
+        if not lower.endswith((*wrong, *_BESIDE)):
+            return
+        other = other or (name if lower.endswith(wrong) else "")
+    if not other and source.is_file():
+        return
+    if not other:
+        raise InputError(f"{source} holds no studies. Put them there, or give another folder.")
+    if domain == "industrial":
+        raise InputError(
+            f"{source} holds volumes, such as {other}; the domain industrial takes images (PNG, JPEG, "
+            "BMP, TIFF). For volumes there are the domains brain_mri, liver_ct and retina_oct."
+        )
+    raise InputError(
+        f"{source} holds images, such as {other}; the domain {domain} takes volumes (NIfTI or DICOM). "
+        "For images there are the domains industrial and, for B-scans, retina_oct."
+    )

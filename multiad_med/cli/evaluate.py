@@ -1,0 +1,92 @@
+"""``multiad evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multiad_med.cli.choices import Part
+from multiad_med.cli.commands import PartlyFailedError
+from multiad_med.cli.data import check_data
+from multiad_med.cli.log import show_log
+from multiad_med.cli.options import (
+    Bundle,
+    Device,
+    Images,
+    Labels,
+    Model,
+    check_device,
+    check_model,
+    check_output,
+    output_option,
+)
+
+REPORT = ("metrics.json", "summary.json", "report.html")
+EXAMPLE = (
+    "Example: multiad evaluate labelled/ -m run/model.pt -o report/ --labels '**/*_seg.nii.gz'"
+)
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Argument(help="Labelled studies: a folder, a datalist.json, or prepared slices."),
+    ],
+    model: Model,
+    output: Annotated[Path, output_option("Folder for metrics, tables and report.html.")],
+    images: Images = None,
+    labels: Labels = None,
+    part: Annotated[
+        Part, typer.Option(help="Which half of the test set of prepared slices.")
+    ] = Part.ALL,
+    logs: Annotated[
+        Path | None, typer.Option(help="Folder of the training's log, for its curves.")
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="How many resamples the intervals are made from.")
+    ] = 1000,
+    device: Device = "auto",
+    bundle: Bundle = None,
+) -> None:
+    """Say how good a model is, how sure that is, and where it fails: one HTML page."""
+    check_model(model)
+    check_output(output, own=REPORT)
+    check_device(device)
+
+    show_log()
+
+    from rich.console import Console
+
+    from multiad_med.data import StudyError
+    from multiad_med.detector import AnomalyDetector
+    from multiad_med.evaluation.summary import print_summary
+    from multiad_med.networks import bundle_of_model
+
+    check_data(data, bundle_of_model(model, bundle).removeprefix("multiad_"))
+    detector = AnomalyDetector.load(model, device=device, bundle=bundle)
+    try:
+        metrics = detector.evaluate(
+            data,
+            output=output,
+            labels=labels,
+            images=images,
+            part=str(part),
+            training_logs=logs,
+            bootstrap=bootstrap,
+        )
+    except StudyError as error:
+        if _any_done(output):
+            raise PartlyFailedError(str(error)) from error
+        raise
+    print_summary(metrics, Console(), title=str(data))
+    typer.echo(f"The report is {output / 'report.html'}.")
+
+
+def _any_done(output: Path) -> bool:
+    """Whether a run over studies has done some of them."""
+    from multiad_med.utils.json_files import read_json
+
+    summary = output / "summary.json"
+    return summary.is_file() and bool(read_json(summary)["counts"].get("done"))

@@ -1,0 +1,174 @@
+"""``multiad predict``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from multiad_med.cli.choices import DicomResult
+from multiad_med.cli.commands import PartlyFailedError
+from multiad_med.cli.data import check_data
+from multiad_med.cli.log import show_log
+from multiad_med.cli.options import (
+    Bundle,
+    Device,
+    Images,
+    Labels,
+    Model,
+    Settings,
+    check_device,
+    check_model,
+    check_output,
+    output_option,
+    parse_checked,
+)
+
+if TYPE_CHECKING:
+    from multiad_med.result import Result
+
+MAPS = ("summary.json", "**/*_anomaly.json")
+EXAMPLE = "Example: multiad predict new/ -m run/model.pt -o maps/"
+
+
+def dicom_kinds(given: str | None) -> list[DicomResult]:
+    """Kinds of DICOM results, of a list with commas."""
+    kinds = []
+    for word in (given or "").split(","):
+        if word and word not in list(DicomResult):
+            known = ", ".join(f"'{kind}'" for kind in DicomResult)
+            raise typer.BadParameter(f"'{word}' is not one of {known}.")
+        kinds += [DicomResult(word)] if word else []
+    return kinds
+
+
+def predict(
+    new: Annotated[
+        Path, typer.Argument(help="A folder of studies, one study, or a datalist.json.")
+    ],
+    model: Model,
+    output: Annotated[Path, output_option("Folder for maps, masks, scores and their summary.")],
+    dicom: Annotated[
+        str | None,
+        typer.Option(
+            metavar="seg,pm,overlay,sr",
+            help="DICOM results of DICOM series, beside their maps: one kind, or several with commas.",
+            autocompletion=lambda: list(DicomResult),
+        ),
+    ] = None,
+    images: Images = None,
+    labels: Labels = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    bundle: Bundle = None,
+) -> None:
+    """Show where new studies depart from normal: a map, a score and a verdict for each.
+
+    Studies that are done already are not done again. If some fail, the others are done, and the
+    status is 1.
+    """
+    kinds = dicom_kinds(dicom)
+    if kinds:
+        _need_highdicom()
+    check_model(model)
+    check_output(output, own=MAPS)
+    check_device(device)
+
+    from multiad_med.networks import bundle_of_model
+
+    bundle = bundle_of_model(model, bundle)
+    check_data(new, bundle.removeprefix("multiad_"))
+    chosen = parse_checked(
+        settings,
+        bundle=bundle,
+        config="inference.json",
+        image_glob=images,
+        label_glob=labels,
+    )
+
+    show_log()
+
+    from multiad_med.data import StudyError
+    from multiad_med.detector import AnomalyDetector
+
+    detector = AnomalyDetector.load(model, device=device, bundle=bundle)
+    rows: list[tuple[str, float, float | None, str]] = []
+    failed: list[str] = []
+    example = ""
+    try:
+        for result in detector.predict_folder(new, output=output, **chosen):
+            rows.append((result.name, result.score, result.p_value, result.verdict))
+            example = example or _view_command(result)
+            if kinds and (reason := _write_dicom(result, kinds)):
+                failed.append(reason)
+    except StudyError as error:
+        if not rows:
+            raise
+        failed.append(str(error))
+    _print_rows(rows)
+    typer.echo(f"Maps, masks and scores are in {output}.")
+    if (sheet := output / "summary.html").is_file():
+        typer.echo(f"All studies at a glance: {sheet}")
+    typer.echo(f"Next: {example}")
+    if failed:
+        raise PartlyFailedError("\n".join(failed))
+
+
+def _need_highdicom() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("highdicom") is None:
+        from multiad_med.utils.errors import MissingPackageError
+
+        raise MissingPackageError("DICOM results need highdicom: pip install 'multiad-med[dicom]'.")
+
+
+def _view_command(result: Result) -> str:
+    several = not isinstance(result.source, str)
+    source = str(Path(result.source[0]).parent) if several else str(result.source)
+    words = ["multiad", "view", source, str(result.map_file), "-o", "VIEW"]
+    return shlex.join([*words, *(["--bscans"] if result.bscans else [])])
+
+
+def _write_dicom(result: Result, kinds: Collection[DicomResult]) -> str:
+    """Write a series' DICOM results beside its map; why that failed, or nothing."""
+    import shutil
+
+    from multiad_med.io.dicom_results import DicomKind, write_dicom_results
+    from multiad_med.utils.errors import MultiADError
+
+    source: Any = result.source if isinstance(result.source, str) else list(result.source)
+    if isinstance(source, str) and not Path(source).is_dir() and not _is_dicom(Path(source)):
+        return ""
+    shutil.rmtree(result.folder, ignore_errors=True)
+    try:
+        write_dicom_results(
+            source=source,
+            anomaly_map=result.map_file,
+            scores=result.scores,
+            output_dir=result.folder,
+            kinds={DicomKind(kind) for kind in kinds},
+        )
+    except MultiADError as error:
+        return f"No DICOM results of {result.name}: {error}"
+    return ""
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _print_rows(rows: list[tuple[str, float, float | None, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("study", "score", "p-value", "verdict"):
+        table.add_column(heading, justify="right" if heading in ("score", "p-value") else "left")
+    for name, score, p_value, verdict in rows:
+        table.add_row(name, f"{score:.3f}", "–" if p_value is None else f"{p_value:.3f}", verdict)
+    Console().print(table)

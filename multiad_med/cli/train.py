@@ -1,0 +1,77 @@
+"""``multiad train``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multiad_med.cli.choices import Domain
+from multiad_med.cli.data import check_data
+from multiad_med.cli.log import show_log
+from multiad_med.cli.options import (
+    Device,
+    Images,
+    Labels,
+    Settings,
+    check_device,
+    check_output,
+    output_option,
+    parse_checked,
+)
+
+RUN = ("checkpoint.pt", "model.pt")
+EXAMPLE = "Example: multiad train brain_mri normal/ -o run/"
+
+
+def train(
+    domain: Annotated[Domain, typer.Argument(help="What the model is for.")],
+    normal: Annotated[
+        Path,
+        typer.Argument(help="Normal studies: a folder, a datalist.json, or prepared slices."),
+    ],
+    output: Annotated[
+        Path, output_option("Folder for model.pt and the log. A run interrupted there goes on.")
+    ],
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of normal slices, images and studies that may be called anomalous.",
+        ),
+    ] = None,
+    images: Images = None,
+    labels: Labels = None,
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Start of the random numbers.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Learn what is normal from normal studies, and write a model.
+
+    Some of the studies are held out: they set the thresholds of the verdicts.
+    """
+    bundle = f"multiad_{domain}"
+    chosen = parse_checked(
+        settings,
+        bundle=bundle,
+        config="train.json",
+        image_glob=images,
+        label_glob=labels,
+        seed=seed,
+        image_false_positive_rate=rate,
+        volume_false_positive_rate=rate,
+    )
+    check_data(normal, domain)
+    check_output(output, own=RUN)
+    check_device(device)
+
+    show_log()
+
+    from multiad_med.detector import AnomalyDetector
+
+    detector = AnomalyDetector(domain, device=device, **chosen).fit(normal, output=output)
+    typer.echo(f"The model is {detector.model}.")
+    typer.echo(f"Next: multiad predict NEW -m {shlex.quote(str(detector.model))} -o MAPS")

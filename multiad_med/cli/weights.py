@@ -1,0 +1,63 @@
+"""``multiad weights``: the teachers' pretrained files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multiad_med.cli.choices import Architecture
+from multiad_med.cli.commands import new_app
+
+app = new_app(
+    help="The teachers' pretrained weights: where they come from, and whether they are here."
+)
+
+Teacher = Annotated[Architecture, typer.Argument(help="The teacher's architecture.")]
+
+
+@app.command("list", epilog="Example: multiad weights list")
+def list_weights() -> None:
+    """List the files, the presets that need them, where they come from, and where they are."""
+    from multiad_med.networks import PRESETS
+    from multiad_med.networks.weights import PRETRAINED, find_weights
+
+    for name, weights in PRETRAINED.items():
+        presets = [p for p, preset in PRESETS.items() if preset.teacher == name]
+        package = weights.package.partition("/")[0].replace("_", "-")
+        typer.echo(
+            f"{name}\n"
+            f"    file:    {weights.filename}\n"
+            f"    presets: {', '.join(presets)}\n"
+            f"    from:    {weights.url or f'the package {package}'}\n"
+            f"    here:    {find_weights(name) or 'no'}"
+        )
+
+
+@app.command(epilog="Example: multiad weights fetch resnet18", no_args_is_help=True)
+def fetch(teacher: Teacher) -> None:
+    """Download a file, unless it is here, and check its hash."""
+    from multiad_med.networks.weights import resolve_weights
+
+    typer.echo(resolve_weights(teacher))
+
+
+@app.command(epilog="Example: multiad weights check resnet18", no_args_is_help=True)
+def check(
+    teacher: Teacher,
+    file: Annotated[
+        Path | None, typer.Argument(help="A file elsewhere; the one found here by default.")
+    ] = None,
+) -> None:
+    """Check the hash of a file."""
+    from multiad_med.networks.weights import PRETRAINED, check_hash, find_weights
+    from multiad_med.utils.errors import InputError
+
+    path = file or find_weights(teacher)
+    if path is None:
+        raise InputError(
+            f"The weights of {teacher} are not here. `multiad weights fetch {teacher}` gets them."
+        )
+    check_hash(path, PRETRAINED[teacher].hash_prefix)
+    typer.echo(f"{path}: the hash is right")

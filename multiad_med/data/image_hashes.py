@@ -1,0 +1,85 @@
+"""Short hashes by which a model recognises images that it has seen."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.utils import ensure_tuple
+
+from multiad_med.data.datalist import first_path, is_result
+from multiad_med.data.slices import SliceDataset
+from multiad_med.data.store import SliceStore, study_about, study_path
+from multiad_med.utils.errors import file_errors
+
+__all__ = ["KEPT", "hashes_by_name", "image_hash", "image_hashes", "study_hash"]
+
+KEPT = 20_000
+"""Hashes that a card keeps of a data set, at most: of a larger one, those of a random choice."""
+
+_LENGTH = 16  # hexadecimal digits, 8 bytes
+
+
+def _files(path: Path) -> list[Path]:
+    """A file; of a DICOM series given as a folder, its visible files."""
+    if not path.is_dir():
+        return [path]
+    return [
+        p for p in path.iterdir() if p.is_file() and not p.name.startswith(".") and not is_result(p)
+    ]
+
+
+def _digest(file: Path) -> str:
+    with file_errors(file), file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def image_hash(item: Mapping[str, Any]) -> str:
+    """The first 8 bytes of the SHA-256 of an item's image, whatever its names and its mask.
+
+    Of several files (a DICOM series, sequences) it is the SHA-256 of theirs, whatever their order.
+
+    Args:
+        item: of a datalist.
+
+    Raises:
+        FileError: when a file cannot be read.
+    """
+    paths = [Path(name) for name in ensure_tuple(item["image"])]
+    digests = sorted(_digest(file) for path in paths for file in _files(path))
+    if len(digests) > 1:
+        digests = [hashlib.sha256("".join(digests).encode()).hexdigest()]
+    return digests[0][:_LENGTH] if digests else ""
+
+
+def study_hash(store: str | Path, study: str) -> str:
+    """:func:`image_hash` of the image that a store's study was prepared from."""
+    about = study_about(study_path(store, study))
+    # Of stores older than `image_hash` the same, where a study has one file.
+    return str(about.get("image_hash") or about["source_sha256"])[:_LENGTH]
+
+
+def _chosen(studies: Sequence[Any]) -> Sequence[Any]:
+    if len(studies) <= KEPT:
+        return studies
+    return random.Random(0).sample(studies, KEPT)
+
+
+def hashes_by_name(dataset: SliceStore | SliceDataset) -> dict[str, str]:
+    """The hash of each image that slices come from, by its study's name or its path.
+
+    Each file is read once; of prepared slices what was noted when they were made counts. Of more images
+    than :data:`KEPT` only so many are told.
+    """
+    if isinstance(dataset, SliceStore):
+        studies = list(dict.fromkeys(row["study"] for row in dataset.index))
+        return {study: study_hash(dataset.folder, study) for study in _chosen(studies)}
+    return {first_path(item): image_hash(item) for item in _chosen(list(dataset.data))}
+
+
+def image_hashes(dataset: SliceStore | SliceDataset) -> list[str]:
+    """The hashes of :func:`hashes_by_name`, in ascending order."""
+    return sorted(set(hashes_by_name(dataset).values()))

@@ -1,0 +1,254 @@
+"""Thresholds set anew from further normal images, without training."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import DataLoader
+
+from multiad_med.card import ModelCard
+from multiad_med.data import DATALIST_NAME, SliceDataset, SliceStore, is_store
+from multiad_med.data.description import describe_data
+from multiad_med.data.image_hashes import hashes_by_name
+from multiad_med.data.layouts.files import first
+from multiad_med.engines import save_model, score_units, set_thresholds
+from multiad_med.evaluation.threshold_table import threshold_rows, threshold_text
+from multiad_med.io import check_calibrated, file_sha256
+from multiad_med.networks import open_model, read_card
+from multiad_med.resources import bundle_path, read_config
+from multiad_med.scoring import Level
+from multiad_med.utils.choices import usable_device
+from multiad_med.utils.configs import literal
+from multiad_med.utils.errors import InputError
+
+__all__ = ["calibration_text", "recalibrate"]
+
+_logger = logging.getLogger(__name__)
+
+Items = list[dict[str, Any]]
+
+
+class _Source:
+    """Images of a folder, a datalist or prepared slices, as the model's bundle reads them.
+
+    Args:
+        path: of the images.
+        card: of the model.
+        settings: further ids of the bundle's train.json.
+    """
+
+    def __init__(self, path: str | Path, card: ModelCard, settings: Mapping[str, Any]) -> None:
+        self.path = Path(path).expanduser().absolute()
+        if not self.path.exists():
+            raise InputError(f"{path} does not exist; give a folder of images, or a datalist.")
+        self.card = card
+        bundle = f"multiad_{card.domain}"
+        known = read_config(bundle, "train.json")
+        own = {k: v for k, v in {**card.training, **card.preparation}.items() if k in known}
+        own |= settings
+        paths = {"bundle_root": str(bundle_path(bundle)), "dataset_dir": str(self.path)}
+        self._config = known | literal(own, expressions=True) | literal(paths)
+
+    def _listed(self) -> Items:
+        """Held-out studies of a datalist, or else those for the test; all studies of a folder."""
+        sections: dict[str, Items] = ConfigParser(self._config).get_parsed_content("datalist")
+        is_list = self.path.is_file() or (self.path / DATALIST_NAME).is_file()
+        return (sections["validation"] if is_list else []) or sections["test"]
+
+    def _slices(self, items: Items) -> SliceStore | SliceDataset:
+        config = {**self._config, "datalist": literal({"validation": items})}
+        slices: SliceStore | SliceDataset = ConfigParser(config).get_parsed_content(
+            "validate#held_out"
+        )
+        return slices
+
+    def normal(self) -> SliceStore | SliceDataset:
+        """Normal slices; images that are called anomalous are told and left out."""
+        if is_store(self.path):
+            return self._slices([])
+        items = self._listed()
+        normal = [item for item in items if not item.get("anomalous")]
+        if not normal:
+            raise InputError(f"{self.path} holds no normal images; thresholds come from such only.")
+        if left_out := len(items) - len(normal):
+            warnings.warn(
+                f"{left_out} of {len(items)} images of {self.path} are called anomalous and left out.",
+                stacklevel=3,
+            )
+        return self._slices(normal)
+
+    def anomalous(self) -> SliceStore | SliceDataset:
+        """All slices of the images that are called anomalous, or of all where none is called so."""
+        if is_store(self.path):
+            raise InputError(f"{self.path} holds prepared slices; give the anomalous images.")
+        items = self._listed()
+        chosen = [item for item in items if item.get("anomalous")] or items
+        return self._slices([{k: v for k, v in i.items() if k != "label"} for i in chosen])
+
+
+def _check_unseen(
+    card: ModelCard, good: SliceStore | SliceDataset, hashes: Mapping[str, str]
+) -> bool:
+    """Refuse images that the model was trained on; whether some were held out in its training."""
+    trained = set(card.image_hashes.get("training", ()))
+    names = [name for name, own in hashes.items() if own in trained]
+    told = card.training.get("training_data", {}).get("studies_sha256")
+    if not names and told == describe_data(good)["studies_sha256"]:
+        names = list(hashes)
+    if names:
+        raise InputError(
+            f"{len(names)} of {len(hashes)} images are among those that the model was trained on: "
+            f"{first(Path(name).name for name in names)}. Their scores are too low for thresholds. Give "
+            "normal images that it has not seen."
+        )
+    return bool(set(card.image_hashes.get("held_out", ())) & set(hashes.values()))
+
+
+def _target(model: Path, output: str | Path | None) -> Path:
+    if output is not None:
+        return Path(output)
+    target = model.with_name(f"{model.stem}-calibrated{model.suffix}")
+    if target.exists():
+        raise InputError(
+            f"{target} exists. Name another output, or the same one to have it replaced."
+        )
+    return target
+
+
+def _levels(scores: Mapping[Level, Sequence[float]]) -> list[Level]:
+    """The levels that have a table: images, or volumes and, where they are fewer, patients."""
+    slices, volumes, patients = (len(scores[level]) for level in Level)
+    if slices == volumes or not volumes:
+        return [Level.SLICE]
+    return [Level.VOLUME, Level.PATIENT] if patients < volumes else [Level.VOLUME]
+
+
+def recalibrate(
+    model: str | Path,
+    good: str | Path,
+    *,
+    bad: str | Path | None = None,
+    rate: float | None = None,
+    output: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> Path:
+    """Set a model's thresholds and p-values anew from further normal images, without training.
+
+    The pixel threshold and the normal scores of slices (images), volumes and patients are set; weights
+    and the fusion's statistics stay. The card tells that they come from a later calibration, from how
+    many units, at which rates, and from which data.
+
+    Args:
+        model: ``model.pt`` of a finished training.
+        good: normal images, or volumes, that it was not trained on: a folder, a datalist (its
+            ``validation``, or else its ``test``), or prepared slices (their ``validation``).
+        bad: anomalous images, or volumes; they set nothing, but :func:`calibration_text` tells how many
+            each rate finds.
+        rate: false-positive rate of the verdicts of images, volumes and patients; None keeps the
+            model's. That of pixels stays. Where it is out of reach there is no verdict, and the text
+            says so.
+        output: of the new model; by default beside the model, its name followed by ``-calibrated``,
+            if there is no such file. A file that is named here is replaced, the model too.
+        device: where to run.
+        settings: further ids of the bundle's train.json, such as ``image_glob``.
+
+    Returns:
+        The new model file.
+
+    Raises:
+        InputError: when the rate is not in (0, 1), the images are among those of the model's training,
+            as far as its card tells, or none is normal, or the output's default name is taken.
+        NotCalibratedError: when the model's training was not finished.
+        WeightsError: when the model cannot be read.
+    """
+    model = Path(model)
+    target = _target(model, output)
+    if rate is not None and not 0 < rate < 1:
+        raise InputError(f"rate must lie in (0, 1), such as 0.05, got {rate}.")
+    network = open_model(model)
+    check_calibrated(network)
+    card = network.card
+    if not card.domain:
+        raise InputError(f"{model} does not tell its domain. Train it anew with this version.")
+    normal = _Source(good, card, settings).normal()
+    hashes = hashes_by_name(normal)
+    shared = _check_unseen(card, normal, hashes)
+    anomalous = None if bad is None else _Source(bad, card, settings).anomalous()
+    device = usable_device(device)
+    network = network.to(device)
+    options: dict[str, Any] = {
+        "device": device,
+        # The tiles of an image are parts of one.
+        "group": "subject" if card.preparation.get("tile") else None,
+    }
+    rates = {level: rate or card.level(level).rate for level in Level}
+    set_thresholds(
+        network,
+        DataLoader(normal, batch_size=8),
+        fitted=None if shared else set(),
+        pixel_false_positive_rate=float(network.pixel_false_positive_rate),
+        image_false_positive_rate=rates[Level.SLICE],
+        volume_false_positive_rate=rates[Level.VOLUME],
+        score_fraction=float(network.score_fraction),
+        **options,
+    )
+    found: dict[Level, list[float]] = {level: [] for level in Level}
+    if anomalous is not None:
+        found = score_units(network, DataLoader(anomalous, batch_size=8), **options)
+    levels = _levels({level: card.level(level).scores for level in Level})
+    tables = {}
+    for level in levels:
+        scores = torch.tensor([*card.level(level).scores, *found[level]])
+        labels = torch.arange(len(scores)) >= card.level(level).units
+        tables[str(level)] = threshold_rows(card.level(level), scores, labels)
+    calibration = {
+        "data": Path(good).name,
+        **describe_data(normal),
+        "of_model_sha256": file_sha256(model),
+        "units": {str(level): card.level(level).units for level in levels},
+        "rates": {"pixel": float(network.pixel_false_positive_rate)}
+        | {str(level): rates[level] for level in levels},
+        "thresholds_table": tables,
+    }
+    known = {**card.image_hashes, "calibration": sorted(set(hashes.values()))}
+    if target.exists():
+        _logger.warning("%s is replaced", target)
+    save_model(network.cpu(), target, card={"calibration": calibration, "image_hashes": known})
+    return target
+
+
+def calibration_text(model: str | Path) -> str:
+    """What :func:`recalibrate` found, for a terminal: verdicts, and rates to choose from.
+
+    Args:
+        model: a file that it wrote.
+
+    Raises:
+        InputError: when the model was not calibrated after its training.
+        WeightsError: when it cannot be read.
+    """
+    card = read_card(model)
+    if card is None or not card.calibration:
+        raise InputError(f"{model} was not calibrated after its training.")
+    about = card.calibration
+    lines = []
+    for name, rows in about["thresholds_table"].items():
+        level = Level(name)
+        normals, unit = card.level(level), "image" if card.domain == "industrial" else name
+        verdict = (
+            normals.no_verdict(level).replace(f"{name}s", f"{unit}s")
+            or f"at or above {normals.threshold:.4f} a new {unit} is called anomalous, as are at most "
+            f"{100 * normals.rate:.3g} % of the normal ones"
+        )
+        lines.append(f"{normals.units} normal {unit}s of {about['data']}: {verdict}.")
+        if normals.approximate:
+            lines.append(f"Approximate: {normals.approximate}.")
+        lines += ["  " + line for line in threshold_text(rows)] if rows else []
+    return "\n".join(lines)

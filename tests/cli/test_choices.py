@@ -1,0 +1,30 @@
+"""The words that can be chosen on the command line are those of the library."""
+
+from __future__ import annotations
+
+from multiad_med.cli import choices
+from multiad_med.evaluation.compare import METHODS
+from multiad_med.evaluation.parts import Part
+from multiad_med.io.dicom_results import DicomKind, Segments
+from multiad_med.networks import PRESETS
+from multiad_med.networks.weights import PRETRAINED
+from multiad_med.preparation import ExportLayout
+from multiad_med.resources import bundles_dir
+from multiad_med.transforms import Window
+
+
+def test_the_words_are_those_of_the_library() -> None:
+    domains = {p.parent.name.removeprefix("multiad_") for p in bundles_dir().glob("*/configs")}
+    for own, words in (
+        (choices.Domain, domains),
+        (choices.DicomResult, DicomKind),
+        (choices.ServedResult, [*DicomKind, "none"]),
+        (choices.Segments, Segments),
+        (choices.Part, Part),
+        (choices.Window, Window),
+        (choices.Layout, ExportLayout),
+        (choices.Architecture, PRETRAINED),
+        (choices.Preset, PRESETS),
+        (choices.Method, METHODS),
+    ):
+        assert set(map(str, own)) == set(map(str, words)), own

@@ -1,0 +1,72 @@
+"""What is checked before work begins: settings, model, output folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from multiad_med.cli.options import check_model, check_output, parse_checked
+from multiad_med.utils import InputError
+
+BRAIN = {"bundle": "multiad_brain_mri", "config": "train.json"}
+
+
+def test_settings_are_ids_of_the_bundles_config() -> None:
+    given = ["size=128", "optimizer#_target_=torch.optim.AdamW", "fused=[2]", "loss#hardest=0.2"]
+    assert parse_checked(given, **BRAIN) == {
+        "size": 128,
+        "optimizer#_target_": "torch.optim.AdamW",
+        "fused": [2],
+        "loss#hardest": 0.2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("max_epoch=3", "max_epochs"),
+        ("sizes=3", "size"),
+        ("train#sampelr#seed=3", "train#sampler"),
+        ("device=cpu", "this is given by --device"),
+        ("output_dir=x", "this is given by --output"),
+        ("size", "takes NAME=VALUE"),
+    ],
+)
+def test_an_unknown_setting_is_told_with_the_nearest_one(pair: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"--set .*{message}") as told:
+        parse_checked([pair], **BRAIN)
+    assert "\n" not in str(told.value)
+
+
+def test_globs_of_images_and_labels_are_settings_where_the_bundle_has_them() -> None:
+    chosen = parse_checked(None, **BRAIN, image_glob="*T1*", label_glob="*seg*", seed=None)
+    assert chosen == {"image_glob": "*T1*", "label_glob": "*seg*"}
+    with pytest.raises(InputError, match="--images: multiad_industrial has no such choice"):
+        parse_checked(None, bundle="multiad_industrial", config="train.json", image_glob="*.png")
+    assert parse_checked(["image_glob=*T2*"], **BRAIN) == {"image_glob": "*T2*"}
+    with pytest.raises(InputError, match="--set image_glob: this is given by --images"):
+        parse_checked(["image_glob=*T2*"], **BRAIN, image_glob="*T1*")
+
+
+def test_a_missing_model_is_told_with_what_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no model file .*x\.pt\. `multiad train`"):
+        check_model(tmp_path / "x.pt")
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(InputError, match=rf"Did you mean {tmp_path}/model\.pt\?"):
+        check_model(tmp_path)
+
+
+def test_an_output_folder_is_new_empty_or_of_an_earlier_run(tmp_path: Path) -> None:
+    own = ("model.pt", "**/*_anomaly.json")
+    assert check_output(tmp_path / "new", own=own) == tmp_path / "new"
+    (tmp_path / ".hidden").touch()
+    check_output(tmp_path, own=own)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"holds other files, such as notes\.txt"):
+        check_output(tmp_path, own=own)
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "p1" / "x_anomaly.json").touch()
+    check_output(tmp_path, own=own)
+    with pytest.raises(InputError, match="is a file"):
+        check_output(tmp_path / "notes.txt", own=own)

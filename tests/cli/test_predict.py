@@ -1,0 +1,114 @@
+"""``multiad predict``: a table, files, the next command; DICOM results; what cannot be."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from multiad_med.card import ModelCard
+from multiad_med.networks.model_file import CARD
+from tests.cli.conftest import write_heads
+from tests.cli.runs import mistake, multiad
+from tests.dicom_files import save
+from tests.serving.pacs import head_series
+
+CPU = ("--device", "cpu")
+
+
+def test_a_table_the_files_and_the_next_command_are_shown(model: Path, tmp_path: Path) -> None:
+    new, maps = write_heads(tmp_path / "new", 2, seed=1), tmp_path / "maps"
+    result = multiad("predict", new, "-m", model, "-o", maps, *CPU)
+    assert result.exit_code == 0, result.output
+    for name in ("s0", "s1"):
+        scores = json.loads((maps / f"{name}_anomaly.json").read_text())
+        row = next(line for line in result.stdout.splitlines() if f"{name}.nii.gz" in line)
+        assert f"{scores['volume_score']:.3f}" in row
+        assert f"{scores['volume_p_value']:.3f}" in row
+    assert f"Maps, masks and scores are in {maps}." in result.stdout
+    assert re.search(rf"Next: multiad view {new}/s0\.nii\.gz {maps}/s0_anomaly_map", result.stdout)
+    again = multiad("predict", new / "s1.nii.gz", "-m", model, "-o", maps, *CPU)
+    assert again.exit_code == 0
+    assert "s0.nii.gz" not in again.stdout.replace(str(new / "s0.nii.gz"), "")
+
+
+def test_a_study_that_fails_among_good_ones_is_status_1(model: Path, tmp_path: Path) -> None:
+    new = write_heads(tmp_path / "new", 1)
+    (new / "bad.nii.gz").write_bytes(b"no image")
+    result = multiad("predict", new, "-m", model, "-o", tmp_path / "maps", *CPU)
+    assert result.exit_code == 1
+    assert "s0.nii.gz" in result.stdout
+    assert "Error: 1 of 2 studies failed:" in result.stderr
+    assert f"{new}/bad.nii.gz: truncated" in result.stderr.partition("Error: ")[2]
+    alone = multiad("predict", new / "bad.nii.gz", "-m", model, "-o", tmp_path / "other", *CPU)
+    assert alone.exit_code == 2
+
+
+def test_dicom_results_are_written_beside_the_map_of_a_series(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom", reason="needs the extra dicom")
+    new, maps = write_heads(tmp_path / "new", 1), tmp_path / "maps"
+    save(head_series("1", patient="anna"), new / "anna")
+    for _ in range(2):  # again replaces them
+        result = multiad("predict", new, "-m", model, "-o", maps, "--dicom", "pm,sr", *CPU)
+        assert result.exit_code == 0, result.output
+        (folder,) = [path for path in maps.rglob("*_dicom") if path.is_dir()]
+        assert sorted(path.name for path in folder.iterdir()) == ["pm.dcm", "sr.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "sizee=3"], "Did you mean size?"),
+        (["--set", "ckpt_path=x"], "this is given by --model"),
+        (["--set", "size=128"], "size 64, asked for is 128"),
+        (["--device", "gpu"], "The device 'gpu' cannot be used"),
+        (["--bundle", "multiad_liver_ct"], '"multiad_brain_mri", asked for is "multiad_liver_ct"'),
+    ],
+)
+def test_wrong_settings_are_told_and_nothing_is_written(
+    model: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    new = write_heads(tmp_path / "new", 1)
+    assert message in mistake("predict", new, "-m", model, "-o", tmp_path / "maps", *options)
+    assert not list(tmp_path.rglob("*_anomaly*"))
+
+
+def test_no_model_images_an_empty_folder_and_a_folder_in_use_are_told(
+    model: Path, tmp_path: Path
+) -> None:
+    new, out = write_heads(tmp_path / "new", 1), tmp_path / "maps"
+    assert "`multiad train` writes model.pt" in mistake("predict", new, "-m", "none.pt", "-o", out)
+    told = mistake("predict", new, "-m", model.parent, "-o", out)
+    assert f"Did you mean {model}?" in told
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    assert "holds images" in mistake("predict", tmp_path / "images", "-m", model, "-o", out)
+    (tmp_path / "empty").mkdir()
+    assert "holds no studies" in mistake("predict", tmp_path / "empty", "-m", model, "-o", out)
+    assert "holds other files, such as best.pt" in mistake(
+        "predict", new, "-m", model, "-o", model.parent
+    )
+    assert "holds other files" in mistake("predict", new, "-m", model, "-o", new)
+
+
+def test_a_model_of_another_version_is_told(model: Path, tmp_path: Path) -> None:
+    state = torch.load(model, weights_only=True)
+    content = ModelCard.from_tensor(state[CARD]).as_json() | {"format": 99}
+    text = json.dumps(content).encode()
+    state[CARD] = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
+    torch.save(state, tmp_path / "newer.pt")
+    new = write_heads(tmp_path / "new", 1)
+    words = ("-o", tmp_path / "maps", *CPU)
+    assert "format 99" in mistake("predict", new, "-m", tmp_path / "newer.pt", *words)
+    del state[CARD]
+    torch.save(state, tmp_path / "older.pt")
+    told = mistake("predict", new, "-m", tmp_path / "older.pt", *words)
+    assert "Name the bundle, or write a card with `multiad convert`" in told
+    (tmp_path / "text.pt").write_text("no model")
+    assert "not a readable PyTorch state dict" in mistake(
+        "predict", new, "-m", tmp_path / "text.pt", *words
+    )

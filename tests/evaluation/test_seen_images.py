@@ -1,0 +1,82 @@
+"""Evaluated images that the model was trained on are told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multiad_med.card import ModelCard
+from multiad_med.evaluation import evaluate_cases
+from multiad_med.evaluation.command import evaluate_model
+from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
+from multiad_med.preparation import load_recipe, prepare
+from tests.bundles.models import train
+from tests.evaluation.stores import volume_case
+from tests.trees import make_mvtec
+
+BUNDLE = "multiad_industrial"
+
+
+def test_one_warning_has_counts_and_first_names() -> None:
+    hashes = {f"in/{name}.png": name * 16 for name in "abcdefgh"}
+    known = {"training": [hashes[f"in/{n}.png"] for n in "bcdef"], "held_out": ["h" * 16]}
+    evaluation = evaluate_cases([volume_case("a", lesion=True)], bootstrap=5)
+    with pytest.warns(UserWarning, match="look better than they are") as caught:
+        note_seen_images(evaluation, ModelCard(image_hashes=known), hashes)
+    (warning,) = caught
+    assert "5 of 8 evaluated images the model was trained on: b.png, c.png, d.png and 2 more" in (
+        str(warning.message)
+    )
+    assert "1 of 8 evaluated images were held out in its training" in str(warning.message)
+    assert evaluation.remarks[0] == str(warning.message)
+    seen = evaluation.as_json()["seen_images"]
+    assert seen["training"] == {"count": 5, "first": [f"in/{n}.png" for n in "bcdef"]}
+    assert (seen["evaluated"], seen["held_out"]["count"], seen["calibration"]["count"]) == (8, 1, 0)
+
+
+def test_nothing_is_told_of_new_images_or_by_an_older_model(tmp_path: Path) -> None:
+    evaluation = evaluate_cases([volume_case("a", lesion=True)], bootstrap=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        note_seen_images(evaluation, ModelCard(image_hashes={"training": ["x"]}), {"a": "y"})
+        assert evaluation.seen_images["training"] == {"count": 0, "first": []}
+        evaluation.seen_images = {}
+        note_seen_images(evaluation, ModelCard(), {"a": "y"})
+    assert evaluation.seen_images == {}
+    assert hashes_of([{"image": str(tmp_path / "gone.png")}]) == {}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``mvtec``, ``slices`` prepared from it, and a model of each."""
+    folder = tmp_path_factory.mktemp("seen")
+    make_mvtec(folder / "mvtec", rng=np.random.default_rng(0), size=64, train=6, categories=["nut"])
+    recipe = load_recipe("mvtec_ad", {"size": 64})
+    prepare(recipe, folder / "mvtec", folder / "slices", workers=0, progress=False)
+    train(BUNDLE, folder / "mvtec", folder / "of_files")
+    train(BUNDLE, folder / "slices", folder / "of_slices")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["of_files", "of_slices"])
+@pytest.mark.parametrize("data", ["mvtec", "slices"])
+def test_a_training_image_in_the_test_is_recognised_by_its_bytes(
+    trained: Path, tmp_path: Path, model: str, data: str
+) -> None:
+    shutil.copytree(trained / "mvtec", tmp_path / "mvtec")
+    for path in (tmp_path / "mvtec/nut/train/good").iterdir():
+        shutil.copy(path, tmp_path / "mvtec/nut/test/good" / f"copy_{path.name}")
+    file = trained / model / "model.pt"
+    source = tmp_path / data
+    if data == "slices":
+        recipe = load_recipe("mvtec_ad", {"size": 64})
+        prepare(recipe, tmp_path / "mvtec", source, workers=0, progress=False)
+    with pytest.warns(UserWarning, match=r"5 of 11 evaluated images the model was trained on: "):
+        evaluate_model(source, file, tmp_path / "out", bootstrap=5)
+    seen = json.loads((tmp_path / "out/metrics.json").read_text())["seen_images"]
+    assert (seen["training"]["count"], seen["held_out"]["count"]) == (5, 1)

@@ -1,0 +1,203 @@
+"""Thresholds from further normal images: what changes in the model, and what does not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from multiad_med.networks import open_model
+from multiad_med.recalibration import calibration_text, recalibrate
+from multiad_med.scoring import Level
+from multiad_med.utils.errors import InputError
+from tests.bundles.models import infer, train
+from tests.conftest import head, write_nifti
+from tests.trees import picture, save_picture
+
+INDUSTRIAL, BRAIN = "multiad_industrial", "multiad_brain_mri"
+
+
+def pictures(folder: Path, seeds: range, *, defect: bool = False) -> Path:
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        save_picture(folder / f"{seed}.png", picture(64, rng, defect=defect)[0])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``data`` (8 images), ``models``, ``good`` (20 further ones) and ``bad`` (5)."""
+    folder = tmp_path_factory.mktemp("recalibration")
+    pictures(folder / "data", range(8))
+    pictures(folder / "good", range(100, 120))
+    pictures(folder / "bad", range(200, 205), defect=True)
+    train(INDUSTRIAL, folder / "data", folder / "models")
+    return folder
+
+
+def scores_of(model: Path, data: Path, out: Path) -> list[float]:
+    return [row["score"] for row in infer(INDUSTRIAL, data, model, out).values()]
+
+
+def test_thresholds_are_those_of_the_further_images_and_weights_stay(
+    trained: Path, tmp_path: Path
+) -> None:
+    model = trained / "models/model.pt"
+    target = recalibrate(model, trained / "good", rate=0.1, output=tmp_path / "new.pt")
+    before, after = open_model(model), open_model(target)
+    for name, value in before.state_dict().items():
+        if name not in ("_extra_state", "pixel_threshold"):
+            assert torch.equal(value, after.state_dict()[name]), name
+    scores = scores_of(target, trained / "good", tmp_path / "maps")
+    normals = after.card.level(Level.SLICE)
+    assert sorted(normals.scores) == pytest.approx(sorted(scores), abs=1e-6)
+    # floor(0.1 * 21) = 2: just above the second highest, which one of the twenty reaches.
+    assert normals.threshold == pytest.approx(sorted(scores)[-2], abs=1e-6)
+    assert int(normals.flagged(torch.tensor(normals.scores)).sum()) == 1
+    assert normals.approximate == ""
+    assert (normals.rate, after.card.level(Level.PATIENT).rate) == (0.1, 0.1)
+    about = after.card.calibration
+    assert (about["data"], about["subjects"], about["units"]) == ("good", 20, {"slice": 20})
+    assert about["rates"] == {"pixel": pytest.approx(0.01), "slice": 0.1}
+    assert len(after.card.image_hashes["calibration"]) == 20
+    assert after.card.image_hashes["training"] == before.card.image_hashes["training"]
+    assert (after.card.training, after.card.network) == (before.card.training, before.card.network)
+
+
+def test_the_pixel_threshold_keeps_its_rate_on_the_further_images(
+    trained: Path, tmp_path: Path
+) -> None:
+    import tifffile
+
+    model = recalibrate(trained / "models/model.pt", trained / "good", output=tmp_path / "new.pt")
+    infer(INDUSTRIAL, trained / "good", model, tmp_path / "maps")
+    maps = np.stack([tifffile.imread(path) for path in (tmp_path / "maps").glob("*.tiff")])
+    assert float((maps >= 0.5).mean()) == pytest.approx(0.01, abs=1e-3)
+
+
+def test_bad_images_set_nothing_and_are_counted_at_each_rate(trained: Path, tmp_path: Path) -> None:
+    model, good, bad = trained / "models/model.pt", trained / "good", trained / "bad"
+    target = recalibrate(model, good, bad=bad, rate=0.1, output=tmp_path / "new.pt")
+    alone = recalibrate(model, good, rate=0.1, output=tmp_path / "alone.pt")
+    assert open_model(target).card.levels == open_model(alone).card.levels
+    found = torch.tensor(scores_of(target, bad, tmp_path / "maps"))
+    rows = open_model(target).card.calibration["thresholds_table"]["slice"]
+    assert [row["rate"] for row in rows] == [0.1, 0.05]  # of 20 images no rate below 1 / 21
+    for row in rows:
+        assert row["anomalous"] == 5
+        assert row["anomalous_above"] == float((found >= row["threshold"]).double().mean())
+    text = calibration_text(target)
+    assert "20 normal images of good: at or above" in text
+    assert "10 % (chosen)" in text
+    assert "% of 5" in text
+
+
+def test_a_rate_out_of_reach_gives_no_verdict_and_says_so(trained: Path, tmp_path: Path) -> None:
+    few = pictures(tmp_path / "few", range(100, 106))
+    target = recalibrate(trained / "models/model.pt", few, rate=0.01, output=tmp_path / "new.pt")
+    assert open_model(target).card.level(Level.SLICE).anomalous(1.0) is None
+    assert open_model(target).card.level(Level.SLICE).p_value(1.0) == pytest.approx(1 / 7)
+    expected = "no verdict: 6 normal images allow no rate below 14 %; 99 are needed for 1 %"
+    assert expected in calibration_text(target)
+
+
+def test_images_of_the_training_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
+    mixed = pictures(tmp_path / "mixed", range(100, 104))
+    trained_on = set(open_model(trained / "models/model.pt").card.image_hashes["training"])
+    assert len(trained_on) == 7  # one is held out
+    for path in (trained / "data").iterdir():
+        shutil.copy(path, mixed / f"copy_{path.name}")
+    with pytest.raises(InputError, match=r"7 of 12 images are among those .* trained on: copy_"):
+        recalibrate(trained / "models/model.pt", mixed, output=tmp_path / "new.pt")
+    assert not (tmp_path / "new.pt").exists()
+
+
+def test_images_that_were_held_out_make_p_values_approximate(trained: Path, tmp_path: Path) -> None:
+    from multiad_med.data.image_hashes import image_hash
+
+    held_out = open_model(trained / "models/model.pt").card.image_hashes["held_out"]
+    data = pictures(tmp_path / "again", range(100, 104))
+    for path in (trained / "data").iterdir():
+        if image_hash({"image": str(path)}) in held_out:
+            shutil.copy(path, data / "held_out.png")
+    target = recalibrate(trained / "models/model.pt", data, output=tmp_path / "new.pt")
+    assert "set the fusion's scale" in open_model(target).card.level(Level.SLICE).approximate
+    assert "Approximate: " in calibration_text(target)
+
+
+def test_nothing_is_replaced_unless_it_is_named(trained: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    shutil.copy(trained / "models/model.pt", model)
+    before = model.read_bytes()
+    assert recalibrate(model, trained / "good") == tmp_path / "model-calibrated.pt"
+    assert model.read_bytes() == before
+    with pytest.raises(InputError, match=r"model-calibrated\.pt exists"):
+        recalibrate(model, trained / "good")
+    assert recalibrate(model, trained / "good", output=model) == model
+    assert open_model(model).card.level(Level.SLICE).units == 20
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model-calibrated.pt", "model.pt"]
+
+
+def test_anomalous_images_among_the_good_ones_are_told_and_left_out(
+    trained: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "in"
+    pictures(data / "good", range(100, 104))
+    pictures(data / "scratch", range(200, 202), defect=True)
+    with pytest.warns(UserWarning, match="2 of 6 images of .* are called anomalous and left out"):
+        target = recalibrate(trained / "models/model.pt", data, output=tmp_path / "new.pt")
+    assert open_model(target).card.level(Level.SLICE).units == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": 1.0}, r"rate must lie in \(0, 1\)"),
+        ({"good": "nowhere"}, "does not exist"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    trained: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    arguments = {"good": trained / "good", "output": tmp_path / "new.pt", **options}
+    with pytest.raises(InputError, match=message):
+        recalibrate(trained / "models/model.pt", **arguments)
+    assert not (tmp_path / "new.pt").exists()
+
+
+def test_a_model_that_was_not_calibrated_again_has_nothing_to_tell(trained: Path) -> None:
+    with pytest.raises(InputError, match="was not calibrated after its training"):
+        calibration_text(trained / "models/model.pt")
+
+
+def brains(folder: Path, seeds: range, *, lesion: bool = False) -> Path:
+    for seed in seeds:
+        volume = head(np.random.default_rng(seed), (40, 48, 6))
+        if lesion:
+            volume[16:26, 18:30, 2:4] = 1500
+        write_nifti(folder / f"s{seed}.nii.gz", volume, np.diag([4.0, 4, 8, 1]))
+    return folder
+
+
+def test_volumes_and_patients_are_units_of_their_own(tmp_path: Path) -> None:
+    train(BRAIN, brains(tmp_path / "data", range(5)), tmp_path / "models")
+    good, bad = brains(tmp_path / "good", range(10, 20)), tmp_path / "bad"
+    brains(bad, range(20, 23), lesion=True)
+    target = recalibrate(tmp_path / "models/model.pt", good, bad=bad, rate=0.1)
+    card = open_model(target).card
+    rows = infer(BRAIN, good, target, tmp_path / "maps")
+    scores = sorted(row["score"] for row in rows.values())
+    assert sorted(card.level(Level.VOLUME).scores) == pytest.approx(scores, abs=1e-6)
+    assert card.level(Level.SLICE).units > 10
+    assert card.calibration["units"] == {"volume": 10}
+    (row,) = card.calibration["thresholds_table"]["volume"]
+    found = [r["score"] for r in infer(BRAIN, bad, target, tmp_path / "bad_maps").values()]
+    assert row["anomalous_above"] == np.mean(np.array(found) >= row["threshold"])
+    assert "10 normal volumes of good" in calibration_text(target)
+    content = json.loads(json.dumps(card.as_json()))
+    assert content["calibration"]["rates"] == {"pixel": pytest.approx(0.01), "volume": 0.1}
