@@ -6,7 +6,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -81,7 +81,7 @@ def _told(error: Any) -> str | None:
     """What is said of a mistake; None of a fault of the program."""
     if isinstance(error, _USAGE_ERROR):
         if type(error).__name__ == "NoArgsIsHelpError":
-            return str(error.format_message())
+            return str(cast(Any, error).format_message())
         return _usage(error)
     known = user_error(error)
     return None if known is None else last_line(known)

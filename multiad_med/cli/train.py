@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +71,4 @@ def train(
 
     from multiad_med.detector import AnomalyDetector
 
-    detector = AnomalyDetector(domain, device=device, **chosen).fit(normal, output=output)
-    typer.echo(f"The model is {detector.model}.")
-    typer.echo(f"Next: multiad predict NEW -m {shlex.quote(str(detector.model))} -o MAPS")
+    AnomalyDetector(domain, device=device, **chosen).fit(normal, output=output)
