@@ -16,7 +16,7 @@ __all__ = ["Commands", "DefaultCommands", "PartlyFailedError", "new_app"]
 from multiad_med.utils.errors import MultiADError, last_line, user_error
 
 DEBUG = "--debug"
-_USAGE_ERROR = typer.BadParameter.__mro__[1]
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 
 class PartlyFailedError(MultiADError):
