@@ -16,7 +16,7 @@ from monai.utils import optional_import
 
 from multiad_med.io.atomic import atomic_path
 from multiad_med.networks import open_model
-from multiad_med.utils.errors import InputError, MissingPackageError
+from multiad_med.utils.errors import InputError, missing_package
 
 __all__ = ["export_onnx", "export_openvino", "export_torchscript"]
 
@@ -38,9 +38,7 @@ def _side(model: str | Path, size: int | None, told: dict[str, object]) -> int:
 def _need(*packages: str) -> None:
     for package in packages:
         if not optional_import(package)[1]:
-            raise MissingPackageError(
-                f"{package} is not installed: run `pip install 'multiad-med[export]'`."
-            )
+            raise missing_package(package)
 
 
 @contextmanager

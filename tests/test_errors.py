@@ -191,6 +191,7 @@ class TestPackages:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "onnxscript", None)
+        monkeypatch.delitem(sys.modules, "onnxscript.values", raising=False)  # of an earlier test
         with pytest.raises(ImportError) as failed:
             importlib.import_module("onnxscript.values")
         told = user_error(chained(RuntimeError("export"), failed.value))

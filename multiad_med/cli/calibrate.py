@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from multiad_med.cli.data import check_data
 from multiad_med.cli.log import show_log
 from multiad_med.cli.options import (
     Bundle,
@@ -44,8 +45,16 @@ def calibrate(
     show_log()
 
     from multiad_med.detector import AnomalyDetector
+    from multiad_med.networks import bundle_of_model
+    from multiad_med.recalibration import calibration_text
+
+    domain = bundle_of_model(model, bundle).removeprefix("multiad_")
+    for data in (good, bad):
+        if data is not None:
+            check_data(data, domain)
 
     detector = AnomalyDetector.load(model, device=device, bundle=bundle)
     target = detector.calibrate(good, bad=bad, rate=rate, output=output)
+    typer.echo(calibration_text(target))
     typer.echo(f"The model with its new thresholds is {target}.")
     typer.echo(f"Next: multiad predict NEW -m {shlex.quote(str(target))} -o MAPS")

@@ -13,10 +13,10 @@ from typer.core import TyperGroup
 
 __all__ = ["Commands", "DefaultCommands", "PartlyFailedError", "new_app"]
 
-from multiad_med.utils.errors import MultiADError, user_error
+from multiad_med.utils.errors import MultiADError, last_line, user_error
 
 DEBUG = "--debug"
-_USAGE_ERROR = typer.BadParameter.__mro__[1]
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 
 class PartlyFailedError(MultiADError):
@@ -84,7 +84,7 @@ def _told(error: Any) -> str | None:
             return str(cast(Any, error).format_message())
         return _usage(error)
     known = user_error(error)
-    return None if known is None else f"Error: {known}"
+    return None if known is None else last_line(known)
 
 
 def _usage(error: Any) -> str:

@@ -118,12 +118,10 @@ def predict(
 
 
 def _need_highdicom() -> None:
-    import importlib.util
+    from multiad_med.utils.errors import is_missing, missing_package
 
-    if importlib.util.find_spec("highdicom") is None:
-        from multiad_med.utils.errors import MissingPackageError
-
-        raise MissingPackageError("DICOM results need highdicom: pip install 'multiad-med[dicom]'.")
+    if is_missing("highdicom"):
+        raise missing_package("highdicom")
 
 
 def _view_command(result: Result) -> str:

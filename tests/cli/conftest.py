@@ -31,7 +31,6 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--rate", 0.2),
     )
     assert result.exit_code == 0, result.output
-    assert f"Next: multiad predict NEW -m {folder / 'run' / 'model.pt'}" in result.stdout
     return folder / "run"
 
 

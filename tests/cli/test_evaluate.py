@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from multiad_med.detector import AnomalyDetector
+from multiad_med.networks import read_card
+from multiad_med.scoring import Level
 from tests.cli.conftest import write_heads
 from tests.cli.runs import mistake, multiad
 
@@ -38,26 +38,34 @@ def test_mistakes_are_told(model: Path, tmp_path: Path) -> None:
     assert "holds other files" in mistake("evaluate", new, "-m", model, "-o", new)
 
 
-def test_calibrate_hands_on_what_is_given_and_tells_the_new_model(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_calibrate_writes_a_model_and_shows_rates_to_choose_from(
+    model: Path, tmp_path: Path
 ) -> None:
-    given: dict[str, Any] = {}
-
-    def calibrate(self: AnomalyDetector, good: Path, **options: Any) -> Path:
-        given.update(good=good, **options)
-        return tmp_path / "new.pt"
-
-    monkeypatch.setattr(AnomalyDetector, "calibrate", calibrate)
-    words = ("calibrate", model, tmp_path / "good", "--bad", tmp_path / "bad", "--rate", 0.01)
-    result = multiad(*words, "-o", tmp_path / "new.pt", *CPU)
+    good = write_heads(tmp_path / "good", 3, seed=5)
+    bad = write_heads(tmp_path / "bad", 2, seed=6)
+    new = tmp_path / "new.pt"
+    words = ("calibrate", model, good, "--bad", bad, "--rate", 0.3, "-o", new, *CPU)
+    result = multiad(*words)
     assert result.exit_code == 0, result.output
-    assert given == {
-        "good": tmp_path / "good",
-        "bad": tmp_path / "bad",
-        "rate": 0.01,
-        "output": tmp_path / "new.pt",
-    }
-    assert f"The model with its new thresholds is {tmp_path / 'new.pt'}." in result.stdout
+    card = read_card(new)
+    assert card is not None
+    assert card.level(Level.VOLUME).rate == 0.3
+    assert card.level(Level.VOLUME).units == 3
+    assert "30 % (chosen)" in result.stdout
+    assert "% of 2" in result.stdout  # of the anomalous ones
+    assert f"The model with its new thresholds is {new}." in result.stdout
+
+
+def test_calibrate_needs_normal_studies_that_the_model_has_not_seen(
+    model: Path, tmp_path: Path
+) -> None:
+    seen = model.parent.parent / "normal"
+    out = ("-o", tmp_path / "new.pt", *CPU)
+    assert "among those that the model was trained on" in mistake("calibrate", model, seen, *out)
+    assert "does not exist" in mistake("calibrate", model, tmp_path / "none", *out)
+    (tmp_path / "empty").mkdir()
+    assert "holds no studies" in mistake("calibrate", model, tmp_path / "empty", *out)
+    assert not (tmp_path / "new.pt").exists()
 
 
 @pytest.mark.parametrize("rate", ["-0.1", "1.5", "x"])

@@ -38,6 +38,7 @@ def model(store: Path, tmp_path: Path) -> Path:
     network = build_multiad(PRESET, teacher_weights="random")
     batches = torch.utils.data.DataLoader(SliceStore(store, section="validation"), batch_size=2)
     calibrate(network, batches)
+    network.card.domain = "industrial"
     torch.save(network.state_dict(), tmp_path / "model.pt")
     return tmp_path / "model.pt"
 
