@@ -177,7 +177,7 @@ def _calibration(evaluation: Evaluation) -> Html:
             )
         ),
         table,
-        threshold_table(evaluation.thresholds_table),
+        threshold_table(evaluation.thresholds_table, evaluation.words),
     )
 
 
