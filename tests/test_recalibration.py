@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from multiad_med.data.image_hashes import image_hash
 from multiad_med.networks import open_model
+from multiad_med.preparation import load_recipe, prepare
 from multiad_med.recalibration import calibration_text, recalibrate
 from multiad_med.scoring import Level
 from multiad_med.utils.errors import InputError
@@ -118,8 +120,6 @@ def test_images_of_the_training_are_refused_by_name(trained: Path, tmp_path: Pat
 
 
 def test_images_that_were_held_out_make_p_values_approximate(trained: Path, tmp_path: Path) -> None:
-    from multiad_med.data.image_hashes import image_hash
-
     held_out = open_model(trained / "models/model.pt").card.image_hashes["held_out"]
     data = pictures(tmp_path / "again", range(100, 104))
     for path in (trained / "data").iterdir():
@@ -152,6 +152,20 @@ def test_anomalous_images_among_the_good_ones_are_told_and_left_out(
     with pytest.warns(UserWarning, match="2 of 6 images of .* are called anomalous and left out"):
         target = recalibrate(trained / "models/model.pt", data, output=tmp_path / "new.pt")
     assert open_model(target).card.level(Level.SLICE).units == 4
+
+
+def test_held_out_slices_of_a_store_calibrate_and_are_known_by_their_files(
+    trained: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe("images", {"size": 64})
+    prepare(recipe, trained / "good", tmp_path / "slices", workers=0, progress=False)
+    target = recalibrate(trained / "models/model.pt", tmp_path / "slices", output=tmp_path / "a.pt")
+    card = open_model(target).card
+    assert card.level(Level.SLICE).units == 4  # a fifth of twenty is for calibration
+    names = recipe.sections(trained / "good")["validation"]
+    assert card.image_hashes["calibration"] == sorted(map(image_hash, names))
+    with pytest.raises(InputError, match="give the anomalous images"):
+        recalibrate(target, trained / "good", bad=tmp_path / "slices", output=tmp_path / "b.pt")
 
 
 @pytest.mark.parametrize(

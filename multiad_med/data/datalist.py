@@ -49,7 +49,9 @@ _PARTS = frozenset(
 )
 
 
-_RESULT = re.compile(r"_anomaly(_(map|mask)\.nii(\.gz)?|\.json)$|^summary\.(json|csv)$")
+_RESULT = re.compile(
+    r"_anomaly(_(map|mask)\.nii(\.gz)?|\.json|\.png|_viewer\.html)$|^summary\.(json|csv|html)$"
+)
 
 
 class DatalistError(MultiADError, ValueError):

@@ -19,7 +19,8 @@ from multiad_med.engines.handlers import (
     save_model,
     training_scalars,
 )
-from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler, StudySummaryHandler
+from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler
+from multiad_med.engines.summary import StudySummaryHandler
 from multiad_med.engines.tensorboard import TensorBoardMapHandler, TensorBoardStudentHandler
 from multiad_med.engines.trainer import DistillationTrainer
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import logging
-from collections import Counter
 from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from torch.utils.data import DataLoader
 
-from multiad_med.data import StudyDataset, StudyError, StudyOutcome, StudyStatus
-from multiad_med.io import StudyResults, atomic_path, write_json
+from multiad_med.data import StudyDataset, StudyError
 from multiad_med.utils import InputError, terminable, worker_errors
 
-__all__ = ["StudyEvaluator", "StudyFailureHandler", "StudySummaryHandler"]
-
-_logger = logging.getLogger(__name__)
-
-COLUMNS = ("image", "status", "score", "p_value", "decision", "seconds", "message")
+__all__ = ["StudyEvaluator", "StudyFailureHandler"]
 
 
 class StudyEvaluator(SupervisedEvaluator):
@@ -64,66 +56,6 @@ class StudyEvaluator(SupervisedEvaluator):
                 return super()._iteration(engine, batchdata)
         engine.state.batch, engine.state.output = [], []
         return engine.state.output
-
-
-class StudySummaryHandler:
-    """Writes what became of each study as ``summary.json`` and ``summary.csv`` when a run ends.
-
-    Per study: image, status (see :class:`multiad_med.data.StudyStatus`), score, p-value, decision
-    (``anomalous``, ``normal``, or why there is no verdict), seconds, message.
-
-    Args:
-        dataset: the studies that were run.
-        results: where they are written to, and where the summary goes.
-    """
-
-    def __init__(self, dataset: StudyDataset, results: StudyResults) -> None:
-        self.dataset = dataset
-        self.results = results
-
-    def attach(self, engine: Engine) -> None:
-        """Register for the end of the run."""
-        engine.add_event_handler(Events.COMPLETED, self)
-
-    def _row(self, outcome: StudyOutcome) -> dict[str, Any]:
-        failed = outcome.status is StudyStatus.FAILED
-        scores = {} if failed else self.results.scores(outcome.image)
-        return {
-            "image": outcome.image,
-            "status": str(outcome.status),
-            "score": scores.get("volume_score"),
-            "p_value": scores.get("volume_p_value"),
-            "decision": scores.get("verdict"),
-            "seconds": round(outcome.seconds, 3),
-            "message": outcome.message,
-        }
-
-    def __call__(self, engine: Engine) -> None:
-        """Write the summary.
-
-        Raises:
-            StudyError: when it cannot be written; the message tells the failures too.
-        """
-        outcomes, folder = self.dataset.outcomes, self.results.output_dir
-        counts = Counter(str(outcome.status) for outcome in outcomes)
-        told = {str(status): counts[str(status)] for status in StudyStatus}
-        rows = [self._row(outcome) for outcome in outcomes]
-        _logger.info(
-            "%d studies: %s", len(outcomes), ", ".join(f"{n} {s}" for s, n in told.items())
-        )
-        try:
-            write_json(folder / "summary.json", {"counts": told, "studies": rows})
-            with (
-                atomic_path(folder / "summary.csv") as temporary,
-                temporary.open("w", newline="", encoding="utf-8") as stream,
-            ):
-                writer = csv.DictWriter(stream, COLUMNS)
-                writer.writeheader()
-                writer.writerows(rows)
-        except OSError as error:
-            raise StudyError(
-                "\n  ".join([f"The summary could not be written: {error}", *self.dataset.failures])
-            ) from error
 
 
 class StudyFailureHandler:

@@ -88,6 +88,11 @@ class Case:
         return bool(self.abnormal.any())
 
     @property
+    def is_image(self) -> bool:
+        """Whether it is a single image without a unit of length, no slice of a volume."""
+        return len(self.numbers) == 1 and self.spacing is None
+
+    @property
     def has_gaps(self) -> bool:
         """Whether slices between the first and the last are missing, which splits lesions in 3D."""
         return bool((self.numbers.diff() != 1).any())

@@ -10,8 +10,24 @@ from multiad_med.utils.errors import InputError
 __all__ = ["training_curves"]
 
 
+_ADVERSARIAL = ("loss_adversarial", "loss_discriminator", "discriminator_accuracy")
+
+
+def _of_what_ran(points: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
+    """Without the discriminator's scalars where there was none, whose loss is then always 0.
+
+    The whole loss is that of distillation then.
+    """
+    if any(points.get("loss_discriminator", {}).values()):
+        return points
+    without = {tag: own for tag, own in points.items() if tag not in _ADVERSARIAL}
+    if without.get("loss") == without.get("loss_distillation"):
+        without.pop("loss_distillation", None)
+    return without
+
+
 def training_curves(folder: str | Path) -> list[Curve]:
-    """Every scalar of a training's log by step.
+    """Scalars of a training's log by step; none of a discriminator that was switched off.
 
     Args:
         folder: that holds TensorBoard's event files, at any depth.
@@ -36,5 +52,5 @@ def training_curves(folder: str | Path) -> list[Curve]:
                 points.setdefault(tag, {})[event.step] = event.value
     return [
         Curve(tag, [float(step) for step in sorted(own)], [own[step] for step in sorted(own)])
-        for tag, own in sorted(points.items())
+        for tag, own in sorted(_of_what_ran(points).items())
     ]

@@ -20,8 +20,9 @@ from multiad_med.evaluation.pixel_level import PixelLevel
 from multiad_med.evaluation.rates import observed_rates
 from multiad_med.evaluation.results import Curve, Evaluation, Histogram
 from multiad_med.evaluation.rows import patient_rows, slice_rows, study_row
-from multiad_med.evaluation.shortcuts import Shortcuts
+from multiad_med.evaluation.shortcuts import BASELINE_METRICS, Shortcuts
 from multiad_med.evaluation.threshold_table import threshold_rows
+from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate, Ranking, bootstrap_mean
 from multiad_med.scoring import Level
 from multiad_med.utils.errors import InputError
@@ -75,42 +76,56 @@ def _precision_recall(name: str, ranking: Ranking) -> Curve:
     return Curve(name, curve.recall.tolist(), curve.precision.tolist())
 
 
+def _unbeaten(
+    figures: Mapping[str, Mapping[str, Estimate]],
+    baselines: Mapping[str, Mapping[str, float]],
+    words: Words,
+) -> list[str]:
+    """One sentence on all trivial baselines that do as well as the model; none where it beats them."""
+    own = {name: e.value for level in ("slices", "pixels") for name, e in figures[level].items()}
+    told = []
+    for baseline, values in baselines.items():
+        better = [
+            f"{words.metrics()[name]} {values[name]:.3f} against {own[name]:.3f}"
+            for name in BASELINE_METRICS
+            if name in own and values.get(name, -math.inf) >= own[name]
+        ]
+        if better:
+            told.append(f"{baseline} ({', '.join(better)})")
+    if not told:
+        return []
+    return [
+        f"The model does not beat every trivial baseline: {'; '.join(told)}. What they use is no "
+        "anomaly, so that these metrics prove little here."
+    ]
+
+
 def _remarks(
     figures: Mapping[str, Mapping[str, Estimate]],
     baselines: Mapping[str, Mapping[str, float]],
     collected: Collected,
+    words: Words,
     *,
     unmasked: int,
     without_masks: bool,
     gaps: int,
 ) -> list[str]:
-    remarks = []
-    for level, metric in (
-        ("slices", "image_auroc"),
-        ("slices", "image_ap"),
-        ("pixels", "foreground_pixel_auroc"),
-        ("pixels", "foreground_pixel_ap"),
-    ):
-        if metric not in figures[level]:
-            continue
-        own = figures[level][metric].value
-        for name, values in baselines.items():
-            if values.get(metric, -math.inf) >= own:
-                remarks.append(
-                    f"The model does not beat a shortcut: {metric} of {name} alone is "
-                    f"{values[metric]:.3f}, the model's {own:.3f}."
-                )
+    remarks = _unbeaten(figures, baselines, words)
     if (count := len(collected.subjects)) == 1:
-        remarks.append("Only one patient: there are no intervals.")
+        remarks.append(f"Only one {words.patient}: there are no intervals.")
     elif count < _FEW_PATIENTS:
-        remarks.append(f"Only {count} patients: intervals over so few are too narrow.")
+        remarks.append(f"Only {count} {words.patient}s: intervals over so few are too narrow.")
     if collected.abnormal.all() or not collected.abnormal.any():
         which = "abnormal" if collected.abnormal.all() else "normal"
-        remarks.append(f"All slices are {which}: figures that need both classes are undefined.")
+        remarks.append(
+            f"All {words.slice}s are {which}: figures that need both classes are undefined."
+        )
     if without_masks:
         remarks.append("There are no masks: metrics are of whole images, none of pixels.")
     elif unmasked:
-        remarks.append(f"{unmasked} abnormal slices have no mask; pixel figures leave them out.")
+        remarks.append(
+            f"{unmasked} abnormal {words.slice}s have no mask; pixel figures leave them out."
+        )
     if gaps:
         remarks.append(
             f"{gaps} studies lack slices between others; lesion figures and distances leave them out."
@@ -153,6 +168,7 @@ class RunningEvaluation:
         self._scores: list[Tensor] = []
         self._abnormal: list[Tensor] = []
         self._unmasked = self._gaps = self._without_distance = 0
+        self._images = True
 
     def __len__(self) -> int:
         """Number of cases that were taken in."""
@@ -175,6 +191,7 @@ class RunningEvaluation:
         self._abnormal.append(case.abnormal.clone())
         self._unmasked += int((~case.masked).sum())
         self._gaps += case.has_gaps
+        self._images &= case.is_image
         self._without_distance += (
             case.spacing is not None and row["lesion_voxels"] > 0 and math.isnan(row["hd95_mm"])
         )
@@ -242,10 +259,13 @@ class RunningEvaluation:
                 name: {k: v for k, v in values.items() if k.startswith("image")}
                 for name, values in baselines.items()
             }
+        grouped = len(collected.subjects) < len(self._studies)
+        words = Words(images=self._images, patients=not self._images or grouped)
         own_remarks = _remarks(
             figures,
             baselines,
             collected,
+            words,
             unmasked=self._unmasked,
             without_masks=without_masks,
             gaps=self._gaps,
@@ -285,6 +305,7 @@ class RunningEvaluation:
             categories=self._categories(pixels=not without_masks),
             training=training or [],
             manifest=manifest or {},
+            words=words,
         )
 
     def _categories(self, *, pixels: bool) -> dict[str, dict[str, float | None]]:
@@ -323,7 +344,7 @@ def evaluate_cases(
 
     Slices, pixels (of all pixels, as published figures are, and inside the foreground), lesions
     (see :func:`multiad_med.metrics.froc`), studies and patients; 95 % intervals by bootstrap over
-    patients; shortcuts beside them; nominal and observed rates of every level. Figures of slices,
+    patients; trivial baselines beside them; nominal and observed rates of every level. Figures of slices,
     studies and patients are exact, those of pixels within 1e-4 or with a warning; the intervals of
     pixel figures, and pixel figures of categories, come from histograms
     (:class:`multiad_med.metrics.SubjectHistograms`).

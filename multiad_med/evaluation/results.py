@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
 
 __all__ = ["Curve", "Evaluation", "Example", "Histogram", "LevelRates", "finite_or_none"]
@@ -120,8 +121,8 @@ class Evaluation:
 
     Attributes:
         figures: by level (``slices``, ``pixels``, ``lesions``, ``studies``, ``patients``), then by name.
-        baselines: figures of shortcuts that look at no anomaly map, by shortcut, then by name.
-        remarks: sentences that a reader must see first, such as that a shortcut does as well.
+        baselines: figures of trivial baselines that look at no anomaly map, by baseline, then by name.
+        remarks: sentences that a reader must see first, such as that a baseline does as well.
         counts: numbers of patients, studies, slices, lesions.
         calibration: nominal and observed rates by level: ``pixel``, ``slice``, ``volume``, ``patient``.
         thresholds_table: by level (``slice``, ``volume``, ``patient``), what each rate in reach flags;
@@ -135,6 +136,7 @@ class Evaluation:
             where there are several.
         training: L_G by epoch or other curves of the training, where known.
         manifest: versions, seed, hashes.
+        words: what its parts are called.
     """
 
     figures: dict[str, dict[str, Estimate]]
@@ -153,6 +155,7 @@ class Evaluation:
     thresholds_table: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seen_images: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
+    words: Words = field(default_factory=Words)
 
     def as_json(self) -> dict[str, Any]:
         """Every figure under its name, undefined ones None, intervals beside them."""
@@ -170,6 +173,7 @@ class Evaluation:
             },
             "categories": self.categories,
             "remarks": self.remarks,
+            "words": asdict(self.words),
             "counts": self.counts,
             "calibration": {level: rates.as_json() for level, rates in self.calibration.items()},
             "thresholds_table": self.thresholds_table,

@@ -20,6 +20,27 @@ def _verdict(score: float, thresholds: Thresholds, level: Level) -> dict[str, An
     return {"p_value": normals.p_value(score), "verdict": normals.verdict(score, level)}
 
 
+def _false_alarm(
+    anomalous: bool, score: float, thresholds: Thresholds, level: Level
+) -> bool | None:
+    """Whether a normal unit is called anomalous; none of an abnormal one, or without a verdict."""
+    return None if anomalous else thresholds.level(level).anomalous(score)
+
+
+def _false_alarms(case: Case, thresholds: Thresholds) -> dict[str, Any]:
+    """By level: share of normal foreground pixels, number of normal slices, the study itself."""
+    normal = case.foreground & ~case.label & case.masked[:, None, None]
+    pixels = case.anomaly_map[normal] >= thresholds.pixel
+    slices = thresholds.level(Level.SLICE)
+    return {
+        "false_alarm_pixels": float(pixels.double().mean()) if len(pixels) else math.nan,
+        "false_alarm_slices": None
+        if slices.threshold is None or case.abnormal.all()
+        else int(slices.flagged(case.scores[~case.abnormal]).sum()),
+        "false_alarm_volume": _false_alarm(case.anomalous, case.score, thresholds, Level.VOLUME),
+    }
+
+
 def study_row(case: Case, thresholds: Thresholds) -> dict[str, Any]:
     """One study's own figures on its whole grid."""
     maps, label = case.volume("anomaly_map"), case.volume("label")
@@ -40,6 +61,7 @@ def study_row(case: Case, thresholds: Thresholds) -> dict[str, Any]:
         "abnormal_slices": int(case.abnormal.sum()),
         "lesion_voxels": int(label.sum()),
         "flagged_voxels": int(flagged.sum()),
+        **_false_alarms(case, thresholds),
         "pixel_auroc": math.nan if ranking is None else ranking.auroc,
         "pixel_ap": math.nan if ranking is None else ranking.average_precision,
         "best_dice": math.nan if ranking is None else ranking.f1_max,
@@ -80,9 +102,10 @@ def patient_rows(
         {
             "subject": subject,
             "studies": len(own),
-            "anomalous": any(row["anomalous"] for row in own),
+            "anomalous": (anomalous := any(row["anomalous"] for row in own)),
             "score": (score := max(row["score"] for row in own)),
             **_verdict(score, thresholds, Level.PATIENT),
+            "false_alarm_patient": _false_alarm(anomalous, score, thresholds, Level.PATIENT),
         }
         for subject, own in sorted(patients.items())
     ]

@@ -1,6 +1,6 @@
-"""Figures of shortcuts: what can be had without looking for anomalies at all.
+"""Trivial baselines: what can be had without looking for anomalies at all.
 
-Where a shortcut does as well as a model, the test set rewards something else than finding lesions:
+Where one does as well as a model, the test set rewards something else than finding lesions:
 normal slices come from other heights of the body, lesions are simply bright, and the like.
 """
 
@@ -19,7 +19,9 @@ from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.metrics import Ranking, StreamingRanking
 
-__all__ = ["Shortcuts", "shortcut_note", "shortcuts_of"]
+__all__ = ["BASELINE_METRICS", "Shortcuts", "shortcut_note", "shortcuts_of"]
+
+BASELINE_METRICS = ("image_auroc", "image_ap", "foreground_pixel_auroc", "foreground_pixel_ap")
 
 _SIGMA = 4.0
 _SLICES = 16  # at a time, as smoothing copies them several times
@@ -33,7 +35,7 @@ def _better_direction(scores: Tensor, labels: Tensor) -> Ranking:
 
 
 class Shortcuts:
-    """Collects shortcut scores of cases, study by study, in memory that does not grow with pixels.
+    """Collects the baselines' scores of cases, study by study, in memory that does not grow with pixels.
 
     - *intensity*: the image itself, smoothed with a Gaussian of 4 pixels inside the foreground, so
       that its border is neither dark nor bright; an image's score is the largest value there.
@@ -42,7 +44,7 @@ class Shortcuts:
     - *slice position*: place of the slice between the volume's first and last, or its distance
       from the middle; not where every study is a single slice.
 
-    A shortcut has no sign, so each is taken in the direction that separates better on these very
+    A baseline has no sign, so each is taken in the direction that separates better on these very
     data.
     """
 
@@ -99,7 +101,7 @@ class Shortcuts:
         self._slices.setdefault((name, form), []).append(scores)
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """``image_auroc`` and ``image_ap`` of each shortcut, of two also ``foreground_pixel_*``."""
+        """``image_auroc`` and ``image_ap`` of each baseline, of two also ``foreground_pixel_*``."""
         labels = torch.cat(self._labels)
         result: dict[str, dict[str, float]] = {}
         for (name, _), parts in self._slices.items():
@@ -144,12 +146,11 @@ def shortcuts_of(
 
 def shortcut_note(figures: Mapping[str, Mapping[str, float]]) -> str:
     """A sentence with the figures of :func:`shortcuts_of`, to stand below a table."""
-    names = ("image_auroc", "image_ap", "foreground_pixel_auroc", "foreground_pixel_ap")
     parts = [
-        f"{shortcut} " + ", ".join(f"{values[n]:.3f}" for n in names if n in values)
-        for shortcut, values in figures.items()
+        f"{baseline} " + ", ".join(f"{values[n]:.3f}" for n in BASELINE_METRICS if n in values)
+        for baseline, values in figures.items()
     ]
     return (
-        "Shortcuts on the same slices (image AUROC, image AP; then AUROC and AP of pixels in the "
+        "Trivial baselines on the same slices (image AUROC, image AP; then AUROC and AP of pixels in the "
         f"foreground): {'; '.join(parts)}.\n"
     )

@@ -8,23 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["print_summary"]
+from multiad_med.evaluation.shortcuts import BASELINE_METRICS
+from multiad_med.evaluation.words import Words
 
-_NAMES = {
-    "image_auroc": "slice AUROC",
-    "image_ap": "slice average precision",
-    "pixel_auroc": "pixel AUROC",
-    "pixel_ap": "pixel average precision",
-    "foreground_pixel_auroc": "pixel AUROC in the foreground",
-    "foreground_pixel_ap": "pixel average precision in the foreground",
-    "aupro": "AUPRO (to 0.3)",
-    "best_dice": "best Dice (upper bound)",
-    "dice": "Dice at the calibrated threshold",
-    "froc_score": "FROC score of lesions",
-    "patient_auroc": "patient AUROC",
-    "patient_ap": "patient average precision",
-}
-_SHORTCUT_COLUMNS = ("image_auroc", "image_ap", "foreground_pixel_auroc", "foreground_pixel_ap")
+__all__ = ["print_summary"]
 
 
 def _number(value: float | None) -> str:
@@ -38,18 +25,19 @@ def _percent(value: float | None, bounds: Sequence[float | None] = ()) -> str:
     return f"{100 * value:.2f} %" + (f" ({between})" if between else "")
 
 
-def _rates(calibration: Mapping[str, Mapping[str, Any]]) -> Table:
+def _rates(calibration: Mapping[str, Mapping[str, Any]], words: Words) -> Table:
     """Nominal and observed rates of each level, or why it has no verdict."""
     table = Table(title="False alarms promised and observed (95 % interval)")
     table.add_column("level")
     for name in ("held-out normals", "threshold", "nominal", "observed", "abnormal found"):
         table.add_column(name, justify="right")
-    for level, its in calibration.items():
+    for level in words.levels(list(calibration)):
+        its = calibration[level]
         held_out, threshold = its["held_out_normals"], its["threshold"]
         table.add_row(
-            level + (" (approximate)" if its["approximate"] else ""),
+            words.shown(level) + (" (approximate)" if its["approximate"] else ""),
             "–" if held_out is None else str(held_out),
-            its["no_verdict"] if threshold is None else f"{threshold:.3f}",
+            words.told(its["no_verdict"]) if threshold is None else f"{threshold:.3f}",
             _percent(its["nominal_rate"]),
             _percent(its["observed_rate"], its["observed_rate_95"]),
             _percent(its["sensitivity"], its["sensitivity_95"]),
@@ -58,29 +46,31 @@ def _rates(calibration: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def print_summary(metrics: Mapping[str, Any], console: Console, *, title: str) -> None:
-    """Print figures with their intervals, rates at the thresholds, shortcuts, and the remarks.
+    """Print figures with their intervals, rates at the thresholds, baselines, and the remarks.
 
     Args:
         metrics: content of ``metrics.json``.
         console: where to.
         title: of the table.
     """
+    words = Words(**metrics["words"])
+    names = words.metrics()
     table = Table(title=title)
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
-    for name, label in _NAMES.items():
+    for name, label in names.items():
         if name in metrics:
             low_high = metrics["intervals_95"].get(name)
             interval = "–" if low_high is None else " to ".join(_number(v) for v in low_high)
             table.add_row(label, _number(metrics[name]), interval)
-    shortcuts = Table(title="What shortcuts reach on the same slices")
-    shortcuts.add_column("")
-    for name in _SHORTCUT_COLUMNS:
-        shortcuts.add_column(_NAMES[name], justify="right")
-    shortcuts.add_row("this model", *(_number(metrics.get(name)) for name in _SHORTCUT_COLUMNS))
-    for shortcut, values in metrics["baselines"].items():
-        shortcuts.add_row(shortcut, *(_number(values.get(name)) for name in _SHORTCUT_COLUMNS))
-    console.print(table, _rates(metrics["calibration"]), shortcuts)
+    baselines = Table(title=f"What trivial baselines reach on the same {words.slice}s")
+    baselines.add_column("")
+    for name in BASELINE_METRICS:
+        baselines.add_column(names[name], justify="right")
+    baselines.add_row("this model", *(_number(metrics.get(name)) for name in BASELINE_METRICS))
+    for baseline, values in metrics["baselines"].items():
+        baselines.add_row(baseline, *(_number(values.get(name)) for name in BASELINE_METRICS))
+    console.print(table, _rates(metrics["calibration"], words), baselines)
     for remark in metrics["remarks"]:
         console.print(f"[bold]Note:[/bold] {remark}", highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from multiad_med.io.atomic import atomic_path
 from multiad_med.io.overlay import SHOWN, heat_colours, intensity_range
 from multiad_med.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["MontageColumn", "save_montage"]
 
@@ -29,6 +32,7 @@ class MontageColumn:
         spacing: pixel size along the two axes in mm.
         upright: whether it is a picture, such as a B-scan, to be shown as it is.
         limits: intensities shown black and white; by default the slice's own range.
+        threshold: of the map; a line surrounds what reaches it.
     """
 
     title: str
@@ -38,14 +42,25 @@ class MontageColumn:
     spacing: tuple[float, float] = (1.0, 1.0)
     upright: bool = False
     limits: tuple[float, float] | None = None
+    threshold: float = 0.5
 
     def shown(self, array: NDArray[Any]) -> NDArray[Any]:
         """An array with rows from below, as it is drawn."""
         return array[::-1] if self.upright else array[::-1].T
 
 
+def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str) -> None:
+    if mask.any():
+        # Padded, so that a line is closed where the mask reaches the border; the view stays.
+        limits = axis.get_xlim(), axis.get_ylim()
+        rows, columns = (np.arange(-1, length + 1) for length in mask.shape)
+        axis.contour(columns, rows, np.pad(mask, 1), levels=[0.5], colors=colour, linewidths=0.9)
+        axis.set(xlim=limits[0], ylim=limits[1])
+
+
 def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: str = "") -> None:
-    """Draw one column per slice: the slice, the map over it, and, where known, the true lesion.
+    """Draw one column per slice: the slice, the map over it with a line around what reaches the
+    threshold, and, where known, the true lesion.
 
     Axial slices are shown as radiologists see them: anterior above, the patient's right on the left.
 
@@ -100,8 +115,9 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: s
                     vmax=SHOWN[1],
                     alpha=heat_colours(heat_map)[..., 3],
                 )
-            elif column.lesion is not None and column.lesion.any():
-                axis.contour(column.shown(column.lesion), levels=[0.5], colors="cyan", linewidths=1)
+                _outline(axis, heat_map >= column.threshold, "white")
+            elif column.lesion is not None:
+                _outline(axis, column.shown(column.lesion), "cyan")
     if title:
         figure.suptitle(title, color="white", fontsize=11, y=0.96, va="bottom")
     bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01)

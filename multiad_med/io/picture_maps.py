@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from PIL import Image
 
 from multiad_med.io.atomic import atomic_path
 from multiad_med.io.overlay import overlaid
+from multiad_med.io.overlay_file import save_overlay
 from multiad_med.io.pictures import LoadPictures
-from multiad_med.io.results import StudyResults
+from multiad_med.io.results import OVERLAY, StudyResults
+from multiad_med.io.scores import SLICE_SCORES, CalibratedNetwork, decision, study_scores
 from multiad_med.utils.errors import InputError
 
 __all__ = ["SavePictureMapd"]
 
 TIFF = ".tiff"
-OVERLAY = "anomaly.png"
 
 
 class SavePictureMapd(MapTransform):
@@ -29,10 +30,12 @@ class SavePictureMapd(MapTransform):
 
     - ``<name>.tiff``: float32 values. In an MVTec tree that is ``<category>/test/<defect>/<id>.tiff``,
       where MVTec's evaluation code looks for maps.
-    - ``<name>_anomaly.png``: the map's heat over the picture, a line around what reaches 0.5.
+    - ``<name>_anomaly.png``: the map's heat over the picture, a line around what reaches 0.5; below
+      it the score, the verdict and the colours of the map.
 
     Args:
-        keys: the calibrated map ``(1, H, W, 1)``, one key; its metadata tell the picture's file.
+        keys: the calibrated map ``(1, H, W, 1)``, one key; its metadata tell the picture's file. Its
+            scores are those of :class:`ScoreSlicesd`.
         results: where they go.
     """
 
@@ -61,8 +64,9 @@ class SavePictureMapd(MapTransform):
             )
         np.rint(picture * np.float32(255), out=picture)
         shown = overlaid(picture.astype(np.uint8), anomaly_map)
-        for end, content in ((TIFF, anomaly_map), (OVERLAY, shown)):
-            path = self.results.path(source, end)
-            with atomic_path(path) as temporary:
-                Image.fromarray(content).save(temporary)
+        with atomic_path(self.results.path(source, TIFF)) as temporary:
+            Image.fromarray(anomaly_map).save(temporary)
+        network = cast(CalibratedNetwork, self.results.network)
+        scores = study_scores(result[SLICE_SCORES], image.affine, network=network, oriented=False)
+        save_overlay(self.results.path(source, OVERLAY), shown, decision(scores))
         return result

@@ -16,12 +16,16 @@ from multiad_med.io.hashes import file_sha256, state_sha256
 from multiad_med.utils.errors import InputError, MultiADError
 from multiad_med.utils.json_files import read_json
 
-__all__ = ["StudyResults", "study_path"]
+__all__ = ["StudyResults", "beside_map", "study_of_map", "study_path"]
 
 MAP = "anomaly_map.nii.gz"
 MASK = "anomaly_mask.nii.gz"
 SCORES = "anomaly.json"
 """Ends of the names of a study's files; the scores are written last."""
+
+OVERLAY = "anomaly.png"
+VIEWER = "anomaly_viewer.html"
+"""Ends of what is made of them to be looked at; they go when the study is done anew."""
 
 _FORMAT = re.compile(
     r"\.((nii|img|hdr)(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd|png|jpe?g|bmp|tiff?)$",
@@ -34,6 +38,21 @@ def study_path(image: str | Path) -> Path:
     """The absolute path that names a study: its image without the suffix of its format."""
     path = Path(os.path.abspath(Path(image).expanduser()))
     return path.with_name(_FORMAT.sub("", path.name))
+
+
+def study_of_map(anomaly_map: Path) -> str:
+    """The name of the study whose map this is.
+
+    Args:
+        anomaly_map: ``<name>_anomaly_map.nii.gz``, or of an image ``<name>.tiff``.
+    """
+    name = anomaly_map.name.removesuffix(f"_{MAP}")
+    return study_path(anomaly_map).name if name == anomaly_map.name else name
+
+
+def beside_map(anomaly_map: Path, end: str) -> Path:
+    """Another file of the study whose map this is, by the end of its name."""
+    return anomaly_map.with_name(f"{study_of_map(anomaly_map)}_{end}")
 
 
 class StudyResults:
@@ -161,5 +180,5 @@ class StudyResults:
         """Remove a study's results, so that there are all of them or none, and none of another model."""
         image = first_path(item)
         if self._images.get(self.path(image, SCORES)) == image:  # and not another study's
-            for end in (SCORES, *self.files):
+            for end in dict.fromkeys((SCORES, *self.files, OVERLAY, VIEWER)):
                 self.path(image, end).unlink(missing_ok=True)

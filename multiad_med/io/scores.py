@@ -26,6 +26,7 @@ __all__ = [
     "SaveScoresd",
     "ScoreSlicesd",
     "check_calibrated",
+    "decision",
     "study_scores",
 ]
 
@@ -174,6 +175,19 @@ def study_scores(
             else f"mean of the largest {float(network.score_fraction):g} of the foreground"
         ),
     }
+
+
+def decision(scores: Mapping[str, Any]) -> str:
+    """The volume's score, p-value and threshold, and its verdict or why there is none, in words."""
+    if not scores:
+        return "no scores beside the map"
+    threshold = scores["thresholds"]["volume_score"]
+    told = (
+        f"score {float(scores['volume_score']):.3f}, p-value {float(scores['volume_p_value']):.3g}"
+    )
+    if threshold is not None:
+        told += f", threshold {float(threshold):.3f}"
+    return f"{told}: {scores['verdict']}"
 
 
 def _thresholds(normals: NormalScores, level: Level) -> dict[str, Any]:

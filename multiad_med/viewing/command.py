@@ -9,11 +9,13 @@ from PIL import Image
 
 from multiad_med.io import LoadPictures, MontageColumn, save_montage
 from multiad_med.io.pictures import PICTURE_SUFFIXES
+from multiad_med.io.results import study_path
+from multiad_med.io.scores import decision
 from multiad_med.transforms import Window
 from multiad_med.utils.errors import reader_errors
 from multiad_med.viewing.montage import write_montage
 from multiad_med.viewing.page import write_page
-from multiad_med.viewing.study import ViewError, check_map, decision, load_study, read_scores
+from multiad_med.viewing.study import ViewError, check_map, load_study, read_scores
 
 __all__ = ["view"]
 
@@ -31,7 +33,9 @@ def _view_picture(picture: Path, anomaly_map: Path, output: Path) -> None:
             f"{picture}; got {heat.shape} of {heat.dtype}."
         )
     check_map(heat, anomaly_map)
-    column = MontageColumn(title=picture.name, image=image, anomaly_map=heat, upright=True)
+    column = MontageColumn(
+        title=study_path(picture).name, image=image, anomaly_map=heat, upright=True
+    )
     save_montage([column], output, title=decision(read_scores(anomaly_map)))
 
 

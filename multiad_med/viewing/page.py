@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from multiad_med.io import atomic_path
+from multiad_med.io.scores import decision
 from multiad_med.transforms import Window
 from multiad_med.viewing.embedded import MAP_STEP, embedded_image, embedded_map, halved
-from multiad_med.viewing.montage import choose_slices
-from multiad_med.viewing.study import ViewedStudy, decision
+from multiad_med.viewing.findings import find, worst_slice
+from multiad_med.viewing.study import ViewedStudy
 
 __all__ = ["write_page"]
 
@@ -33,12 +34,10 @@ def _asset(name: str) -> str:
 
 
 def _start(study: ViewedStudy) -> list[int]:
-    """The voxel that is shown first: the highest of the map in the slice with the highest score."""
-    values = study.slice_values()
-    _, highest = choose_slices(values)
-    slices = sorted(highest, key=lambda index: -values[index]) if np.isfinite(values).any() else [0]
-    heat = study.anomaly_map[..., slices[0]]
-    return [*(int(i) for i in np.unravel_index(int(heat.argmax()), heat.shape)), slices[0]]
+    """The voxel that is shown first: the highest of the map in the worst slice."""
+    index = worst_slice(study)
+    heat = study.anomaly_map[..., index]
+    return [*(int(i) for i in np.unravel_index(int(heat.argmax()), heat.shape)), index]
 
 
 def _facts(study: ViewedStudy) -> dict[str, Any]:
@@ -46,6 +45,7 @@ def _facts(study: ViewedStudy) -> dict[str, Any]:
     scores = study.scores
     return {
         "start": _start(study),
+        "findings": [{"at": finding.at, "value": finding.value} for finding in find(study)],
         "shape": list(study.image.shape),
         "affine": study.affine.tolist(),
         "toSource": study.to_source.tolist(),
@@ -53,7 +53,7 @@ def _facts(study: ViewedStudy) -> dict[str, Any]:
         "windows": {str(w): w.limits for w in Window} if study.hounsfield else {},
         "hounsfield": study.hounsfield,
         "bscans": study.bscans,
-        "mapThreshold": float(scores["thresholds"]["map"]) if scores else 0.5,
+        "mapThreshold": study.threshold,
         "mapStep": MAP_STEP,
         "sliceThreshold": scores["thresholds"]["slice_score"] if scores else None,
         "slices": [None if np.isnan(v) else round(float(v), 5) for v in study.slice_values()],

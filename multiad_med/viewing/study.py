@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 
 from multiad_med.io import LoadBScans, LoadVolume, file_sha256
 from multiad_med.io.overlay import intensity_range
-from multiad_med.io.results import MAP, SCORES, study_path
+from multiad_med.io.results import MAP, SCORES, beside_map, study_path
 from multiad_med.transforms import CheckVolume, Window
 from multiad_med.utils.errors import MultiADError, file_errors
 
-__all__ = ["ViewError", "ViewedStudy", "check_map", "decision", "load_study", "read_scores"]
+__all__ = ["ViewError", "ViewedStudy", "check_map", "load_study", "read_scores"]
 
 _TOLERANCE = 1e-3  # mm, as of masks
-_AIR = -500.0  # HU; no other modality's values are as low
+AIR = -500.0  # HU; no other modality's values are as low
 
 
 class ViewError(MultiADError, ValueError):
@@ -64,6 +63,11 @@ class ViewedStudy:
         x, y, z = (float(size) for size in np.linalg.norm(self.affine[:3, :3], axis=0))
         return x, y, z
 
+    @property
+    def threshold(self) -> float:
+        """From which the map counts as anomalous."""
+        return float(self.scores["thresholds"]["map"]) if self.scores else 0.5
+
     def source_slice(self, index: int) -> int:
         """The number in the study's file of slice ``index`` along the last axis."""
         axis = int(np.flatnonzero(self.to_source[:3, 2])[0])
@@ -75,7 +79,8 @@ class ViewedStudy:
         Slices that were not scored, having next to nothing in them, are NaN.
         """
         if not self.scores:
-            return self.anomaly_map.max(axis=(0, 1)).astype(float)
+            highest = self.anomaly_map.max(axis=(0, 1)).astype(float)
+            return np.where(highest > 0, highest, np.nan)  # 0 is what lies outside the foreground
         scored = {entry["slice"]: float(entry["score"]) for entry in self.scores["slices"]}
         return np.array(
             [scored.get(self.source_slice(k), np.nan) for k in range(self.image.shape[2])]
@@ -91,10 +96,7 @@ def read_scores(anomaly_map: Path) -> dict[str, Any]:
     Raises:
         ViewError: when the file is no score JSON.
     """
-    stem = anomaly_map.name.removesuffix(f"_{MAP}")
-    if stem == anomaly_map.name:
-        stem = study_path(anomaly_map).name
-    path = anomaly_map.with_name(f"{stem}_{SCORES}")
+    path = beside_map(anomaly_map, SCORES)
     if not path.is_file():
         return {}
     try:
@@ -114,19 +116,6 @@ def read_scores(anomaly_map: Path) -> dict[str, Any]:
             "away to see the map alone."
         ) from error
     return dict(scores)
-
-
-def decision(scores: Mapping[str, Any]) -> str:
-    """The volume's score, p-value and threshold, and its verdict or why there is none, in words."""
-    if not scores:
-        return "no scores beside the map"
-    threshold = scores["thresholds"]["volume_score"]
-    told = (
-        f"score {float(scores['volume_score']):.3f}, p-value {float(scores['volume_p_value']):.3g}"
-    )
-    if threshold is not None:
-        told += f", threshold {float(threshold):.3f}"
-    return f"{told}: {scores['verdict']}"
 
 
 def _read(path: Path, *, bscans: bool) -> MetaTensor:
@@ -253,7 +242,7 @@ def load_study(
     turn = nib.io_orientation(affine)
     to_source = inv_ornt_aff(turn, values.shape)
     modality = str(image.meta.get("modality", ""))
-    hounsfield = not bscans and (modality == "CT" or (not modality and values.min() <= _AIR))
+    hounsfield = not bscans and (modality == "CT" or (not modality and values.min() <= AIR))
     result = ViewedStudy(
         name=study_path(study).name,
         image=nib.apply_orientation(values, turn),

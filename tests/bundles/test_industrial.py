@@ -16,6 +16,7 @@ from PIL import Image
 from multiad_med.card import CardError
 from multiad_med.data import DatalistError, StoreError, StudyError
 from multiad_med.engines import save_model
+from multiad_med.io.overlay_file import read_overlay
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError, open_model
 from multiad_med.preparation import load_recipe, prepare
@@ -110,10 +111,8 @@ def test_maps_lie_where_mvtecs_evaluation_code_looks_for_them(
         assert scores["image"] == str(source)
         # Pictures of the network's size: nothing is resized after scoring.
         assert scores["volume_score"] == pytest.approx(float(written.max()), abs=1e-6)
-        with Image.open(
-            tmp_path / category / "test" / kind / f"{source.stem}_anomaly.png"
-        ) as shown:
-            assert (shown.size, shown.mode) == ((SIZE, SIZE), "RGB")
+        shown = read_overlay(tmp_path / category / "test" / kind / f"{source.stem}_anomaly.png")
+        assert (shown.size, shown.mode) == ((SIZE, SIZE), "RGB")
     assert len(files(tmp_path, "*.tiff")) == 10
 
 

@@ -85,7 +85,7 @@ def test_of_two_studies_of_one_name_the_first_is_done_whoever_reads_them(
     workers = {"dataloader#num_workers": 2}
     rows = infer(BUNDLE, tmp_path / "in", model, tmp_path / "out", **workers)
     assert statuses(rows) == {"a.nii": "done", "a.nii.gz": "failed"}
-    assert len(files_of(tmp_path / "out")) == 3 + 2  # and the summaries
+    assert len(files_of(tmp_path / "out")) == 3 + 2 + 3  # and overlay, viewer and the summaries
 
 
 def test_batches_of_several_studies_are_refused(model: Path, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from multiad_med.data import DatalistError
 from multiad_med.data.sequences import sequence_of
 from multiad_med.preparation import find_nifti_and_dicom, load_studies
+from multiad_med.resources import read_config
+from multiad_med.utils.errors import user_error
 from tests.dicom_files import ct_slices, random_volume, save
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -190,3 +193,18 @@ def test_real_sequences_are_told_and_chosen(real_data: Path) -> None:
     items = load_studies(real_data / "brain/brats2013", kind="mr", image_glob=globs["T1c"])["test"]
     assert len(items) == 4
     assert len(load_studies(real_data / "brain/ixi_t1_2mm", kind="mr")["test"]) == 28
+
+
+@pytest.mark.parametrize("config", ["train.json", "inference.json", "evaluate.json"])
+def test_the_brain_bundle_trains_infers_and_evaluates_one_sequence(
+    config: str, touch_all: Callable[..., Path]
+) -> None:
+    folder = touch_all("P1_Flair.nii.gz", "P1_T1c.nii.gz", "P2_Flair.nii.gz", "P2_T1c.nii.gz")
+    parser = ConfigParser(read_config("multiad_brain_mri", config) | {"dataset_dir": str(folder)})
+    with pytest.raises(RuntimeError) as error:
+        parser.get_parsed_content("datalist")
+    told = str(user_error(error.value))
+    parser.update({"image_glob": GLOB.findall(told)[0][2]})
+    parser.parse(reset=True)
+    names = [Path(item["image"]).name for item in parser.get_parsed_content("datalist")["test"]]
+    assert names == ["P1_Flair.nii.gz", "P2_Flair.nii.gz"]

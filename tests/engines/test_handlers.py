@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader
 
 from multiad_med.card import ModelCard
-from multiad_med.data import StudyDataset, StudyError, StudyOutcome, StudyStatus
+from multiad_med.data import StudyDataset, StudyError
 from multiad_med.engines import (
     CheckpointError,
     DistillationTrainer,
@@ -21,10 +20,8 @@ from multiad_med.engines import (
     ModelSaver,
     ResumableTraining,
     StudyFailureHandler,
-    StudySummaryHandler,
 )
 from multiad_med.engines.handlers import next_steps
-from multiad_med.io import StudyResults
 from multiad_med.scoring import Level, NormalScores
 from multiad_med.utils.errors import InputError
 from tests.conftest import tiny_multiad
@@ -181,20 +178,6 @@ def test_failed_studies_end_the_run_with_a_list() -> None:
     engine = Engine(lambda e, b: None)
     with pytest.raises(StudyError, match=r"1 of 3 studies failed:\n  bad\.nii: truncated"):
         StudyFailureHandler(dataset)(engine)
-
-
-@pytest.mark.parametrize("verdict", ["anomalous", "normal", "no verdict: 6 normal volumes"])
-def test_the_summary_has_the_verdict_or_says_why_there_is_none(
-    tmp_path: Path, verdict: str
-) -> None:
-    dataset = StudyDataset([{"image": str(tmp_path / "a.nii")}], dict)
-    dataset.outcomes = [StudyOutcome(str(tmp_path / "a.nii"), StudyStatus.DONE, 1.0)]
-    results = StudyResults(tmp_path, source=tmp_path, network=torch.nn.Identity())
-    scores = {"volume_score": 0.7, "volume_p_value": 0.25, "verdict": verdict}
-    (tmp_path / "a_anomaly.json").write_text(json.dumps(scores))
-    StudySummaryHandler(dataset, results)(Engine(lambda e, b: None))
-    (row,) = json.loads((tmp_path / "summary.json").read_text())["studies"]
-    assert (row["score"], row["p_value"], row["decision"]) == (0.7, 0.25, verdict)
 
 
 def test_training_ends_with_the_model_what_it_rests_on_and_the_next_command() -> None:

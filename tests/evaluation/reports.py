@@ -68,7 +68,7 @@ def full(**changes: Any) -> Evaluation:
             "intensity": {"image_auroc": 0.95, "image_ap": 0.7},
             "slice position": {"image_auroc": 0.6, "image_ap": NAN},
         },
-        "remarks": [f"A shortcut does as well: {NAME}."],
+        "remarks": [f"A baseline does as well: {NAME}."],
         "counts": {"patients": 12, "slices": 1234},
         "calibration": {
             "pixel": rates(held_out=None, observed=Estimate(0.025, 0.01, 0.04)),
@@ -109,6 +109,7 @@ class Reader(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__(convert_charrefs=True)
+        self.page = page
         self.open: list[str] = []
         self.texts: list[tuple[str, str]] = []
         self.attributes: list[tuple[str, str, str]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.manifest import run_manifest
 from multiad_med.io import NotCalibratedError
 from multiad_med.networks import build_multiad, open_model
+from tests.evaluation.reports import Reader, rows_of
 from tests.evaluation.stores import make_store
 
 PRESET = "efficientnet_lite0_decoder"
@@ -48,7 +50,7 @@ def test_command_writes_report_tables_and_metrics(store: Path, model: Path, tmp_
         ["evaluate", str(store), "--model", str(model), "--output", str(output), "--bootstrap", "20"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "What shortcuts reach" in result.output
+    assert "What trivial baselines reach" in result.output
     assert "False alarms promised and observed" in result.output
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["counts"] == {
@@ -64,6 +66,23 @@ def test_command_writes_report_tables_and_metrics(store: Path, model: Path, tmp_
     page = (output / "report.html").read_text()
     assert "not for diagnostic use" in page.lower()
     assert "screw/scratch" in page
+    assert "image AUROC" in result.output
+    assert not re.search("patient|lesion|slice", result.output)
+
+
+def test_a_report_on_images_speaks_of_images(store: Path, model: Path, tmp_path: Path) -> None:
+    evaluate_model(store, model, tmp_path, bootstrap=5)
+    reader = Reader((tmp_path / "report.html").read_text())
+    assert "8 images · 4 abnormal images · 4 abnormal regions" in reader.text
+    # Metrics of the machine-readable files keep their names, which the manifest lists.
+    about_us = reader.text.partition("How the run was made")[0]
+    words = [*reader.values("aria-label"), *reader.values("alt"), about_us]
+    assert not re.search(r"patient|lesion|slice|scan|volume|hausdorff|hd95", " ".join(words), re.I)
+    assert [row[0].split()[0] for row in rows_of(reader.page, "calibration")[1:]] == [
+        "Pixels",
+        "Images",
+    ]
+    assert not (tmp_path / "patients.csv").exists()
 
 
 def test_a_part_is_half_of_the_test_set(store: Path, model: Path, tmp_path: Path) -> None:
@@ -108,6 +127,25 @@ def test_a_network_without_thresholds_is_refused() -> None:
 def test_parts_of_volumes_are_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="prepared slices only"):
         evaluate_model(tmp_path, model, tmp_path / "e", part="report")
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.01])
+def test_a_discriminator_that_was_switched_off_has_no_charts(tmp_path: Path, weight: float) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as log:
+        for step in range(3):
+            scalars = {
+                "loss": 1.0 + weight * step,
+                "loss_distillation": 1.0,
+                "loss_adversarial": weight * step,
+                "loss_discriminator": 100 * weight,
+                "discriminator_accuracy": 0.5,
+            }
+            for tag, value in scalars.items():
+                log.add_scalar(tag, value, step)
+    found = {curve.name for curve in training_curves(tmp_path)}
+    assert found == (set(scalars) if weight else {"loss"})
 
 
 def test_training_curves_are_read_from_the_log(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from PIL import Image
 
 from multiad_med.evaluation import evaluate_cases
 from multiad_med.evaluation.report import write_report
-from multiad_med.evaluation.report.glossary import METRICS
+from multiad_med.evaluation.report.glossary import metric_names
 from multiad_med.evaluation.results import Curve, Example, Histogram
+from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
 from multiad_med.utils import FileError, InputError
 from tests.evaluation.reports import (
@@ -38,7 +39,7 @@ from tests.evaluation.stores import volume_case
 
 SECTIONS = [
     "Figures",
-    "Shortcuts",
+    "Trivial baselines",
     "Curves",
     "Scores",
     "Calibration",
@@ -94,7 +95,7 @@ def test_figures_have_intervals_units_and_reasons(tmp_path: Path) -> None:
     assert "it needs both lesion masks and normal pixels" in row("AUPRO")[0]
 
 
-def test_the_better_of_model_and_shortcuts_is_bold(tmp_path: Path) -> None:
+def test_the_better_of_model_and_baselines_is_bold(tmp_path: Path) -> None:
     page = page_of(full(), tmp_path)
     assert rows_of(page, "baselines")[1:] == [
         ["Model", "0.931", "0.800"],
@@ -108,7 +109,7 @@ def test_the_better_of_model_and_shortcuts_is_bold(tmp_path: Path) -> None:
     ]
 
 
-def test_a_draw_with_a_shortcut_is_bold_on_both_sides(tmp_path: Path) -> None:
+def test_a_draw_with_a_baseline_is_bold_on_both_sides(tmp_path: Path) -> None:
     drawn = full(
         figures={"slices": {"image_auroc": Estimate(0.93121, 0.9, 0.95)}},
         baselines={"intensity": {"image_auroc": 0.93119}},
@@ -279,8 +280,8 @@ def test_the_smallest_lesion_and_map_are_outlined(tmp_path: Path) -> None:
     label[500, 500] = 1
     large = Example("t", torch.full((1024, 1024), 0.5), label * 0.9, label, True)
     nothing = Example("t", torch.full((8, 8), 0.5), torch.zeros(8, 8), torch.zeros(8, 8), True)
-    assert "outline of the true lesion" in example_figure(large)
-    figure = example_figure(nothing)
+    assert "outline of the true lesion" in example_figure(large, Words())
+    figure = example_figure(nothing, Words())
     assert "nowhere reaches 0.5" in figure
     assert "without any lesion" in figure
 
@@ -325,7 +326,9 @@ def test_names_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
 def test_a_real_evaluation_knows_all_its_names(tmp_path: Path) -> None:
     cases = [volume_case(f"p{i}_t1", lesion=i % 2 == 0, seed=i) for i in range(4)]
     evaluation = evaluate_cases(cases, bootstrap=10)
-    assert {name for level in evaluation.figures.values() for name in level} <= set(METRICS)
+    assert {name for level in evaluation.figures.values() for name in level} <= set(
+        metric_names(Words())
+    )
     page = page_of(evaluation, tmp_path)
     for name in ("figures", "baselines", "calibration", "wide"):
         assert len(rows_of(page, name)) > 2

@@ -16,6 +16,7 @@ from multiad_med.evaluation.command import evaluate_model
 from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
 from multiad_med.preparation import load_recipe, prepare
 from tests.bundles.models import train
+from tests.conftest import make_small_cohort
 from tests.evaluation.stores import volume_case
 from tests.trees import make_mvtec
 
@@ -80,3 +81,25 @@ def test_a_training_image_in_the_test_is_recognised_by_its_bytes(
         evaluate_model(source, file, tmp_path / "out", bootstrap=5)
     seen = json.loads((tmp_path / "out/metrics.json").read_text())["seen_images"]
     assert (seen["training"]["count"], seen["held_out"]["count"]) == (5, 1)
+
+
+def test_a_training_volume_in_the_test_is_recognised(tmp_path: Path) -> None:
+    folder = make_small_cohort(tmp_path)
+    train("multiad_brain_mri", folder, tmp_path / "models")
+    items = [
+        {
+            "image": f"images/s{image}.nii.gz",
+            "label": f"labels/s{label}.nii.gz",
+            "subject": f"s{image}",
+        }
+        for image, label in ((0, 4), (5, 5))
+    ]
+    (folder / "again.json").write_text(json.dumps({"test": items}))
+    with pytest.warns(UserWarning, match=r"1 of 2 evaluated images the model was trained on: s0\."):
+        evaluate_model(
+            folder / "again.json", tmp_path / "models/model.pt", tmp_path / "out", bootstrap=5
+        )
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["seen_images"]["training"]["first"] == [str(folder / "images/s0.nii.gz")]
+    assert metrics["seen_images"]["training"]["count"] == 1
+    assert {"slice", "volume"} == metrics["thresholds_table"].keys()

@@ -214,6 +214,23 @@ def test_montage_shows_pictures_as_they_are(tmp_path: Path) -> None:
     assert (block < np.array(top_panel.shape) / 2).all()
 
 
+def test_montage_draws_a_line_around_what_reaches_the_threshold(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    def white(heat: np.ndarray) -> int:
+        column = MontageColumn("", np.zeros((40, 60)), heat, threshold=0.7)
+        save_montage([column], tmp_path / "m.png")
+        lower = imread(tmp_path / "m.png")[..., :3]
+        lower = lower[len(lower) // 2 :, : int(0.75 * lower.shape[1])]
+        return int((lower.min(axis=-1) > 0.9).sum())
+
+    heat = np.zeros((40, 60))
+    heat[10:30, 20:40] = 0.69
+    below = white(heat)
+    heat[10:30, 20:40] = 0.71
+    assert white(heat) > below + 100
+
+
 def test_montage_needs_a_column(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         save_montage([], tmp_path / "m.png")

@@ -11,15 +11,19 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from multiad_med.io import SavePictureMapd
+from multiad_med.io import SavePictureMapd, picture_maps
 from multiad_med.io.overlay import overlaid
 from multiad_med.io.results import StudyResults
+from multiad_med.scoring import Level, NormalScores
 from tests.conftest import tiny_multiad
 
 
-def anomaly_map(path: Path, values: np.ndarray) -> dict[str, MetaTensor]:
+def anomaly_map(path: Path, values: np.ndarray) -> dict[str, torch.Tensor]:
     tensor = torch.from_numpy(values.astype(np.float32))[None, ..., None]
-    return {"pred": MetaTensor(tensor, meta={"filename_or_obj": str(path)})}
+    return {
+        "pred": MetaTensor(tensor, meta={"filename_or_obj": str(path)}),
+        "slice_scores": torch.tensor([0.75]),
+    }
 
 
 def results(source: Path, output_dir: Path) -> StudyResults:
@@ -44,6 +48,23 @@ def test_maps_keep_every_bit_rows_and_columns(grey: Path, tmp_path: Path) -> Non
     assert written.dtype == np.float32
     np.testing.assert_array_equal(written, values)
     assert sorted(p.name for p in (tmp_path / "out/a").iterdir()) == ["000.tiff", "000_anomaly.png"]
+
+
+def test_the_overlay_tells_score_verdict_and_colours_below_the_picture(
+    grey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captions: list[str] = []
+
+    def save_overlay(path: Path, shown: np.ndarray, text: str) -> None:
+        captions.append(text)
+        assert shown.shape == (6, 9, 3)
+
+    monkeypatch.setattr(picture_maps, "save_overlay", save_overlay)
+    its = results(tmp_path / "in", tmp_path / "out")
+    its.network.card.levels = {level: NormalScores((0.5,) * 19, 0.05) for level in Level}
+    SavePictureMapd("pred", results=its)(anomaly_map(grey, np.zeros((6, 9))))
+    # 0.75 lies above all 19 normal scores: p = 1/20; the threshold lies just above 0.5.
+    assert captions == ["score 0.750, p-value 0.05, threshold 0.500: anomalous"]
 
 
 def test_overlay_is_the_picture_where_the_map_is_low_and_a_line_around_what_is_high() -> None:

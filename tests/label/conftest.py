@@ -26,7 +26,7 @@ REASON = "MONAI Label is not installed; it has an environment of its own (docs/l
 
 # Of an environment that is not activated, where itkimage2segimage is.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-runpy.run_path(str(SHIMS / "sitecustomize.py"))
+SHIM = runpy.run_path(str(SHIMS / "sitecustomize.py"))  # kept, and with it what it declares
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

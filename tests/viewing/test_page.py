@@ -306,6 +306,45 @@ def test_score_threshold_and_decision_are_told(tmp_path: Path, chromium: Chromiu
     assert chromium.run("document.querySelectorAll('#strip .threshold').length") == 0
 
 
+def test_next_finding_goes_from_one_to_the_other_and_the_worst_slice_comes_first(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    study, anomaly_map, _ = write_study(tmp_path)
+    image = nib.load(anomaly_map)
+    heat = image.get_fdata(dtype=np.float32)
+    heat[20, 4, 2] = 0.95  # higher than the mark, in a slice of a lower score
+    write_nifti(anomaly_map, heat, image.affine)
+    chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
+
+    def at() -> str:
+        return str(chromium.run("document.getElementById('readout').textContent")).split("\n")[0]
+
+    def told() -> str:
+        return str(chromium.run("document.getElementById('finding').textContent"))
+
+    mark, other = f"voxel {', '.join(map(str, MARK))} of the file", "voxel 20, 4, 2 of the file"
+    assert (at(), told()) == (mark, "2 of 2 findings: map 0.700")
+    chromium.run("document.getElementById('next').click()")
+    assert (at(), told()) == (other, "1 of 2 findings: map 0.950")
+    chromium.run("document.dispatchEvent(new KeyboardEvent('keydown', {key: 'n', bubbles: true}))")
+    assert at() == mark
+    chromium.run("document.getElementById('previous').click()")
+    assert at() == other
+    chromium.run("document.getElementById('worst').click()")
+    assert at() == mark
+
+
+def test_a_map_without_finding_says_so(tmp_path: Path, chromium: Chromium) -> None:
+    image, heat = volumes()
+    study = write_nifti(tmp_path / "a.nii.gz", image)
+    anomaly_map = write_nifti(tmp_path / "a_anomaly_map.nii.gz", heat / 2)
+    chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
+    assert chromium.run("document.getElementById('next').disabled") is True
+    assert chromium.run("document.getElementById('finding').textContent") == (
+        "The map nowhere reaches 0.5."
+    )
+
+
 def test_windows_of_a_ct_change_the_image(tmp_path: Path, chromium: Chromium) -> None:
     image, heat = volumes()
     study = write_nifti(tmp_path / "ct.nii.gz", (image - 1000).astype(np.int16))  # air, -900 HU

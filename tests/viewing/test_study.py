@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from multiad_med.io import LoadVolume
+from multiad_med.io.scores import decision
 from multiad_med.transforms import VolumeError
 from multiad_med.viewing import ViewError, load_study
 from multiad_med.viewing.page import write_page
-from multiad_med.viewing.study import decision
 from tests.conftest import write_nifti
 from tests.dicom_files import ct_slices, random_volume, save
 from tests.viewing.studies import MARK, SHAPE, STORED, affine, volumes, write_study

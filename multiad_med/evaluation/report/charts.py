@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from multiad_med.evaluation.report.canvas import INK, MUTED, Look, chart_figure, look
 from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.results import Curve, Histogram
+from multiad_med.evaluation.words import Words
 from multiad_med.utils.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = [
-    "PANELS",
     "Panel",
     "curve_panel",
     "histogram_panel",
+    "panels",
     "side_by_side",
     "training_panels",
 ]
@@ -54,38 +55,41 @@ class Panel:
     needs: str = "it has no points"
 
 
-PANELS = {
-    "roc": Panel(
-        "ROC",
-        "normal items flagged (false positive rate)",
-        "abnormal items flagged (sensitivity)",
-        "The nearer to the upper left corner, the better.",
-        "it needs both normal and abnormal items",
-    ),
-    "precision_recall": Panel(
-        "Precision and recall",
-        "abnormal items flagged (recall)",
-        "flags that are right (precision)",
-        "The nearer to the upper right corner, the better. Chance is the share of abnormal items.",
-        "it needs abnormal items",
-    ),
-    "froc": Panel(
-        "FROC",
-        "false positives per scan",
-        "lesions found (sensitivity)",
-        "The higher, the better. Each step is a threshold; nothing is interpolated.",
-        "it needs lesions with masks",
-    ),
-    "reliability": Panel(
-        "Reliability of the map",
-        "map value",
-        "pixels that are lesion",
-        "How many of the foreground pixels of a map value are lesion. A map to be trusted rises from "
-        "left to right; it states no probability, so that it need not follow the diagonal.",
-        "it needs pixels of known truth and a map in [0, 1]",
-    ),
-}
-"""Curve panels in their order; a panel that is not here is drawn under its own name."""
+def panels(words: Words) -> dict[str, Panel]:
+    """Curve panels in their order; a panel that is not here is drawn under its own name."""
+    lesion = words.lesion
+    return {
+        "roc": Panel(
+            "ROC",
+            "normal items flagged (false positive rate)",
+            "abnormal items flagged (sensitivity)",
+            "The nearer to the upper left corner, the better.",
+            "it needs both normal and abnormal items",
+        ),
+        "precision_recall": Panel(
+            "Precision and recall",
+            "abnormal items flagged (recall)",
+            "flags that are right (precision)",
+            "The nearer to the upper right corner, the better. Chance is the share of abnormal items.",
+            "it needs abnormal items",
+        ),
+        "froc": Panel(
+            "FROC",
+            f"false positives per {words.scan}",
+            f"{lesion}s found (sensitivity)",
+            "The higher, the better. Each step is a threshold; nothing is interpolated.",
+            f"it needs {lesion}s with masks",
+        ),
+        "reliability": Panel(
+            "Reliability of the map",
+            "map value",
+            f"pixels of {lesion}s",
+            f"How many of the foreground pixels of a map value are of {lesion}s. A map to be trusted "
+            "rises from left to right; it states no probability, so that it need not follow the "
+            "diagonal.",
+            "it needs pixels of known truth and a map in [0, 1]",
+        ),
+    }
 
 
 def _points(curve: Curve) -> tuple[Points, Points]:
@@ -137,12 +141,13 @@ def _rate_axis(axes: Axes) -> None:
 
 
 def curve_panel(
-    name: str, curves: Iterable[Curve], *, prevalence: Mapping[str, float]
+    name: str, panel: Panel, curves: Iterable[Curve], *, prevalence: Mapping[str, float]
 ) -> Html | None:
     """Curves of one kind in a chart with legend and explanation.
 
     Args:
-        name: key of :data:`PANELS`; another one is drawn plainly under its own name.
+        name: key of :func:`panels`; another one is drawn plainly.
+        panel: how it is drawn and explained.
         curves: some may be empty or have points that are not finite.
         prevalence: share of abnormal items by curve name, drawn as chance beside precision.
 
@@ -161,7 +166,6 @@ def curve_panel(
             (label, np.r_[0.0, x], np.r_[y[0], y]) if x[0] == x.min() else (label, x, y)
             for label, x, y in series
         ]
-    panel = PANELS.get(name, Panel(name))
     legend = [(label, look(i)) for i, (label, _, _) in enumerate(series)]
     chance = {
         label: (prevalence[label], Look(its.colour, _CHANCE.pattern))

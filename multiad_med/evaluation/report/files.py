@@ -46,7 +46,7 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
 
     - ``metrics.json``: :meth:`Evaluation.as_json`.
     - ``slices.csv``, ``studies.csv``, ``patients.csv``: one row each; floats have six digits,
-      undefined cells are empty.
+      undefined cells are empty. Images that are of no patients have no ``patients.csv``.
     - ``categories.csv``: one row per product and one for their mean, where there are several.
     - ``report.html``: one page that needs nothing else, at most a few MB.
 
@@ -68,7 +68,11 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
         raise InputError(f"A report needs an Evaluation, got {type(evaluation).__name__}.")
     folder = Path(folder)
     texts = {
-        **{f"{name}.csv": _csv(getattr(evaluation, name), keys) for name, keys in _KEYS.items()},
+        **{
+            f"{name}.csv": _csv(getattr(evaluation, name), keys)
+            for name, keys in _KEYS.items()
+            if name != "patients" or evaluation.words.patients
+        },
         "report.html": render_page(evaluation, title=title),
     }
     if evaluation.categories:

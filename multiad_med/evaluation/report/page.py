@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.resources import files
 
 from multiad_med.evaluation.report.charts import (
-    PANELS,
     Panel,
     curve_panel,
     histogram_panel,
+    panels,
     side_by_side,
     training_panels,
 )
@@ -26,6 +28,7 @@ from multiad_med.evaluation.report.tables import (
 )
 from multiad_med.evaluation.report.thresholds import threshold_table
 from multiad_med.evaluation.results import Evaluation, Example
+from multiad_med.evaluation.words import Words
 
 __all__ = ["render_page"]
 
@@ -46,8 +49,18 @@ def _counted(number: int, name: str) -> str:
     return f"{number:,} {name.replace('_', ' ')}"
 
 
+def _counts(evaluation: Evaluation) -> Iterator[str]:
+    """What was evaluated; of images not what is the same for each, or what only volumes have."""
+    words = evaluation.words
+    hidden = {"studies", "studies_without_distance"} if words.images else set()
+    hidden |= set() if words.patients else {"patients"}
+    for name, number in evaluation.counts.items():
+        if name not in hidden and (number or name != "studies_without_distance"):
+            yield _counted(number, words.shown(name))
+
+
 def _header(evaluation: Evaluation, title: str) -> Html:
-    counts = " · ".join(_counted(number, name) for name, number in evaluation.counts.items())
+    counts = " · ".join(_counts(evaluation))
     return fragment(
         element("h1", title),
         *([element("p", counts, class_="counts")] if counts else []),
@@ -75,15 +88,18 @@ def _remarks(evaluation: Evaluation) -> Html:
 
 
 def _figures(evaluation: Evaluation) -> Html:
-    table = figure_table(evaluation.figures)
+    words = evaluation.words
+    table = figure_table(evaluation.figures, words)
     if table is None:
         return _absent("No figures: the evaluation has none.")
+    unnamed = "An image of no named patient counts as a patient of its own. "
     return fragment(
         _lead(
-            "A 95 % interval holds the middle 95 % of the values that a figure takes when patients are "
-            "drawn anew with replacement (bootstrap): how far it depends on who happened to be in the "
-            "test set. A picture of no named patient counts as a patient of its own. A dash "
-            "stands for a figure that is undefined on these data, or an interval that was not computed."
+            "A 95 % interval holds the middle 95 % of the values that a figure takes when "
+            f"{words.patient}s are drawn anew with replacement (bootstrap): how far it depends on which "
+            f"{words.patient}s happened to be in the test set. "
+            f"{unnamed if words.images and words.patients else ''}A dash stands for a figure that is "
+            "undefined on these data, or an interval that was not computed."
         ),
         table,
         *([categories] if (categories := category_table(evaluation.categories)) else []),
@@ -91,30 +107,34 @@ def _figures(evaluation: Evaluation) -> Html:
 
 
 def _baselines(evaluation: Evaluation) -> Html:
-    table = baseline_table(evaluation.baselines, evaluation.figures)
+    words = evaluation.words
+    table = baseline_table(evaluation.baselines, evaluation.figures, words)
     if table is None:
-        return _absent("No shortcuts: none were evaluated.")
+        return _absent("No trivial baselines: none were evaluated.")
     return fragment(
         _lead(
-            "A shortcut looks for no anomaly. Each is taken in the direction that does better on these "
-            "very data. Where one comes near the model, the test set can be solved without finding "
-            "lesions, and the model's figure proves little."
+            "A trivial baseline looks for no anomaly. Each is taken in the direction that does better on "
+            "these very data. Where one comes near the model, the test set can be solved without finding "
+            f"{words.lesion}s, and the model's figure proves little."
         ),
         table,
     )
 
 
 def _curves(evaluation: Evaluation) -> Html:
+    words = evaluation.words
+    known = panels(words)
     prevalence = {
-        level: len(scores.abnormal) / (len(scores.abnormal) + len(scores.normal))
+        words.shown(level): len(scores.abnormal) / (len(scores.abnormal) + len(scores.normal))
         for level, scores in evaluation.histograms.items()
         if scores.abnormal
     }
     drawn, missing = [], []
-    for name in dict.fromkeys([*PANELS, *evaluation.curves]):
-        chart = curve_panel(name, evaluation.curves.get(name, ()), prevalence=prevalence)
+    for name in dict.fromkeys([*known, *evaluation.curves]):
+        panel = known.get(name, Panel(name))
+        curves = [replace(c, name=words.shown(c.name)) for c in evaluation.curves.get(name, ())]
+        chart = curve_panel(name, panel, curves, prevalence=prevalence)
         if chart is None:
-            panel = PANELS.get(name, Panel(name))
             missing.append(_absent(f"No chart “{panel.title}”: {panel.needs}."))
         else:
             drawn.append(chart)
@@ -125,7 +145,7 @@ def _histograms(evaluation: Evaluation) -> Html:
     drawn = [
         chart
         for level, scores in evaluation.histograms.items()
-        if (chart := histogram_panel(level, scores)) is not None
+        if (chart := histogram_panel(evaluation.words.shown(level), scores)) is not None
     ]
     if not drawn:
         return _absent("No histograms: there are no scores.")
@@ -139,18 +159,25 @@ def _histograms(evaluation: Evaluation) -> Html:
 
 
 def _calibration(evaluation: Evaluation) -> Html:
-    table = calibration_table(evaluation.calibration)
+    words = evaluation.words
+    table = calibration_table(evaluation.calibration, words)
     if table is None:
         return _absent("No calibration: no thresholds from held-out normals are known.")
     return fragment(
         _lead(
             "The thresholds were set so that a chosen share of held-out normal data would be flagged. "
             "An observed rate whose interval lies above the nominal one means more false alarms than "
-            "promised: these normal data differ from those. Intervals of volumes and patients are exact "
-            "binomial ones, those of pixels and slices are over patients."
+            "promised: these normal data differ from those. "
+            + (
+                "The interval of images is an exact binomial one, that of pixels is over "
+                f"{words.patient}s."
+                if words.images
+                else "Intervals of volumes and patients are exact binomial ones, those of pixels and "
+                "slices are over patients."
+            )
         ),
         table,
-        threshold_table(evaluation.thresholds_table),
+        threshold_table(evaluation.thresholds_table, evaluation.words),
     )
 
 
@@ -159,12 +186,14 @@ def _examples(evaluation: Evaluation) -> Html:
         ("Best", [e for e in evaluation.examples if e.best]),
         ("Worst", [e for e in evaluation.examples if not e.best]),
     ]
+    words = evaluation.words
     if not evaluation.examples:
-        return _absent("No examples: no slice was kept to be looked at.")
+        return _absent(f"No examples: no {words.slice} was kept to be looked at.")
     parts = [
         _lead(
-            "Left: the slice. Middle: the anomaly map over it, transparent below 0.4; the white line "
-            "encloses what reaches the threshold, 0.5. Right: the true lesion, outlined in cyan."
+            f"Left: the {words.slice}. Middle: the anomaly map over it, transparent below 0.4; the white "
+            "line encloses what reaches the threshold, 0.5. Right: the mask of the true "
+            f"{words.lesion}, outlined in cyan."
         ),
         scale_bar(),
     ]
@@ -172,7 +201,7 @@ def _examples(evaluation: Evaluation) -> Html:
         if not examples:
             parts.append(_absent(f"No {heading.lower()} cases: none were kept."))
             continue
-        shown = [example_figure(example) for example in examples[:_EXAMPLES]]
+        shown = [example_figure(example, words) for example in examples[:_EXAMPLES]]
         parts += [element("h3", heading), element("div", *shown, class_="examples")]
     return fragment(*parts)
 
@@ -185,7 +214,7 @@ def _training(evaluation: Evaluation) -> Html:
 
 
 def _studies(evaluation: Evaluation) -> Html:
-    table = study_table(evaluation.studies)
+    table = study_table(evaluation.studies, evaluation.words)
     if table is None:
         return _absent("No table of studies: the evaluation has no rows of them.")
     rest = len(evaluation.studies) - STUDIES_SHOWN
@@ -199,17 +228,18 @@ def _manifest(evaluation: Evaluation) -> Html:
     return manifest_table(evaluation.manifest) or _absent("No manifest: none was recorded.")
 
 
-_SECTIONS = (
-    ("figures", "Figures", _figures),
-    ("shortcuts", "Shortcuts", _baselines),
-    ("curves", "Curves", _curves),
-    ("scores", "Scores", _histograms),
-    ("calibration", "Calibration", _calibration),
-    ("examples", "Best and worst cases", _examples),
-    ("training", "Training", _training),
-    ("studies", "Studies", _studies),
-    ("manifest", "How the run was made", _manifest),
-)
+def _sections(words: Words) -> tuple[tuple[str, str, Callable[[Evaluation], Html]], ...]:
+    return (
+        ("figures", "Figures", _figures),
+        ("baselines", "Trivial baselines", _baselines),
+        ("curves", "Curves", _curves),
+        ("scores", "Scores", _histograms),
+        ("calibration", "Calibration", _calibration),
+        ("examples", "Best and worst cases", _examples),
+        ("training", "Training", _training),
+        ("studies", words.shown("studies").capitalize(), _studies),
+        ("manifest", "How the run was made", _manifest),
+    )
 
 
 def render_page(evaluation: Evaluation, *, title: str) -> str:
@@ -222,6 +252,7 @@ def render_page(evaluation: Evaluation, *, title: str) -> str:
     Raises:
         ValueError: when a curve or an example has parts of different sizes.
     """
+    contents = _sections(evaluation.words)
     sections = [
         element(
             "section",
@@ -230,9 +261,9 @@ def render_page(evaluation: Evaluation, *, title: str) -> str:
             id=name,
             aria_labelledby=f"{name}-heading",
         )
-        for name, heading, body in _SECTIONS
+        for name, heading, body in contents
     ]
-    links = [element("li", element("a", heading, href=f"#{n}")) for n, heading, _ in _SECTIONS]
+    links = [element("li", element("a", heading, href=f"#{n}")) for n, heading, _ in contents]
     style = files("multiad_med.evaluation.report").joinpath("style.css").read_text("utf-8")
     head = element(
         "head",
@@ -247,7 +278,7 @@ def render_page(evaluation: Evaluation, *, title: str) -> str:
         element("title", title),
         element("style", Html(style)),
     )
-    cards = headline_cards(evaluation.figures)
+    cards = headline_cards(evaluation.figures, evaluation.words)
     body = element(
         "body",
         element("header", _header(evaluation, title)),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.results import Example
+from multiad_med.evaluation.words import Words
 from multiad_med.io.overlay import SHOWN, heat_colours, outlined, overlaid
 from multiad_med.utils.errors import InputError
 
@@ -55,7 +56,7 @@ def _jpeg(picture: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def example_figure(example: Example) -> Html:
+def example_figure(example: Example, words: Words) -> Html:
     """Image, image under map, and image with the outline of the lesion, side by side.
 
     Raises:
@@ -68,17 +69,17 @@ def example_figure(example: Example) -> Html:
     lesion = _resized((label > 0).astype(np.float32), Image.Resampling.BOX) > 0
     marked = bool((heat >= 0.5).any())
     pictures = (
-        (grey, "The slice."),
+        (grey, f"The {words.slice}."),
         (
             overlaid(grey, heat),
-            "The slice under its anomaly map"
+            f"The {words.slice} under its anomaly map"
             + ("; a line encloses what reaches 0.5." if marked else ", which nowhere reaches 0.5."),
         ),
         (
             outlined(grey, lesion, _LESION_LINE),
-            "The slice with the outline of the true lesion."
+            f"The {words.slice} with the outline of the true {words.lesion}."
             if lesion.any()
-            else "The slice again, without any lesion.",
+            else f"The {words.slice} again, without any {words.lesion}.",
         ),
     )
     height, width = grey.shape[:2]
@@ -92,7 +93,9 @@ def example_figure(example: Example) -> Html:
             ),
             class_="pictures",
         ),
-        element("figcaption", example.title, "" if lesion.any() else " (no lesion outlined)"),
+        element(
+            "figcaption", example.title, "" if lesion.any() else f" (no {words.lesion} outlined)"
+        ),
         class_="example",
     )
 

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from multiad_med.evaluation.report.glossary import (
-    BASELINES,
-    CALIBRATION,
     HEADLINES,
-    LEVELS,
-    METRICS,
     Metric,
+    baseline_names,
+    calibration_names,
+    level_names,
+    metric_names,
 )
 from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.results import LevelRates
+from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
 
 __all__ = [
@@ -43,12 +44,12 @@ def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _described(name: str) -> Metric:
-    return METRICS.get(name, Metric(name))
+def _described(name: str, words: Words) -> Metric:
+    return metric_names(words).get(name, Metric(name))
 
 
-def _level(name: str) -> str:
-    return LEVELS.get(name, (name, ""))[0]
+def _level(name: str, words: Words) -> str:
+    return level_names(words).get(name, (name, ""))[0]
 
 
 def _number(value: float, metric: Metric) -> str:
@@ -101,7 +102,7 @@ def _table(caption: str, head: Iterable[tuple[str, str]], *bodies: Html, class_:
     return element("div", table, class_="scroll", role="region", tabindex="0", aria_label=caption)
 
 
-def headline_cards(figures: Mapping[str, Mapping[str, Estimate]]) -> Html | None:
+def headline_cards(figures: Mapping[str, Mapping[str, Estimate]], words: Words) -> Html | None:
     """The most telling figures, large; None when none of them is defined."""
     found = {name: (level, e) for level, its in figures.items() for name, e in its.items()}
     cards = []
@@ -109,12 +110,12 @@ def headline_cards(figures: Mapping[str, Mapping[str, Estimate]]) -> Html | None
         if name not in found or not math.isfinite(found[name][1].value):
             continue
         level, estimate = found[name]
-        metric = _described(name)
+        metric = _described(name, words)
         interval = _interval(estimate, metric)
         cards.append(
             element(
                 "li",
-                element("span", _level(level), class_="level"),
+                element("span", _level(level, words), class_="level"),
                 element("span", metric.label, class_="name"),
                 element("span", _number(estimate.value, metric), class_="value"),
                 _bar(estimate, metric),
@@ -124,29 +125,29 @@ def headline_cards(figures: Mapping[str, Mapping[str, Estimate]]) -> Html | None
     return element("ul", *cards, class_="cards") if cards else None
 
 
-def _figure_row(name: str, estimate: Estimate) -> Html:
-    metric = _described(name)
-    words = [element("small", metric.explanation)] if metric.explanation else []
+def _figure_row(name: str, estimate: Estimate, words: Words) -> Html:
+    metric = _described(name, words)
+    notes = [element("small", metric.explanation)] if metric.explanation else []
     if metric.warning:
-        words.append(element("small", metric.warning, class_="warning"))
+        notes.append(element("small", metric.warning, class_="warning"))
     if not math.isfinite(estimate.value):
-        words.append(element("small", f"Undefined here: {metric.needs}.", class_="warning"))
+        notes.append(element("small", f"Undefined here: {metric.needs}.", class_="warning"))
     return element(
         "tr",
-        element("th", metric.label, *words, scope="row"),
+        element("th", metric.label, *notes, scope="row"),
         element("td", _number(estimate.value, metric), class_="number"),
         element("td", _interval(estimate, metric) or _MISSING, class_="number range"),
         element("td", _bar(estimate, metric), class_="plot"),
     )
 
 
-def figure_table(figures: Mapping[str, Mapping[str, Estimate]]) -> Html | None:
+def figure_table(figures: Mapping[str, Mapping[str, Estimate]], words: Words) -> Html | None:
     """Every figure with its interval and what it means, by level; None without one."""
     bodies = []
     for level, its in figures.items():
-        heading, question = LEVELS.get(level, (level, ""))
+        heading, question = level_names(words).get(level, (level, ""))
         group = element("th", heading, element("small", question), colspan="4", scope="rowgroup")
-        rows = [_figure_row(name, estimate) for name, estimate in its.items()]
+        rows = [_figure_row(name, estimate, words) for name, estimate in its.items()]
         if rows:
             bodies.append(element("tbody", element("tr", group, class_="group"), *rows))
     if not bodies:
@@ -157,7 +158,7 @@ def figure_table(figures: Mapping[str, Mapping[str, Estimate]]) -> Html | None:
         ("95 % interval", "number"),
         ("From 0 to 1", "plot"),
     ]
-    caption = "Figures by level, with 95 % intervals from resampling patients."
+    caption = f"Figures by level, with 95 % intervals from resampling {words.patient}s."
     return _table(caption, head, *bodies, class_="figures")
 
 
@@ -181,9 +182,11 @@ def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Html
 
 
 def baseline_table(
-    baselines: Mapping[str, Mapping[str, float]], figures: Mapping[str, Mapping[str, Estimate]]
+    baselines: Mapping[str, Mapping[str, float]],
+    figures: Mapping[str, Mapping[str, Estimate]],
+    words: Words,
 ) -> Html | None:
-    """The model and the shortcuts in rows, the best of each column in bold; None without shortcuts."""
+    """The model and the baselines in rows, the best of each column in bold; None without baselines."""
     names = columns_of(baselines.values())
     if not names:
         return None
@@ -193,14 +196,15 @@ def baseline_table(
 
     def text(values: Iterable[float], name: str) -> str:
         return _number(
-            max((v for v in values if math.isfinite(v)), default=math.nan), _described(name)
+            max((v for v in values if math.isfinite(v)), default=math.nan), _described(name, words)
         )
 
     # Two that show the same digits are equally good.
     best = {name: text((its.get(name, math.nan) for _, its in methods), name) for name in names}
     rows = []
     for method, its in methods:
-        words = [element("small", BASELINES[method])] if method in BASELINES else []
+        looks_at = baseline_names(words).get(method)
+        notes = [] if looks_at is None else [element("small", looks_at)]
         cells = []
         for name in names:
             shown = text([its.get(name, math.nan)], name)
@@ -208,14 +212,14 @@ def baseline_table(
             cells.append(
                 element("td", element("strong", shown) if wins else shown, class_="number")
             )
-        heading = element("th", method[:1].upper() + method[1:], *words, scope="row")
-        rows.append(element("tr", heading, *cells, class_="model" if its is model else "shortcut"))
+        heading = element("th", method[:1].upper() + method[1:], *notes, scope="row")
+        rows.append(element("tr", heading, *cells, class_="model" if its is model else "baseline"))
     head = [("Method", "text")]
     for name in names:
-        level = f"{_level(found[name][0])}: " if name in found else ""
-        head.append((level + _described(name).label, "number"))
+        level = f"{_level(found[name][0], words)}: " if name in found else ""
+        head.append((level + _described(name, words).label, "number"))
     caption = (
-        "The model beside shortcuts that look for no anomaly; the best of each column in bold."
+        "The model beside baselines that look for no anomaly; the best of each column in bold."
     )
     return _table(caption, head, element("tbody", *rows), class_="baselines")
 
@@ -233,11 +237,12 @@ def _share(estimate: Estimate, items: int) -> list[str]:
     return [_percent(estimate.value), element("small", f"of {items:,}{between}")]
 
 
-def _rates_row(level: str, rates: LevelRates) -> Html:
-    label, words = CALIBRATION.get(level, (level, ""))
-    notes = [element("small", words)]
+def _rates_row(level: str, rates: LevelRates, words: Words) -> Html:
+    label, judged = calibration_names(words).get(level, (level, ""))
+    notes = [element("small", judged)]
     if rates.no_verdict:
-        notes.append(element("small", f"{rates.no_verdict[:1].upper()}{rates.no_verdict[1:]}."))
+        reason = words.told(rates.no_verdict)
+        notes.append(element("small", f"{reason[:1].upper()}{reason[1:]}."))
     if rates.approximate:
         notes.append(element("small", f"Approximate: {rates.approximate}."))
     threshold = _MISSING if rates.threshold is None else f"{rates.threshold:.3f}"
@@ -256,7 +261,7 @@ def _rates_row(level: str, rates: LevelRates) -> Html:
     )
 
 
-def calibration_table(calibration: Mapping[str, LevelRates]) -> Html | None:
+def calibration_table(calibration: Mapping[str, LevelRates], words: Words) -> Html | None:
     """Nominal beside observed rates of each level; None without a level."""
     if not calibration:
         return None
@@ -275,7 +280,9 @@ def calibration_table(calibration: Mapping[str, LevelRates]) -> Html | None:
         "Rates that the thresholds from held-out normals promise, and rates on these data with 95 % "
         "intervals."
     )
-    rows = [_rates_row(level, rates) for level, rates in calibration.items()]
+    rows = [
+        _rates_row(level, calibration[level], words) for level in words.levels(list(calibration))
+    ]
     return _table(caption, head, element("tbody", *rows), class_="calibration")
 
 
@@ -304,29 +311,66 @@ def _shown(value: Any, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
-def study_table(studies: Sequence[Mapping[str, Any]]) -> Html | None:
+_OF_VOLUMES = {"slices", "abnormal_slices", "false_alarm_slices", "hd95_mm"}
+_HEADINGS = {
+    "p_value": "p-value",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_ap": "pixel AP",
+    "best_dice": "best Dice",
+    "hd95_mm": "HD95, mm",
+    "false_alarm_pixels": "false alarms: pixels",
+    "false_alarm_slices": "false alarms: slices",
+    "false_alarm_volume": "false alarm: study",
+}
+
+
+def _heading(name: str, words: Words) -> str:
+    if words.images:
+        name = {
+            "study": "image",
+            "lesion_voxels": "abnormal pixels",
+            "flagged_voxels": "flagged pixels",
+            "false_alarm_volume": "false alarm: image",
+        }.get(name, name)
+    return _HEADINGS.get(name, name.replace("_", " "))
+
+
+def _study_cell(name: str, value: Any, *, large: bool) -> str:
+    if name == "verdict":  # why there is none is told with the calibration
+        return _shown(value, 3).partition(":")[0]
+    if name == "false_alarm_pixels" and isinstance(value, float):
+        return _percent(value)
+    return _shown(value, 1 if large else 3)
+
+
+def study_table(studies: Sequence[Mapping[str, Any]], words: Words) -> Html | None:
     """The worst 200 studies, without columns that say nothing of them; None without a study."""
     shown = worst_first(studies)[:STUDIES_SHOWN]
+    hidden = set(_OF_VOLUMES) if words.images else set()
+    if all(row.get("subject") == row.get("study") for row in shown):
+        hidden.add("subject")
     head: list[tuple[str, str]] = []
     cells: list[list[Html]] = [[] for _ in shown]
     for name in columns_of(shown):
         values = [row.get(name) for row in shown]
         numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
         large = any(10 <= abs(v) < math.inf for v in numbers)
-        texts = [_shown(value, 1 if large else 3) for value in values]
-        if all(text == _MISSING for text in texts):
+        texts = [_study_cell(name, value, large=large) for value in values]
+        if name in hidden or all(text == _MISSING for text in texts):
             continue
         class_ = "number" if numbers else "text"
         for row, text in zip(cells, texts, strict=True):
             row.append(
                 element("td", text, class_=class_) if head else element("th", text, scope="row")
             )
-        head.append((name.replace("_", " "), class_))
+        head.append((_heading(name, words), class_))
     if not head:
         return None
+    masks, studies_ = ("masks", "Images") if words.images else ("lesion masks", "Studies")
     caption = (
-        "Studies, worst first: those with lesion masks from the lowest Dice on, other abnormal ones from "
-        "the lowest score on, normal ones from the highest score on."
+        f"{studies_}, worst first: those with {masks} from the lowest Dice on, other abnormal ones from "
+        "the lowest score on, normal ones from the highest score on. False alarms are normal pixels"
+        f"{'' if words.images else ', normal slices'} and normal {studies_.lower()} that are flagged."
     )
     body = element("tbody", *(element("tr", *row) for row in cells))
     return _table(caption, head, body, class_="wide")

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from multiad_med.evaluation.report.glossary import CALIBRATION
+from multiad_med.evaluation.report.glossary import calibration_names
 from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.threshold_table import HEAD, threshold_cells
+from multiad_med.evaluation.words import Words
 
 __all__ = ["threshold_table"]
 
 
-def threshold_table(levels: Mapping[str, Sequence[Mapping[str, Any]]]) -> Html:
+def threshold_table(levels: Mapping[str, Sequence[Mapping[str, Any]]], words: Words) -> Html:
     """Rates in reach, their thresholds, and what each flags on these data; empty without any."""
-    bodies = []
+    bodies, names = [], calibration_names(words)
     for level, rows in levels.items():
-        heading = element("th", CALIBRATION.get(level, (level, ""))[0], colspan="4")
+        heading = element("th", names.get(level, (level, ""))[0], colspan="4")
         lines = [
             element("tr", *(element("td", cell, class_="number") for cell in threshold_cells(row)))
             for row in rows

@@ -129,6 +129,35 @@
     });
   };
 
+  // Connected parts of the map that reach its own threshold, the highest first.
+  const findings = () => {
+    const { findings: all, start } = facts, count = all.length;
+    let place = all.findIndex(({ at }) => String(at) === String(start)); // -1: at none of them
+    const tell = () => {
+      const few = `${count} finding${count === 1 ? "" : "s"}`;
+      get("finding").textContent = !count
+        ? `The map nowhere reaches ${facts.mapThreshold}.`
+        : place < 0 ? `${few}, the highest first` : `${place + 1} of ${few}: map ${all[place].value.toFixed(3)}`;
+    };
+    const move = (to) => {
+      if (!count) return;
+      place = (to + count) % count;
+      go(all[place].at);
+      tell();
+    };
+    const next = () => move(place + 1), previous = () => move(place < 0 ? count - 1 : place - 1);
+    for (const id of ["next", "previous"]) get(id).disabled = !count;
+    get("next").addEventListener("click", next);
+    get("previous").addEventListener("click", previous);
+    get("worst").addEventListener("click", () => go(start));
+    document.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select")) return;
+      if (event.key === "n") next();
+      if (event.key === "p") previous();
+    });
+    tell();
+  };
+
   const controls = () => {
     get("threshold").step = facts.mapStep;
     get("threshold").value = facts.mapThreshold;
@@ -177,6 +206,7 @@
     nv.addVolume(map);
     scale();
     strip();
+    findings();
     controls();
     nv.onLocationChange = located;
     go(facts.start);

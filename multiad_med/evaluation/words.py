@@ -1,0 +1,79 @@
+"""What the parts of an evaluated set are called: those of volumes, or of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Words"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Nouns for texts about an evaluation, in the singular; all take an s in the plural.
+
+    Attributes:
+        images: whether the studies are single images without a unit of length; else volumes.
+        patients: whether images have patients; volumes always do.
+    """
+
+    images: bool = False
+    patients: bool = True
+
+    @property
+    def slice(self) -> str:
+        """What is scored on its own."""
+        return "image" if self.images else "slice"
+
+    @property
+    def lesion(self) -> str:
+        """A connected part of a mask."""
+        return "abnormal region" if self.images else "lesion"
+
+    @property
+    def scan(self) -> str:
+        """What false positives are counted by."""
+        return "image" if self.images else "scan"
+
+    @property
+    def patient(self) -> str:
+        """What intervals are resampled over."""
+        return "patient" if self.patients else "image"
+
+    def metrics(self) -> dict[str, str]:
+        """The main metrics in their order, each by its name in a text."""
+        return {
+            "image_auroc": f"{self.slice} AUROC",
+            "image_ap": f"{self.slice} average precision",
+            "pixel_auroc": "pixel AUROC",
+            "pixel_ap": "pixel average precision",
+            "foreground_pixel_auroc": "pixel AUROC in the foreground",
+            "foreground_pixel_ap": "pixel average precision in the foreground",
+            "aupro": "AUPRO (to 0.3)",
+            "best_dice": "best Dice (upper bound)",
+            "dice": "Dice at the calibrated threshold",
+            "froc_score": f"FROC score of {self.lesion}s",
+            "patient_auroc": "patient AUROC",
+            "patient_ap": "patient average precision",
+        }
+
+    def shown(self, name: str) -> str:
+        """The name of a curve, a level or a count as it is shown."""
+        if not self.images:
+            return name
+        if name in ("volume", "studies"):
+            return "images"
+        return name.replace("slices", "images").replace("lesion", self.lesion)
+
+    def told(self, reason: str) -> str:
+        """A reason of :class:`multiad_med.scoring.NormalScores`, which calls an image a volume."""
+        return reason.replace("normal volumes", "normal images") if self.images else reason
+
+    def levels(self, names: list[str]) -> list[str]:
+        """Those of the calibration's levels that say something of their own.
+
+        An image is slice and volume at once; it is judged as a volume.
+        """
+        hidden = {"slice"} if self.images else set()
+        if not self.patients:
+            hidden.add("patient")
+        return [name for name in names if name not in hidden]
