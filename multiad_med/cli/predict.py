@@ -97,13 +97,14 @@ def predict(
     detector = AnomalyDetector.load(model, device=device, bundle=bundle)
     rows: list[tuple[str, float, float | None, str]] = []
     failed: list[str] = []
-    example = ""
+    example, series = "", 0
     try:
         for result in detector.predict_folder(new, output=output, **chosen):
-            rows.append((result.name, result.score, result.p_value, result.verdict))
+            rows.append((_name(result, new), result.score, result.p_value, result.verdict))
             example = example or _view_command(result)
-            if kinds and (reason := _write_dicom(result, kinds)):
-                failed.append(reason)
+            if kinds and _is_dicom(result):
+                series += 1
+                failed += _write_dicom(result, kinds)
     except StudyError as error:
         if not rows:
             raise
@@ -112,6 +113,8 @@ def predict(
     typer.echo(f"Maps, masks and scores are in {output}.")
     if (sheet := output / "summary.html").is_file():
         typer.echo(f"All studies at a glance: {sheet}")
+    if kinds and not series:
+        typer.echo("None of the studies is a DICOM series: there are no DICOM results.")
     typer.echo(f"Next: {example}")
     if failed:
         raise PartlyFailedError("\n".join(failed))
@@ -124,6 +127,13 @@ def _need_highdicom() -> None:
         raise missing_package("highdicom")
 
 
+def _name(result: Result, new: Path) -> str:
+    """A study's place below the folder that was given, which tells studies of one name apart."""
+    first = Path(result.source if isinstance(result.source, str) else result.source[0]).absolute()
+    inside = first.is_relative_to(new.absolute()) and first != new.absolute()
+    return str(first.relative_to(new.absolute())) if inside else result.name
+
+
 def _view_command(result: Result) -> str:
     several = not isinstance(result.source, str)
     source = str(Path(result.source[0]).parent) if several else str(result.source)
@@ -131,16 +141,14 @@ def _view_command(result: Result) -> str:
     return shlex.join([*words, *(["--bscans"] if result.bscans else [])])
 
 
-def _write_dicom(result: Result, kinds: Collection[DicomResult]) -> str:
-    """Write a series' DICOM results beside its map; why that failed, or nothing."""
+def _write_dicom(result: Result, kinds: Collection[DicomResult]) -> list[str]:
+    """Write a series' DICOM results beside its map; why that failed, if it did."""
     import shutil
 
     from multiad_med.io.dicom_results import DicomKind, write_dicom_results
     from multiad_med.utils.errors import MultiADError
 
     source: Any = result.source if isinstance(result.source, str) else list(result.source)
-    if isinstance(source, str) and not Path(source).is_dir() and not _is_dicom(Path(source)):
-        return ""
     shutil.rmtree(result.folder, ignore_errors=True)
     try:
         write_dicom_results(
@@ -151,13 +159,17 @@ def _write_dicom(result: Result, kinds: Collection[DicomResult]) -> str:
             kinds={DicomKind(kind) for kind in kinds},
         )
     except MultiADError as error:
-        return f"No DICOM results of {result.name}: {error}"
-    return ""
+        return [f"No DICOM results of {result.name}: {error}"]
+    return []
 
 
-def _is_dicom(path: Path) -> bool:
+def _is_dicom(result: Result) -> bool:
+    """Whether a study is a DICOM series: a folder, or files with DICOM's mark or name."""
+    path = Path(result.source if isinstance(result.source, str) else result.source[0])
+    if path.is_dir():
+        return True
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima")
 
 
 def _print_rows(rows: list[tuple[str, float, float | None, str]]) -> None:
