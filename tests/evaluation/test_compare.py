@@ -139,7 +139,7 @@ def test_ablation_trains_four_networks_for_eight_studies(
     assert by_study["3"].scores != by_study["7"].scores
     table = (tmp_path / "out" / "ablation.md").read_text()
     assert len([line for line in table.splitlines() if line.startswith("|")]) == 10
-    assert "Shortcuts on the same slices" in table
+    assert "Trivial baselines on the same slices" in table
     assert "intensity 1.000, 1.000" in table
     assert "| 4 | ✓ | – | – |" in table
 
