@@ -263,6 +263,7 @@ class AnomalyDetector:
         bad: str | Path | None = None,
         rate: float | None = None,
         output: str | Path | None = None,
+        **settings: Any,
     ) -> Path:
         """Set thresholds and p-values anew from further normal studies, without training.
 
@@ -271,6 +272,7 @@ class AnomalyDetector:
             bad: anomalous ones, of which is told what each threshold finds.
             rate: of false positives, of every level; the model's own if none.
             output: new model file; beside the model if none.
+            settings: further ids of the bundle's ``train.json``, such as ``image_glob``.
 
         Returns:
             The new model file, which this detector uses from now on.
@@ -286,7 +288,8 @@ class AnomalyDetector:
             bad=bad,
             rate=rate,
             output=output,
-            device=self.device or "cpu",
+            device=usable_device(self.device),
+            **settings,
         )
         self.__dict__.pop("_predictor", None)
         return self.model

@@ -13,9 +13,12 @@ from multiad_med.cli.log import show_log
 from multiad_med.cli.options import (
     Bundle,
     Device,
+    Images,
+    Settings,
     check_device,
     check_model,
     output_option,
+    parse_checked,
 )
 
 EXAMPLE = "Example: multiad calibrate run/model.pt good/ --rate 0.01 -o run/calibrated.pt"
@@ -35,6 +38,8 @@ def calibrate(
     output: Annotated[
         Path | None, output_option("The new model file; by default beside the old one.")
     ] = None,
+    images: Images = None,
+    settings: Settings = None,
     device: Device = "auto",
     bundle: Bundle = None,
 ) -> None:
@@ -52,9 +57,12 @@ def calibrate(
     for data in (good, bad):
         if data is not None:
             check_data(data, domain)
+    chosen = parse_checked(
+        settings, bundle=f"multiad_{domain}", config="train.json", image_glob=images
+    )
 
     detector = AnomalyDetector.load(model, device=device, bundle=bundle)
-    target = detector.calibrate(good, bad=bad, rate=rate, output=output)
+    target = detector.calibrate(good, bad=bad, rate=rate, output=output, **chosen)
     typer.echo(calibration_text(target))
     typer.echo(f"The model with its new thresholds is {target}.")
     typer.echo(f"Next: multiad predict NEW -m {shlex.quote(str(target))} -o MAPS")

@@ -90,8 +90,6 @@ def evaluate_model(
         CardError: when the model's card contradicts the bundle, or how the slices were prepared.
         WeightsError: when the model cannot be read.
     """
-    if device is None:
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
     output, device = Path(output), usable_device(device)
     curves = [] if training_logs is None else training_curves(training_logs)
     if not is_store(data):
