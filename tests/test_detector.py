@@ -251,6 +251,10 @@ def test_what_is_wrong_is_told_by_name(
         (lambda: industrial.predict(array[..., :3] + 2), r"in \[0, 1\], got 2 to 2"),
         (lambda: industrial.predict(array[..., 0].astype(np.int32)), "got int32"),
         (lambda: brain.predict(tmp_path / "none.nii.gz"), "No such file"),
+        (
+            lambda: brain.predict(np.stack([array, array - 1000], 0)[:, 0], affine=np.eye(4)),
+            "as of a CT in HU",
+        ),
     ]
     for call, message in cases:
         with pytest.raises(MultiADError, match=message):

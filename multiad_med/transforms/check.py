@@ -20,6 +20,8 @@ __all__ = ["CheckMaskGridd", "CheckVolume", "CheckVolumed", "VolumeError"]
 
 _logger = logging.getLogger(__name__)
 
+_AIR_HU = -500  # air is near -1000; what is partly air, still far below fat
+
 
 class VolumeError(MultiADError, ValueError):
     """A file was read, but is not a volume that can be used."""
@@ -41,17 +43,19 @@ class CheckVolume(Transform):
 
     Args:
         channels: one, or the number of MR sequences that were read as channels.
+        refuse_ct: whether values as of air in HU, which no MR has, are refused too.
     """
 
-    def __init__(self, *, channels: int = 1) -> None:
+    def __init__(self, *, channels: int = 1, refuse_ct: bool = False) -> None:
         self.channels = channels
+        self.refuse_ct = refuse_ct
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Return a volume ``(channels, X, Y, Z)`` unchanged.
 
         Raises:
             VolumeError: when it has other dimensions, several channels, no voxels, values that are
-                not finite, or one value only; the message names the file.
+                not finite, one value only, or those of a CT; the message names the file.
         """
         source = f"{_name(image) or 'The volume'}: "
         if image.ndim != 4:
@@ -81,6 +85,11 @@ class CheckVolume(Transform):
                 raise VolumeError(
                     f"{source}every voxel{which} has the value {low:g}; the volume shows nothing."
                 )
+            if self.refuse_ct and low <= _AIR_HU:
+                raise VolumeError(
+                    f"{source}values down to {low:g}, as of a CT in HU, where MR is taken. Use a model "
+                    "for CT. If it is MR, set its background to 0."
+                )
         return image
 
 
@@ -88,10 +97,15 @@ class CheckVolumed(MapTransform):
     """Dictionary form of :class:`CheckVolume`."""
 
     def __init__(
-        self, keys: KeysCollection, *, channels: int = 1, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        *,
+        channels: int = 1,
+        refuse_ct: bool = False,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.check = CheckVolume(channels=channels)
+        self.check = CheckVolume(channels=channels, refuse_ct=refuse_ct)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check each key's volume ``(channels, X, Y, Z)``."""

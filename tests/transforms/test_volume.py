@@ -182,3 +182,13 @@ def test_occupied_slices_follow_a_flip_and_count_any_channel(seed: int, fraction
     assert torch.equal(occupied_slices(volume.flip(-1), min_fraction=fraction).flip(0), forward)
     merged = volume.amax(dim=0, keepdim=True)
     assert torch.equal(occupied_slices(merged, min_fraction=fraction), forward)
+
+
+def test_a_ct_is_refused_where_mr_is_taken() -> None:
+    ct = torch.full((1, 4, 4, 2), -1000.0)
+    ct[..., 0] = 40.0
+    with pytest.raises(VolumeError, match=r"values down to -1000, as of a CT in HU"):
+        CheckVolume(refuse_ct=True)(ct)
+    normalised = ct / 200  # as z-scores of MR, which are negative too
+    assert CheckVolume(refuse_ct=True)(normalised) is normalised
+    assert CheckVolume()(ct) is ct
