@@ -41,7 +41,7 @@ def test_a_converted_model_loads_without_a_word_and_gives_the_same_map(
     card = read_card(new)
     assert card is not None
     assert card.domain == "brain_mri"
-    assert card.preparation == {"size": 96, "min_fraction": 0.1}
+    assert card.preparation == {"size": 96, "min_fraction": 0.1, "transform": None}
     assert card.network["fused"] == [2, 3]
 
 

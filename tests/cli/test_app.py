@@ -43,7 +43,14 @@ def test_help_and_version_answer_within_a_second(option: str) -> None:
 
 
 def test_importing_the_package_costs_under_300_ms_more_than_torch() -> None:
-    assert _fastest("import torch, multiad_med") - _fastest("import torch") < 0.3
+    code = (
+        "import time, torch; start = time.process_time(); import multiad_med;"
+        "print(time.process_time() - start)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert float(result.stdout) < 0.3
 
 
 def test_no_optional_package_is_imported() -> None:

@@ -364,8 +364,8 @@ def test_a_missing_file_leaves_a_named_gap(tmp_path: Path) -> None:
     ("syntax", "message"),
     [
         (JPEGLosslessSV1, r"JPEG Lossless.*4\.70.*pip install 'multiad-med\[gdcm\]'"),
-        (JPEGLSLossless, r"JPEG-LS.*4\.80.*Install pyjpegls"),
-        (JPEG2000Lossless, r"JPEG 2000.*4\.90.*Install pylibjpeg and pylibjpeg-openjpeg"),
+        (JPEGLSLossless, r"JPEG-LS.*4\.80.*`pip install pyjpegls`"),
+        (JPEG2000Lossless, r"JPEG 2000.*4\.90.*`pip install pylibjpeg pylibjpeg-openjpeg`"),
     ],
 )
 def test_undecodable_transfer_syntax_names_it_and_the_package(

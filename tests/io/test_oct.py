@@ -177,7 +177,7 @@ def test_heidelberg_without_eyepy_is_a_named_error(
 ) -> None:
     monkeypatch.setitem(sys.modules, "eyepy", None)
     (tmp_path / name).write_bytes(bytes(100))
-    with pytest.raises(OctError, match=rf"{name}: .*pip install eyepy.*DICOM or pictures"):
+    with pytest.raises(OctError, match=rf"{name}: .*`pip install 'multiad-med\[oct\]'`, or"):
         LoadBScans()(tmp_path / name)
 
 
