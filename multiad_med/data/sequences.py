@@ -156,5 +156,5 @@ def check_one_sequence(images: Sequence[Named], folder: Path, *, is_file: bool) 
     )
     raise DatalistError(
         f"{folder} has several sequences of {len(mixed)} patients, such as {mixed[0]}, and a model is of "
-        f"one. Choose it by image_glob. {choices}."
+        f"one. Choose it by image_glob (`--images`). {choices}."
     )

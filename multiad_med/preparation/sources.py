@@ -142,16 +142,22 @@ def _chosen_series(
 def _tell_others(search: SeriesSearch, folder: Path, listed: Iterable[dict[str, Any]]) -> None:
     """Tell what is neither an image series nor listed already."""
     known = {Path(name) for item in listed for key in PATH_KEYS for name in _names(item, key)}
-    strange = []
+    strange, others = [], []
     for path, reason in search.skipped:
         if path in known or path.parent in known or is_result(path):
             continue
         if reason != NOT_DICOM:
             _logger.warning("%s passed over: %s", path, reason)
         elif is_volume(path):
-            _logger.info("%s passed over: it is neither an image nor a mask by the patterns", path)
+            others.append(path)
         elif not _COMPANIONS.search(path.name):
             strange.append(path)
+    if others:
+        _logger.info(
+            "%d volumes passed over, which are neither images nor masks by the patterns: %s",
+            len(others),
+            first(path.relative_to(folder) for path in others),
+        )
     if strange:
         _logger.warning(
             "%s: %d files are no volumes of a known form and are passed over: %s",
