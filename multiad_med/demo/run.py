@@ -87,7 +87,9 @@ def run_demo(
     console.rule("1 of 4: an embedded cohort from the MNI152 brain")
     data = make_cohort(output / "cohort", cohort=cohort, seed=seed)
     console.rule("2 of 4: training on normal brains (bundle multiad_brain_mri)")
-    detector = AnomalyDetector(DOMAIN, max_epochs=epochs, seed=seed, resume=False)
+    detector = AnomalyDetector(
+        DOMAIN, max_epochs=epochs, val_interval=epochs, seed=seed, resume=False
+    )
     detector.fit(data, output=output / "model")
     console.rule("3 of 4: anomaly maps of unseen test volumes")
     metrics = detector.evaluate(data, output=output, training_logs=output / "model")
