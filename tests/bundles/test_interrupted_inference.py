@@ -198,6 +198,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
+def hear_ctrl_c() -> None:
+    """Undo what a shell does to its jobs in the background, which do not hear Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_a_real_run_leaves_whole_studies_only(
@@ -212,6 +217,7 @@ def test_a_signal_to_a_real_run_leaves_whole_studies_only(
             env=environment(),
             stdout=log,
             stderr=log,
+            preexec_fn=hear_ctrl_c,
         )
         end = time.monotonic() + 120
         while len(list((tmp_path / "out").glob("*_anomaly.json"))) < 5:  # the bar has been drawn

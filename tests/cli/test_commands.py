@@ -18,6 +18,7 @@ from multiad_med.cli import app
 from multiad_med.cli.commands import PartlyFailedError
 from multiad_med.utils import MultiADError
 from multiad_med.utils.errors import user_error
+from tests.bundles.test_interrupted_inference import hear_ctrl_c
 from tests.cli.runs import mistake, multiad
 
 MISTAKES = [
@@ -144,7 +145,11 @@ def test_ctrl_c_in_a_process_is_status_130_without_a_trace() -> None:
         "from multiad_med.cli import app; app()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "at work\n"
