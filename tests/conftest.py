@@ -6,6 +6,9 @@ import json
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the processors
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import nibabel as nib
 import numpy as np
 import pytest

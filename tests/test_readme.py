@@ -22,7 +22,7 @@ def python_example(page: str) -> str:
 def test_the_two_commands_keep_their_form() -> None:
     setup = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt "
     assert f"{setup}. && .venv/bin/multiad demo --output demo\n" in README
-    assert f"{setup}-e '.[test]' && .venv/bin/pytest\n" in README
+    assert f"{setup}-e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile\n" in README
 
 
 def test_the_example_of_readme_trains_predicts_and_saves(
