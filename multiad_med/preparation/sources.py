@@ -37,11 +37,13 @@ from multiad_med.data.sequences import (
 )
 from multiad_med.data.tree import is_volume, volume_name
 from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, SeriesSearch, find_series
+from multiad_med.preparation.pictures import load_pictures  # its place before 0.1.0
 from multiad_med.utils.choices import choose
 
 __all__ = [
     "StudyKind",
     "find_nifti_and_dicom",
+    "load_pictures",
     "load_studies",
     "looks_like_mask",
 ]
