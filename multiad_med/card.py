@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multiad_med.scoring import Level, NormalScores
+from multiad_med.scoring import Level, NormalScores, unit_name
 from multiad_med.utils.errors import MultiADError
 
 __all__ = ["CardError", "ModelCard", "check_given"]
@@ -69,6 +69,14 @@ class ModelCard:
     def level(self, level: Level) -> NormalScores:
         """The normal scores of a level; none of a level that was never calibrated, at a rate of 5 %."""
         return self.levels.get(level, NormalScores((), 0.05))
+
+    def settings(self, config: Container[str]) -> dict[str, Any]:
+        """What the training was given, of ids that a config has."""
+        return {k: v for k, v in {**self.training, **self.preparation}.items() if k in config}
+
+    def unit(self, level: Level) -> str:
+        """What a unit of a level is called: an image of a product is slice and volume at once."""
+        return unit_name(level, self.domain)
 
     def as_json(self) -> dict[str, Any]:
         """The whole card."""

@@ -90,8 +90,7 @@ def cross_calibrate(
     if is_store(source):
         raise InputError(f"{source} holds prepared slices. Give the volumes that they come from.")
     bundle = f"multiad_{card.domain}"
-    known = read_config(bundle, "train.json")
-    own = {k: v for k, v in {**card.training, **card.preparation}.items() if k in known}
+    own = card.settings(read_config(bundle, "train.json"))
     # What the scores depend on beside the card.
     own["score_fraction"] = float(network.score_fraction)
     own["pixel_false_positive_rate"] = float(network.pixel_false_positive_rate)

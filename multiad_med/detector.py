@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ Study: TypeAlias = "str | Path | Sequence[str] | nib.spatialimages.SpatialImage 
 """A file, the folder of a DICOM series, the list of its files, a nibabel image, an array or tensor."""
 
 MODEL = "model.pt"
+_OWN = {"bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir"}
 
 
 class AnomalyDetector:
@@ -70,7 +71,8 @@ class AnomalyDetector:
 
     def __init__(self, domain: str, *, device: str = "auto", **settings: Any) -> None:
         self.bundle = bundle_of_domain(domain)
-        self.device = None if device == "auto" else str(usable_device(device))
+        self.device = str(usable_device(device))
+        _check_own(settings)
         check_settings(self.bundle, "train.json", settings)
         self.model: Path | None = None
         self._training = settings
@@ -102,6 +104,7 @@ class AnomalyDetector:
         """
         from multiad_med.networks import bundle_of_model
 
+        _check_own(settings)
         detector = cls(bundle_of_model(model, bundle).removeprefix("multiad_"), device=device)
         detector.model = Path(model)
         detector._inference = settings
@@ -163,6 +166,7 @@ class AnomalyDetector:
             DatalistError: when the folder holds nothing to train on.
             CheckpointError: when the folder holds a training with other settings.
         """
+        _check_own(settings)
         run_bundle(
             self.bundle,
             "train.json",
@@ -170,7 +174,7 @@ class AnomalyDetector:
             dataset_dir=str(normal),
             ckpt_dir=str(output),
             output_dir=str(output),
-            **{**self._on_device(), **self._training, **settings},
+            **{"device": self.device, **self._training, **settings},
         )
         self.model = Path(output) / MODEL
         self.__dict__.pop("_predictor", None)
@@ -233,6 +237,7 @@ class AnomalyDetector:
             StudyError: after the last result, when studies failed; the message lists them.
             DatalistError: when the folder holds no study.
         """
+        _check_own(settings)
         keep = TemporaryDirectory(prefix="multiad-") if output is None else None
         workflow = bundle_workflow(
             self.bundle,
@@ -241,7 +246,7 @@ class AnomalyDetector:
             dataset_dir=str(folder),
             ckpt_path=str(self._trained),
             output_dir=keep.name if keep else str(output),
-            **{**self._on_device(), **self._inference, **settings},
+            **{"device": self.device, **self._inference, **settings},
         )
         failed: StudyError | None = None
         try:
@@ -249,8 +254,9 @@ class AnomalyDetector:
         except StudyError as error:
             failed = error
         dataset, results = (workflow.parser.get_parsed_content(n) for n in ("dataset", "results"))
+        bscans = bundle_kind(self.bundle) is StudyKind.OCT
         done = [
-            replace(result_of(item["image"], results, bscans=self._is_oct), kept=keep)
+            replace(result_of(item["image"], results, bscans=bscans), kept=keep)
             for item, outcome in zip(dataset.data, dataset.outcomes, strict=False)
             if outcome.status is not StudyStatus.FAILED
         ]
@@ -288,7 +294,7 @@ class AnomalyDetector:
             bad=bad,
             rate=rate,
             output=output,
-            device=usable_device(self.device),
+            device=self.device,
             **settings,
         )
         self.__dict__.pop("_predictor", None)
@@ -304,12 +310,14 @@ class AnomalyDetector:
         part: str = "all",
         training_logs: str | Path | None = None,
         bootstrap: int = 1000,
+        **settings: Any,
     ) -> dict[str, Any]:
         """Say how good the model is, how sure that is, and where it fails.
 
         Args:
             data, output, images, labels, part, training_logs, bootstrap: see
                 :func:`multiad_med.evaluation.command.evaluate_model`.
+            settings: ids of the bundle's ``evaluate.json``; they come on top of those of :meth:`load`.
 
         Returns:
             The content of ``metrics.json``, which lies in ``output`` beside ``report.html``.
@@ -320,6 +328,7 @@ class AnomalyDetector:
         from multiad_med.evaluation.command import evaluate_model
         from multiad_med.utils.json_files import read_json
 
+        _check_own(settings)
         evaluate_model(
             data,
             self._trained,
@@ -331,16 +340,10 @@ class AnomalyDetector:
             training_logs=training_logs,
             bootstrap=bootstrap,
             device=self.device,
+            **{**self._inference, **settings},
         )
         metrics: dict[str, Any] = read_json(Path(output) / "metrics.json")
         return metrics
-
-    @property
-    def _is_oct(self) -> bool:
-        return bundle_kind(self.bundle) is StudyKind.OCT
-
-    def _on_device(self) -> dict[str, Any]:
-        return {} if self.device is None else {"device": usable_device(self.device)}
 
     def _as_path(self, study: Study, affine: ArrayLike | None, stem: Path) -> str | list[str]:
         """A study as a datalist names it."""
@@ -355,6 +358,12 @@ class AnomalyDetector:
     def __repr__(self) -> str:
         about = f"model={str(self.model)!r}" if self.model else "not trained"
         return f"AnomalyDetector({self.domain!r}, {about})"
+
+
+def _check_own(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that the arguments of a method give."""
+    if own := sorted(_OWN & settings.keys()):
+        raise InputError(f"{own[0]} is no setting here: the method's arguments give it.")
 
 
 def _then_raise(results: Sequence[Result], error: Exception | None) -> Iterator[Result]:

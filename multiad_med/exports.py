@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from monai.networks.utils import convert_to_torchscript
+from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 from monai.utils import optional_import
 
 from multiad_med.io.atomic import atomic_path
@@ -76,17 +76,15 @@ def export_onnx(model: str | Path, target: str | Path, *, size: int | None = Non
     _need("onnx", "onnxscript")
     network = open_model(model).eval()
     side = _side(model, size, network.card.preparation)
-    with atomic_path(target) as temporary, _quiet(), torch.no_grad():
-        torch.onnx.export(
+    with atomic_path(target) as temporary, _quiet():
+        convert_to_onnx(
             network,
-            (torch.rand(2, 3, side, side),),
-            temporary,
-            dynamo=True,
+            [torch.rand(1, 3, side, side)],
             input_names=["image"],
             output_names=["pred"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_axes={"image": {0: "batch"}},
+            filename=temporary,
             external_data=False,
-            verbose=False,
         )
     return Path(target)
 

@@ -42,7 +42,7 @@ class StudyPredictor:
     Args:
         model: ``model.pt`` of a finished training.
         bundle: of a model whose card does not tell it.
-        device: such as ``cpu``; the bundle's choice if none.
+        device: such as ``cpu``, or ``auto``: a GPU, where there is one.
         settings: ids of the config and their values, such as ``sw_batch_size``.
 
     Raises:
@@ -63,7 +63,7 @@ class StudyPredictor:
         model: str | Path,
         *,
         bundle: str | None = None,
-        device: str | None = None,
+        device: str = "auto",
         **settings: Any,
     ) -> None:
         self.bundle = bundle_of_model(model, bundle)
@@ -77,8 +77,7 @@ class StudyPredictor:
         }
         parser = ConfigParser(config)
         parser.update(literal(settings, expressions=True))
-        if device is not None:
-            parser["device"] = usable_device(device)
+        parser["device"] = usable_device(device)
         network, prepared = _made(parser, "network"), _made(parser, "prepared")
         load_model(network, model)
         check_calibrated(network)

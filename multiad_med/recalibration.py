@@ -50,8 +50,7 @@ class _Source:
         self.card = card
         bundle = f"multiad_{card.domain}"
         known = read_config(bundle, "train.json")
-        own = {k: v for k, v in {**card.training, **card.preparation}.items() if k in known}
-        own |= settings
+        own = card.settings(known) | dict(settings)
         paths = {"bundle_root": str(bundle_path(bundle)), "dataset_dir": str(self.path)}
         self._config = known | literal(own, expressions=True) | literal(paths)
 
@@ -241,9 +240,9 @@ def calibration_text(model: str | Path) -> str:
     lines = []
     for name, rows in about["thresholds_table"].items():
         level = Level(name)
-        normals, unit = card.level(level), "image" if card.domain == "industrial" else name
+        normals, unit = card.level(level), card.unit(level)
         verdict = (
-            normals.no_verdict(level).replace(f"{name}s", f"{unit}s")
+            normals.no_verdict(unit)
             or f"at or above {normals.threshold:.4f} a new {unit} is called anomalous, as are at most "
             f"{100 * normals.rate:.3g} % of the normal ones"
         )

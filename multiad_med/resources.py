@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multiad_med.utils.configs import is_path_id, literal, unknown_id
+from multiad_med.utils.choices import usable_device
+from multiad_med.utils.configs import SYNTAX, is_path_id, literal, unknown_id
 from multiad_med.utils.errors import FileError, InputError, unwrapped
 
 if TYPE_CHECKING:
@@ -129,16 +130,19 @@ def bundle_workflow(
         name: of the bundle.
         config: file in its ``configs``, such as ``train.json``.
         workflow_type: ``train`` or ``infer``.
-        override: ids of the config and their values. Paths are taken as they are; other texts may be
-            MONAI's expressions.
+        override: ids of the config and their values. Paths are taken as they are, a device may be a
+            word; other texts may be MONAI's expressions.
 
     Raises:
-        InputError: on an unknown id, with the nearest that exists.
+        InputError: on an unknown id, with the nearest that exists, or a device that is not here.
     """
     from monai.bundle import ConfigWorkflow
 
     root = bundle_path(name)
     check_settings(name, config, override)
+    device = override.get("device")
+    if isinstance(device, str) and not device.startswith(SYNTAX):
+        override["device"] = usable_device(device)
     return ConfigWorkflow(
         workflow_type=workflow_type,
         config_file=str(root / "configs" / config),

@@ -113,12 +113,20 @@ class Result:
             The copies, in the order of :attr:`files`.
 
         Raises:
+            InputError: when the folder has results of another study of the same name.
             FileError: when the folder cannot be written to.
         """
         from multiad_med.io import atomic_path
-        from multiad_med.utils.errors import file_errors
+        from multiad_med.utils.errors import InputError, file_errors
 
         copies = [Path(folder) / file.name for file in self.files]
+        if copies[-1].is_file():
+            other = read_json(copies[-1]).get("image")
+            if other != self.scores["image"]:
+                raise InputError(
+                    f"{copies[-1]}: the results of {self.scores['image']} would replace those of "
+                    f"{other}. Choose another folder."
+                )
         for file, copy in zip(self.files, copies, strict=True):
             with file_errors(copy, "written"), atomic_path(copy) as temporary:
                 shutil.copyfile(file, temporary)

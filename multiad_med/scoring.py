@@ -20,6 +20,7 @@ __all__ = [
     "image_scores",
     "largest_in_foreground",
     "threshold_at_false_positive_rate",
+    "unit_name",
     "units_needed",
 ]
 
@@ -143,6 +144,11 @@ class Level(StrEnum):
 _MOST_SCORES = 10_000
 
 
+def unit_name(level: Level, domain: str) -> str:
+    """What a unit of a level is called; an image of a product is slice and volume at once."""
+    return "image" if domain == "industrial" and level is not Level.PATIENT else str(level)
+
+
 @dataclass(frozen=True)
 class NormalScores:
     """Scores of held-out normal units of one level: what a new unit's score is compared with.
@@ -212,26 +218,33 @@ class NormalScores:
             return None
         return bool(self.flagged(torch.tensor([score]))[0])
 
-    def no_verdict(self, level: Level) -> str:
-        """Why there is no verdict at this rate, and what would allow one; empty where there is one."""
+    def no_verdict(self, unit: str) -> str:
+        """Why there is no verdict at this rate, and what would allow one; empty where there is one.
+
+        Args:
+            unit: what a unit of the level is called; see :func:`unit_name`.
+        """
         if _allowed(self.rate, self.units):
             return ""
         needed = units_needed(self.rate)
         if not self.units:
             return (
-                f"no verdict: the model has no held-out normal {level}s; {needed} are needed for "
+                f"no verdict: the model has no held-out normal {unit}s; {needed} are needed for "
                 f"{100 * self.rate:.3g} %"
             )
+        normals = (
+            f"1 normal {unit} allows" if self.units == 1 else f"{self.units} normal {unit}s allow"
+        )
         return (
-            f"no verdict: {self.units} normal {level}s allow no rate below "
+            f"no verdict: {normals} no rate below "
             f"{100 / (self.units + 1):.2g} %; {needed} are needed for {100 * self.rate:.3g} %"
         )
 
-    def verdict(self, score: float, level: Level) -> str:
-        """One phrase: ``anomalous``, ``normal``, or why there is no verdict."""
+    def verdict(self, score: float, unit: str) -> str:
+        """One phrase: ``anomalous``, ``normal``, or why there is no verdict; see :meth:`no_verdict`."""
         anomalous = self.anomalous(score)
         if anomalous is None:
-            return self.no_verdict(level)
+            return self.no_verdict(unit)
         return "anomalous" if anomalous else "normal"
 
     def as_json(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from PIL import Image
 from multiad_med import AnomalyDetector, Result
 from multiad_med.data import StudyError
 from multiad_med.io import LoadVolume
-from multiad_med.resources import bundle_path
-from multiad_med.utils.errors import MultiADError
+from multiad_med.resources import bundle_path, run_bundle
+from multiad_med.utils.errors import InputError, MultiADError
 from tests.bundles.cohorts import COHORTS, write_fake_model
 from tests.bundles.test_folder_inference import nifti_head
 from tests.bundles.test_sources import dicom_head
@@ -207,6 +207,52 @@ def test_a_result_tells_saves_and_shows_itself(brain: AnomalyDetector, tmp_path:
     assert drawn.std() > 0.05
 
 
+def test_results_of_another_study_of_one_name_are_not_replaced(
+    brain: AnomalyDetector, tmp_path: Path
+) -> None:
+    one, two = (
+        brain.predict(nifti_head(tmp_path / f"{patient}/t1.nii.gz", seed=number))
+        for number, patient in enumerate("ab")
+    )
+    copies = one.save(tmp_path / "maps")
+    one.save(tmp_path / "maps")
+    before = copies[0].read_bytes()
+    with pytest.raises(InputError, match=r"b/t1\.nii\.gz would replace those of .*a/t1\.nii\.gz"):
+        two.save(tmp_path / "maps")
+    assert copies[0].read_bytes() == before
+
+
+def test_half_precision_is_taken(brain: AnomalyDetector, tmp_path: Path) -> None:
+    volume = nib.load(nifti_head(tmp_path / "a.nii.gz"))
+    values = torch.from_numpy(volume.get_fdata(dtype=np.float32)).bfloat16()
+    single, half = (brain.predict(v, affine=volume.affine) for v in (values.float(), values))
+    np.testing.assert_array_equal(half.map, single.map)
+
+
+def test_settings_of_load_reach_the_evaluation(tmp_path: Path) -> None:
+    data = COHORTS["multiad_brain_mri"](tmp_path)
+    model = write_fake_model("multiad_brain_mri", tmp_path / "model.pt")
+    detector = AnomalyDetector.load(model, device="cpu", size=64)
+    metrics = detector.evaluate(data, output=tmp_path / "report", bootstrap=5)
+    assert metrics["manifest"]["config"]["size"] == 64  # the bundle's own would be 256
+
+
+def test_a_device_may_be_a_word_wherever_it_is_given(tmp_path: Path) -> None:
+    data = COHORTS["multiad_brain_mri"](tmp_path)
+    detector = AnomalyDetector("brain_mri", device="cpu", **FAST_TRAINING)
+    assert detector.fit(data, output=tmp_path / "run").model.is_file()
+    run_bundle(
+        "multiad_brain_mri",
+        "inference.json",
+        workflow_type="infer",
+        dataset_dir=str(data),
+        ckpt_path=str(detector.model),
+        output_dir=str(tmp_path / "maps"),
+        device="cpu",
+    )
+    assert (tmp_path / "maps/summary.csv").is_file()
+
+
 def test_a_folder_goes_on_after_a_bad_study_and_ends_with_it(
     brain: AnomalyDetector, tmp_path: Path
 ) -> None:
@@ -236,6 +282,8 @@ def test_what_is_wrong_is_told_by_name(
             r"no setting train#datalader .*Did you mean train#dataloader\?",
         ),
         (lambda: AnomalyDetector("brain_mri", device="tpu0"), "device 'tpu0' cannot be used"),
+        (lambda: AnomalyDetector("brain_mri", dataset_dir="x"), "dataset_dir is no setting here"),
+        (lambda: brain.predict_folder(tmp_path, ckpt_path="x"), "ckpt_path is no setting here"),
         (lambda: AnomalyDetector("brain_mri").predict("x.nii"), "no model yet"),
         (lambda: AnomalyDetector.load(tmp_path / "no.pt"), "no weights file"),
         (lambda: brain.predict_folder(tmp_path, sw_batch=1), r"Did you mean sw_batch_size\?"),

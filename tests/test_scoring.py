@@ -16,6 +16,7 @@ from multiad_med.scoring import (
     NormalScores,
     image_scores,
     threshold_at_false_positive_rate,
+    unit_name,
 )
 from multiad_med.utils.errors import InputError
 
@@ -147,3 +148,12 @@ def test_largest_values_of_a_stream_equal_those_of_all(
         stream.update(torch.tensor(chunk))
     everything = sorted((v for chunk in chunks for v in chunk), reverse=True)
     assert stream.values.tolist() == everything[:count]
+
+
+def test_an_image_of_a_product_is_called_an_image() -> None:
+    units = [unit_name(level, "industrial") for level in Level]
+    assert units == ["image", "image", "patient"]
+    assert [unit_name(level, "brain_mri") for level in Level] == ["slice", "volume", "patient"]
+    assert NormalScores((0.5,), 0.05).no_verdict("image") == (
+        "no verdict: 1 normal image allows no rate below 50 %; 19 are needed for 5 %"
+    )

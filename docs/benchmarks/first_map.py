@@ -33,7 +33,10 @@ def commands(options: argparse.Namespace) -> dict[str, list[str]]:
     model = f"{run}/model.pt"
     return {
         "train": ["multiad", "train", options.domain, options.normal, "-o", run, *settings],
-        "predict": ["multiad", "predict", options.new, "-m", model, "-o", maps],
+        "predict": [
+            *("multiad", "predict", options.new, "-m", model, "-o", maps),
+            *options.predict,
+        ],
         "evaluate": [
             *("multiad", "evaluate", options.labelled, "-m", model, "-o", report),
             *options.evaluate,
@@ -51,6 +54,7 @@ def main() -> None:
     for folder in ("normal", "new", "labelled", "output"):
         parser.add_argument(f"--{folder}", required=True)
     parser.add_argument("--set", action="append", default=[], help="of the training")
+    parser.add_argument("--predict", type=shlex.split, default=[], help="further words of predict")
     parser.add_argument(
         "--evaluate", type=shlex.split, default=[], help="further words of evaluate"
     )

@@ -85,7 +85,7 @@ def compare(
         epochs=epochs,
         bundle=bundle,
         part=str(part),
-        device=_usable(device),
+        device=check_device(device),
         files=parse_files(files or []),
     )
     _print_outcomes(output / "comparison.md", outcomes)
@@ -121,18 +121,9 @@ def ablate(
         adversarial_weight=adversarial_weight,
         seeds=seeds or [0],
         part=str(part),
-        device=_usable(device),
+        device=check_device(device),
     )
     _print_outcomes(output / "ablation.md", outcomes)
-
-
-def _usable(device: str) -> str:
-    """A device by name, of ``auto`` the GPU where there is one."""
-    if device != "auto":
-        return check_device(device)
-    import torch
-
-    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def _print_outcomes(table: Path, outcomes: Iterable[Outcome]) -> None:

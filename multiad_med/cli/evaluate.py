@@ -17,10 +17,12 @@ from multiad_med.cli.options import (
     Images,
     Labels,
     Model,
+    Settings,
     check_device,
     check_model,
     check_output,
     output_option,
+    parse_checked,
 )
 
 REPORT = ("metrics.json", "summary.json", "report.html")
@@ -38,6 +40,7 @@ def evaluate(
     output: Annotated[Path, output_option("Folder for metrics, tables and report.html.")],
     images: Images = None,
     labels: Labels = None,
+    settings: Settings = None,
     part: Annotated[
         Part, typer.Option(help="Which half of the test set of prepared slices.")
     ] = Part.ALL,
@@ -64,7 +67,9 @@ def evaluate(
     from multiad_med.evaluation.summary import print_summary
     from multiad_med.networks import bundle_of_model
 
-    check_data(data, bundle_of_model(model, bundle).removeprefix("multiad_"))
+    bundle = bundle_of_model(model, bundle)
+    check_data(data, bundle.removeprefix("multiad_"))
+    chosen = parse_checked(settings, bundle=bundle, config="evaluate.json")
     detector = AnomalyDetector.load(model, device=device, bundle=bundle)
     try:
         metrics = detector.evaluate(
@@ -75,6 +80,7 @@ def evaluate(
             part=str(part),
             training_logs=logs,
             bootstrap=bootstrap,
+            **chosen,
         )
     except StudyError as error:
         if _any_done(output):

@@ -93,16 +93,14 @@ def check_model(model: Path) -> Path:
 
 
 def check_device(name: str) -> str:
-    """Refuse a device that is not there.
+    """The name of a device that is there; of ``auto`` the GPU's, where there is one.
 
     Raises:
-        InputError: naming it.
+        InputError: naming one that is not.
     """
     from multiad_med.utils.choices import usable_device
 
-    if name != "auto":
-        usable_device(name)
-    return name
+    return str(usable_device(name))
 
 
 def check_output(folder: Path, *, own: Collection[str]) -> Path:

@@ -95,7 +95,7 @@ def predict(
     from multiad_med.detector import AnomalyDetector
 
     detector = AnomalyDetector.load(model, device=device, bundle=bundle)
-    rows: list[tuple[str, float, float | None, str]] = []
+    rows: list[tuple[str, float, float, str]] = []
     failed: list[str] = []
     example, series = "", 0
     try:
@@ -172,7 +172,7 @@ def _is_dicom(result: Result) -> bool:
         return file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima")
 
 
-def _print_rows(rows: list[tuple[str, float, float | None, str]]) -> None:
+def _print_rows(rows: list[tuple[str, float, float, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -180,5 +180,5 @@ def _print_rows(rows: list[tuple[str, float, float | None, str]]) -> None:
     for heading in ("study", "score", "p-value", "verdict"):
         table.add_column(heading, justify="right" if heading in ("score", "p-value") else "left")
     for name, score, p_value, verdict in rows:
-        table.add_row(name, f"{score:.3f}", "–" if p_value is None else f"{p_value:.3f}", verdict)
+        table.add_row(name, f"{score:.3f}", f"{p_value:.3f}", verdict)
     Console().print(table)

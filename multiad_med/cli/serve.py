@@ -91,7 +91,7 @@ def run(
             limit=limit,
             host=host,
             port=port,
-            device=None if device == "auto" else device,
+            device=device,
             once=once,
         )
     except ServingError as error:

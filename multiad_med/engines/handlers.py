@@ -260,13 +260,15 @@ def save_model(network: MultiAD, path: str | Path, *, card: Mapping[str, Any]) -
 def next_steps(card: ModelCard, path: Path) -> Iterator[str]:
     """What a user should know when a training ends, a line each."""
     yield f"The model is in {path}."
-    held_out = {level: normals for level, normals in card.levels.items() if normals.units}
-    counts = [f"{n.units} {level}{'s' * (n.units != 1)}" for level, n in held_out.items()]
+    held_out = {
+        card.unit(level): normals for level, normals in card.levels.items() if normals.units
+    }
+    counts = [f"{n.units} {unit}{'s' * (n.units != 1)}" for unit, n in held_out.items()]
     yield f"Calibrated on held-out normals: {', '.join(counts)}."
-    for level, normals in held_out.items():
+    for unit, normals in held_out.items():
         if normals.threshold is None:
             yield (
-                f"Too few {level}s for their verdict: a false-positive rate of "
+                f"Too few {unit}s for their verdict: a false-positive rate of "
                 f"{normals.rate:g} needs {units_needed(normals.rate)}."
             )
     yield f"Next: multiad predict NEW -m {shlex.quote(str(path))} -o MAPS"

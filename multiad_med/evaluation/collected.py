@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multiad_med.metrics import Estimate, Ranking, bootstrap_ranking, interval, resamples
 from multiad_med.networks import MultiAD
-from multiad_med.scoring import Level, NormalScores
+from multiad_med.scoring import Level, NormalScores, unit_name
 
 __all__ = ["Collected", "Thresholds"]
 
@@ -27,15 +27,21 @@ class Thresholds:
         pixel_rate: false-positive rate that it was set for, NaN where unknown.
         levels: held-out normal scores of slices, volumes and patients; no verdict of a level that is
             missing.
+        domain: of the model, which decides what a unit is called.
     """
 
     pixel: float = 0.5
     pixel_rate: float = math.nan
     levels: Mapping[Level, NormalScores] = field(default_factory=dict)
+    domain: str = ""
 
     def level(self, level: Level) -> NormalScores:
         """The normal scores of a level, none where it is missing."""
         return self.levels.get(level, NormalScores((), 0.05))
+
+    def unit(self, level: Level) -> str:
+        """What a unit of a level is called."""
+        return unit_name(level, self.domain)
 
     @classmethod
     def of(cls, network: MultiAD) -> Thresholds:
@@ -44,6 +50,7 @@ class Thresholds:
             pixel=0.5,
             pixel_rate=float(network.pixel_false_positive_rate),
             levels=dict(network.card.levels),
+            domain=network.card.domain,
         )
 
 

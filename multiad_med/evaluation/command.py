@@ -64,7 +64,8 @@ def evaluate_model(
     labels: str | None = None,
     training_logs: str | Path | None = None,
     bootstrap: int = 1000,
-    device: str | torch.device | None = "cpu",
+    device: str | torch.device = "cpu",
+    **settings: Any,
 ) -> Path:
     """Evaluate a trained model on labelled data and write the report.
 
@@ -80,23 +81,25 @@ def evaluate_model(
             volume needs one; that of a healthy subject is empty.
         training_logs: folder of the training's TensorBoard log, for its curves.
         bootstrap: number of resamples.
-        device: where to run; a GPU, where there is one, if none.
+        device: where to run.
+        settings: further ids of the bundle's ``evaluate.json``, of volumes and images.
 
     Returns:
         The report.
 
     Raises:
-        InputError: when nothing can be evaluated, or ``part`` is given for volumes.
+        InputError: when nothing can be evaluated, ``part`` is given for volumes, or globs or settings
+            for prepared slices.
         CardError: when the model's card contradicts the bundle, or how the slices were prepared.
         WeightsError: when the model cannot be read.
     """
     output, device = Path(output), usable_device(device)
+    globs = {"image_glob": images, "label_glob": labels}
+    chosen = {**settings, **{key: glob for key, glob in globs.items() if glob is not None}}
     curves = [] if training_logs is None else training_curves(training_logs)
     if not is_store(data):
         if part != Part.ALL:
             raise InputError("Parts are of prepared slices only; volumes are evaluated all.")
-        globs = {"image_glob": images, "label_glob": labels}
-        override: dict[str, Any] = {key: glob for key, glob in globs.items() if glob is not None}
         run_bundle(
             bundle_of_model(model, bundle),
             "evaluate.json",
@@ -107,9 +110,14 @@ def evaluate_model(
             training_logs=None if training_logs is None else str(training_logs),
             bootstrap=bootstrap,
             device=device,
-            **override,
+            **chosen,
         )
         return output / "report.html"
+    if chosen:
+        raise InputError(
+            f"{data} holds prepared slices, which {sorted(chosen)[0]} cannot change any more. Leave it "
+            "out."
+        )
     network = open_model(model)
     about = SliceStore(data, section="test").about
     told = dict(network.card.preparation)

@@ -80,7 +80,7 @@ def observed_rates(
         rates[str(level)] = LevelRates(
             nominal=normals.rate,
             threshold=normals.threshold,
-            no_verdict=normals.no_verdict(level),
+            no_verdict=normals.no_verdict(thresholds.unit(level)),
             held_out=normals.units,
             approximate=normals.approximate,
             normal=int((~anomalous).sum()),

@@ -17,7 +17,8 @@ __all__ = ["patient_rows", "slice_rows", "study_row"]
 def _verdict(score: float, thresholds: Thresholds, level: Level) -> dict[str, Any]:
     """The p-value and verdict of a score by its own level's normal scores."""
     normals = thresholds.level(level)
-    return {"p_value": normals.p_value(score), "verdict": normals.verdict(score, level)}
+    verdict = normals.verdict(score, thresholds.unit(level))
+    return {"p_value": normals.p_value(score), "verdict": verdict}
 
 
 def _false_alarm(

@@ -37,7 +37,7 @@ def _rates(calibration: Mapping[str, Mapping[str, Any]], words: Words) -> Table:
         table.add_row(
             words.shown(level) + (" (approximate)" if its["approximate"] else ""),
             "–" if held_out is None else str(held_out),
-            words.told(its["no_verdict"]) if threshold is None else f"{threshold:.3f}",
+            its["no_verdict"] if threshold is None else f"{threshold:.3f}",
             _percent(its["nominal_rate"]),
             _percent(its["observed_rate"], its["observed_rate_95"]),
             _percent(its["sensitivity"], its["sensitivity_95"]),

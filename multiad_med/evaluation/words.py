@@ -64,10 +64,6 @@ class Words:
             return "images"
         return name.replace("slices", "images").replace("lesion", self.lesion)
 
-    def told(self, reason: str) -> str:
-        """A reason of :class:`multiad_med.scoring.NormalScores`, which calls an image a volume."""
-        return reason.replace("normal volumes", "normal images") if self.images else reason
-
     def levels(self, names: list[str]) -> list[str]:
         """Those of the calibration's levels that say something of their own.
 

@@ -19,7 +19,10 @@ __all__ = ["write_image", "write_volume"]
 
 def _numbers(values: Any) -> NDArray[Any]:
     """Real numbers in a type that files have."""
-    array = values.numpy(force=True) if isinstance(values, torch.Tensor) else np.asarray(values)
+    if isinstance(values, torch.Tensor):
+        # bfloat16 is a type that numpy has not.
+        values = (values.float() if values.is_floating_point() else values).numpy(force=True)
+    array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise InputError(f"An array of numbers is needed, got one of {array.dtype}.")
     if array.dtype == bool:

@@ -151,7 +151,7 @@ def study_scores(
         "volume_score": volume_score,
         "volume_p_value": volumes.p_value(volume_score),
         "volume_flagged": volumes.anomalous(volume_score),
-        "verdict": volumes.verdict(volume_score, Level.VOLUME),
+        "verdict": volumes.verdict(volume_score, network.card.unit(Level.VOLUME)),
         "axis": axis,
         "slices": [
             {

@@ -79,7 +79,7 @@ def serve(
     limit: float = 3600.0,
     host: str = "127.0.0.1",
     port: int = 8050,
-    device: str | None = None,
+    device: str = "auto",
     once: bool = False,
 ) -> None:
     """Process what arrives until SIGTERM or SIGINT, after which the study at hand is finished.

@@ -30,15 +30,15 @@ def choose(kind: type[Choice], value: Any, *, what: str) -> Choice:
         raise InputError(f"{what} is one of {allowed}, got {value!r}.") from None
 
 
-def usable_device(name: Any = None) -> Any:
-    """A torch device by name, on which a tensor can be made; of none a GPU, where there is one.
+def usable_device(name: Any = "auto") -> Any:
+    """A torch device by name, on which a tensor can be made; of ``auto`` a GPU, where there is one.
 
     Raises:
         InputError: when there is no such device here.
     """
     import torch
 
-    if name is None:
+    if name == "auto":
         name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)

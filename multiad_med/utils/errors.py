@@ -49,7 +49,7 @@ _TORCH_ON_CPU = ("can't allocate memory", "not enough memory")
 class MultiADError(Exception):
     """Something that a user can mend, said in one sentence or two.
 
-    Commands print it without a trace and end with status 1. Whatever else is raised, a bug or a lack of
+    Commands print it without a trace and end with status 2. Whatever else is raised, a bug or a lack of
     memory, keeps its trace.
     """
 

@@ -95,7 +95,7 @@ def test_a_flat_folder_trains_and_another_of_unknown_images_is_judged(tmp_path: 
     rows = infer(BUNDLE, tmp_path / "new", tmp_path / "models/model.pt", tmp_path / "maps")
     assert sorted(rows) == ["0.png", "1.png", "2.png"]
     assert {row["decision"] for row in rows.values()} == {
-        "no verdict: 1 normal volumes allow no rate below 50 %; 19 are needed for 5 %"
+        "no verdict: 1 normal image allows no rate below 50 %; 19 are needed for 5 %"
     }
 
 

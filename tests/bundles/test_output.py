@@ -72,9 +72,8 @@ def lines(text: str) -> list[str]:
         (
             "multiad_industrial",
             [
-                "Calibrated on held-out normals: 1 slice, 1 volume, 1 patient.",
-                "Too few slices for their verdict: a false-positive rate of 0.05 needs 19.",
-                "Too few volumes for their verdict: a false-positive rate of 0.05 needs 19.",
+                "Calibrated on held-out normals: 1 image, 1 patient.",
+                "Too few images for their verdict: a false-positive rate of 0.05 needs 19.",
                 "Too few patients for their verdict: a false-positive rate of 0.05 needs 19.",
             ],
             "5 studies: 5 done, 0 skipped, 0 failed",

@@ -41,7 +41,7 @@ def test_a_source_starts_the_service(served: dict[str, Any], words: list[str]) -
         Path("out"),
     )
     assert served["once"] is True
-    assert served["device"] is None
+    assert served["device"] == "auto"
     assert {str(kind) for kind in served["kinds"]} == {"seg", "sr"}
 
 

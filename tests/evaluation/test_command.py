@@ -20,6 +20,7 @@ from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.manifest import run_manifest
 from multiad_med.io import NotCalibratedError
 from multiad_med.networks import build_multiad, open_model
+from multiad_med.utils.errors import InputError
 from tests.evaluation.reports import Reader, rows_of
 from tests.evaluation.stores import make_store
 
@@ -83,6 +84,18 @@ def test_a_report_on_images_speaks_of_images(store: Path, model: Path, tmp_path:
         "Images",
     ]
     assert not (tmp_path / "patients.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"labels": "**/*_seg*"}, "label_glob"), ({"image_glob": "*"}, "image_glob")],
+)
+def test_what_prepared_slices_cannot_heed_is_refused(
+    store: Path, model: Path, tmp_path: Path, given: dict[str, str], named: str
+) -> None:
+    with pytest.raises(InputError, match=f"holds prepared slices, which {named} cannot change"):
+        evaluate_model(store, model, tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_part_is_half_of_the_test_set(store: Path, model: Path, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def _rates_row(level: str, rates: LevelRates, words: Words) -> Html:
     label, judged = calibration_names(words).get(level, (level, ""))
     notes = [element("small", judged)]
     if rates.no_verdict:
-        reason = words.told(rates.no_verdict)
+        reason = rates.no_verdict
         notes.append(element("small", f"{reason[:1].upper()}{reason[1:]}."))
     if rates.approximate:
         notes.append(element("small", f"Approximate: {rates.approximate}."))
