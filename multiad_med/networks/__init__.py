@@ -22,17 +22,16 @@ from multiad_med.networks.model_file import (
     open_model,
     read_card,
 )
-from multiad_med.networks.multiad import (
+from multiad_med.networks.multiad import ImageStudent, MultiAD
+from multiad_med.networks.openvino import ExportError, OpenVINONetwork
+from multiad_med.networks.presets import (
     PRESETS,
-    ImageStudent,
-    MultiAD,
     Preset,
     StudentKind,
     TeacherWeights,
     build_extractor,
     build_multiad,
 )
-from multiad_med.networks.openvino import ExportError, OpenVINONetwork
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.weights import (
     PRETRAINED,

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from multiad_med.card import CardError, ModelCard, check_given
-from multiad_med.networks.multiad import MultiAD, TeacherWeights, build_multiad
+from multiad_med.networks.multiad import MultiAD
+from multiad_med.networks.presets import TeacherWeights, build_multiad
 from multiad_med.networks.weights import check_keys, read_state_dict
 
 __all__ = [
