@@ -16,7 +16,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from monai.fl.utils.filters import Filter
 from torch import Tensor
 
-from multiad_med.engines import calibrate, save_model
+from multiad_med.engines import calibrate, fit_experts, save_model, unite_experts
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.resources import bundle_path
 from multiad_med.utils.errors import InputError
@@ -127,9 +127,12 @@ def calibrate_site(
     network: MultiAD,
     batches: Iterable[dict[str, Any]],
     *,
+    normal: Iterable[dict[str, Any]],
     source: str | Path,
     target: str | Path,
     card: Mapping[str, Any],
+    statistics: Sequence[Sequence[Mapping[str, Tensor]]] | None = None,
+    device: str | torch.device = "cpu",
     **kwargs: Any,
 ) -> None:
     """Make of a federation's global model one for this site: with thresholds of its own normals.
@@ -137,9 +140,14 @@ def calibrate_site(
     Args:
         network: of the federation's preset, changed in place.
         batches: the site's held-out normal images, see :func:`multiad_med.engines.calibrate`.
+        normal: the site's training images, to which experts are fitted.
         source: the global model, a complete state dict; its calibration does not matter.
         target: receives the calibrated model, whole or not at all.
         card: what the training knows of it, see :func:`multiad_med.data.describe_training`.
+        statistics: what the experts of all sites have collected, each by
+            :func:`multiad_med.engines.expert_statistics`, in an order that all sites share; without it
+            experts know the site's own images alone.
+        device: where the network is.
         kwargs: further arguments of :func:`multiad_med.engines.calibrate`.
 
     Raises:
@@ -147,5 +155,9 @@ def calibrate_site(
         InputError: see :func:`multiad_med.engines.calibrate`.
     """
     load_model(network, source)
-    calibrate(network, batches, **kwargs)
+    if statistics is None:
+        fit_experts(network, normal, device=device)
+    else:
+        unite_experts(network, statistics)
+    calibrate(network, batches, device=device, **kwargs)
     save_model(network, target, card=card)

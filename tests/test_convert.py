@@ -19,7 +19,7 @@ def old(tmp_path: Path) -> Path:
     """A model as versions before the card wrote it, with other fused stages than the preset's."""
     path = write_fake_model("multiad_brain_mri", tmp_path / "old.pt")
     state = torch.load(path, weights_only=True)
-    del state["_extra_state"]
+    del state["_extra_state"], state["fusion.weights"]
     state["fusion.fused"] = torch.tensor([False, True, True])
     state |= {"image_threshold": torch.tensor(0.6), "image_false_positive_rate": torch.tensor(0.05)}
     torch.save(state, path)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from multiad_med.data import SliceStore
-from multiad_med.engines.calibration import LevelStatistics, values_inside
+from multiad_med.engines.calibration import values_inside
 from multiad_med.evaluation.detectors import MultiADDetector, Settings
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.losses import FeatureDistillationLoss
@@ -222,14 +222,8 @@ def variants(network: MultiAD, held_out: Any, test: Any, about: dict[str, Any]) 
             for sigma in SIGMAS:
                 if sigma != 4 and mode is not FusionMode.ZSCORE:
                     continue
-                fusion = MultiScaleFusion(len(choice), mode=mode, sigma=sigma)
-                if fusion.standardises:
-                    statistics = []
-                    for i in choice:
-                        level = LevelStatistics()
-                        level.update(values_inside(normal[i], normal_foreground))
-                        statistics.append(level.shift_and_scale(mode))
-                    fusion.set_statistics([s for s, _ in statistics], [s for _, s in statistics])
+                fusion = MultiScaleFusion([1.0] * len(choice), mode=mode, sigma=sigma)
+                fusion.fit([values_inside(normal[i], normal_foreground) for i in choice])
                 maps = fusion([levels[i] for i in choice], size) * foreground
                 row = about | {
                     "stages": [network.stages[i] for i in choice],

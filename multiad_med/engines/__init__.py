@@ -10,6 +10,12 @@ from multiad_med.engines.calibration import (
 from multiad_med.engines.distributed import check_shares
 from multiad_med.engines.epochs import EpochLog
 from multiad_med.engines.evaluator import DistillationEvaluator
+from multiad_med.engines.experts import (
+    ExpertHandler,
+    expert_statistics,
+    fit_experts,
+    unite_experts,
+)
 from multiad_med.engines.handlers import (
     CheckpointError,
     EpochSeedHandler,
@@ -32,6 +38,7 @@ __all__ = [
     "DistillationTrainer",
     "EpochLog",
     "EpochSeedHandler",
+    "ExpertHandler",
     "ModelLoader",
     "ModelSaver",
     "ResumableTraining",
@@ -43,8 +50,11 @@ __all__ = [
     "TensorBoardStudentHandler",
     "calibrate",
     "check_shares",
+    "expert_statistics",
+    "fit_experts",
     "save_model",
     "score_units",
     "set_thresholds",
     "training_scalars",
+    "unite_experts",
 ]

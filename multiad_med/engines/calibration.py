@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from multiad_med.engines.distributed import gathered, gathered_items
-from multiad_med.networks import FusionMode, MultiAD, cosine_distance_maps
+from multiad_med.networks import MultiAD, Reservoir
 from multiad_med.scoring import (
     LargestValues,
     Level,
@@ -27,7 +27,8 @@ from multiad_med.utils.errors import InputError
 
 __all__ = ["CalibrationHandler", "calibrate", "score_units", "set_thresholds"]
 
-_QUANTILES = (0.9, 0.995)
+_DISTANCES = 2**21
+"""Of each map on held-out normal images, drawn from all of them: the fusion's statistics are theirs."""
 
 
 def values_inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
@@ -42,31 +43,10 @@ def values_inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
     return maps[(covered > 0) & (covered >= needed)]
 
 
-class LevelStatistics:
-    """Mean and deviation, or two quantiles, of one stage's distances on normal images."""
-
-    def __init__(self) -> None:
-        self.values: list[Tensor] = []
-
-    def update(self, values: Tensor) -> None:
-        self.values.append(values.detach().float().cpu())
-
-    def shift_and_scale(
-        self, mode: FusionMode, *, device: str | torch.device = "cpu"
-    ) -> tuple[float, float]:
-        values = gathered(torch.cat([torch.empty(0), *self.values]), device=device)
-        if mode is FusionMode.QUANTILE:
-            low, high = (
-                float(values.kthvalue(max(1, math.ceil(q * values.numel()))).values)
-                for q in _QUANTILES
-            )
-            return low, high - low
-        return float(values.double().mean()), float(values.double().std())
-
-
-def _images(
+def images_of(
     batches: Iterable[dict[str, Any]], device: str | torch.device
 ) -> Iterable[tuple[Tensor, Tensor | None, dict[str, Any]]]:
+    """Image, foreground where there is one, and all of each batch, on the device."""
     for batch in batches:
         image = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).to(device)
         foreground = batch.get("foreground")
@@ -77,19 +57,16 @@ def _fit_fusion(
     network: MultiAD, batches: Iterable[dict[str, Any]], device: str | torch.device
 ) -> set[str]:
     """Set the fusion's statistics; the subjects that they come from."""
-    stages = [LevelStatistics() for _ in network.stages]
+    samples = [Reservoir(_DISTANCES, columns=1) for _ in network.fusion.levels]
     subjects: set[str] = set()
     pixels = 0
-    for image, foreground, batch in _images(batches, device):
-        maps = cosine_distance_maps(*network.features(image))
-        for stage, stage_map in zip(stages, maps, strict=True):
-            stage.update(values_inside(stage_map, foreground))
+    for image, foreground, batch in images_of(batches, device):
+        for sample, distances in zip(samples, network.distances(image), strict=True):
+            sample.update(values_inside(distances, foreground)[:, None])
         pixels += _pixels(image, foreground)
         subjects.update(map(str, batch.get("subject", ())))
     _check_any(pixels, device)
-    if network.fusion.standardises:
-        statistics = [stage.shift_and_scale(network.fusion.mode, device=device) for stage in stages]
-        network.fusion.set_statistics([s for s, _ in statistics], [s for _, s in statistics])
+    network.fusion.fit([gathered(sample.rows(), device=device) for sample in samples])
     return set(gathered_items(sorted(subjects)))
 
 
@@ -233,11 +210,11 @@ def set_thresholds(
     _check_rates({f"{level}_false_positive_rate": rate for level, rate in rates.items()})
     _check_rates({"pixel_false_positive_rate": pixel_false_positive_rate})
     network.eval()
-    pixels = sum(_pixels(image, mask) for image, mask, _ in _images(batches, device))
+    pixels = sum(_pixels(image, mask) for image, mask, _ in images_of(batches, device))
     pixels = _check_any(pixels, device)
     largest = LargestValues(math.floor(pixel_false_positive_rate * (pixels + 1)) + 1)
     units: list[Unit] = []
-    for image, foreground, batch in _images(batches, device):
+    for image, foreground, batch in images_of(batches, device):
         maps = network.raw_map(image)
         largest.update(maps if foreground is None else maps[foreground > 0])
         units += _units(maps, foreground, batch, fraction=score_fraction, group=group)
@@ -304,7 +281,7 @@ def score_units(
     network.eval()
     units: list[Unit] = []
     fraction = float(network.score_fraction)
-    for image, foreground, batch in _images(batches, device):
+    for image, foreground, batch in images_of(batches, device):
         maps = network.raw_map(image)
         units += _units(maps, foreground, batch, fraction=fraction, group=group)
     scored = _scored(units, float(network.pixel_threshold))

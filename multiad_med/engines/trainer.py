@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import IterationEvents, SupervisedTrainer
 from monai.utils import CommonKeys
 from torch import Tensor, nn
@@ -124,6 +125,8 @@ class DistillationTrainer(SupervisedTrainer):
         scales = amp and self.amp_kwargs.get("dtype", torch.float16) is torch.float16
         # MONAI replaces its own `scaler` at every run, by one for CUDA whatever the precision.
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scales)
+        if not network.stages:  # no student: what handlers do at the end is all
+            self.add_event_handler(Events.STARTED, self.terminate)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device_type, enabled=self.amp, **self.amp_kwargs)

@@ -27,6 +27,7 @@ from multiad_med.networks import (
     StudentKind,
     TeacherWeights,
     build_multiad,
+    source_weights,
 )
 from multiad_med.resources import bundle_of_domain, read_config
 from multiad_med.scoring import image_scores
@@ -215,12 +216,12 @@ class MultiADDetector:
 
     def fuse(self, fusion: FusionMode, held_out: Dataset) -> None:
         """Fuse the trained stages otherwise, and calibrate anew on held-out slices."""
-        other = MultiScaleFusion(
-            len(self.network.stages), fused=self.network.fusion.fused.tolist(), mode=fusion
-        )
-        self.network.fusion = other.to(self.device)
+        network = self.network
+        weights = source_weights(network.stages, network.fused, len(network.experts), mode=fusion)
+        other = MultiScaleFusion(weights, mode=fusion)
+        network.fusion = other.to(self.device)
         calibrate(
-            self.network,
+            network,
             DataLoader(held_out, batch_size=self.settings.batch_size),
             device=self.device,
             score_fraction=self.settings.score_fraction,

@@ -7,6 +7,15 @@ from multiad_med.networks.discriminator import (
     FeatureFusion,
 )
 from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
+from multiad_med.networks.experts import (
+    EXPERTS,
+    Expert,
+    ExpertKind,
+    NearestNormal,
+    PositionGaussian,
+    Reservoir,
+    Statistics,
+)
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import (
     FusionMode,
@@ -14,6 +23,7 @@ from multiad_med.networks.fusion import (
     MultiScaleFusion,
     cosine_distance_maps,
 )
+from multiad_med.networks.hazard import Hazard
 from multiad_med.networks.model_file import (
     bundle_of_model,
     load_model,
@@ -22,7 +32,7 @@ from multiad_med.networks.model_file import (
     open_model,
     read_card,
 )
-from multiad_med.networks.multiad import ImageStudent, MultiAD
+from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, source_weights
 from multiad_med.networks.openvino import ExportError, OpenVINONetwork
 from multiad_med.networks.presets import (
     PRESETS,
@@ -41,24 +51,33 @@ from multiad_med.networks.weights import (
 )
 
 __all__ = [
+    "EXPERTS",
     "PRESETS",
     "PRETRAINED",
     "RESNETS",
     "DecoderStudent",
     "DiscriminatorInput",
     "EfficientNetLite0Features",
+    "Expert",
+    "ExpertKind",
     "ExportError",
     "FeatureDiscriminator",
     "FeatureExtractor",
     "FeatureFusion",
     "FusionMode",
     "GaussianSmoothing",
+    "Hazard",
     "ImageStudent",
     "MultiAD",
     "MultiScaleFusion",
+    "NearestNormal",
+    "NoStudent",
     "OpenVINONetwork",
+    "PositionGaussian",
     "Preset",
     "ResNetFeatures",
+    "Reservoir",
+    "Statistics",
     "StudentKind",
     "TeacherWeights",
     "WeightsError",
@@ -73,4 +92,5 @@ __all__ = [
     "open_model",
     "read_card",
     "resolve_weights",
+    "source_weights",
 ]

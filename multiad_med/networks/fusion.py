@@ -1,5 +1,6 @@
 """From teacher and student features to one anomaly map (paper section 3.4, Eq. 13-15)."""
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Self
@@ -9,15 +10,20 @@ from monai.networks.layers import gaussian_1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.networks.hazard import Hazard
 from multiad_med.utils.choices import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = ["FusionMode", "GaussianSmoothing", "MultiScaleFusion", "cosine_distance_maps"]
 
+_QUANTILES = (0.9, 0.995)
+
 
 class FusionMode(StrEnum):
-    """How the stages' distance maps become one map."""
+    """How distance maps become one map."""
 
+    HAZARD = "hazard"
+    """Sum of hazards, a Noisy-OR: see :class:`multiad_med.networks.Hazard`."""
     ZSCORE = "zscore"
     """Sum of positive z-scores: the paper's Psi (Eq. 14) with statistics of held-out normal maps."""
     QUANTILE = "quantile"
@@ -79,39 +85,38 @@ class GaussianSmoothing(nn.Module):
 
 
 class MultiScaleFusion(nn.Module):
-    """Fuses distance maps of several stages into one smoothed map (Eq. 14 and 15).
+    """Fuses distance maps of stages and experts into one smoothed map (Eq. 14 and 15).
 
     The paper passes each one-channel map through a 1x1 convolution, batch norm and ReLU, and
     trains none of them. A 1x1 convolution of weight 1 on one channel is the identity, so what
     remains is batch norm with statistics of normal maps and ReLU: the positive z-score of each
-    stage. The statistics are set by :meth:`set_statistics` after training and live in the state
-    dict (``levels.N.running_mean``, ``levels.N.running_var``), as does which stages are fused
-    (``fused``), so that a model cannot be used with others than it was calibrated for.
+    stage. The statistics are set by :meth:`fit` after training and live in the state dict, as does
+    how much each map counts (``weights``), so that a model cannot be used with others than it was
+    calibrated for.
 
     Args:
-        num_levels: number of stages.
-        fused: of each, whether it enters the map; all without it.
+        weights: of each map; one of weight 0 does not enter.
         mode: see :class:`FusionMode`.
         sigma: standard deviation of the final Gaussian, in pixels of the output.
     """
 
-    fused: Tensor
+    weights: Tensor
 
     def __init__(
         self,
-        num_levels: int,
+        weights: Sequence[float],
         *,
-        fused: Sequence[bool] | None = None,
         mode: FusionMode | str = FusionMode.ZSCORE,
         sigma: float = 4.0,
     ) -> None:
         super().__init__()
-        self.register_buffer("fused", torch.tensor(fused or [True] * num_levels))
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
         self.mode = choose(FusionMode, mode, what="mode")
-        self.standardises: bool = self.mode in (FusionMode.ZSCORE, FusionMode.QUANTILE)
+        self.standardises: bool = self.mode not in (FusionMode.SUM, FusionMode.PRODUCT)
         self.multiplies: bool = self.mode is FusionMode.PRODUCT
         self.levels = nn.ModuleList(
-            nn.BatchNorm2d(1, eps=0.0, affine=False) for _ in range(num_levels)
+            Hazard() if self.mode is FusionMode.HAZARD else nn.BatchNorm2d(1, eps=0.0, affine=False)
+            for _ in weights
         )
         self.smoothing = GaussianSmoothing(sigma)
         self.eval()
@@ -121,23 +126,46 @@ class MultiScaleFusion(nn.Module):
         return super().train(False)
 
     @torch.jit.unused
-    def set_statistics(self, shift: list[float], scale: list[float]) -> None:
-        """Set what each stage's map is shifted and divided by.
+    def fit(self, distances: Sequence[Tensor]) -> None:
+        """Set what each map's distances are compared with.
+
+        Args:
+            distances: of each map, values on held-out normal images, any shape.
 
         Raises:
-            InputError: when a scale is not positive and finite, as for a stage whose map is the
-                same everywhere on normal images.
+            InputError: when the distances of a map do not differ, as where it is the same everywhere on
+                normal images.
         """
-        for index, value in enumerate(scale):
-            if not 0 < value < float("inf"):
-                raise InputError(
-                    f"Stage {index + 1} of {len(scale)} has a distance map of spread {value} on the "
-                    "held-out normal images; it must be positive. Train first, and check that the "
-                    "images are not constant."
-                )
-        for level, mean, std in zip(self.levels, shift, scale, strict=True):
-            level.get_buffer("running_mean").fill_(mean)
-            level.get_buffer("running_var").fill_(std**2)
+        if not self.standardises:
+            return
+        for number, (level, values) in enumerate(zip(self.levels, distances, strict=True), start=1):
+            try:
+                if isinstance(level, Hazard):
+                    level.fit(values)
+                else:
+                    shift, scale = self._shift_and_scale(values)
+                    level.get_buffer("running_mean").fill_(shift)
+                    level.get_buffer("running_var").fill_(scale**2)
+            except InputError as error:
+                raise InputError(f"Map {number} of {len(self.levels)}: {error}") from error
+
+    def _shift_and_scale(self, values: Tensor) -> tuple[float, float]:
+        """Mean and deviation, or two quantiles, of distances."""
+        values = values.flatten()
+        if self.mode is FusionMode.QUANTILE:
+            low, high = (
+                float(values.kthvalue(max(1, math.ceil(q * values.numel()))).values)
+                for q in _QUANTILES
+            )
+            shift, scale = low, high - low
+        else:
+            shift, scale = float(values.double().mean()), float(values.double().std())
+        if not 0 < scale < float("inf"):
+            raise InputError(
+                f"its distances on held-out normal images have a spread of {scale}; it must be positive. "
+                "Train first, and check that the images are not constant."
+            )
+        return shift, scale
 
     def forward(self, maps: list[Tensor], size: list[int]) -> Tensor:
         """Fuse maps ``(B, 1, h_i, w_i)`` into ``(B, 1, *size)``, 0 and more."""
@@ -150,7 +178,7 @@ class MultiScaleFusion(nn.Module):
                 x = F.relu(level(x))
             x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
             if self.multiplies:
-                result = result * torch.where(self.fused[i], x, torch.ones_like(x))
+                result = result * torch.where(self.weights[i] > 0, x, torch.ones_like(x))
             else:
-                result = result + x * self.fused[i]
+                result = result + x * self.weights[i]
         return self.smoothing(result)

@@ -28,6 +28,9 @@ CARD = "_extra_state"
 
 _PRESET = "efficientnet_lite0_decoder"
 
+_FUSED = "fusion.fused"
+"""Entry of older models: which maps are fused."""
+
 _WITHOUT_LEVELS = ("image_threshold", "image_false_positive_rate")
 """Entries of models made before there were cards."""
 
@@ -151,6 +154,8 @@ def load_model(network: MultiAD, file: str | Path) -> None:
     path = Path(file)
     state = read_state_dict(path)
     card = _card(state, path)
+    if _FUSED in state:  # before experts, when each map counted wholly or not at all
+        state["fusion.weights"] = state.pop(_FUSED).float()
     if card is None:
         warnings.warn(
             f"{path} has no card: it was made by an older version and does not tell its size, stages "

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from multiad_med.card import ModelCard
+from multiad_med.networks.experts import Expert
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
 from multiad_med.utils.errors import InputError
 
-__all__ = ["ImageStudent", "MultiAD"]
+__all__ = ["ImageStudent", "MultiAD", "NoStudent", "source_weights"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,26 +34,54 @@ class ImageStudent(nn.Module):
         return self.backbone(image)
 
 
+def source_weights(
+    stages: Sequence[int], fused: Sequence[int], experts: int, *, mode: FusionMode | str
+) -> list[float]:
+    """How much each map counts: the distilled stages', then the experts'.
+
+    Hazards of the student's stages are averaged, so that the student counts as much as an expert;
+    scores and distances are summed (Eq. 14).
+    """
+    share = 1 / len(fused) if fused and mode == FusionMode.HAZARD else 1.0
+    return [share if stage in fused else 0.0 for stage in stages] + [1.0] * experts
+
+
+class NoStudent(nn.Module):
+    """Learns nothing: for networks whose experts alone say what is normal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Optimisers refuse an empty list.
+        self.nothing = nn.Parameter(torch.empty(0))
+
+    def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+        """No features."""
+        return teacher_features[:0]
+
+
 class MultiAD(nn.Module):
     """Multi-AD: image in, calibrated anomaly map out.
 
     The map is ``m / (m + t)``, where m is the fused and smoothed map (Eq. 14 and 15) and t the
     pixel threshold found on held-out normal images: values lie in [0, 1), and 0.5 is the threshold
-    itself. The order of pixels is that of m. Everything needed (teacher, student, ImageNet mean
-    and standard deviation, fusion statistics, thresholds, and the model's card) is in the state dict.
-    Distances, fusion and smoothing are float32 whatever precision the features have.
+    itself. The order of pixels is that of m. Fused are the distances of teacher and student at each
+    stage, and those of experts, which look at the same features of the teacher. Everything needed
+    (teacher, student, experts, ImageNet mean and standard deviation, fusion statistics, thresholds, and
+    the model's card) is in the state dict. Distances, fusion and smoothing are float32 whatever
+    precision the features have.
 
     Args:
         teacher: a :class:`FeatureExtractor`; frozen, and always in evaluation mode.
         student: a module called with ``(image, teacher_features)``.
-        stages: stages that are distilled, counted from 1.
+        experts: that stand beside it.
+        stages: stages that are distilled, counted from 1; none without a student.
         fused: those of them whose maps are fused; all without it. A stage that is distilled and not
             fused still shapes the student. A state dict brings its own.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's Gaussian smoothing in pixels; the paper names none.
 
     Raises:
-        InputError: when a stage does not exist, or one to fuse is not distilled.
+        InputError: when a stage does not exist, one to fuse is not distilled, or nothing is fused.
     """
 
     __jit_unused_properties__: ClassVar[list[str]] = ["fused"]
@@ -70,6 +99,7 @@ class MultiAD(nn.Module):
         teacher: nn.Module,
         student: nn.Module,
         *,
+        experts: Sequence[Expert] = (),
         stages: Sequence[int] = (1, 2, 3, 4),
         fused: Sequence[int] | None = None,
         fusion: FusionMode | str = FusionMode.ZSCORE,
@@ -82,27 +112,26 @@ class MultiAD(nn.Module):
                 f"{type(teacher).__name__} has not."
             )
         count = len(teacher.channels)
-        if (
-            not stages
-            or sorted(set(stages)) != list(stages)
-            or not 1 <= stages[0] <= stages[-1] <= count
-        ):
+        if sorted(set(stages)) != list(stages) or not set(stages) <= set(range(1, count + 1)):
             raise InputError(
                 f"stages must be increasing numbers from 1 to {count}, got {tuple(stages)}."
             )
         fused = stages if fused is None else fused
-        if not fused or sorted(set(fused)) != list(fused) or not set(fused) <= set(stages):
+        if sorted(set(fused)) != list(fused) or not set(fused) <= set(stages):
             raise InputError(
                 f"fused must be increasing numbers out of the distilled stages {tuple(stages)}, got "
                 f"{tuple(fused)}."
             )
+        if not fused and not experts:
+            raise InputError("Nothing is fused: give stages of a student to fuse, or experts.")
         self.stages = list(stages)
         self.channels: tuple[int, ...] = tuple(teacher.channels[s - 1] for s in stages)
         self.strides: tuple[int, ...] = tuple(teacher.strides[s - 1] for s in stages)
         self.teacher = teacher.requires_grad_(False).eval()
         self.student = student
+        self.experts = nn.ModuleList(experts)
         self.fusion = MultiScaleFusion(
-            len(self.stages), fused=[s in fused for s in stages], mode=fusion, sigma=sigma
+            source_weights(stages, fused, len(experts), mode=fusion), mode=fusion, sigma=sigma
         )
         # 1.5 times as fast on a CPU, and what AMP on a GPU asks for.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,7 +155,8 @@ class MultiAD(nn.Module):
     @property
     def fused(self) -> list[int]:
         """Stages whose maps are fused."""
-        return [s for s, used in zip(self.stages, self.fusion.fused.tolist(), strict=True) if used]
+        weights = self.fusion.weights.tolist()
+        return [s for s, weight in zip(self.stages, weights, strict=False) if weight]
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode of the student; the teacher and the fusion stay in evaluation mode."""
@@ -146,33 +176,61 @@ class MultiAD(nn.Module):
             Two lists of ``(B, channels[i], H / strides[i], W / strides[i])``; the teacher's
             without gradients.
         """
+        teacher, student = self._all_features(x)
+        return [teacher[s - 1] for s in self.stages], [student[s - 1] for s in self.stages]
+
+    def _all_features(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         if x.dim() != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"Expected images (B, 1 or 3, H, W), got shape {x.shape}.")
         x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             teacher = self.teacher(x)
-        student = self.student(x, teacher)
-        return [teacher[s - 1] for s in self.stages], [student[s - 1] for s in self.stages]
+        return teacher, self.student(x, teacher)
+
+    def teacher_features(self, x: Tensor) -> list[Tensor]:
+        """Features of all stages of the teacher, for fitting experts; see :meth:`features`."""
+        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            features: list[Tensor] = self.teacher(x)
+        return features
 
     @torch.jit.export
-    def raw_map(self, x: Tensor) -> Tensor:
-        """The fused, smoothed map m before thresholds enter, ``(B, 1, H, W)``, 0 and more."""
-        teacher, student = self.features(x)
-        return self.map_of_features(teacher, student, [x.shape[2], x.shape[3]])
+    def distances(self, x: Tensor) -> list[Tensor]:
+        """Distances from normal of each distilled stage, then of each expert, in float32.
+
+        Args:
+            x: see :meth:`features`.
+
+        Returns:
+            Maps ``(B, 1, h_i, w_i)``, 0 and more, before they are brought to one scale.
+        """
+        teacher, student = self._all_features(x)
+        return self.distances_of_features(teacher, student)
 
     @torch.jit.export
-    def map_of_features(
-        self, teacher: list[Tensor], student: list[Tensor], size: list[int]
-    ) -> Tensor:
-        """The map m of features of the distilled stages, ``(B, 1, *size)``, in float32."""
+    def distances_of_features(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
+        """What :meth:`distances` gives, of the features of all stages of teacher and student."""
         teacher = [f.float() for f in teacher]
         student = [f.float() for f in student]
         if not torch.jit.is_scripting():  # which has no autocast of its own
             device = teacher[0].device.type
             if torch.is_autocast_enabled(device):
                 with torch.autocast(device, enabled=False):
-                    return self.fusion(cosine_distance_maps(teacher, student), size)
-        return self.fusion(cosine_distance_maps(teacher, student), size)
+                    return self._distances(teacher, student)
+        return self._distances(teacher, student)
+
+    def _distances(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
+        maps = cosine_distance_maps(
+            [teacher[s - 1] for s in self.stages], [student[s - 1] for s in self.stages]
+        )
+        for expert in self.experts:
+            maps.append(expert(teacher))
+        return maps
+
+    @torch.jit.export
+    def raw_map(self, x: Tensor) -> Tensor:
+        """The fused, smoothed map m before thresholds enter, ``(B, 1, H, W)``, 0 and more."""
+        return self.fusion(self.distances(x), [x.shape[2], x.shape[3]])
 
     def forward(self, x: Tensor) -> Tensor:
         """Calibrated anomaly map ``(B, 1, H, W)`` in [0, 1) of images ``(B, 3, H, W)`` in [0, 1]."""

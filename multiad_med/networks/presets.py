@@ -12,9 +12,10 @@ from torch import nn
 
 from multiad_med.networks.decoder import DecoderStudent
 from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
+from multiad_med.networks.experts import EXPERTS, ExpertKind
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode
-from multiad_med.networks.multiad import ImageStudent, MultiAD
+from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent
 from multiad_med.networks.plug_in import plugged_student, plugged_teacher
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.weights import load_pretrained
@@ -49,6 +50,8 @@ class StudentKind(StrEnum):
     """The image, with the teacher's own architecture: the paper's student."""
     DECODER = "decoder"
     """The teacher's features through a bottleneck: :class:`DecoderStudent`."""
+    NONE = "none"
+    """There is none: experts alone say what is normal, after one pass over the images."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Preset:
     student: StudentKind = StudentKind.IMAGE
     stages: tuple[int, ...] = (1, 2, 3, 4)
     fused: tuple[int, ...] | None = None
+    experts: tuple[ExpertKind, ...] = ()
+    fusion: FusionMode = FusionMode.ZSCORE
 
 
 PRESETS: dict[str, Preset] = {
@@ -73,6 +78,22 @@ PRESETS: dict[str, Preset] = {
     "efficientnet_lite0": Preset("efficientnet_lite0", output_stride=32),
     "efficientnet_lite0_decoder": Preset(
         "efficientnet_lite0", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
+    ),
+    "gaussian": Preset(
+        "efficientnet_lite0",
+        output_stride=32,
+        student=StudentKind.NONE,
+        stages=(),
+        experts=(ExpertKind.POSITION_GAUSSIAN,),
+        fusion=FusionMode.HAZARD,
+    ),
+    "neighbours": Preset(
+        "efficientnet_lite0",
+        output_stride=32,
+        student=StudentKind.NONE,
+        stages=(),
+        experts=(ExpertKind.NEAREST_NORMAL,),
+        fusion=FusionMode.HAZARD,
     ),
 }
 """Presets by name; docs/decisions.md gives the reasons."""
@@ -107,6 +128,8 @@ def _student(
     """The student of a teacher, of a kind or a class of the user's own."""
     if kind is StudentKind.DECODER:
         return DecoderStudent(teacher.channels, teacher.strides, se=choice.se)
+    if kind is StudentKind.NONE:
+        return NoStudent()
     if kind is not StudentKind.IMAGE:
         return plugged_student(kind, teacher)
     if plugged:
@@ -138,7 +161,8 @@ def build_multiad(
     student: StudentKind | str | None = None,
     stages: Sequence[int] | None = None,
     fused: Sequence[int] | None = None,
-    fusion: FusionMode | str = FusionMode.ZSCORE,
+    experts: Sequence[ExpertKind | str] | None = None,
+    fusion: FusionMode | str | None = None,
     sigma: float = 4.0,
 ) -> MultiAD:
     """Build :class:`MultiAD` from a preset, of which single choices can be changed.
@@ -156,6 +180,7 @@ def build_multiad(
         stages: stages that are distilled, counted from 1. Without it the preset's; all of a teacher of
             your own.
         fused: those of them whose maps are fused; all without it.
+        experts: beside the student; see :class:`ExpertKind`.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's smoothing in pixels.
 
@@ -177,20 +202,29 @@ def build_multiad(
         "se": se,
         "stages": stages,
         "fused": fused,
+        "experts": experts,
+        "fusion": fusion,
     }
     choice = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
     plugged = teacher is not None
     frozen: Any
     if plugged:
         frozen = plugged_teacher(choice.teacher)
-        if stages is None:
+        if stages is None and student is not StudentKind.NONE:
             choice = replace(choice, stages=tuple(range(1, len(frozen.channels) + 1)))
     else:
         frozen = build_extractor(choice.teacher, output_stride=choice.output_stride)
     learner = _student(student, choice, frozen, plugged=plugged)
     _load_teacher(frozen, choice.teacher, teacher_weights, plugged=plugged)
+    kinds = [choose(ExpertKind, kind, what="expert") for kind in choice.experts]
     network = MultiAD(
-        frozen, learner, stages=choice.stages, fused=choice.fused, fusion=fusion, sigma=sigma
+        frozen,
+        learner,
+        experts=[EXPERTS[kind](frozen.channels) for kind in kinds],
+        stages=choice.stages,
+        fused=choice.fused,
+        fusion=choice.fusion,
+        sigma=sigma,
     )
     network.card.network = {
         "preset": preset,
@@ -199,6 +233,7 @@ def build_multiad(
         "student": student,
         "stages": network.stages,
         "fused": network.fused,
+        "experts": kinds,
         "fusion": network.fusion.mode,
         "sigma": sigma,
     }

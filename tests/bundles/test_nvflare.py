@@ -41,4 +41,4 @@ def test_the_servers_model_is_the_weighted_mean_of_its_sites(tmp_path: Path) -> 
             differ += not torch.equal(large[key], small[key])
     assert differ > 100
     assert not bool(common["model"]["calibrated"])
-    assert common["model"]["fusion.fused"].tolist() == [False, True, True]
+    assert common["model"]["fusion.weights"].tolist() == [0.0, 1.0, 1.0]

@@ -57,6 +57,15 @@ def _maps(*values: float) -> list[Tensor]:
     ]
 
 
+def _normal(mode: FusionMode) -> list[torch.Tensor]:
+    """Distances of mean 0.2 and 0.4, deviation 0.1 and 0.3; or of such quantiles."""
+    if mode is FusionMode.QUANTILE:  # 1,000 values: the 900th and the 995th
+        values = torch.cat([torch.zeros(899), torch.zeros(95), torch.ones(6)])
+    else:  # of two values the deviation is their distance by the root of two
+        values = torch.tensor([-1.0, 1.0]) / math.sqrt(2)
+    return [0.2 + 0.1 * values, 0.4 + 0.3 * values]
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"),
     # Level 1: (0.5 - 0.2) / 0.1 = 3; level 2: (0.1 - 0.4) / 0.3 = -1, which ReLU makes 0.
@@ -68,23 +77,29 @@ def _maps(*values: float) -> list[Tensor]:
     ],
 )
 def test_fusion_modes_by_hand(mode: FusionMode, expected: float) -> None:
-    fusion = MultiScaleFusion(2, mode=mode, sigma=2.0)
-    fusion.set_statistics([0.2, 0.4], [0.1, 0.3])
+    fusion = MultiScaleFusion([1.0, 1.0], mode=mode, sigma=2.0)
+    fusion.fit(_normal(mode))
     fused = fusion(_maps(0.5, 0.1), [16, 16])
     assert fused.shape == (1, 1, 16, 16)
     assert torch.allclose(fused, torch.tensor(expected), atol=1e-5)
 
 
 def test_training_mode_never_moves_the_statistics() -> None:
-    fusion = MultiScaleFusion(2)
-    fusion.set_statistics([0.2, 0.4], [0.1, 0.3])
+    fusion = MultiScaleFusion([1.0, 1.0])
+    fusion.fit(_normal(FusionMode.ZSCORE))
     before = {k: v.clone() for k, v in fusion.state_dict().items()}
     fusion.train()
     fusion(_maps(0.9, 0.9), [8, 8])
     assert all(torch.equal(v, before[k]) for k, v in fusion.state_dict().items())
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
-def test_a_stage_without_spread_is_refused(scale: float) -> None:
-    with pytest.raises(ValueError, match="Stage 2 of 2"):
-        MultiScaleFusion(2).set_statistics([0.0, 0.0], [1.0, scale])
+@pytest.mark.parametrize("mode", [FusionMode.ZSCORE, FusionMode.QUANTILE, FusionMode.HAZARD])
+@pytest.mark.parametrize("value", [1.0, math.nan])
+def test_a_map_without_spread_is_refused(mode: FusionMode, value: float) -> None:
+    with pytest.raises(ValueError, match="Map 2 of 2"):
+        MultiScaleFusion([1.0, 1.0], mode=mode).fit([torch.rand(9), torch.full((9,), value)])
+
+
+def test_a_map_of_weight_zero_does_not_enter_and_others_count_by_their_weights() -> None:
+    fusion = MultiScaleFusion([0.5, 0.0], mode=FusionMode.SUM, sigma=0)
+    assert torch.allclose(fusion(_maps(0.5, 0.1), [8, 8]), torch.tensor(0.25))

@@ -107,7 +107,12 @@ def test_a_state_dict_brings_its_own_choice_of_fused_stages() -> None:
     assert network.fused == [1, 3]
 
 
-@pytest.mark.parametrize("fused", [(), (2, 1), (4,), (1, 1)])
+def test_a_network_that_fuses_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="Nothing is fused"):
+        tiny_multiad(stages=(1, 2, 3), fused=())
+
+
+@pytest.mark.parametrize("fused", [(2, 1), (4,), (1, 1)])
 def test_stages_that_are_not_distilled_cannot_be_fused(fused: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"out of the distilled stages \(1, 2, 3\)"):
         tiny_multiad(stages=(1, 2, 3), fused=fused)
@@ -204,14 +209,14 @@ def test_maps_are_float32_and_equal_from_the_same_features_on_under_autocast(
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         teacher, student = network.features(x)
         assert teacher[0].dtype is torch.bfloat16
-        cast = network.map_of_features(teacher, student, [64, 64])
+        cast = network.distances_of_features(teacher, student)
         whole = network(x)
     with torch.no_grad():
-        plain = network.map_of_features(
-            [f.float() for f in teacher], [f.float() for f in student], [64, 64]
+        plain = network.distances_of_features(
+            [f.float() for f in teacher], [f.float() for f in student]
         )
         reference = network(x)
-    assert cast.dtype is plain.dtype is whole.dtype is torch.float32
+    assert {d.dtype for d in (*cast, *plain, whole)} == {torch.float32}
     torch.testing.assert_close(cast, plain, atol=1e-6, rtol=0)
     # What remains is the precision of the features.
     assert 0 < float((whole - reference).abs().max()) < 0.05
@@ -222,9 +227,8 @@ def test_features_of_any_precision_give_the_float32_map_of_their_values(dtype: t
     network = tiny_multiad().eval()
     features = [torch.rand(1, c, s, s).to(dtype) for c, s in ((4, 16), (6, 8), (8, 4), (10, 2))]
     others = [torch.rand_like(f) for f in features]
-    low = network.map_of_features(features, others, [64, 64])
-    high = network.map_of_features(
-        [f.float() for f in features], [f.float() for f in others], [64, 64]
-    )
-    assert low.dtype is torch.float32
-    assert torch.equal(low, high)
+    low = network.distances_of_features(features, others)
+    high = network.distances_of_features([f.float() for f in features], [f.float() for f in others])
+    for a, b in zip(low, high, strict=True):
+        assert a.dtype is torch.float32
+        assert torch.equal(a, b)
