@@ -1,7 +1,5 @@
 """Hazards: distances of any kind on one scale, by how rare they are on normal images."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -87,6 +87,7 @@ class MultiAD(nn.Module):
     __jit_unused_properties__: ClassVar[list[str]] = ["fused"]
     __jit_ignored_attributes__: ClassVar[list[str]] = ["card"]
 
+    stages: list[int]
     mean: Tensor
     std: Tensor
     calibrated: Tensor
@@ -213,10 +214,8 @@ class MultiAD(nn.Module):
         teacher = [f.float() for f in teacher]
         student = [f.float() for f in student]
         if not torch.jit.is_scripting():  # which has no autocast of its own
-            device = teacher[0].device.type
-            if torch.is_autocast_enabled(device):
-                with torch.autocast(device, enabled=False):
-                    return self._distances(teacher, student)
+            with torch.autocast(teacher[0].device.type, enabled=False):
+                return self._distances(teacher, student)
         return self._distances(teacher, student)
 
     def _distances(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
@@ -230,7 +229,12 @@ class MultiAD(nn.Module):
     @torch.jit.export
     def raw_map(self, x: Tensor) -> Tensor:
         """The fused, smoothed map m before thresholds enter, ``(B, 1, H, W)``, 0 and more."""
-        return self.fusion(self.distances(x), [x.shape[2], x.shape[3]])
+        maps = self.distances(x)
+        size = [x.shape[2], x.shape[3]]
+        if not torch.jit.is_scripting():
+            with torch.autocast(maps[0].device.type, enabled=False):
+                return self.fusion(maps, size)
+        return self.fusion(maps, size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Calibrated anomaly map ``(B, 1, H, W)`` in [0, 1) of images ``(B, 3, H, W)`` in [0, 1]."""

@@ -171,7 +171,7 @@ def test_slices_of_fewer_subjects_than_the_rate_needs_are_marked_approximate() -
             [{"image": torch.rand(1, 3, 64, 64), "foreground": torch.zeros(1, 1, 64, 64)}],
             "Calibration needs held-out normal images",
         ),
-        ([{"image": torch.full((2, 3, 64, 64), 0.5)}] * 2, "Stage . of 4 has a distance map"),
+        ([{"image": torch.full((2, 3, 64, 64), 0.5)}] * 2, "Map . of 4: .* spread"),
     ],
 )
 def test_nothing_to_calibrate_on_is_refused(batches: list[dict[str, Tensor]], message: str) -> None:

@@ -60,7 +60,7 @@ def _maps(*values: float) -> list[Tensor]:
 def _normal(mode: FusionMode) -> list[torch.Tensor]:
     """Distances of mean 0.2 and 0.4, deviation 0.1 and 0.3; or of such quantiles."""
     if mode is FusionMode.QUANTILE:  # 1,000 values: the 900th and the 995th
-        values = torch.cat([torch.zeros(899), torch.zeros(95), torch.ones(6)])
+        values = torch.cat([torch.zeros(994), torch.ones(6)])
     else:  # of two values the deviation is their distance by the root of two
         values = torch.tensor([-1.0, 1.0]) / math.sqrt(2)
     return [0.2 + 0.1 * values, 0.4 + 0.3 * values]
@@ -97,7 +97,7 @@ def test_training_mode_never_moves_the_statistics() -> None:
 @pytest.mark.parametrize("value", [1.0, math.nan])
 def test_a_map_without_spread_is_refused(mode: FusionMode, value: float) -> None:
     with pytest.raises(ValueError, match="Map 2 of 2"):
-        MultiScaleFusion([1.0, 1.0], mode=mode).fit([torch.rand(9), torch.full((9,), value)])
+        MultiScaleFusion([1.0, 1.0], mode=mode).fit([torch.rand(1000), torch.full((9,), value)])
 
 
 def test_a_map_of_weight_zero_does_not_enter_and_others_count_by_their_weights() -> None:

@@ -76,7 +76,7 @@ def test_chosen_stages_are_the_ones_compared() -> None:
     assert network.strides == (8, 16)
 
 
-@pytest.mark.parametrize("stages", [(), (0, 1), (2, 1), (1, 1), (4, 5)])
+@pytest.mark.parametrize("stages", [(0, 1), (2, 1), (1, 1), (4, 5)])
 def test_impossible_stages_are_refused(stages: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="increasing numbers from 1 to 4"):
         tiny_multiad(stages=stages)

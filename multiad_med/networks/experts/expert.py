@@ -1,7 +1,5 @@
 """What every expert of normal features is, and how it is fitted."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Self

@@ -1,7 +1,5 @@
 """The distance to the nearest of many normal patches."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Self
 
@@ -99,6 +97,7 @@ class NearestNormal(Expert):
         seed: of the projection and the sample.
     """
 
+    stages: list[int]
     projection: Tensor
     bank: Tensor
 

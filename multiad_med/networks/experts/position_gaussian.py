@@ -1,7 +1,5 @@
 """A Gaussian of normal features for each position of the image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -23,22 +21,30 @@ DIMENSIONS = 192
 _INSIDE = GRID // CELLS
 
 
-def on_grid(features: list[Tensor], stages: list[int]) -> Tensor:
+# TorchScript sees constants of a module as default values only.
+def on_grid(features: list[Tensor], stages: list[int], grid: int = GRID) -> Tensor:
     """The stages' features at all positions, ``(B, C, 32, 32)``, C of all of them together."""
     maps: list[Tensor] = []
     for stage in stages:
         maps.append(
             F.interpolate(
-                features[stage - 1].float(), size=[GRID, GRID], mode="bilinear", align_corners=False
+                features[stage - 1].float(), size=[grid, grid], mode="bilinear", align_corners=False
             )
         )
     return torch.cat(maps, dim=1)
 
 
-def by_cell(x: Tensor) -> Tensor:
+def by_cell(x: Tensor, cells: int = CELLS, inside: int = _INSIDE) -> Tensor:
     """From ``(B, C, 32, 32)`` to ``(cells, B, positions of a cell, C)``."""
-    x = x.reshape(-1, x.shape[1], CELLS, _INSIDE, CELLS, _INSIDE)
-    return x.permute(2, 4, 0, 3, 5, 1).reshape(CELLS**2, -1, _INSIDE**2, x.shape[1])
+    channels = x.shape[1]
+    x = x.reshape(-1, channels, cells, inside, cells, inside).permute(2, 4, 0, 3, 5, 1)
+    return x.reshape(cells * cells, -1, inside * inside, channels)
+
+
+def to_grid(x: Tensor, cells: int = CELLS, inside: int = _INSIDE) -> Tensor:
+    """From values ``(cells, B x positions of a cell)`` to maps ``(B, 1, 32, 32)``."""
+    x = x.reshape(cells, cells, -1, inside, inside).permute(2, 0, 3, 1, 4)
+    return x.reshape(-1, 1, cells * inside, cells * inside)
 
 
 class GaussianSums(Statistics):
@@ -98,6 +104,7 @@ class PositionGaussian(Expert):
         seed: of the projection.
     """
 
+    stages: list[int]
     projection: Tensor
     scale: Tensor
     mean: Tensor
@@ -170,6 +177,4 @@ class PositionGaussian(Expert):
         x = by_cell(on_grid(features, self.stages)) @ self.projection
         x = x / self.scale - self.mean.unsqueeze(1)
         flat = x.reshape(x.shape[0], -1, x.shape[3]) @ self.whitening.transpose(1, 2)
-        distances = torch.sqrt(flat.square().sum(dim=2))
-        distances = distances.reshape(CELLS, CELLS, -1, _INSIDE, _INSIDE)
-        return distances.permute(2, 0, 3, 1, 4).reshape(-1, 1, GRID, GRID)
+        return to_grid(torch.sqrt(flat.square().sum(dim=2)))
