@@ -6,8 +6,12 @@ from multiad_med.networks.discriminator import (
     FeatureDiscriminator,
     FeatureFusion,
 )
-from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
-from multiad_med.networks.extractor import FeatureExtractor
+from multiad_med.networks.efficientnet_lite import (
+    EFFICIENTNET_LITES,
+    EfficientNetLite0Features,
+    EfficientNetLiteFeatures,
+)
+from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import (
     FusionMode,
     GaussianSmoothing,
@@ -33,6 +37,8 @@ from multiad_med.networks.presets import (
     build_multiad,
 )
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
+from multiad_med.networks.timm_backbone import TimmFeatures
+from multiad_med.networks.vgg import VGGS, VGGFeatures
 from multiad_med.networks.weights import (
     PRETRAINED,
     WeightsError,
@@ -41,12 +47,15 @@ from multiad_med.networks.weights import (
 )
 
 __all__ = [
+    "EFFICIENTNET_LITES",
     "PRESETS",
     "PRETRAINED",
     "RESNETS",
+    "VGGS",
     "DecoderStudent",
     "DiscriminatorInput",
     "EfficientNetLite0Features",
+    "EfficientNetLiteFeatures",
     "ExportError",
     "FeatureDiscriminator",
     "FeatureExtractor",
@@ -61,6 +70,8 @@ __all__ = [
     "ResNetFeatures",
     "StudentKind",
     "TeacherWeights",
+    "TimmFeatures",
+    "VGGFeatures",
     "WeightsError",
     "build_extractor",
     "build_multiad",
@@ -73,4 +84,5 @@ __all__ = [
     "open_model",
     "read_card",
     "resolve_weights",
+    "stage_numbers",
 ]
