@@ -7,15 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiad_med.io.atomic import atomic_path
-from multiad_med.networks import build_extractor, load_pretrained
-from multiad_med.networks.weights import (
-    PRETRAINED,
-    WeightsError,
-    cache_dir,
-    check_hash,
-    file_hash,
-    find_weights,
-)
+from multiad_med.networks import build_extractor, weights
+from multiad_med.networks.weights import PRETRAINED, WeightsError, check_hash, file_hash
 
 __all__ = ["SUMS", "export_weights", "import_weights"]
 
@@ -39,19 +32,19 @@ def import_weights(files: Sequence[str | Path]) -> list[Path]:
         FileError: when a file cannot be read or written.
         WeightsError: when it is not the file of any teacher, or damaged.
     """
-    known = {weights.hash_prefix: name for name, weights in PRETRAINED.items()}
+    known = {entry.hash_prefix: name for name, entry in PRETRAINED.items()}
     names: list[str] = []
     for file in files:
         digest = file_hash(Path(file))
         if digest[:8] not in known:
-            wanted = [weights.filename for weights in PRETRAINED.values()]
+            wanted = [entry.filename for entry in PRETRAINED.values()]
             raise WeightsError(
                 f"{file} is damaged, or not the file of a teacher: its SHA-256 starts with {digest[:8]}, "
                 f"which must be at the end of one of these names: {wanted}."
             )
         names.append(known[digest[:8]])
-        load_pretrained(build_extractor(names[-1]), names[-1], file=file)
-    copies = [cache_dir() / PRETRAINED[name].filename for name in names]
+        weights.load_pretrained(build_extractor(names[-1]), names[-1], file=file)
+    copies = [weights.cache_dir() / PRETRAINED[name].filename for name in names]
     for file, copy in zip(files, copies, strict=True):
         _copy(Path(file), copy)
     return copies
@@ -72,14 +65,13 @@ def export_weights(folder: str | Path) -> list[Path]:
         FileError: when a file cannot be read or written.
         WeightsError: when a file is damaged, or there is none.
     """
-    found = {name: path for name in PRETRAINED if (path := find_weights(name))}
+    found = {name: path for name in PRETRAINED if (path := weights.find_weights(name))}
     if not found:
         raise WeightsError("No pretrained files are here. `multiad weights fetch` gets them.")
     sums: dict[Path, str] = {}
     for name, path in found.items():
-        weights = PRETRAINED[name]
-        copy = Path(folder) / weights.filename
-        _copy(check_hash(path, weights.hash_prefix), copy)
+        copy = Path(folder) / PRETRAINED[name].filename
+        _copy(check_hash(path, PRETRAINED[name].hash_prefix), copy)
         sums[copy] = file_hash(copy)
     with atomic_path(Path(folder) / SUMS) as temporary:
         lines = [f"{digest}  {copy.name}\n" for copy, digest in sums.items()]
