@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from multiad_med.utils.errors import InputError, MultiADError, file_errors, reader_errors
@@ -191,6 +192,8 @@ def resolve_weights(architecture: str) -> Path:
 def read_state_dict(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
     """The state dict in a file, also where it is the part ``state_dict`` or ``model`` of one.
 
+    A file ``*.safetensors`` is read as such.
+
     Args:
         path: the file.
         mmap: whether values are read from the file when they are used.
@@ -199,6 +202,8 @@ def read_state_dict(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
         WeightsError: when there is none that can be read.
     """
     with reader_errors(path, WeightsError, "not a readable PyTorch state dict"):
+        if path.suffix == ".safetensors":
+            return load_file(path)
         try:
             # Files of torch before 1.6 are no archives, and cannot be mapped.
             mmap = mmap and zipfile.is_zipfile(path)
