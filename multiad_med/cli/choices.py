@@ -90,10 +90,14 @@ class Architecture(StrEnum):
     """Teachers with pretrained weights; see :data:`multiad_med.networks.weights.PRETRAINED`."""
 
     EFFICIENTNET_LITE0 = "efficientnet_lite0"
+    EFFICIENTNET_LITE1 = "efficientnet_lite1"
+    EFFICIENTNET_LITE2 = "efficientnet_lite2"
     RESNET18 = "resnet18"
     RESNET34 = "resnet34"
     RESNET50 = "resnet50"
     WIDE_RESNET50_2 = "wide_resnet50_2"
+    VGG16 = "vgg16"
+    VGG19 = "vgg19"
 
 
 class Preset(StrEnum):
@@ -107,6 +111,12 @@ class Preset(StrEnum):
     RESNET18 = "resnet18"
     EFFICIENTNET_LITE0 = "efficientnet_lite0"
     EFFICIENTNET_LITE0_DECODER = "efficientnet_lite0_decoder"
+    EFFICIENTNET_LITE1 = "efficientnet_lite1"
+    EFFICIENTNET_LITE1_DECODER = "efficientnet_lite1_decoder"
+    EFFICIENTNET_LITE2 = "efficientnet_lite2"
+    EFFICIENTNET_LITE2_DECODER = "efficientnet_lite2_decoder"
+    VGG16 = "vgg16"
+    VGG19 = "vgg19"
 
 
 class Method(StrEnum):

@@ -6,7 +6,11 @@ from multiad_med.networks.discriminator import (
     FeatureDiscriminator,
     FeatureFusion,
 )
-from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
+from multiad_med.networks.efficientnet_lite import (
+    EFFICIENTNET_LITES,
+    EfficientNetLite0Features,
+    EfficientNetLiteFeatures,
+)
 from multiad_med.networks.experts import (
     EXPERTS,
     Expert,
@@ -16,7 +20,7 @@ from multiad_med.networks.experts import (
     Reservoir,
     Statistics,
 )
-from multiad_med.networks.extractor import FeatureExtractor
+from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import (
     FusionMode,
     GaussianSmoothing,
@@ -43,6 +47,8 @@ from multiad_med.networks.presets import (
     build_multiad,
 )
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
+from multiad_med.networks.timm_backbone import TimmFeatures
+from multiad_med.networks.vgg import VGGS, VGGFeatures
 from multiad_med.networks.weights import (
     PRETRAINED,
     WeightsError,
@@ -51,13 +57,16 @@ from multiad_med.networks.weights import (
 )
 
 __all__ = [
+    "EFFICIENTNET_LITES",
     "EXPERTS",
     "PRESETS",
     "PRETRAINED",
     "RESNETS",
+    "VGGS",
     "DecoderStudent",
     "DiscriminatorInput",
     "EfficientNetLite0Features",
+    "EfficientNetLiteFeatures",
     "Expert",
     "ExpertKind",
     "ExportError",
@@ -80,6 +89,8 @@ __all__ = [
     "Statistics",
     "StudentKind",
     "TeacherWeights",
+    "TimmFeatures",
+    "VGGFeatures",
     "WeightsError",
     "build_extractor",
     "build_multiad",
@@ -93,4 +104,5 @@ __all__ = [
     "read_card",
     "resolve_weights",
     "source_weights",
+    "stage_numbers",
 ]

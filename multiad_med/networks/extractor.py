@@ -1,12 +1,15 @@
-"""The contract that every teacher and every student backbone fulfils."""
+"""The contract that every teacher and every student backbone fulfils, and its stages by name."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-__all__ = ["FeatureExtractor"]
+from multiad_med.utils.errors import InputError
+
+__all__ = ["FeatureExtractor", "stage_numbers"]
 
 
 @runtime_checkable
@@ -26,3 +29,26 @@ class FeatureExtractor(Protocol):
     strides: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> list[Tensor]: ...
+
+
+def stage_numbers(stages: Sequence[int | str], strides: Sequence[int]) -> tuple[int, ...]:
+    """Turn names of stages into their numbers, counted from 1.
+
+    Args:
+        stages: names such as ``stride8``; numbers stay as they are.
+        strides: of the extractor's stages, shallow to deep. A stride that several stages share names
+            none of them.
+
+    Raises:
+        InputError: on a name that the extractor has not.
+    """
+    stages = [stages] if isinstance(stages, str) else stages
+    strides = list(strides)
+    names = {f"stride{s}": i for i, s in enumerate(strides, start=1) if strides.count(s) == 1}
+    for stage in stages:
+        if isinstance(stage, str) and stage not in names:
+            raise InputError(
+                f"No stage has the name {stage!r}; choose from {list(names)}, or numbers from 1 to "
+                f"{len(strides)} (strides {strides})."
+            )
+    return tuple(names[stage] if isinstance(stage, str) else stage for stage in stages)

@@ -12,7 +12,7 @@ from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.plug_in import locate_class
 
-__all__ = ["plugged_student", "plugged_teacher"]
+__all__ = ["check_features", "plugged_student", "plugged_teacher"]
 
 _SIDE = 64
 
@@ -29,6 +29,20 @@ def plugged_teacher(name: str) -> nn.Module:
     teacher = _built(locate_class(name, nn.Module, what="teacher"), name)
     if not isinstance(teacher, FeatureExtractor):
         raise InputError(f"teacher {name}: it must have `channels` and `strides`, one per stage.")
+    check_features(teacher, name)
+    return teacher
+
+
+def check_features(teacher: FeatureExtractor, name: str) -> None:
+    """Refuse a teacher that does not give the features which its channels and strides promise.
+
+    Args:
+        teacher: an extractor that is a module.
+        name: its name, for the message.
+
+    Raises:
+        InputError: naming the shapes promised and given.
+    """
     image = _image(teacher)
     side = image.shape[-1]
     promised: list[tuple[int, ...]] = [
@@ -36,7 +50,6 @@ def plugged_teacher(name: str) -> nn.Module:
         for channels, stride in zip(teacher.channels, teacher.strides, strict=True)
     ]
     _check(name, _features(teacher, image), promised, "teacher", "its channels and strides promise")
-    return teacher
 
 
 def plugged_student(name: str, teacher: FeatureExtractor) -> nn.Module:

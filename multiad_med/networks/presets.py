@@ -11,13 +11,15 @@ from typing import Any
 from torch import nn
 
 from multiad_med.networks.decoder import DecoderStudent
-from multiad_med.networks.efficientnet_lite import EfficientNetLite0Features
+from multiad_med.networks.efficientnet_lite import EFFICIENTNET_LITES, EfficientNetLiteFeatures
 from multiad_med.networks.experts import EXPERTS, ExpertKind
-from multiad_med.networks.extractor import FeatureExtractor
+from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import FusionMode
 from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent
 from multiad_med.networks.plug_in import plugged_student, plugged_teacher
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
+from multiad_med.networks.timm_backbone import TIMM, TimmFeatures
+from multiad_med.networks.vgg import VGGS, VGGFeatures
 from multiad_med.networks.weights import load_pretrained
 from multiad_med.utils.choices import choose
 from multiad_med.utils.errors import InputError
@@ -95,31 +97,61 @@ PRESETS: dict[str, Preset] = {
         experts=(ExpertKind.NEAREST_NORMAL,),
         fusion=FusionMode.HAZARD,
     ),
+    "efficientnet_lite1": Preset("efficientnet_lite1", output_stride=32),
+    "efficientnet_lite1_decoder": Preset(
+        "efficientnet_lite1", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
+    ),
+    "efficientnet_lite2": Preset("efficientnet_lite2", output_stride=32),
+    "efficientnet_lite2_decoder": Preset(
+        "efficientnet_lite2", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
+    ),
+    "vgg16": Preset("vgg16", output_stride=32),
+    "vgg19": Preset("vgg19", output_stride=32),
 }
 """Presets by name; docs/decisions.md gives the reasons."""
 
 
+ARCHITECTURES = (*EFFICIENTNET_LITES, *RESNETS, *VGGS)
+"""Teachers by name, beside those of timm."""
+
+
 def build_extractor(
     architecture: str, *, output_stride: int = 32, se: bool = False
-) -> ResNetFeatures | EfficientNetLite0Features:
+) -> ResNetFeatures | EfficientNetLiteFeatures | VGGFeatures | TimmFeatures:
     """Build a feature extractor with random weights by name.
 
     Args:
-        architecture: ``efficientnet_lite0`` or a key of :data:`multiad_med.networks.RESNETS`.
-        output_stride: 32, 16, 8 or 4; EfficientNet-Lite0 has 32 only.
-        se: squeeze-and-excitation in every block, identity at the start.
+        architecture: a key of :data:`multiad_med.networks.RESNETS`, ``EFFICIENTNET_LITES`` or ``VGGS``,
+            or ``timm/NAME``.
+        output_stride: 32, or, of a ResNet, 16, 8 or 4 too.
+        se: squeeze-and-excitation in every block, identity at the start; timm's models have none.
 
     Raises:
-        InputError: on an unknown name or an output stride that the architecture has not.
+        InputError: on an unknown name, or what the architecture has not.
+        MissingPackageError: when timm is asked for and not installed.
     """
-    if architecture == "efficientnet_lite0":
-        if output_stride != 32:
-            raise InputError(f"EfficientNet-Lite0 has output stride 32 only, got {output_stride}.")
-        return EfficientNetLite0Features(se=se)
-    if architecture not in RESNETS:
-        names = ["efficientnet_lite0", *sorted(RESNETS)]
-        raise InputError(f"Unknown architecture {architecture!r}; choose one of {names}.")
-    return ResNetFeatures(architecture, output_stride=output_stride, se=se)
+    if architecture in RESNETS:
+        return ResNetFeatures(architecture, output_stride=output_stride, se=se)
+    timm = architecture.startswith(TIMM)
+    if architecture not in ARCHITECTURES and not timm:
+        raise InputError(
+            f"Unknown architecture {architecture!r}; choose one of {list(ARCHITECTURES)}, timm/NAME, or, "
+            "as a teacher, the dotted name of a class of your own, such as my_package.MyClass."
+        )
+    if output_stride != 32:
+        raise InputError(
+            f"Another output stride than 32 is a ResNet's; {architecture} has 32 only, got "
+            f"{output_stride}."
+        )
+    if timm:
+        if se:
+            raise InputError(
+                f"{architecture} has no squeeze-and-excitation of ours: give se=False."
+            )
+        return TimmFeatures(architecture)
+    if architecture in VGGS:
+        return VGGFeatures(architecture, se=se)
+    return EfficientNetLiteFeatures(architecture, se=se)
 
 
 def _student(
@@ -144,11 +176,13 @@ def _student(
 
 def _load_teacher(teacher: nn.Module, name: str, weights: str | Path, *, plugged: bool) -> None:
     """Load a teacher's weights; one of a user's own has them already, if not in a file."""
-    if weights == TeacherWeights.IMAGENET:
-        if not plugged:
-            load_pretrained(teacher, name)
-    elif weights not in (TeacherWeights.CHECKPOINT, TeacherWeights.RANDOM):
-        load_pretrained(teacher, name, file=weights)
+    if weights in (TeacherWeights.CHECKPOINT, TeacherWeights.RANDOM):
+        return
+    file = None if weights == TeacherWeights.IMAGENET else weights
+    if isinstance(teacher, TimmFeatures):
+        teacher.load(file)
+    elif file is not None or not plugged:
+        load_pretrained(teacher, name, file=file)
 
 
 def build_multiad(
@@ -159,8 +193,8 @@ def build_multiad(
     output_stride: int | None = None,
     se: bool | None = None,
     student: StudentKind | str | None = None,
-    stages: Sequence[int] | None = None,
-    fused: Sequence[int] | None = None,
+    stages: Sequence[int | str] | None = None,
+    fused: Sequence[int | str] | None = None,
     experts: Sequence[ExpertKind | str] | None = None,
     fusion: FusionMode | str | None = None,
     sigma: float = 4.0,
@@ -171,14 +205,16 @@ def build_multiad(
 
     Args:
         preset: a key of :data:`PRESETS`.
-        teacher: dotted name of a class of your own, see docs/plug-in.md.
+        teacher: another than the preset's: as of :func:`build_extractor`, or the dotted name of a
+            class of your own, see docs/plug-in.md.
         teacher_weights: a :class:`TeacherWeights` or a file. Never random unless asked. A teacher of
             your own is built with its weights, or has them from a file.
-        output_stride: stride of the last stage, 32, 16, 8 or 4.
+        output_stride: stride of the last stage, 32, 16, 8 or 4; without it the preset's, and 32 of
+            another teacher.
         se: squeeze-and-excitation in the student.
         student: see :class:`StudentKind`; or the dotted name of a class of your own.
-        stages: stages that are distilled, counted from 1. Without it the preset's; all of a teacher of
-            your own.
+        stages: stages that are distilled, counted from 1, or named by their strides, as ``stride8``.
+            Without it the preset's; all of a teacher of your own.
         fused: those of them whose maps are fused; all without it.
         experts: beside the student; see :class:`ExpertKind`.
         fusion: see :class:`FusionMode`.
@@ -190,12 +226,15 @@ def build_multiad(
     """
     if preset not in PRESETS:
         raise InputError(f"Unknown preset {preset!r}; choose one of {sorted(PRESETS)}.")
-    if teacher is not None and output_stride is not None:
+    plugged = teacher is not None and "." in teacher and not teacher.startswith(TIMM)
+    if plugged and output_stride is not None:
         raise InputError("A teacher of your own has its own strides: leave output_stride out.")
     if student is None:
         student = PRESETS[preset].student
     elif "." not in student:
         student = choose(StudentKind, student, what="student, if not a dotted name,")
+    if teacher is not None and output_stride is None:
+        output_stride = 32
     given: dict[str, Any] = {
         "teacher": teacher,
         "output_stride": output_stride,
@@ -206,14 +245,17 @@ def build_multiad(
         "fusion": fusion,
     }
     choice = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
-    plugged = teacher is not None
     frozen: Any
     if plugged:
         frozen = plugged_teacher(choice.teacher)
-        if stages is None and student is not StudentKind.NONE:
-            choice = replace(choice, stages=tuple(range(1, len(frozen.channels) + 1)))
     else:
         frozen = build_extractor(choice.teacher, output_stride=choice.output_stride)
+    if stages is None:
+        every = range(1, len(frozen.strides) + 1)
+        every_one = plugged and student is not StudentKind.NONE
+        stages = [s for s in every if every_one or s in choice.stages]
+    distilled = stage_numbers(stages, frozen.strides)
+    shown = None if choice.fused is None else stage_numbers(choice.fused, frozen.strides)
     learner = _student(student, choice, frozen, plugged=plugged)
     _load_teacher(frozen, choice.teacher, teacher_weights, plugged=plugged)
     kinds = [choose(ExpertKind, kind, what="expert") for kind in choice.experts]
@@ -221,14 +263,15 @@ def build_multiad(
         frozen,
         learner,
         experts=[EXPERTS[kind](frozen.channels) for kind in kinds],
-        stages=choice.stages,
-        fused=choice.fused,
+        stages=distilled,
+        fused=shown,
         fusion=choice.fusion,
         sigma=sigma,
     )
     network.card.network = {
         "preset": preset,
-        **({"teacher": teacher} if plugged else {"output_stride": choice.output_stride}),
+        **({} if teacher is None else {"teacher": teacher}),
+        **({} if plugged else {"output_stride": choice.output_stride}),
         "se": choice.se,
         "student": student,
         "stages": network.stages,

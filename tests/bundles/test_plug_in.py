@@ -132,7 +132,7 @@ def test_a_teacher_of_ones_own_has_its_weights_from_a_file(tmp_path: Path) -> No
             "teacher none_such.Teacher: it cannot be imported .*No m",
         ),
         ({"teacher": f"{HERE}.Missing"}, "it cannot be imported .*has no attribute 'Missing'"),
-        ({"teacher": "Tiny"}, "teacher 'Tiny': give the dotted name"),
+        ({"teacher": "Tiny"}, "'Tiny'; choose one of .*or, as a teacher, the dotted name"),
         ({"teacher": f"{HERE}.function"}, r"a class derived from torch\..*Module, got <function"),
         ({"teacher": "os.abort"}, r"a class derived from torch\..*Module"),
         ({"teacher": f"{HERE}.Unpromising"}, "must have `channels` and `strides`"),

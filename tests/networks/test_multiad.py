@@ -171,8 +171,11 @@ def test_teacher_weights_are_imagenet_unless_asked_otherwise() -> None:
     ("call", "message"),
     [
         (lambda: build_multiad("resnet"), "Unknown preset 'resnet'; choose one of"),
-        (lambda: build_extractor("vgg16"), "Unknown architecture 'vgg16'; choose one of"),
-        (lambda: build_extractor("efficientnet_lite0", output_stride=8), "output stride 32 only"),
+        (lambda: build_extractor("vgg11"), "Unknown architecture 'vgg11'; choose one of"),
+        (
+            lambda: build_extractor("efficientnet_lite0", output_stride=8),
+            "_lite0 has 32 only, got 8",
+        ),
     ],
 )
 def test_unknown_names_list_what_exists(call, message: str) -> None:

@@ -8,6 +8,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from multiad_med.networks import (
     PRETRAINED,
@@ -95,6 +96,17 @@ def test_explicit_file_with_a_prefix_and_classifier_loads(tmp_path: Path) -> Non
     target = ResNetFeatures("resnet18")
     load_pretrained(target, "resnet18", file=tmp_path / "w.pth")
     assert torch.equal(target.conv1.weight, source.conv1.weight)
+
+
+def test_a_file_of_safetensors_loads_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    source, target = ResNetFeatures("resnet18"), ResNetFeatures("resnet18")
+    file = tmp_path / "w.safetensors"
+    save_file(source.state_dict(), file)
+    load_pretrained(target, "resnet18", file=file)
+    assert torch.equal(target.conv1.weight, source.conv1.weight)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match=r"w\.safetensors: not a readable"):
+        load_pretrained(target, "resnet18", file=file)
 
 
 @pytest.mark.parametrize(
