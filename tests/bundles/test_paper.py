@@ -136,7 +136,7 @@ def test_the_command_and_monai_give_the_same_weights_and_inference_needs_no_opti
 def test_a_run_of_the_paper_is_not_continued_by_the_default(trained: Any) -> None:
     data, run = trained("multiad_industrial")
     detector = AnomalyDetector("industrial", device="cpu", **TWO_STEPS)
-    with pytest.raises(CheckpointError, match='network.preset was "literal" and is'):
+    with pytest.raises(CheckpointError, match=r'network\.preset was "literal" and is'):
         detector.fit(data, output=run)
 
 
@@ -152,19 +152,18 @@ def test_a_run_of_the_paper_that_was_stopped_ends_as_one_left_alone(
         save(self, engine)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(ResumableTraining, "save", stop)
-        detector.fit(data, output=tmp_path / "stopped", max_epochs=2)
+        with pytest.raises(KeyboardInterrupt):
+            detector.fit(data, output=tmp_path / "stopped", max_epochs=2)
     assert not (tmp_path / "stopped" / "model.pt").exists()
     detector.fit(data, output=tmp_path / "stopped", max_epochs=2)
-    first, second = (
-        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)
-        for name in ("alone", "stopped")
-    )
-    assert first["trainer"]["epoch"] == second["trainer"]["epoch"] == 2
-    for part in ("network", "discriminator"):
-        for name, value in first[part].items():
-            assert torch.equal(value, second[part][name]), name
+    for file, part in (("model.pt", None), ("checkpoint.pt", "discriminator")):
+        first, second = (
+            torch.load(tmp_path / name / file, weights_only=True) for name in ("alone", "stopped")
+        )
+        for name, value in (first[part] if part else first).items():
+            assert torch.equal(value, (second[part] if part else second)[name]), name
 
 
 def test_cross_calibration_trains_its_folds_by_the_paper_too(tmp_path: Path) -> None:

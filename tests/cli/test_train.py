@@ -77,7 +77,7 @@ def test_ct_given_to_the_brain_model_is_told(tmp_path: Path) -> None:
         (["--device", "gpu"], "The device 'gpu' cannot be used"),
         (["--images", "*T1*", "--set", "sizes=3"], "Did you mean size?"),
         (["--preset", "papre"], "--preset: there is none 'papre'. Did you mean paper?"),
-        (["--preset", "paper", "--set", "loss#hardst=1"], "Did you mean loss#hardest?"),
+        (["--preset", "paper", "--set", "max_epoch=3"], "in train.json and paper.json of"),
         (
             ["--preset", "paper", "--set", "preset=plain"],
             "--set preset=plain: this is given by --preset paper",
