@@ -150,7 +150,8 @@ def _run_fold(
     }
     detector = AnomalyDetector(card.domain).fit(source, output=folder, **given)
     inference = read_config(detector.bundle, "inference.json")
-    passed = {k: v for k, v in common.items() if k in inference and k not in card.preparation}
+    on_card = {"preset", *card.preparation}
+    passed = {k: v for k, v in common.items() if k in inference and k not in on_card}
     passed["datalist"] = literal({"test": rest})
     results = detector.predict_folder(source, output=folder / "maps", **passed)
     return [

@@ -52,10 +52,11 @@ class AnomalyDetector:
         domain: what it is for: ``brain_mri``, ``liver_ct``, ``retina_oct`` or ``industrial``.
         device: ``auto`` (a GPU, where there is one), or such as ``cpu`` and ``cuda:1``.
         settings: ids of the bundle's ``train.json`` and their values, such as ``size=128`` and
-            ``max_epochs=20``.
+            ``max_epochs=20``. ``preset="paper"`` trains all of the Multi-AD paper (docs/paper.md); see
+            :func:`multiad_med.resources.presets`.
 
     Raises:
-        InputError: on an unknown domain, setting or device, with the nearest that exists.
+        InputError: on an unknown domain, setting, preset or device, with the nearest that exists.
 
     Attributes:
         bundle: name of the domain's bundle.

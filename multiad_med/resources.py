@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,16 @@ __all__ = [
     "bundles_dir",
     "check_settings",
     "domains",
+    "presets",
     "read_config",
     "recipes_dir",
     "run_bundle",
     "run_workflow",
 ]
+
+
+TRAINING = "train.json"
+_MARK = "card#settings#preset"
 
 
 def _shipped(name: str) -> Path:
@@ -89,35 +94,84 @@ def bundle_of_domain(domain: str) -> str:
     return f"multiad_{domain}"
 
 
-def check_settings(bundle: str, config: str, names: Iterable[str]) -> None:
-    """Refuse settings that are no ids of a bundle's config.
+def _own_presets(bundle: str) -> list[str]:
+    """Presets of a bundle that are a config of their own: those that name themselves on the card."""
+    files = (bundle_path(bundle) / "configs").glob("*.json")
+    return sorted(f.stem for f in files if read_config(bundle, f.name).get(_MARK) == f.stem)
+
+
+def presets(bundle: str) -> list[str]:
+    """Names that a training takes as ``preset``: configs of the bundle, then the networks'."""
+    from multiad_med.networks import PRESETS
+
+    return [*_own_presets(bundle), *PRESETS]
+
+
+def _with_preset(
+    bundle: str, config: str, settings: Mapping[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """The configs of a run, and the settings on top of them.
+
+    A preset that is a config, such as ``paper``, is read over the training's own. Any other is a setting.
+
+    Raises:
+        InputError: on an unknown preset of a training, with the nearest one.
+    """
+    preset = settings.get("preset")
+    if config != TRAINING or preset is None or str(preset).startswith(SYNTAX):
+        return [config], dict(settings)
+    if preset in _own_presets(bundle):
+        return [config, f"{preset}.json"], {k: v for k, v in settings.items() if k != "preset"}
+    if preset not in (known := presets(bundle)):
+        near = difflib.get_close_matches(str(preset), known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(
+            f"preset: there is none {preset!r}.{hint} Choose one of {', '.join(known)}."
+        )
+    return [config], dict(settings)
+
+
+def check_settings(bundle: str, config: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that are no ids of a bundle's config, and presets that there are not.
 
     Args:
         bundle: its name.
         config: file in its ``configs``, such as ``train.json``.
-        names: ids, such as ``size`` or ``loss#hardest``.
+        settings: values by id, such as ``size`` or ``loss#hardest``.
 
     Raises:
         InputError: naming the first that is unknown, and the nearest that exists.
     """
-    content = read_config(bundle, config)
+    configs, names = _with_preset(bundle, config, settings)
+    content = read_config(bundle, *configs)
     for name in names:
         if (unknown := unknown_id(name, content)) is not None:
             near = difflib.get_close_matches(*unknown, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise InputError(
-                f"{name}: there is no setting {unknown[0]} in {config} of {bundle}.{hint}"
+                f"{name}: there is no setting {unknown[0]} in {' and '.join(configs)} of {bundle}.{hint}"
             )
 
 
-def read_config(bundle: str, config: str) -> dict[str, Any]:
+def read_config(bundle: str, config: str, *overlays: str) -> dict[str, Any]:
     """A config of a bundle as it is written.
+
+    Args:
+        bundle: its name.
+        config: file in its ``configs``.
+        overlays: further files there, which MONAI reads over the first.
 
     Raises:
         InputError: on an unknown bundle.
     """
-    file = bundle_path(bundle) / "configs" / config
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    folder = bundle_path(bundle) / "configs"
+    content: dict[str, Any]
+    if overlays:
+        from monai.bundle import ConfigParser
+
+        content = ConfigParser.load_config_files([folder / name for name in (config, *overlays)])
+    else:
+        content = json.loads((folder / config).read_text(encoding="utf-8"))
     return content
 
 
@@ -131,21 +185,24 @@ def bundle_workflow(
         config: file in its ``configs``, such as ``train.json``.
         workflow_type: ``train`` or ``infer``.
         override: ids of the config and their values. Paths are taken as they are, a device may be a
-            word; other texts may be MONAI's expressions.
+            word; other texts may be MONAI's expressions. A training's ``preset`` is one of
+            :func:`presets`.
 
     Raises:
-        InputError: on an unknown id, with the nearest that exists, or a device that is not here.
+        InputError: on an unknown id or preset, with the nearest that exists, or a device that is not
+            here.
     """
     from monai.bundle import ConfigWorkflow
 
     root = bundle_path(name)
     check_settings(name, config, override)
+    configs, override = _with_preset(name, config, override)
     device = override.get("device")
     if isinstance(device, str) and not device.startswith(SYNTAX):
         override["device"] = usable_device(device)
     return ConfigWorkflow(
         workflow_type=workflow_type,
-        config_file=str(root / "configs" / config),
+        config_file=[str(root / "configs" / file) for file in configs],
         meta_file=str(root / "configs" / "metadata.json"),
         logging_file=False,
         bundle_root=literal(str(root)),

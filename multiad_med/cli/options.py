@@ -29,6 +29,7 @@ _OF_CONFIG = {
     "image_glob": "--images",
     "label_glob": "--labels",
     "seed": "--seed",
+    "preset": "--preset",
     "image_false_positive_rate": "--rate",
     "volume_false_positive_rate": "--rate",
 }
@@ -146,11 +147,16 @@ def parse_checked(
     given = {key: value for key, value in given.items() if value is not None}
     for key in settings:
         if key in _OWN_OPTIONS and (key in given or key not in _OF_CONFIG):
-            raise InputError(f"--set {key}: this is given by {_OWN_OPTIONS[key]}.")
-    try:
-        check_settings(bundle, config, settings)
-    except InputError as error:
-        raise InputError(f"--set {error}") from error
+            value = f" {given[key]}" if key in given else ""
+            raise InputError(
+                f"--set {key}={settings[key]}: this is given by {_OWN_OPTIONS[key]}{value}."
+            )
+    preset = {key: value for key, value in given.items() if key == "preset"}
+    for option, chosen in (("--", preset), ("--set ", settings | preset)):
+        try:
+            check_settings(bundle, config, chosen)
+        except InputError as error:
+            raise InputError(f"{option}{error}") from error
     for key in given:
         if key not in read_config(bundle, config):
             raise InputError(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from multiad_med.cli.choices import Domain
+from multiad_med.cli.choices import Domain, Preset
 from multiad_med.cli.data import check_data
 from multiad_med.cli.log import show_log
 from multiad_med.cli.options import (
@@ -20,6 +20,9 @@ from multiad_med.cli.options import (
     output_option,
     parse_checked,
 )
+
+PRESETS = ("paper", *map(str, Preset))
+"""See :func:`multiad_med.resources.presets`."""
 
 RUN = ("checkpoint.pt", "model.pt")
 EXAMPLE = "Example: multiad train brain_mri normal/ -o run/"
@@ -34,6 +37,16 @@ def train(
     output: Annotated[
         Path, output_option("Folder for model.pt and the log. A run interrupted there goes on.")
     ],
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            autocompletion=lambda: list(PRESETS),
+            help="Another training than the domain's own. paper: all of the Multi-AD paper. Another "
+            f"network alone: {', '.join(Preset)}.",
+        ),
+    ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -60,6 +73,7 @@ def train(
         image_glob=images,
         label_glob=labels,
         seed=seed,
+        preset=preset,
         image_false_positive_rate=rate,
         volume_false_positive_rate=rate,
     )

@@ -17,7 +17,7 @@ from multiad_med.resources import bundles_dir
 
 BUNDLES = sorted(path for path in bundles_dir().iterdir() if (path / "configs").is_dir())
 FILES = ("train", "inference", "evaluate")
-MIXINS = ("multi_gpu_train.json", "federated.json")
+MIXINS = ("multi_gpu_train.json", "federated.json", "paper.json")
 FIRST = next(path for path in BUNDLES if path.name == "multiad_brain_mri")
 
 OWN = {

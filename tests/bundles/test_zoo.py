@@ -39,6 +39,7 @@ FILES = (
     "configs/inference_trt.json",
     "configs/multi_gpu_train.json",
     "configs/federated.json",
+    "configs/paper.json",
 )
 MIXINS = ("inference_openvino", "inference_trt", "inference_deploy")
 # What tools ask for by name, so that no other item of the config needs to refer to it.

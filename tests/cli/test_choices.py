@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from multiad_med.cli import choices
+from multiad_med.cli.train import PRESETS as TRAINED
 from multiad_med.evaluation.compare import METHODS
 from multiad_med.evaluation.parts import Part
 from multiad_med.io.dicom_results import DicomKind, Segments
 from multiad_med.networks import PRESETS
 from multiad_med.networks.weights import PRETRAINED
 from multiad_med.preparation import ExportLayout
-from multiad_med.resources import bundles_dir
+from multiad_med.resources import bundles_dir, presets
 from multiad_med.transforms import Window
 
 
@@ -28,3 +29,8 @@ def test_the_words_are_those_of_the_library() -> None:
         (choices.Method, METHODS),
     ):
         assert set(map(str, own)) == set(map(str, words)), own
+
+
+def test_every_bundle_trains_the_presets_that_the_help_lists() -> None:
+    for configs in bundles_dir().glob("*/configs"):
+        assert list(TRAINED) == presets(configs.parent.name)

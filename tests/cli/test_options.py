@@ -45,7 +45,9 @@ def test_globs_of_images_and_labels_are_settings_where_the_bundle_has_them() -> 
     with pytest.raises(InputError, match="--images: multiad_industrial has no such choice"):
         parse_checked(None, bundle="multiad_industrial", config="train.json", image_glob="*.png")
     assert parse_checked(["image_glob=*T2*"], **BRAIN) == {"image_glob": "*T2*"}
-    with pytest.raises(InputError, match="--set image_glob: this is given by --images"):
+    with pytest.raises(
+        InputError, match=r"--set image_glob=\*T2\*: this is given by --images \*T1"
+    ):
         parse_checked(["image_glob=*T2*"], **BRAIN, image_glob="*T1*")
 
 

@@ -76,6 +76,12 @@ def test_ct_given_to_the_brain_model_is_told(tmp_path: Path) -> None:
         (["--set", "ckpt_dir=x"], "this is given by --output"),
         (["--device", "gpu"], "The device 'gpu' cannot be used"),
         (["--images", "*T1*", "--set", "sizes=3"], "Did you mean size?"),
+        (["--preset", "papre"], "--preset: there is none 'papre'. Did you mean paper?"),
+        (["--preset", "paper", "--set", "max_epoch=3"], "in train.json and paper.json of"),
+        (
+            ["--preset", "paper", "--set", "preset=plain"],
+            "--set preset=plain: this is given by --preset paper",
+        ),
     ],
 )
 def test_wrong_settings_and_devices_are_told_before_the_training(

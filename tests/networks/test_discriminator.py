@@ -20,6 +20,14 @@ def test_four_3x3_convolutions_of_128_to_1024_filters() -> None:
     )
 
 
+def test_each_convolution_is_followed_by_batch_norm_and_leaky_relu_then_dropout_and_one_score() -> (
+    None
+):
+    layers = [type(m).__name__ for m in FeatureDiscriminator((8,), flatten_size=(4, 4)).layers]
+    block = ["Conv2d", "BatchNorm2d", "LeakyReLU"]
+    assert layers == [*block * 4, "Identity", "Flatten", "Dropout", "Linear"]
+
+
 @pytest.mark.parametrize("size", [(2, 2), (8, 8), (5, 9)])
 @pytest.mark.parametrize("source", DiscriminatorInput)
 def test_any_image_size_gives_one_logit_each(

@@ -62,6 +62,27 @@ def test_features_equal_torchvision_where_it_can_be_imported(name: str) -> None:
             assert torch.allclose(a, b, atol=1e-5)
 
 
+def test_a_dilated_convolution_sums_pixels_r_apart() -> None:
+    """Eq. 1 by hand: y[i, j] = sum over m, n of x[i + r m, j + r n] w[m, n], 0 outside."""
+    torch.manual_seed(0)
+    convolution = ResNetFeatures("resnet18", output_stride=4).layer4[1].conv2
+    rate, size = convolution.dilation[0], 20
+    assert rate == 8
+    x = torch.zeros(1, 512, size, size)
+    x[0, 5] = torch.randn(size, size)
+    weight = convolution.weight[7, 5]
+    with torch.no_grad():
+        y = convolution(x)[0, 7]
+    for i, j in ((10, 9), (0, 0), (19, 3)):
+        expected = sum(
+            float(x[0, 5, i + rate * m, j + rate * n] * weight[m + 1, n + 1])
+            for m in (-1, 0, 1)
+            for n in (-1, 0, 1)
+            if 0 <= i + rate * m < size and 0 <= j + rate * n < size
+        )
+        assert float(y[i, j]) == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("output_stride", [4, 8, 16, 32])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_shapes_follow_the_output_stride(name: str, output_stride: int) -> None:
