@@ -104,7 +104,7 @@ def presets(bundle: str) -> list[str]:
     """Names that a training takes as ``preset``: configs of the bundle, then the networks'."""
     from multiad_med.networks import PRESETS
 
-    return [*_own_presets(bundle), *PRESETS]
+    return list(dict.fromkeys([*_own_presets(bundle), *PRESETS]))
 
 
 def _with_preset(

@@ -115,6 +115,8 @@ class Preset(StrEnum):
     EFFICIENTNET_LITE1_DECODER = "efficientnet_lite1_decoder"
     EFFICIENTNET_LITE2 = "efficientnet_lite2"
     EFFICIENTNET_LITE2_DECODER = "efficientnet_lite2_decoder"
+    GAUSSIAN = "gaussian"
+    NEIGHBOURS = "neighbours"
     VGG16 = "vgg16"
     VGG19 = "vgg19"
 

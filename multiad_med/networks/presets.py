@@ -81,6 +81,14 @@ PRESETS: dict[str, Preset] = {
     "efficientnet_lite0_decoder": Preset(
         "efficientnet_lite0", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
     ),
+    "efficientnet_lite1": Preset("efficientnet_lite1", output_stride=32),
+    "efficientnet_lite1_decoder": Preset(
+        "efficientnet_lite1", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
+    ),
+    "efficientnet_lite2": Preset("efficientnet_lite2", output_stride=32),
+    "efficientnet_lite2_decoder": Preset(
+        "efficientnet_lite2", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
+    ),
     "gaussian": Preset(
         "efficientnet_lite0",
         output_stride=32,
@@ -96,14 +104,6 @@ PRESETS: dict[str, Preset] = {
         stages=(),
         experts=(ExpertKind.NEAREST_NORMAL,),
         fusion=FusionMode.HAZARD,
-    ),
-    "efficientnet_lite1": Preset("efficientnet_lite1", output_stride=32),
-    "efficientnet_lite1_decoder": Preset(
-        "efficientnet_lite1", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
-    ),
-    "efficientnet_lite2": Preset("efficientnet_lite2", output_stride=32),
-    "efficientnet_lite2_decoder": Preset(
-        "efficientnet_lite2", output_stride=32, student=StudentKind.DECODER, stages=(1, 2, 3)
     ),
     "vgg16": Preset("vgg16", output_stride=32),
     "vgg19": Preset("vgg19", output_stride=32),

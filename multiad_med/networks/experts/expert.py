@@ -1,7 +1,7 @@
 """What every expert of normal features is, and how it is fitted."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multiad_med.utils.errors import InputError
 
-__all__ = ["Expert", "Statistics", "check_finite", "orthonormal"]
+__all__ = ["Expert", "Statistics", "check_finite", "orthonormal", "usual_stages"]
 
 
 def orthonormal(rows: int, columns: int, *, seed: int) -> Tensor:
@@ -18,6 +18,11 @@ def orthonormal(rows: int, columns: int, *, seed: int) -> Tensor:
         return torch.eye(rows)
     random = torch.Generator().manual_seed(seed)
     return torch.linalg.qr(torch.randn(rows, columns, generator=random)).Q
+
+
+def usual_stages(channels: Sequence[int], usual: Sequence[int]) -> list[int]:
+    """Those of the usual stages that a teacher has; its last where it has none of them."""
+    return [stage for stage in usual if stage <= len(channels)] or [len(channels)]
 
 
 def check_finite(features: Tensor) -> Tensor:

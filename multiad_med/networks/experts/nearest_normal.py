@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from multiad_med.networks.experts.expert import Expert, Statistics, check_finite, orthonormal
+from multiad_med.networks.experts.expert import (
+    Expert,
+    Statistics,
+    check_finite,
+    orthonormal,
+    usual_stages,
+)
 from multiad_med.networks.experts.reservoir import Reservoir
 from multiad_med.utils.errors import InputError
 
@@ -15,6 +21,7 @@ __all__ = ["NearestNormal", "PatchSample"]
 
 ROWS = 2048
 """Normal patches that are kept."""
+STAGES = (2, 3)
 DIMENSIONS = 64
 """Of a projected patch."""
 SAMPLED = 20_000
@@ -93,7 +100,7 @@ class NearestNormal(Expert):
 
     Args:
         channels: of the teacher's stages.
-        stages: that are looked at, counted from 1.
+        stages: that are looked at, counted from 1; without it those of (2, 3) that there are.
         seed: of the projection and the sample.
     """
 
@@ -102,12 +109,12 @@ class NearestNormal(Expert):
     bank: Tensor
 
     def __init__(
-        self, channels: Sequence[int], *, stages: Sequence[int] = (2, 3), seed: int = 0
+        self, channels: Sequence[int], *, stages: Sequence[int] | None = None, seed: int = 0
     ) -> None:
         super().__init__()
-        self.stages = list(stages)
+        self.stages = list(stages or usual_stages(channels, STAGES))
         self.seed = seed
-        total = sum(channels[s - 1] for s in stages)
+        total = sum(channels[s - 1] for s in self.stages)
         d = min(total, DIMENSIONS)
         self.register_buffer("projection", orthonormal(total, d, seed=seed))
         self.register_buffer("bank", torch.zeros(ROWS, d))

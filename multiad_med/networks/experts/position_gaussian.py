@@ -7,7 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multiad_med.networks.experts.expert import Expert, Statistics, check_finite, orthonormal
+from multiad_med.networks.experts.expert import (
+    Expert,
+    Statistics,
+    check_finite,
+    orthonormal,
+    usual_stages,
+)
 from multiad_med.utils.errors import InputError
 
 __all__ = ["GaussianSums", "PositionGaussian"]
@@ -16,6 +22,7 @@ GRID = 32
 """Positions along each side, whatever the image's size."""
 CELLS = 16
 """Cells along each side. The positions of a cell share one covariance."""
+STAGES = (1, 2, 3)
 DIMENSIONS = 192
 """To which the stages' channels are projected, where they are more."""
 _INSIDE = GRID // CELLS
@@ -100,7 +107,7 @@ class PositionGaussian(Expert):
 
     Args:
         channels: of the teacher's stages.
-        stages: that are looked at, counted from 1.
+        stages: that are looked at, counted from 1; without it those of (1, 2, 3) that there are.
         seed: of the projection.
     """
 
@@ -112,11 +119,11 @@ class PositionGaussian(Expert):
     whitening: Tensor
 
     def __init__(
-        self, channels: Sequence[int], *, stages: Sequence[int] = (1, 2, 3), seed: int = 0
+        self, channels: Sequence[int], *, stages: Sequence[int] | None = None, seed: int = 0
     ) -> None:
         super().__init__()
-        self.stages = list(stages)
-        total = sum(channels[s - 1] for s in stages)
+        self.stages = list(stages or usual_stages(channels, STAGES))
+        total = sum(channels[s - 1] for s in self.stages)
         d = min(total, DIMENSIONS)
         self.register_buffer("projection", orthonormal(total, d, seed=seed))
         self.register_buffer("scale", torch.ones(d))
