@@ -21,7 +21,8 @@ from multiad_med.cli.options import (
     parse_checked,
 )
 
-PRESETS = ("paper", *map(str, Preset))
+OWN = ("gaussian", "neighbours", "paper")
+PRESETS = (*OWN, *(str(preset) for preset in Preset if preset not in OWN))
 """See :func:`multiad_med.resources.presets`."""
 
 RUN = ("checkpoint.pt", "model.pt")
@@ -43,8 +44,9 @@ def train(
             "--preset",
             metavar="NAME",
             autocompletion=lambda: list(PRESETS),
-            help="Another training than the domain's own. paper: all of the Multi-AD paper. Another "
-            f"network alone: {', '.join(Preset)}.",
+            help="Another training than the domain's own. paper: all of the Multi-AD paper. gaussian, "
+            "neighbours: one pass over the images, without a student. Another network alone: "
+            f"{', '.join(PRESETS[len(OWN) :])}.",
         ),
     ] = None,
     rate: Annotated[
