@@ -16,7 +16,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from monai.fl.utils.filters import Filter
 from torch import Tensor
 
-from multiad_med.engines import calibrate, save_model
+from multiad_med.engines import calibrate, record_self_test, save_model
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.resources import bundle_path
 from multiad_med.utils.errors import InputError
@@ -127,19 +127,25 @@ def calibrate_site(
     network: MultiAD,
     batches: Iterable[dict[str, Any]],
     *,
+    threshold_batches: Iterable[dict[str, Any]] | None = None,
     source: str | Path,
     target: str | Path,
     card: Mapping[str, Any],
+    device: str | torch.device = "cpu",
+    seed: int = 0,
     **kwargs: Any,
 ) -> None:
-    """Make of a federation's global model one for this site: with thresholds of its own normals.
+    """Make of a federation's global model one for this site: thresholds and self-test by its own normals.
 
     Args:
         network: of the federation's preset, changed in place.
         batches: the site's held-out normal images, see :func:`multiad_med.engines.calibrate`.
+        threshold_batches: of the subjects that set thresholds; without it those of ``batches``.
         source: the global model, a complete state dict; its calibration does not matter.
         target: receives the calibrated model, whole or not at all.
         card: what the training knows of it, see :func:`multiad_med.data.describe_training`.
+        device: where the network is.
+        seed: of the self-test.
         kwargs: further arguments of :func:`multiad_med.engines.calibrate`.
 
     Raises:
@@ -147,5 +153,7 @@ def calibrate_site(
         InputError: see :func:`multiad_med.engines.calibrate`.
     """
     load_model(network, source)
-    calibrate(network, batches, **kwargs)
+    calibrate(network, batches, threshold_batches=threshold_batches, device=device, **kwargs)
+    held_out = batches if threshold_batches is None else threshold_batches
+    record_self_test(network, held_out, device=device, seed=seed)
     save_model(network, target, card=card)

@@ -1,0 +1,283 @@
+"""Self-test after training: whether a model finds anomalies that are made, and what it reacts to."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from ignite.distributed import get_rank, get_world_size
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+from torch import Tensor
+
+from multiad_med.engines.distributed import gathered, is_main_process
+from multiad_med.metrics import auroc
+from multiad_med.networks import MultiAD
+from multiad_med.scoring import Level, image_scores
+from multiad_med.self_test import Finding, Reaction, SelfTest
+from multiad_med.transforms import (
+    EXTREMES,
+    LIGHT,
+    NuisanceChange,
+    PseudoAnomaly,
+    put_pseudo_anomalies,
+)
+from multiad_med.utils.errors import InputError
+
+__all__ = ["SelfTestHandler", "record_self_test", "self_test"]
+
+_IMAGES = 64
+_SIZES = (0.01, 0.02, 0.05, 0.1, 0.25)
+
+_logger = logging.getLogger(__name__)
+
+Slices = tuple[Tensor, Tensor]
+"""Images ``(N, C, H, W)`` and their foreground ``(N, 1, H, W)``, on the CPU."""
+
+
+def _usable(batches: Iterable[dict[str, Any]]) -> Iterable[Slices]:
+    """Slices of each batch that have any foreground."""
+    for batch in batches:
+        images = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).cpu().float()
+        given = batch.get("foreground")
+        inside = torch.ones_like(images[:, :1]) if given is None else torch.as_tensor(given)
+        inside = inside.as_subclass(Tensor).cpu() > 0
+        kept = inside.flatten(1).any(dim=1)
+        yield images[kept], inside[kept]
+
+
+def _sample(batches: Iterable[dict[str, Any]], limit: int) -> Slices:
+    """So many slices, spread evenly over all."""
+    total = sum(len(images) for images, _ in _usable(batches))
+    count = min(limit, total)
+    wanted = torch.tensor([int((i + 0.5) * total / count) for i in range(count)], dtype=torch.long)
+    chosen: list[Slices] = []
+    start = 0
+    for images, inside in _usable(batches):
+        own = wanted[(wanted >= start) & (wanted < start + len(images))] - start
+        chosen.append((images[own], inside[own]))
+        start += len(images)
+    if not chosen:
+        raise InputError("The self-test needs held-out normal images, and got none.")
+    return torch.cat([i for i, _ in chosen]), torch.cat([f for _, f in chosen])
+
+
+def _changed(slices: Slices, changes: Sequence[NuisanceChange]) -> Slices:
+    """The slices under a change each."""
+    return (
+        torch.stack([c.image(i) for c, i in zip(changes, slices[0], strict=True)]),
+        torch.stack([c.moved(f) for c, f in zip(changes, slices[1], strict=True)]),
+    )
+
+
+def _auroc(anomalous: Tensor, normal: Tensor) -> float:
+    return auroc(
+        torch.cat([anomalous, normal]), torch.arange(len(anomalous) + len(normal)) < len(anomalous)
+    )
+
+
+class _Scorer:
+    """Maps and scores slices with a network, a few at a time.
+
+    Args:
+        network: a calibrated one, in evaluation mode.
+        device: where it is.
+        batch_size: how many are mapped at once.
+    """
+
+    def __init__(self, network: MultiAD, device: str | torch.device, batch_size: int) -> None:
+        self.network = network
+        self.device = device
+        self.batch_size = batch_size
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Maps ``(N, 1, H, W)``, on the CPU."""
+        parts = [self.network(part.to(self.device)).cpu() for part in images.split(self.batch_size)]
+        return torch.cat(parts)
+
+    def scores(self, maps: Tensor, foreground: Tensor) -> Tensor:
+        """Scores ``(M,)`` of the slices of all processes."""
+        scores = image_scores(maps, foreground, fraction=float(self.network.score_fraction))
+        return gathered(scores, device=self.device)
+
+    def __call__(self, slices: Slices) -> Tensor:
+        """Scores ``(M,)`` of the slices of all processes."""
+        return self.scores(self.maps(slices[0]), slices[1])
+
+
+def _finding(
+    kind: PseudoAnomaly,
+    size: float,
+    slices: Slices,
+    normal: Tensor,
+    scorer: _Scorer,
+    generator: torch.Generator,
+) -> Finding:
+    images, foreground = slices
+    changed, masks = put_pseudo_anomalies(
+        images, foreground, kind=kind, size=size, generator=generator
+    )
+    maps = scorer.maps(changed)
+    pixels = [
+        auroc(values[inside], mask[inside])
+        for values, mask, inside in zip(maps, masks, foreground, strict=True)
+        if (inside & ~mask).any()
+    ]
+    of_all = gathered(torch.tensor(pixels, dtype=torch.float64), device=scorer.device)
+    return Finding(
+        kind=str(kind),
+        size=size,
+        slice_auroc=_auroc(scorer.scores(maps, foreground), normal),
+        pixel_auroc=float(of_all.mean()) if len(of_all) else None,
+    )
+
+
+@torch.no_grad()
+def self_test(
+    network: MultiAD,
+    batches: Iterable[dict[str, Any]],
+    *,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> SelfTest:
+    """Say what a trained model finds and what it reacts to, from normal images alone.
+
+    At most 64 held-out normal slices are taken, spread evenly over all. Into each is put one
+    pseudo-anomaly, of every kind of :class:`multiad_med.transforms.PseudoAnomaly` and of 1, 2, 5, 10 and
+    25 % of the side. Their scores are compared with those of the normal slices, each of which counts with
+    the higher of two scores: unchanged, and under a random change of light, focus and position. A model
+    that finds nothing is so at chance (0.5) or below, and one that reacts to light finds less.
+
+    To what it reacts is told by changes of one sort each (:class:`multiad_med.transforms.Nuisance`).
+
+    It maps at most 33 times 64 slices, and draws from a generator of its own, so that nothing else
+    depends on it. In a process group each process takes its share of the slices; all get one result.
+
+    Args:
+        network: a calibrated one; evaluation mode is set.
+        batches: ``image (B, C, H, W)`` in [0, 1] and, optionally, ``foreground (B, 1, H, W)``; normal
+            slices that were not trained on. Iterated twice.
+        device: where the network is.
+        seed: decides places, strengths and changes.
+
+    Raises:
+        InputError: when there is no image with foreground.
+    """
+    network.eval()
+    slices = _sample(batches, math.ceil(_IMAGES / get_world_size()))
+    scorer = _Scorer(network, device, batch_size=8)
+    generator = torch.Generator().manual_seed(seed * 100_003 + get_rank())
+    unchanged = scorer(slices)
+    drawn = [NuisanceChange.draw(generator) for _ in slices[0]]
+    normal = torch.maximum(unchanged, scorer(_changed(slices, drawn)))
+    levels = network.card.level(Level.SLICE)
+
+    def flagged(scores: Tensor) -> float | None:
+        return None if levels.threshold is None else float(levels.flagged(scores).float().mean())
+
+    reactions = []
+    for nuisance, change in EXTREMES.items():
+        scores = scorer(_changed(slices, [change] * len(slices[0])))
+        reactions.append(
+            Reaction(
+                nuisance=str(nuisance),
+                light=nuisance in LIGHT,
+                auroc=_auroc(scores, unchanged),
+                flagged=flagged(scores),
+            )
+        )
+    return SelfTest(
+        images=len(unchanged),
+        flagged=flagged(unchanged),
+        findings=tuple(
+            _finding(kind, size, slices, normal, scorer, generator)
+            for kind in PseudoAnomaly
+            for size in _SIZES
+        ),
+        reactions=tuple(reactions),
+    )
+
+
+def record_self_test(
+    network: MultiAD,
+    batches: Iterable[dict[str, Any]],
+    *,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> SelfTest:
+    """Make the self-test, put it on the model's card, and log it with its warnings.
+
+    Args:
+        network, batches, device, seed: see :func:`self_test`.
+
+    Raises:
+        InputError: see :func:`self_test`.
+    """
+    found = self_test(network, batches, device=device, seed=seed)
+    network.card.self_test = found
+    if is_main_process():
+        _logger.info("%s", found.summary)
+        for warning in found.warnings():
+            _logger.warning("%s", warning)
+    return found
+
+
+class SelfTestHandler:
+    """Makes the self-test when training has completed.
+
+    Attach it after the handler that calibrates and before the one that saves the model. In TensorBoard
+    ``self_test/KIND`` and ``self_test/all`` are the AUROC of slices, whose step is the size in percent of
+    the side; ``self_test/reaction_NUISANCE`` is the AUROC of changed against unchanged normals.
+
+    Args:
+        network: the network that was trained.
+        batches: see :func:`self_test`.
+        device: where the network is.
+        seed: see :func:`self_test`.
+        log_dir: folder of TensorBoard's event file; none is written without it.
+    """
+
+    def __init__(
+        self,
+        network: MultiAD,
+        batches: Iterable[dict[str, Any]],
+        *,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        log_dir: str | None = None,
+    ) -> None:
+        self.network = network
+        self.batches = batches
+        self.device = device
+        self.seed = seed
+        self.log_dir = log_dir
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the end of training."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Make the self-test."""
+        found = record_self_test(self.network, self.batches, device=self.device, seed=self.seed)
+        if self.log_dir is not None and is_main_process():
+            self._write(found, self.log_dir)
+
+    def _write(self, found: SelfTest, log_dir: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(log_dir) as writer:
+            for size in found.sizes:
+                step = round(100 * size)
+                writer.add_scalar("self_test/all", found.slice_auroc(size=size), step)
+                for kind in found.kinds:
+                    value = found.slice_auroc(kind=kind, size=size)
+                    writer.add_scalar(f"self_test/{_tag(kind)}", value, step)
+            for reaction in found.reactions:
+                writer.add_scalar(f"self_test/reaction_{_tag(reaction.nuisance)}", reaction.auroc)
+
+
+def _tag(name: str) -> str:
+    return name.lower().replace(" ", "_")
