@@ -113,17 +113,18 @@ class SelfTest:
     @property
     def summary(self) -> str:
         """One sentence: what is found, and what is reacted to."""
-        middle = [size for size in self.sizes if size in (0.02, 0.1)] or self.sizes
+        middle = [size for size in self.sizes if size in (0.02, 0.1)] or self.sizes[-1:]
         found = ", ".join(
-            f"{'finds pseudo-anomalies ' * (not i)}of {100 * size:g} % of the side with "
-            f"{'an AUROC of ' * (not i)}{self.slice_auroc(size=size):.2f}"
-            for i, size in enumerate(middle)
+            f"of {100 * size:g} %{' of the side' * first} with {'an AUROC of ' * first}"
+            f"{self.slice_auroc(size=size):.2f}"
+            for size, first in zip(middle, (True, False), strict=False)
         )
         reacts = {"light": self.reacts_to_light}
         reacts |= {r.nuisance: r.reacts for r in self.reactions if not r.light}
         told = ", to ".join(f"{name}: {'yes' if yes else 'no'}" for name, yes in reacts.items())
         return (
-            f"Self-test on {self.images} held-out normal image{'s' * (self.images != 1)}: {found}; "
+            f"Self-test on {self.images} held-out normal image{'s' * (self.images != 1)}: finds "
+            f"pseudo-anomalies {found}; "
             f"reacts to {told}."
         )
 

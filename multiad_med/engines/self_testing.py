@@ -49,9 +49,14 @@ def _usable(batches: Iterable[dict[str, Any]]) -> Iterable[Slices]:
         yield images[kept], inside[kept]
 
 
-def _sample(batches: Iterable[dict[str, Any]], limit: int) -> Slices:
-    """So many slices, spread evenly over all."""
+def _sample(batches: Iterable[dict[str, Any]], limit: int, device: str | torch.device) -> Slices:
+    """So many slices of this process's share, spread evenly over all of it."""
     total = sum(len(images) for images, _ in _usable(batches))
+    if not gathered(torch.tensor([total]), device=device).any():
+        raise InputError(
+            "The self-test needs held-out normal images with foreground, and got none: add subjects to "
+            "the datalist's validation section."
+        )
     count = min(limit, total)
     wanted = torch.tensor([int((i + 0.5) * total / count) for i in range(count)], dtype=torch.long)
     chosen: list[Slices] = []
@@ -60,17 +65,16 @@ def _sample(batches: Iterable[dict[str, Any]], limit: int) -> Slices:
         own = wanted[(wanted >= start) & (wanted < start + len(images))] - start
         chosen.append((images[own], inside[own]))
         start += len(images)
-    if not chosen:
-        raise InputError("The self-test needs held-out normal images, and got none.")
     return torch.cat([i for i, _ in chosen]), torch.cat([f for _, f in chosen])
 
 
 def _changed(slices: Slices, changes: Sequence[NuisanceChange]) -> Slices:
     """The slices under a change each."""
-    return (
-        torch.stack([c.image(i) for c, i in zip(changes, slices[0], strict=True)]),
-        torch.stack([c.moved(f) for c, f in zip(changes, slices[1], strict=True)]),
-    )
+    images, foreground = slices[0].clone(), slices[1].clone()
+    for index, change in enumerate(changes):
+        images[index] = change.image(images[index])
+        foreground[index] = change.moved(foreground[index])
+    return images, foreground
 
 
 def _auroc(anomalous: Tensor, normal: Tensor) -> float:
@@ -95,6 +99,8 @@ class _Scorer:
 
     def maps(self, images: Tensor) -> Tensor:
         """Maps ``(N, 1, H, W)``, on the CPU."""
+        if not len(images):  # of a process whose share has no foreground
+            return images[:, :1]
         parts = [self.network(part.to(self.device)).cpu() for part in images.split(self.batch_size)]
         return torch.cat(parts)
 
@@ -167,7 +173,7 @@ def self_test(
         InputError: when there is no image with foreground.
     """
     network.eval()
-    slices = _sample(batches, math.ceil(_IMAGES / get_world_size()))
+    slices = _sample(batches, math.ceil(_IMAGES / get_world_size()), device)
     scorer = _Scorer(network, device, batch_size=8)
     generator = torch.Generator().manual_seed(seed * 100_003 + get_rank())
     unchanged = scorer(slices)

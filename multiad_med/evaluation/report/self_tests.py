@@ -30,7 +30,7 @@ def finding_table(found: SelfTest) -> Html:
     ]
     rows.append(_row("mean", *(f"{found.slice_auroc(size=size):.2f}" for size in found.sizes)))
     caption = "AUROC of held-out normal images with a pseudo-anomaly against those without."
-    return scrolling_table(caption, head, element("tbody", *rows), class_="calibration")
+    return scrolling_table(caption, head, element("tbody", *rows), class_="findings")
 
 
 def reaction_table(found: SelfTest) -> Html:
@@ -45,4 +45,4 @@ def reaction_table(found: SelfTest) -> Html:
     caption = (
         "Changed held-out normal images against unchanged ones; an AUROC of 0.5 is no reaction."
     )
-    return scrolling_table(caption, head, element("tbody", *rows), class_="calibration")
+    return scrolling_table(caption, head, element("tbody", *rows), class_="reactions")
