@@ -16,10 +16,10 @@ def result(large: float = 0.99, darker: float = 0.5, flagged: float | None = 0.4
         images=30,
         flagged=None if flagged is None else 0.05,
         findings=(
-            Finding("intensity", 0.02, 0.7, 0.9),
-            Finding("intensity", 0.1, large, 0.95),
-            Finding("blur", 0.02, 0.9, 0.8),
-            Finding("blur", 0.1, large, None),
+            Finding("intensity", 0.02, 0.7, 0.4, 0.9),
+            Finding("intensity", 0.1, large, 0.5, 0.95),
+            Finding("blur", 0.02, 0.9, 0.6, 0.8),
+            Finding("blur", 0.1, large, 0.7, None),
         ),
         reactions=(
             Reaction("darker", True, darker, flagged),
@@ -35,12 +35,15 @@ def test_figures_are_means_over_kinds_and_sizes() -> None:
     assert found.slice_auroc(kind="intensity") == pytest.approx((0.7 + 0.99) / 2)
     assert found.slice_auroc(kind="blur", size=0.02) == 0.9
     assert found.slice_auroc() == pytest.approx((0.7 + 0.9 + 2 * 0.99) / 4)
+    assert found.worst_auroc() == pytest.approx((0.4 + 0.5 + 0.6 + 0.7) / 4)
+    assert found.worst_auroc(kind="blur", size=0.1) == 0.7
 
 
 def test_one_sentence_says_what_is_found_and_reacted_to() -> None:
     assert result().summary == (
         "Self-test on 30 held-out normal images: finds pseudo-anomalies of 2 % of the side with an AUROC "
-        "of 0.80, of 10 % with 0.99; reacts to light: no, to blur: yes."
+        "of 0.80 (under the worst change 0.50), of 10 % with 0.99 (0.60); reacts to light: no, to blur: "
+        "yes."
     )
     assert not list(result().warnings())
 

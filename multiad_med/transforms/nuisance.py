@@ -17,7 +17,7 @@ __all__ = ["EXTREMES", "LIGHT", "Nuisance", "NuisanceChange"]
 
 _GAIN = 0.1
 _GAMMA = 0.1
-_SIGMA = (0.5, 0.8)
+_SIGMA = 0.8
 _SHIFT = 3
 
 
@@ -69,31 +69,10 @@ class NuisanceChange:
             )
 
     @classmethod
-    def draw_light(cls, generator: torch.Generator | None = None) -> Self:
-        """Draw a gain of 0.9 to 1.1 and a gamma of 0.9 to 1.1.
-
-        Args:
-            generator: that is drawn from; torch's global one without it.
-        """
-        gain, gamma = (2 * torch.rand(2, generator=generator) - 1).tolist()
+    def draw_light(cls) -> Self:
+        """Draw a gain and a gamma, 0.9 to 1.1 each, from torch's global generator."""
+        gain, gamma = (2 * torch.rand(2) - 1).tolist()
         return cls(gain=1 + _GAIN * gain, gamma=1 + _GAMMA * gamma)
-
-    @classmethod
-    def draw(cls, generator: torch.Generator | None = None) -> Self:
-        """Draw light, a blur of 0.5 to 0.8 pixels in every second picture, and a shift of up to 3 pixels.
-
-        Args:
-            generator: that is drawn from; torch's global one without it.
-        """
-        light = cls.draw_light(generator)
-        blurred, part = torch.rand(2, generator=generator).tolist()
-        down, right = torch.randint(-_SHIFT, _SHIFT + 1, (2,), generator=generator).tolist()
-        return cls(
-            gain=light.gain,
-            gamma=light.gamma,
-            sigma=_SIGMA[0] + part * (_SIGMA[1] - _SIGMA[0]) if blurred < 0.5 else 0.0,
-            shift=(down, right),
-        )
 
     def image(self, image: Tensor) -> Tensor:
         """Change a picture ``(C, H, W)`` in [0, 1]."""
@@ -119,7 +98,7 @@ EXTREMES = {
     Nuisance.BRIGHTER: NuisanceChange(gain=1 + _GAIN),
     Nuisance.GAMMA_UP: NuisanceChange(gamma=1 + _GAMMA),
     Nuisance.GAMMA_DOWN: NuisanceChange(gamma=1 - _GAMMA),
-    Nuisance.BLUR: NuisanceChange(sigma=_SIGMA[1]),
+    Nuisance.BLUR: NuisanceChange(sigma=_SIGMA),
     Nuisance.SHIFT: NuisanceChange(shift=(_SHIFT, _SHIFT)),
 }
 """Each nuisance at the end of its range, by itself."""

@@ -417,6 +417,7 @@ def test_the_models_self_test_is_told_with_its_warnings(tmp_path: Path) -> None:
     assert ["Pseudo-anomaly", "2 % of the side", "10 % of the side"] in rows
     assert ["intensity", "0.70", "0.55"] in rows
     assert ["mean", "0.80", "0.55"] in rows
+    assert ["mean, under the worst change", "0.50", "0.60"] in rows
     rows = rows_of(page, "reactions")
     assert ["darker", "0.80", "40.0 %", "yes"] in rows
     assert ["brighter", "0.51", "40.0 %", "no"] in rows
