@@ -157,8 +157,8 @@ class SelfTest:
             yield (
                 f"The model reacts to light: in the self-test normal images under the change "
                 f"'{strongest.nuisance}' score higher than unchanged ones (AUROC {strongest.auroc:.2f}"
-                f"{flags}). Other light can flip verdicts: keep it constant, or train with "
-                "light_augmentation=true."
+                f"{flags}). Other light can flip verdicts: keep it constant, calibrate anew when it "
+                "changes (multiad calibrate), or try other fused stages."
             )
 
     def as_json(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_a_model_that_reacts_to_light_is_warned_of() -> None:
     (warning,) = found.warnings()
     assert "'darker' score higher than unchanged ones (AUROC 0.65; 40 % are called" in warning
     assert "instead of 5 %" in warning
-    assert "light_augmentation=true" in warning
+    assert "calibrate anew when it changes" in warning
     (warning,) = result(darker=0.8, flagged=None).warnings()
     assert "(AUROC 0.80)" in warning
 
