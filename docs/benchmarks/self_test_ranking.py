@@ -109,8 +109,9 @@ def main() -> None:
             figures.setdefault(name, []).append(value)
         told = ", ".join(f"{name} {value:.3f}" for name, value in row.items())
         print(f"{fused}: {told}; {seconds:.0f} s of CPU\n  {found.summary}", flush=True)
+    true = figures.pop("truth")
     for name, values in figures.items():
-        rank = spearmanr(figures["truth"], values).statistic
+        rank = spearmanr(true, values).statistic
         print(f"rank correlation of {name} with the truth: {rank:.2f}")
 
 
