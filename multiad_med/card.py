@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from multiad_med.scoring import Level, NormalScores, unit_name
+from multiad_med.self_test import SelfTest
 from multiad_med.utils.errors import MultiADError
 
 __all__ = ["CardError", "ModelCard", "check_given"]
@@ -52,6 +53,7 @@ class ModelCard:
         training: settings and data of the training.
         levels: held-out normal scores of each level; see :class:`multiad_med.scoring.NormalScores`.
         calibration: rates and data of a calibration after the training; empty where there was none.
+        self_test: what the training's self-test found; None where there was none.
         image_hashes: of the images that the model has seen (``training``, ``held_out``,
             ``calibration``); see :func:`multiad_med.data.image_hashes.image_hash`.
         made_with: versions of the packages.
@@ -63,6 +65,7 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     levels: dict[Level, NormalScores] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    self_test: SelfTest | None = None
     image_hashes: dict[str, list[str]] = field(default_factory=dict)
     made_with: dict[str, str] = field(default_factory=versions)
 
@@ -88,6 +91,7 @@ class ModelCard:
             "training": _plain(self.training),
             "levels": {str(level): scores.as_json() for level, scores in self.levels.items()},
             "calibration": _plain(self.calibration),
+            "self_test": None if self.self_test is None else self.self_test.as_json(),
             "image_hashes": self.image_hashes,
             "versions": self.made_with,
         }
@@ -104,6 +108,7 @@ class ModelCard:
                 f"The model's card has format {content.get('format')!r}; this version of multiad-med "
                 f"reads format {FORMAT}. Use the version that made it: {content.get('versions')}."
             )
+        tested = content.get("self_test")
         try:
             return cls(
                 network=dict(content["network"]),
@@ -115,6 +120,7 @@ class ModelCard:
                     for name, scores in content["levels"].items()
                 },
                 calibration=dict(content.get("calibration", {})),
+                self_test=SelfTest.from_json(tested) if tested else None,
                 image_hashes=dict(content.get("image_hashes", {})),
                 made_with=dict(content["versions"]),
             )

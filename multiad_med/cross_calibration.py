@@ -139,6 +139,7 @@ def _run_fold(
     rest = [i for i in sections["training"] if str(i["subject"]) in held_out]
     given = {
         **common,
+        "self_test": False,
         "datalist": literal(
             {"training": training, "validation": sections["validation"], "test": rest}
         ),

@@ -16,7 +16,13 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from monai.fl.utils.filters import Filter
 from torch import Tensor
 
-from multiad_med.engines import calibrate, fit_experts, save_model, unite_experts
+from multiad_med.engines import (
+    calibrate,
+    fit_experts,
+    record_self_test,
+    save_model,
+    unite_experts,
+)
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.resources import bundle_path
 from multiad_med.utils.errors import InputError
@@ -128,19 +134,22 @@ def calibrate_site(
     batches: Iterable[dict[str, Any]],
     *,
     normal: Iterable[dict[str, Any]],
+    threshold_batches: Iterable[dict[str, Any]] | None = None,
     source: str | Path,
     target: str | Path,
     card: Mapping[str, Any],
     statistics: Sequence[Sequence[Mapping[str, Tensor]]] | None = None,
     device: str | torch.device = "cpu",
+    seed: int = 0,
     **kwargs: Any,
 ) -> None:
-    """Make of a federation's global model one for this site: with thresholds of its own normals.
+    """Make of a federation's global model one for this site: thresholds and self-test by its own normals.
 
     Args:
         network: of the federation's preset, changed in place.
         batches: the site's held-out normal images, see :func:`multiad_med.engines.calibrate`.
         normal: the site's training images, to which experts are fitted.
+        threshold_batches: of the subjects that set thresholds; without it those of ``batches``.
         source: the global model, a complete state dict; its calibration does not matter.
         target: receives the calibrated model, whole or not at all.
         card: what the training knows of it, see :func:`multiad_med.data.describe_training`.
@@ -148,6 +157,7 @@ def calibrate_site(
             :func:`multiad_med.engines.expert_statistics`, in an order that all sites share; without it
             experts know the site's own images alone.
         device: where the network is.
+        seed: of the self-test.
         kwargs: further arguments of :func:`multiad_med.engines.calibrate`.
 
     Raises:
@@ -159,5 +169,7 @@ def calibrate_site(
         fit_experts(network, normal, device=device)
     else:
         unite_experts(network, statistics)
-    calibrate(network, batches, device=device, **kwargs)
+    calibrate(network, batches, threshold_batches=threshold_batches, device=device, **kwargs)
+    held_out = batches if threshold_batches is None else threshold_batches
+    record_self_test(network, held_out, device=device, seed=seed)
     save_model(network, target, card=card)

@@ -90,6 +90,9 @@ def test_each_site_reaches_its_rate_on_its_own_normals_with_one_network(tmp_path
         "dark",
         "bright",
     ]
+    tested = [read_card(tmp_path / n / "model.pt").self_test for n in ("dark", "bright")]
+    assert [found.images for found in tested] == [12, 12]
+    assert tested[0] != tested[1]
     assert not torch.equal(dark["pixel_threshold"], bright["pixel_threshold"])
     for name, value in dark.items():
         if name.startswith(("student.", "teacher.")):

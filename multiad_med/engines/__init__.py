@@ -25,6 +25,7 @@ from multiad_med.engines.handlers import (
     save_model,
     training_scalars,
 )
+from multiad_med.engines.self_testing import SelfTestHandler, record_self_test, self_test
 from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler
 from multiad_med.engines.summary import StudySummaryHandler
 from multiad_med.engines.tensorboard import TensorBoardMapHandler, TensorBoardStudentHandler
@@ -43,6 +44,7 @@ __all__ = [
     "ModelSaver",
     "ResumableTraining",
     "Selection",
+    "SelfTestHandler",
     "StudyEvaluator",
     "StudyFailureHandler",
     "StudySummaryHandler",
@@ -52,8 +54,10 @@ __all__ = [
     "check_shares",
     "expert_statistics",
     "fit_experts",
+    "record_self_test",
     "save_model",
     "score_units",
+    "self_test",
     "set_thresholds",
     "training_scalars",
     "unite_experts",

@@ -138,6 +138,7 @@ def evaluate_model(
             device=device,
         ),
     )
+    evaluation.self_test = network.card.self_test
     studies = [row["study"] for row in evaluation.studies]
     note_seen_images(evaluation, network.card, {name: study_hash(data, name) for name in studies})
     write_report(evaluation, output, title=f"{Path(model).name} on {Path(data).name}")

@@ -210,6 +210,7 @@ class MultiADDetector:
             "learning_rate": s.learning_rate,
             "adversarial_weight": s.adversarial_weight,
             "score_fraction": s.score_fraction,
+            "self_test": False,
         }
         with TemporaryDirectory() as folder:
             AnomalyDetector(DOMAIN, device=str(self.device)).fit(folder, output=folder, **given)

@@ -163,6 +163,7 @@ class EvaluationHandler:
                 device=next(self.network.parameters()).device,
             ),
         )
+        evaluation.self_test = self.network.card.self_test
         if self.dataset is not None:
             note_seen_images(evaluation, self.network.card, hashes_of(self.dataset.data))
         engine.state.metrics.update(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
+from multiad_med.self_test import SelfTest
 
 __all__ = ["Curve", "Evaluation", "Example", "Histogram", "LevelRates", "finite_or_none"]
 
@@ -128,6 +129,7 @@ class Evaluation:
         thresholds_table: by level (``slice``, ``volume``, ``patient``), what each rate in reach flags;
             see :func:`multiad_med.evaluation.threshold_table.threshold_rows`.
         seen_images: which evaluated images the model has seen; empty where it does not tell.
+        self_test: what the model's card says of its self-test; None where it says nothing.
         slices, studies, patients: rows of the tables.
         curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
         histograms: by level (``slices``).
@@ -154,6 +156,7 @@ class Evaluation:
     training: list[Curve] = field(default_factory=list)
     thresholds_table: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seen_images: dict[str, Any] = field(default_factory=dict)
+    self_test: SelfTest | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     words: Words = field(default_factory=Words)
 
@@ -178,6 +181,7 @@ class Evaluation:
             "calibration": {level: rates.as_json() for level, rates in self.calibration.items()},
             "thresholds_table": self.thresholds_table,
             "seen_images": self.seen_images,
+            "self_test": None if self.self_test is None else self.self_test.as_json(),
             "studies": _plain_rows(self.studies),
             "patients": _plain_rows(self.patients),
             "manifest": self.manifest,

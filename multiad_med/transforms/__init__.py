@@ -17,9 +17,11 @@ from multiad_med.transforms.foreground import (
 )
 from multiad_med.transforms.intensity import ScaleForegroundIntensity, ScaleForegroundIntensityd
 from multiad_med.transforms.labels import KeepSlicesd, SliceLabels, SliceLabelsd, SliceState
-from multiad_med.transforms.light import EvenLight, EvenLightd
+from multiad_med.transforms.light import EvenLight, EvenLightd, RandLightd
+from multiad_med.transforms.nuisance import EXTREMES, LIGHT, Nuisance, NuisanceChange
 from multiad_med.transforms.occupancy import MarkOccupiedd, marked_slices
 from multiad_med.transforms.plug_in import PluggedTransformd
+from multiad_med.transforms.pseudo_anomalies import PseudoAnomaly, put_pseudo_anomalies
 from multiad_med.transforms.slices import (
     AxialSlices,
     AxialSlicesd,
@@ -30,6 +32,8 @@ from multiad_med.transforms.tiles import TILE_OVERLAP, Tiles, Tilesd
 from multiad_med.transforms.window import HounsfieldWindow, HounsfieldWindowd, Window
 
 __all__ = [
+    "EXTREMES",
+    "LIGHT",
     "TILE_OVERLAP",
     "AxialSlices",
     "AxialSlicesd",
@@ -56,7 +60,11 @@ __all__ = [
     "MarkOccupiedd",
     "NeighbourSlices",
     "NeighbourSlicesd",
+    "Nuisance",
+    "NuisanceChange",
     "PluggedTransformd",
+    "PseudoAnomaly",
+    "RandLightd",
     "ScaleForegroundIntensity",
     "ScaleForegroundIntensityd",
     "SliceLabels",
@@ -70,4 +78,5 @@ __all__ = [
     "Window",
     "marked_slices",
     "occupied_slices",
+    "put_pseudo_anomalies",
 ]

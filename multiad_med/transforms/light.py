@@ -1,4 +1,4 @@
-"""One light for all pictures, so that brightness alone tells nothing."""
+"""One light for all pictures, or any light: so that brightness alone tells nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.memory import with_meta_of
+from multiad_med.transforms.nuisance import NuisanceChange
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
 
-__all__ = ["EvenLight", "EvenLightd"]
+__all__ = ["EvenLight", "EvenLightd", "RandLightd"]
 
 
 class EvenLight(Transform):
@@ -66,4 +67,27 @@ class EvenLightd(MapTransform):
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = self.light(result[key], result.get(self.mask_key))
+        return result
+
+
+class RandLightd(MapTransform):
+    """Change a slice's light anew each time, by a gain of 0.9 to 1.1 and a gamma of 0.9 to 1.1.
+
+    For training images. It draws from torch's global generator, which
+    :class:`multiad_med.engines.EpochSeedHandler` seeds at every epoch; the state of MONAI's random
+    transforms would not survive a resumed training.
+
+    Args:
+        keys: slices to change; each draws for itself.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Change each key's slice ``(C, H, W)`` in [0, 1]."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            plain = torch.as_tensor(result[key]).as_subclass(torch.Tensor)
+            result[key] = NuisanceChange.draw_light().image(plain)
         return result

@@ -89,6 +89,9 @@ def test_losses_and_model_equal_those_of_one_process(cohort: Path, tmp_path: Pat
     for key in ("pixel_threshold", "fusion.levels.0.running_mean"):
         assert float(both[key]) == pytest.approx(float(alone[key]), rel=1e-3), key
     cards = [read_card(folder / "models" / "model.pt") for folder in (one, two)]
+    # The two share the held-out slices, and each draws its own anomalies.
+    tested = [card.self_test for card in cards if card]
+    assert [found.images for found in tested if found] == [tested[0].images] * 2
     for level in Level:
         expected, found = (card.level(level).scores for card in cards if card)
         assert found == pytest.approx(expected, rel=1e-3), level

@@ -51,6 +51,8 @@ def _command(data: Path, folder: Path, epochs: int) -> list[str]:
         "64",
         "--adversarial_weight",
         "0.01",
+        "--light_augmentation",
+        "True",
     ]
 
 
@@ -91,6 +93,7 @@ def test_training_killed_and_resumed_ends_as_one_left_alone(cohort: Path, tmp_pa
     [
         ({"fused": [1, 2]}, r"network.fused was \[2, 3\] and is \[1, 2\]"),
         ({"learning_rate": 0.001}, "learning_rate was 0.004 and is 0.001"),
+        ({"light_augmentation": True}, "light_augmentation was false and is true"),
         ({"size": 96}, "preparation.size was 64 and is 96"),
         ({"min_fraction": 0.2}, "preparation.min_fraction was 0.1 and is 0.2"),
         ({"dataset_dir": "other"}, "training_data"),

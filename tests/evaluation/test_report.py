@@ -23,6 +23,7 @@ from multiad_med.evaluation.report.glossary import metric_names
 from multiad_med.evaluation.results import Curve, Example, Histogram
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
+from multiad_med.self_test import SelfTest
 from multiad_med.utils import FileError, InputError
 from tests.evaluation.reports import (
     NAME,
@@ -36,6 +37,7 @@ from tests.evaluation.reports import (
     study,
 )
 from tests.evaluation.stores import volume_case
+from tests.test_self_test import result as self_test_result
 
 SECTIONS = [
     "Figures",
@@ -43,6 +45,7 @@ SECTIONS = [
     "Curves",
     "Scores",
     "Calibration",
+    "Self-test of the model",
     "Best and worst cases",
     "Training",
     "Studies",
@@ -232,7 +235,7 @@ def test_an_empty_evaluation_says_what_is_missing(tmp_path: Path) -> None:
     page = page_of(empty(), tmp_path)
     reader = Reader(page)
     assert [text for tag, text in reader.texts if tag == "h2"] == SECTIONS
-    assert page.count('class="absent"') == 14
+    assert page.count('class="absent"') == 15
     assert "No chart “FROC”: it needs lesions with masks." in reader.text
     assert not re.search(r"<table|<img|class=\"chart", page)
     assert (tmp_path / "slices.csv").read_text() == "study,subject,slice\n"
@@ -264,6 +267,7 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
         "No chart “FROC”",
         "No chart “other”: it has no points.",
         "No calibration",
+        "No self-test: the model's card has none.",
         "No training curves",
         "No best cases",
         "normal (1)",
@@ -401,3 +405,21 @@ def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
     assert (page > 200).all() if scheme == "light" else (page < 60).all()
     assert len(colours) > 200
     assert counts.max() < 0.95 * counts.sum()
+
+
+def test_the_models_self_test_is_told_with_its_warnings(tmp_path: Path) -> None:
+    found = self_test_result(large=0.55, darker=0.8)
+    page = page_of(full(self_test=found), tmp_path)
+    text = Reader(page).text
+    for words in (found.summary, *found.warnings()):
+        assert words in text
+    rows = rows_of(page, "findings")
+    assert ["Pseudo-anomaly", "2 % of the side", "10 % of the side"] in rows
+    assert ["intensity", "0.70", "0.55"] in rows
+    assert ["mean", "0.80", "0.55"] in rows
+    assert ["mean, under the worst change", "0.50", "0.60"] in rows
+    rows = rows_of(page, "reactions")
+    assert ["darker", "0.80", "40.0 %", "yes"] in rows
+    assert ["brighter", "0.51", "40.0 %", "no"] in rows
+    told = json.loads((tmp_path / "metrics.json").read_text())["self_test"]
+    assert SelfTest.from_json(told) == found

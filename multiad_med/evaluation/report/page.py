@@ -16,6 +16,7 @@ from multiad_med.evaluation.report.charts import (
 )
 from multiad_med.evaluation.report.markup import Html, element, fragment
 from multiad_med.evaluation.report.pictures import example_figure, scale_bar
+from multiad_med.evaluation.report.self_tests import finding_table, reaction_table
 from multiad_med.evaluation.report.tables import (
     STUDIES_SHOWN,
     baseline_table,
@@ -181,6 +182,22 @@ def _calibration(evaluation: Evaluation) -> Html:
     )
 
 
+def _self_test(evaluation: Evaluation) -> Html:
+    found = evaluation.self_test
+    if found is None:
+        return _absent("No self-test: the model's card has none.")
+    return fragment(
+        _lead(
+            "The model was tested when it was trained, on held-out normal images and on nothing of these "
+            "data: with anomalies that were made, and under changes that are no anomaly. "
+            f"{found.summary}"
+        ),
+        *(element("p", element("strong", warning)) for warning in found.warnings()),
+        finding_table(found),
+        reaction_table(found),
+    )
+
+
 def _examples(evaluation: Evaluation) -> Html:
     groups: list[tuple[str, list[Example]]] = [
         ("Best", [e for e in evaluation.examples if e.best]),
@@ -235,6 +252,7 @@ def _sections(words: Words) -> tuple[tuple[str, str, Callable[[Evaluation], Html
         ("curves", "Curves", _curves),
         ("scores", "Scores", _histograms),
         ("calibration", "Calibration", _calibration),
+        ("self-test", "Self-test of the model", _self_test),
         ("examples", "Best and worst cases", _examples),
         ("training", "Training", _training),
         ("studies", words.shown("studies").capitalize(), _studies),

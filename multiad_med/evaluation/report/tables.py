@@ -28,6 +28,7 @@ __all__ = [
     "figure_table",
     "headline_cards",
     "manifest_table",
+    "scrolling_table",
     "study_table",
     "worst_first",
 ]
@@ -82,7 +83,9 @@ def _bar(estimate: Estimate, metric: Metric) -> Html:
     )
 
 
-def _table(caption: str, head: Iterable[tuple[str, str]], *bodies: Html, class_: str) -> Html:
+def scrolling_table(
+    caption: str, head: Iterable[tuple[str, str]], *bodies: Html, class_: str
+) -> Html:
     """A table that scrolls sideways where it is too wide.
 
     Args:
@@ -159,7 +162,7 @@ def figure_table(figures: Mapping[str, Mapping[str, Estimate]], words: Words) ->
         ("From 0 to 1", "plot"),
     ]
     caption = f"Figures by level, with 95 % intervals from resampling {words.patient}s."
-    return _table(caption, head, *bodies, class_="figures")
+    return scrolling_table(caption, head, *bodies, class_="figures")
 
 
 def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Html | None:
@@ -178,7 +181,7 @@ def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Html
     head = [("Category", "text")]
     head += [(metric.replace("_", " "), "number") for metric in metrics]
     caption = "Figures of each category on its own, and their mean over the categories."
-    return _table(caption, head, element("tbody", *rows), class_="wide")
+    return scrolling_table(caption, head, element("tbody", *rows), class_="wide")
 
 
 def baseline_table(
@@ -221,7 +224,7 @@ def baseline_table(
     caption = (
         "The model beside baselines that look for no anomaly; the best of each column in bold."
     )
-    return _table(caption, head, element("tbody", *rows), class_="baselines")
+    return scrolling_table(caption, head, element("tbody", *rows), class_="baselines")
 
 
 def _percent(rate: float) -> str:
@@ -283,7 +286,7 @@ def calibration_table(calibration: Mapping[str, LevelRates], words: Words) -> Ht
     rows = [
         _rates_row(level, calibration[level], words) for level in words.levels(list(calibration))
     ]
-    return _table(caption, head, element("tbody", *rows), class_="calibration")
+    return scrolling_table(caption, head, element("tbody", *rows), class_="calibration")
 
 
 def _badness(row: Mapping[str, Any]) -> tuple[int, float]:
@@ -373,7 +376,7 @@ def study_table(studies: Sequence[Mapping[str, Any]], words: Words) -> Html | No
         f"{'' if words.images else ', normal slices'} and normal {studies_.lower()} that are flagged."
     )
     body = element("tbody", *(element("tr", *row) for row in cells))
-    return _table(caption, head, body, class_="wide")
+    return scrolling_table(caption, head, body, class_="wide")
 
 
 def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -395,4 +398,6 @@ def manifest_table(manifest: Mapping[str, Any]) -> Html | None:
         for path, value in _leaves(manifest)
     ]
     head = [("Entry", "text"), ("Value", "text")]
-    return _table("What the run was made with.", head, element("tbody", *rows), class_="manifest")
+    return scrolling_table(
+        "What the run was made with.", head, element("tbody", *rows), class_="manifest"
+    )
