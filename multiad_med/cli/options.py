@@ -29,6 +29,7 @@ _OF_CONFIG = {
     "image_glob": "--images",
     "label_glob": "--labels",
     "seed": "--seed",
+    "smallest": "--smallest",
     "image_false_positive_rate": "--rate",
     "volume_false_positive_rate": "--rate",
 }
@@ -153,7 +154,6 @@ def parse_checked(
         raise InputError(f"--set {error}") from error
     for key in given:
         if key not in read_config(bundle, config):
-            raise InputError(
-                f"{_OWN_OPTIONS[key]}: {bundle} has no such choice. Give a folder of the images only."
-            )
+            hint = " Give a folder of the images only." if key.endswith("_glob") else ""
+            raise InputError(f"{_OWN_OPTIONS[key]}: {bundle} has no such choice.{hint}")
     return {**settings, **given}

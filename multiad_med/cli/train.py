@@ -42,6 +42,16 @@ def train(
             help="Share of normal slices, images and studies that may be called anomalous.",
         ),
     ] = None,
+    smallest: Annotated[
+        int | None,
+        typer.Option(
+            "--smallest",
+            min=1,
+            metavar="PIXELS",
+            help="Side of the smallest defect that matters, in pixels of the images: decides on the "
+            "network's size. Of industrial images.",
+        ),
+    ] = None,
     images: Images = None,
     labels: Labels = None,
     settings: Settings = None,
@@ -60,6 +70,7 @@ def train(
         image_glob=images,
         label_glob=labels,
         seed=seed,
+        smallest=smallest,
         image_false_positive_rate=rate,
         volume_false_positive_rate=rate,
     )
