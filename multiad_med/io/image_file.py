@@ -175,7 +175,9 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with reader_errors(path, PictureError, "not a readable picture"):
         image = _open(path)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+        # Pillow tells the size of a TIFF as it is looked at, of other kinds as it is stored.
+        as_stored = image.format != "TIFF"
+        turned = as_stored and image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
