@@ -130,7 +130,6 @@ def network_input(
             f"smallest={smallest} decides on the network's size, which {given[0]} "
             f"({fixed[given[0]]}) does too. Leave one out."
         )
-    found = {path: known for item in images if (known := _size_of(path := first_path(item)))}
     if tile is not None:
         _logger.info(
             "Images keep their size and are cut into tiles of %dx%d pixels: the smallest defect that the "
@@ -139,6 +138,7 @@ def network_input(
             LOCATION,
         )
         return {"size": shortest(size or math.isqrt(AREA)), "aspects": None}
+    found = {path: known for item in images if (known := _size_of(path := first_path(item)))}
     if is_store(source):
         size = size or read_json(Path(source) / STORE_NAME)["size"]
     if not found:

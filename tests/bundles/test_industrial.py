@@ -16,7 +16,6 @@ from PIL import Image
 from multiad_med.card import CardError
 from multiad_med.data import DatalistError, StoreError, StudyError
 from multiad_med.engines import save_model
-from multiad_med.evaluation.command import evaluate_model
 from multiad_med.io.overlay_file import read_overlay
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError, open_model
@@ -263,91 +262,6 @@ def test_pictures_smaller_than_the_tile_are_padded_in_training_and_inference(
     model = train(tmp_path / "in", tmp_path, tile=TILE)
     infer(tmp_path / "in", model, tmp_path / "out", tile=TILE)
     assert tifffile.imread(tmp_path / "out/0.tiff").shape == (20, 60)
-
-
-# --- rectangles
-
-
-@pytest.fixture(scope="module")
-def strips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A category of pictures of 96 rows and 256 columns; a defect is a white square left below."""
-    folder = tmp_path_factory.mktemp("strips")
-    for seed in range(8):
-        values = cloth((96, 256), seed)
-        part = "train/good" if seed < 6 else "test/spot"
-        if seed >= 6:
-            values[70:82, 30:42] = 255
-            mask = np.zeros(values.shape)
-            mask[70:82, 30:42] = 255
-            save_picture(folder / f"ground_truth/spot/{seed}_mask.png", mask)
-        save_picture(folder / part / f"{seed}.png", values)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def strip_model(strips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the size that the bundle itself chooses."""
-    folder = tmp_path_factory.mktemp("strip_model")
-    return train(strips, folder, size=None, max_epochs=2)
-
-
-def test_pictures_keep_their_shape_and_the_card_tells_the_size(strip_model: Path) -> None:
-    network = open_model(strip_model)
-    assert network.card.preparation["size"] == [160, 416]
-    assert network.card.preparation["aspects"] == [256 / 96, 256 / 96]
-
-
-def test_a_defect_in_a_rectangle_is_where_it_is(
-    strips: Path, strip_model: Path, tmp_path: Path
-) -> None:
-    infer(strips, strip_model, tmp_path, "evaluate.json", size=None, bootstrap=20)
-    for name in ("6", "7"):
-        heat = tifffile.imread(tmp_path / f"{strips.name}/test/spot/{name}.tiff")
-        assert heat.shape == (96, 256)
-        row, column = np.unravel_index(heat.argmax(), heat.shape)
-        assert 66 <= row < 86
-        assert 26 <= column < 46
-        shown = read_overlay(tmp_path / f"{strips.name}/test/spot/{name}_anomaly.png")
-        assert shown.size == (256, 96)
-    assert json.loads((tmp_path / "metrics.json").read_text())["pixel_auroc"] > 0.9
-
-
-def test_another_size_or_shape_than_the_models_is_told(
-    strips: Path, strip_model: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(MultiADError, match=r"size \[160, 416\], asked for is \[416, 160\]"):
-        infer(strips / "test", strip_model, tmp_path / "a", size=[416, 160])
-    upright = Image.open(strips / "test/spot/6.png").transpose(Image.Transpose.ROTATE_90)
-    (tmp_path / "in").mkdir()
-    upright.save(tmp_path / "in/upright.png")
-    with pytest.warns(UserWarning, match=r"upright\.png: 256x96 pixels"):
-        infer(tmp_path / "in", strip_model, tmp_path / "b", size=None)
-    assert tifffile.imread(tmp_path / "b/upright.tiff").shape == (256, 96)
-
-
-def test_rectangular_tiles_train_and_map_a_picture_at_its_own_size(
-    strips: Path, tmp_path: Path
-) -> None:
-    model = train(strips, tmp_path, size=None, tile=[64, 128])
-    assert open_model(model).card.preparation["tile"] == [64, 128]
-    infer(strips / "test/spot", model, tmp_path / "out", size=None, tile=[64, 128])
-    assert tifffile.imread(tmp_path / "out/6.tiff").shape == (96, 256)
-
-
-def test_rectangular_slices_train_with_their_own_size_and_no_other(
-    strips: Path, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    prepare(load_recipe("mvtec_ad", {"size": [64, 160]}), strips, store, workers=0, progress=False)
-    assert json.loads((store / "store.json").read_text())["size"] == [64, 160]
-    assert dataset(store, "train", size=None)[0]["image"].shape == (3, 64, 160)
-    with pytest.raises(RuntimeError) as error:
-        dataset(store, "train", size=[160, 64])
-    assert "slices of [64, 160], wanted is [160, 64]" in str(user_error(error.value))
-    model = train(store, tmp_path / "model", size=None)
-    assert open_model(model).card.preparation["size"] == [64, 160]
-    evaluate_model(store, model, tmp_path / "report", bootstrap=5)
-    assert json.loads((tmp_path / "report/metrics.json").read_text())["counts"]["slices"] > 0
 
 
 # --- prepared slices
