@@ -105,9 +105,9 @@ def network_input(
 
     Args:
         source: of the training; prepared slices have a size already.
-        images: items of a datalist, whose images train and calibrate. Those that cannot be read are
-            passed over, since the training itself tells them. None where several sites, which do not
-            know each other's, train a model.
+        images: items of a datalist, whose images train. Those that cannot be read are passed over,
+            since the training itself tells them. Without any nothing is told, as where several sites,
+            which do not know each other's images, train a model.
         size: what was asked for; None means :func:`recommended_size`.
         smallest: see :func:`recommended_size`.
         tile: side or sides of tiles, which are not resized.
