@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from monai.networks.utils import convert_to_onnx, convert_to_torchscript
@@ -17,22 +18,25 @@ from monai.utils import optional_import
 from multiad_med.io.atomic import atomic_path
 from multiad_med.networks import open_model
 from multiad_med.utils.errors import InputError, missing_package
+from multiad_med.utils.sizes import Size, shortest, sides
 
 __all__ = ["export_onnx", "export_openvino", "export_torchscript"]
 
 
-def _side(model: str | Path, size: int | None, told: dict[str, object]) -> int:
-    """Side of the images: of tiles, their own."""
-    known = told.get("tile") or told.get("size")
-    if known is None and size is None:
+def _sides(model: str | Path, size: Size | None, told: dict[str, Any]) -> tuple[int, int]:
+    """Rows and columns of the images: of tiles, their own."""
+    known: Size | None = told.get("tile") or told.get("size")
+    wanted = known or size
+    if wanted is None:
         raise InputError(
             f"{model} does not tell the size of its images: it was made by an older version. Give --size."
         )
-    if known is not None and size is not None and size != known:
+    if known is not None and size is not None and shortest(size) != shortest(known):
         raise InputError(
-            f"{model} takes images of {known} by {known}, asked for is {size}. Leave the size out."
+            f"{model} takes images of {' by '.join(map(str, sides(known)))}, asked for is {size}. Leave "
+            "the size out."
         )
-    return int(known or size)  # type: ignore[call-overload]
+    return sides(wanted)
 
 
 def _need(*packages: str) -> None:
@@ -55,7 +59,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def export_onnx(model: str | Path, target: str | Path, *, size: int | None = None) -> Path:
+def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = None) -> Path:
     """Write a model's network as ONNX: images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1, H, W)``.
 
     The batch is dynamic; height and width are those that the model was trained with.
@@ -63,7 +67,7 @@ def export_onnx(model: str | Path, target: str | Path, *, size: int | None = Non
     Args:
         model: ``model.pt`` of a finished training.
         target: the file.
-        size: side of the images, where the model's card does not tell it.
+        size: side of the images, or rows and columns, where the model's card does not tell it.
 
     Returns:
         The file.
@@ -75,11 +79,11 @@ def export_onnx(model: str | Path, target: str | Path, *, size: int | None = Non
     """
     _need("onnx", "onnxscript")
     network = open_model(model).eval()
-    side = _side(model, size, network.card.preparation)
+    height, width = _sides(model, size, network.card.preparation)
     with atomic_path(target) as temporary, _quiet():
         convert_to_onnx(
             network,
-            [torch.rand(1, 3, side, side)],
+            [torch.rand(1, 3, height, width)],
             input_names=["image"],
             output_names=["pred"],
             dynamic_axes={"image": {0: "batch"}},
@@ -89,7 +93,7 @@ def export_onnx(model: str | Path, target: str | Path, *, size: int | None = Non
     return Path(target)
 
 
-def export_openvino(model: str | Path, target: str | Path, *, size: int | None = None) -> Path:
+def export_openvino(model: str | Path, target: str | Path, *, size: Size | None = None) -> Path:
     """Write a model's network for OpenVINO in float32: an ``.xml`` and, beside it, a ``.bin``.
 
     Args:

@@ -10,6 +10,7 @@ from monai.inferers import SliceInferer
 from torch import Tensor
 
 from multiad_med.transforms import TILE_OVERLAP, marked_slices
+from multiad_med.utils.sizes import Size, sides
 
 __all__ = ["AxialInferer"]
 
@@ -28,7 +29,7 @@ class AxialInferer(SliceInferer):
 
     Args:
         sw_batch_size: slices, or tiles, per forward pass.
-        tile: side of the square tiles in pixels, which overlap as those of
+        tile: side of the square tiles in pixels, or their rows and columns, which overlap as those of
             :class:`multiad_med.transforms.Tiles` and are blended with Gaussian weights; None means
             whole slices.
         kwargs: further arguments of ``SliceInferer``.
@@ -38,7 +39,7 @@ class AxialInferer(SliceInferer):
         self,
         *,
         sw_batch_size: int = 16,
-        tile: int | None = None,
+        tile: Size | None = None,
         **kwargs: Any,
     ) -> None:
         if tile is not None:
@@ -48,8 +49,8 @@ class AxialInferer(SliceInferer):
                 "sigma_scale": _SIGMA_SCALE,
                 "padding_mode": "replicate",
             }
-        roi = -1 if tile is None else tile
-        super().__init__(spatial_dim=2, roi_size=(roi, roi), sw_batch_size=sw_batch_size, **kwargs)
+        roi = (-1, -1) if tile is None else sides(tile, name="tile")
+        super().__init__(spatial_dim=2, roi_size=roi, sw_batch_size=sw_batch_size, **kwargs)
 
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any

@@ -61,7 +61,7 @@ class _Source:
         return (sections["validation"] if is_list else []) or sections["test"]
 
     def _slices(self, items: Items) -> SliceStore | SliceDataset:
-        config = {**self._config, "datalist": literal({"validation": items})}
+        config = {**self._config, "datalist": literal({"training": [], "validation": items})}
         slices: SliceStore | SliceDataset = ConfigParser(config).get_parsed_content(
             "validate#held_out"
         )

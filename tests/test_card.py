@@ -55,6 +55,20 @@ def test_a_model_builds_itself_and_gives_the_same_map(tmp_path: Path) -> None:
         assert torch.equal(again(x), network(x))
 
 
+def test_a_rectangle_is_another_size_than_its_turned_one_and_a_square_is_one_number(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "model.pt"
+    make_model(file)
+
+    def prepared(size: Any) -> Any:
+        return model_preparation(file, domain="liver_ct", given={"size": size}, defaults={})["size"]
+
+    assert prepared(None) == prepared(96) == prepared([96, 96]) == 96
+    with pytest.raises(CardError, match=r"size 96, asked for is \[96, 64\]"):
+        prepared([96, 64])
+
+
 def test_the_file_holds_nothing_but_tensors_and_the_card_is_plain_json(tmp_path: Path) -> None:
     make_model(tmp_path / "model.pt")
     state = torch.load(tmp_path / "model.pt", weights_only=True)

@@ -19,10 +19,11 @@ from PIL import Image
 
 from multiad_med.data.slices import open_slices
 from multiad_med.io import LoadPictures, LoadVolume, LoadVolumed
-from multiad_med.preparation import load_pictures, load_studies
+from multiad_med.preparation import load_pictures, load_studies, network_input
 from multiad_med.transforms import (
     CheckMaskGridd,
     CheckVolume,
+    FitInPlane,
     ForegroundByIntensity,
     ForegroundByIntensityd,
 )
@@ -262,6 +263,19 @@ def images(*names: str, trained: int = 0, tested: int = 0) -> Check:
     return check
 
 
+def several_shapes(folder: Path) -> None:
+    for name, shape in (("a", (40, 60)), ("b", (40, 60)), ("c", (60, 40))):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(folder / f"{name}.png")
+    items = [{"image": str(path)} for path in sorted(folder.iterdir())]
+    assert network_input(source=folder, images=items)["size"] == [224, 320]
+
+
+def other_shape(folder: Path) -> None:
+    Image.fromarray(np.zeros((60, 40), np.uint8)).save(folder / "a.png")
+    fit = FitInPlane([224, 320], keep_aspect=False, aspects=(1.5, 1.5))
+    assert fit(LoadPictures()(folder / "a.png")).shape[1:3] == (224, 320)
+
+
 MIXED = ("P1_Flair.nii.gz", "P1_T1c.nii.gz", "P2_Flair.nii.gz", "P2_T1c.nii.gz")
 GOOD = tuple(f"{number}.png" for number in range(5))
 
@@ -332,6 +346,8 @@ CHECKS: dict[str, Check] = {
     ),
     "bad images beside an empty folder good": images("good/none.txt", "bad/a.png"),
     "mask beside its image": mask_beside,
+    "images of several shapes, for training": several_shapes,
+    "image of a shape that the training had not": other_shape,
 }
 
 

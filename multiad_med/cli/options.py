@@ -30,6 +30,7 @@ _OF_CONFIG = {
     "label_glob": "--labels",
     "seed": "--seed",
     "preset": "--preset",
+    "smallest": "--smallest",
     "image_false_positive_rate": "--rate",
     "volume_false_positive_rate": "--rate",
 }
@@ -159,7 +160,6 @@ def parse_checked(
             raise InputError(f"{option}{error}") from error
     for key in given:
         if key not in read_config(bundle, config):
-            raise InputError(
-                f"{_OWN_OPTIONS[key]}: {bundle} has no such choice. Give a folder of the images only."
-            )
+            hint = " Give a folder of the images only." if key.endswith("_glob") else ""
+            raise InputError(f"{_OWN_OPTIONS[key]}: {bundle} has no such choice.{hint}")
     return {**settings, **given}

@@ -57,6 +57,16 @@ def train(
             help="Share of normal slices, images and studies that may be called anomalous.",
         ),
     ] = None,
+    smallest: Annotated[
+        int | None,
+        typer.Option(
+            "--smallest",
+            min=1,
+            metavar="PIXELS",
+            help="Side of the smallest defect that matters, in pixels of the images: decides on the "
+            "network's size. Of industrial images.",
+        ),
+    ] = None,
     images: Images = None,
     labels: Labels = None,
     settings: Settings = None,
@@ -76,6 +86,7 @@ def train(
         label_glob=labels,
         seed=seed,
         preset=preset,
+        smallest=smallest,
         image_false_positive_rate=rate,
         volume_false_positive_rate=rate,
     )

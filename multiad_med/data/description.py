@@ -13,6 +13,7 @@ from multiad_med.data.image_hashes import image_hashes
 from multiad_med.data.slices import SliceDataset
 from multiad_med.data.store import SliceStore
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.sizes import shortest
 
 __all__ = ["describe_data", "describe_training", "studies_sha256"]
 
@@ -72,6 +73,8 @@ def describe_training(
         own = training.about["settings"]
         prepared |= {name: own[name] for name in prepared if own.get(name) is not None}
         source = {"recipe": training.about.get("recipe"), "recipe_settings": own}
+    if prepared.get("size") is not None:
+        prepared["size"] = shortest(prepared["size"])
     return {
         "domain": domain,
         "preparation": prepared,

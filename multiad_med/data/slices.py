@@ -17,6 +17,7 @@ from multiad_med.data.errors import StudyError, study_errors
 from multiad_med.data.store import SliceStore, StoreError, is_store
 from multiad_med.transforms import marked_slices
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.sizes import Size, sides, size_setting
 
 __all__ = ["SliceDataset", "open_slices"]
 
@@ -114,7 +115,7 @@ def open_slices(
     section: str,
     data: Sequence[Mapping[str, Any]],
     transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    size: int | None = None,
+    size: Size | None = None,
     channels: Sequence[int] | None = None,
     categories: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -125,7 +126,7 @@ def open_slices(
         source: folder of prepared slices, of volumes, or a datalist.
         section: ``training`` or ``validation``.
         data, transform: of :class:`SliceDataset`; a store has had its own.
-        size: side of the square that inference will use; a store of another is refused.
+        size: that inference will use, one side of a square or two; a store of another is refused.
         channels, categories: see :class:`SliceStore`; of a store only.
         settings: of the recipe that the store must have been prepared with; absent ones there
             count as off.
@@ -136,10 +137,10 @@ def open_slices(
     """
     if is_store(source):
         store = SliceStore(source, section=section, channels=channels, categories=categories)
-        if size is not None and store.about["size"] != [size, size]:
+        if size is not None and tuple(store.about["size"]) != sides(size):
             raise StoreError(
                 f"{source} holds slices of {store.about['size']}, wanted is {size}: prepare them with "
-                f"--set size={size}, or train and infer with their size."
+                f"{size_setting(size)}, or train and infer with their size."
             )
         for name, value in (settings or {}).items():
             own = store.about["settings"].get(name)

@@ -25,6 +25,7 @@ from multiad_med.networks import MultiAD, bundle_of_model, open_model
 from multiad_med.resources import run_bundle
 from multiad_med.utils.choices import usable_device
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.sizes import shortest
 
 __all__ = ["TrainedDetector", "evaluate_model"]
 
@@ -122,8 +123,8 @@ def evaluate_model(
     about = SliceStore(data, section="test").about
     told = dict(network.card.preparation)
     if "size" in told:  # of tiles, their own
-        told["size"] = told.get("tile") or told["size"]
-    check_given(told, {**about["settings"], "size": about["size"][0]}, of=str(model))
+        told["size"] = shortest(told.get("tile") or told["size"])
+    check_given(told, {**about["settings"], "size": shortest(about["size"])}, of=str(model))
     detector = TrainedDetector(network.to(device), device=device)
     evaluation = evaluate_cases(
         predicted_cases(detector, data, part=part),

@@ -28,6 +28,7 @@ from multiad_med.networks import PRESETS, StudentKind, TeacherWeights, build_mul
 from multiad_med.resources import read_config
 from multiad_med.utils.choices import choose, usable_device
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.sizes import sides
 
 __all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "parse_files", "sets_of"]
 
@@ -107,7 +108,7 @@ def _peer(
     *,
     teacher: str,
     teacher_weights: str,
-    size: int,
+    size: tuple[int, int],
     epochs: int,
     device: str,
     **files: Any,
@@ -126,8 +127,8 @@ def _peer(
     )
 
 
-def sets_of(stores: Sequence[str | Path]) -> list[tuple[str, str, int]]:
-    """``(store, category, size)`` of every category of every store.
+def sets_of(stores: Sequence[str | Path]) -> list[tuple[str, str, tuple[int, int]]]:
+    """``(store, category, (H, W))`` of every category of every store.
 
     Raises:
         StoreError: when a folder holds no store.
@@ -140,7 +141,7 @@ def sets_of(stores: Sequence[str | Path]) -> list[tuple[str, str, int]]:
     for folder in stores:
         store = SliceStore(folder)
         categories = sorted({row["category"] for row in store.index})
-        size = int(store.about["size"][0])
+        size = sides(store.about["size"])
         found += [
             (str(Path(folder).resolve()), category if len(categories) > 1 else "", size)
             for category in categories

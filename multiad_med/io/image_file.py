@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from multiad_med.utils.errors import MultiADError, reader_errors
 
-__all__ = ["ImageFile", "PictureError", "open_image"]
+__all__ = ["ImageFile", "PictureError", "image_size", "open_image"]
 
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _GREY = ("1", "L", "LA", "F", *_DEEP)
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, 2
+_ON_ITS_SIDE = (5, 6, 7, 8)  # orientations of EXIF
 _ALWAYS_ALLOWED = 2**24  # pixels
 _PER_BYTE = 10_000  # pixels; deflate packs 8,256 of one bit into a byte
 _PER_BYTE_OF_ONE_BIT = 1_000_000  # fax codes: a blank row is a bit
@@ -148,6 +149,38 @@ def _stored_bits(image: Image.Image) -> int:
     return 16 if image.mode in _DEEP or deep_colour else 8
 
 
+def _open(path: Path) -> Image.Image:
+    """An image whose header is read, and no pixel."""
+    # From memory: a damaged length makes Pillow ask for gigabytes, which a file would allocate.
+    content = path.read_bytes()
+    if not content:
+        raise PictureError(f"{path}: not a readable picture: it is empty (0 bytes)")
+    try:
+        with _any_size():
+            image = Image.open(BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            f"{path}: not a readable picture: damaged, or of a kind that is not read; save it as "
+            "PNG of 8 or 16 bits."
+        ) from error
+    _check_size(image, len(content))
+    return image
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Rows and columns of an image as it is looked at, by its header.
+
+    Raises:
+        PictureError, FileError: as of :func:`open_image`, of the header only.
+    """
+    with reader_errors(path, PictureError, "not a readable picture"):
+        image = _open(path)
+        # Pillow tells the size of a TIFF as it is looked at, of other kinds as it is stored.
+        as_stored = image.format != "TIFF"
+        turned = as_stored and image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
 def open_image(path: Path) -> ImageFile:
     """Read an image of any size.
 
@@ -156,19 +189,7 @@ def open_image(path: Path) -> ImageFile:
         FileError: when there is none, or it cannot be opened.
     """
     with reader_errors(path, PictureError, "not a readable picture"):
-        # From memory: a damaged length makes Pillow ask for gigabytes, which a file would allocate.
-        content = path.read_bytes()
-        if not content:
-            raise PictureError(f"{path}: not a readable picture: it is empty (0 bytes)")
-        try:
-            with _any_size():
-                image = Image.open(BytesIO(content))
-        except UnidentifiedImageError as error:
-            raise PictureError(
-                f"{path}: not a readable picture: damaged, or of a kind that is not read; save it as "
-                "PNG of 8 or 16 bits."
-            ) from error
-        _check_size(image, len(content))
+        image = _open(path)
         bits = _stored_bits(image)
         image.load()
     pages = getattr(image, "n_frames", 1)

@@ -13,6 +13,7 @@ from multiad_med.card import CardError, ModelCard, check_given
 from multiad_med.networks.multiad import MultiAD
 from multiad_med.networks.presets import TeacherWeights, build_multiad
 from multiad_med.networks.weights import check_keys, read_state_dict
+from multiad_med.utils.sizes import shortest
 
 __all__ = [
     "bundle_of_model",
@@ -125,6 +126,8 @@ def model_preparation(
     path = Path(file)
     card = read_card(path) if path.is_file() else None
     asked = {name: value for name, value in given.items() if value is not None}
+    if "size" in asked:
+        asked["size"] = shortest(asked["size"])
     if card is None:
         return {**defaults, **asked}
     if card.domain and card.domain != domain:

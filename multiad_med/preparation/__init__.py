@@ -1,6 +1,7 @@
 """From the files of a data set, as published, to prepared slices: recipes and how they are run."""
 
 from multiad_med.preparation.export import ExportLayout, export_pictures
+from multiad_med.preparation.network_size import network_input, recommended_size
 from multiad_med.preparation.pictures import load_pictures
 from multiad_med.preparation.recipes import Recipe, RecipeError, load_recipe, recipe_names
 from multiad_med.preparation.run import PreparationError, Summary, prepare
@@ -19,7 +20,9 @@ __all__ = [
     "load_pictures",
     "load_recipe",
     "load_studies",
+    "network_input",
     "prepare",
     "recipe_names",
+    "recommended_size",
     "save_contact_sheet",
 ]

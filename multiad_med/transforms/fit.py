@@ -1,7 +1,8 @@
-"""Fit every axial slice into a square of the network's size, aspect kept, depth untouched."""
+"""Fit every axial slice into the network's size, aspect kept or not, depth untouched."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,16 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import InvertibleTransform, MapTransform, SpatialPad
 from monai.transforms.utils import scale_affine
-from monai.utils import TraceKeys, ensure_tuple_rep
+from monai.utils import ImageMetaKey, TraceKeys, ensure_tuple_rep
 from torch.nn.functional import interpolate
 
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.sizes import Size, sides
 
-__all__ = ["FitInPlane", "FitInPlaned"]
+__all__ = ["LIKE", "FitInPlane", "FitInPlaned"]
+
+LIKE = 1.25
+"""Images whose aspects differ by no more than this factor count as of one shape."""
 
 
 def _resize_slices(
@@ -40,7 +45,7 @@ def _resize_slices(
 
 
 class FitInPlane(InvertibleTransform):
-    """Resize the first two spatial axes until the longer side fills ``size``, then pad to a square.
+    """Resize the first two spatial axes until they fill ``size`` in one of them, then pad the other.
 
     The aspect is kept in millimetres: pixels that are not square become square. The third axis
     keeps its voxels. Interpolation is bilinear within the slice, with an antialiasing filter where
@@ -49,33 +54,57 @@ class FitInPlane(InvertibleTransform):
     ``docs/benchmarks/preparation.py`` prints what either costs.)
 
     Args:
-        size: side of the square in pixels.
+        size: side of the square, or both sides of the rectangle in the order of the axes: rows and
+            columns of images ``(C, H, W, 1)``, X and Y of volumes.
         mode: ``bilinear`` for images or ``nearest`` for masks.
         keep_aspect: whether to keep the aspect; otherwise both sides fill ``size``, as is usual
             for industrial pictures and for OCT, whose pixels are far from square.
+        aspects: least and greatest aspect, columns to rows, of the images that are expected. One
+            that is wider or narrower by more than :data:`LIKE` is told by a warning with its name.
+            None expects nothing.
+
+    Raises:
+        InputError: when a side is not positive, or the mode is unknown.
     """
 
     def __init__(
-        self, size: int = 256, *, mode: str = "bilinear", keep_aspect: bool = True
+        self,
+        size: Size = 256,
+        *,
+        mode: str = "bilinear",
+        keep_aspect: bool = True,
+        aspects: tuple[float, float] | None = None,
     ) -> None:
-        if size < 1:
-            raise InputError(f"size must be a positive number of pixels, got {size}.")
+        self.size = sides(size)
         if mode not in ("bilinear", "nearest"):
             raise InputError(f"mode must be 'bilinear' or 'nearest', got {mode!r}.")
-        self.size = size
         self.mode = mode
         self.keep_aspect = keep_aspect
-        self.pad = SpatialPad((size, size, -1), mode="constant")
+        self.aspects = aspects
+        self.pad = SpatialPad((*self.size, -1), mode="constant")
+
+    def _warn_of_shape(self, image: torch.Tensor) -> None:
+        if self.aspects is None or not isinstance(image, MetaTensor):
+            return
+        rows, columns = image.shape[1:3]
+        if not self.aspects[0] / LIKE <= columns / rows <= self.aspects[1] * LIKE:
+            warnings.warn(
+                f"{image.meta.get(ImageMetaKey.FILENAME_OR_OBJ)}: {rows}x{columns} pixels (rows x "
+                f"columns), a shape that no image of the training had. Resized to "
+                f"{self.size[0]}x{self.size[1]} it is distorted, and its map may mean little.",
+                stacklevel=2,
+            )
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Fit ``(C, X, Y, Z)`` into ``(C, size, size, Z)``; the padding is 0."""
+        """Fit ``(C, X, Y, Z)`` into ``(C, *size, Z)``; the padding is 0."""
+        self._warn_of_shape(image)
         spacing = affine_to_spacing(image.affine) if isinstance(image, MetaTensor) else np.ones(3)
         old = (int(image.shape[1]), int(image.shape[2]))
         extent = [float(n * s) for n, s in zip(old, spacing, strict=False)]
-        pixel = max(extent) / self.size
+        pixel = max(mm / side for mm, side in zip(extent, self.size, strict=True))
         new = (max(1, round(extent[0] / pixel)), max(1, round(extent[1] / pixel)))
         if not self.keep_aspect:
-            new = (self.size, self.size)
+            new = self.size
         shrinks = new[0] < old[0] or new[1] < old[1]
         resized = (
             image if new == old else _resize_slices(image, new, mode=self.mode, antialias=shrinks)
@@ -91,10 +120,10 @@ class FitInPlane(InvertibleTransform):
             self.push_transform(
                 resized, orig_size=(*old, depth), extra_info={"affine": image.affine.numpy()}
             )
-        return resized if new == (self.size, self.size) else self.pad(resized)
+        return resized if new == self.size else self.pad(resized)
 
     def inverse(self, image: MetaTensor) -> torch.Tensor:
-        """Undo the fit on a map ``(C, size, size, Z)`` that carries the forward trace."""
+        """Undo the fit on a map ``(C, *size, Z)`` that carries the forward trace."""
         if image.applied_operations[-1][TraceKeys.CLASS_NAME] == type(self.pad).__name__:
             image = self.pad.inverse(image)
         trace = self.pop_transform(image)
@@ -110,9 +139,10 @@ class FitInPlaned(MapTransform, InvertibleTransform):
 
     Args:
         keys: volumes to fit.
-        size: side of the square in pixels.
+        size: see :class:`FitInPlane`.
         mode: interpolation, one for all keys or one for each.
         keep_aspect: see :class:`FitInPlane`.
+        aspects: see :class:`FitInPlane`.
         allow_missing_keys: whether absent keys are passed over.
     """
 
@@ -120,14 +150,15 @@ class FitInPlaned(MapTransform, InvertibleTransform):
         self,
         keys: KeysCollection,
         *,
-        size: int = 256,
+        size: Size = 256,
         mode: Sequence[str] | str = "bilinear",
         keep_aspect: bool = True,
+        aspects: tuple[float, float] | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.fits = [
-            FitInPlane(size, mode=m, keep_aspect=keep_aspect)
+            FitInPlane(size, mode=m, keep_aspect=keep_aspect, aspects=aspects)
             for m in ensure_tuple_rep(mode, len(self.keys))
         ]
 

@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, SpatialPad, Transform
 from monai.utils import ensure_tuple_rep
 
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.sizes import Size, sides
 
 __all__ = ["TILE_OVERLAP", "Tiles", "Tilesd"]
 
@@ -26,18 +27,16 @@ class Tiles(Transform):
     sliding window does too.
 
     Args:
-        tile: side of the square tiles in pixels.
+        tile: side of the square tiles in pixels, or their rows and columns.
         mode: of the padding, as in ``numpy.pad``: ``edge`` for pictures, ``constant`` for masks.
     """
 
-    def __init__(self, tile: int, *, mode: str = "edge") -> None:
-        if tile < 1:
-            raise InputError(f"tile must be a positive number of pixels, got {tile}.")
-        self.tile = tile
-        self.pad = SpatialPad((tile, tile, -1), mode=mode)
+    def __init__(self, tile: Size, *, mode: str = "edge") -> None:
+        self.tile = sides(tile, name="tile")
+        self.pad = SpatialPad((*self.tile, -1), mode=mode)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Tiles ``(C, tile, tile, N)``, row by row.
+        """Tiles ``(C, *tile, N)``, row by row.
 
         Raises:
             InputError: when it is no single picture.
@@ -48,11 +47,12 @@ class Tiles(Transform):
             )
         padded = self.pad(torch.as_tensor(image).as_subclass(torch.Tensor))
         plain = torch.as_tensor(padded).as_subclass(torch.Tensor)[..., 0]
-        height, width = plain.shape[1:]
-        step = max(1, int(self.tile * (1 - TILE_OVERLAP)))
         # As the sliding window: a side that the tile fills is walked in one step.
-        steps = [self.tile if side == self.tile else step for side in (height, width)]
-        places = dense_patch_slices((height, width), (self.tile, self.tile), steps)
+        steps = [
+            tile if side == tile else max(1, int(tile * (1 - TILE_OVERLAP)))
+            for side, tile in zip(plain.shape[1:], self.tile, strict=True)
+        ]
+        places = dense_patch_slices(plain.shape[1:], self.tile, steps)
         return torch.stack([plain[(slice(None), *place)] for place in places], dim=-1)
 
 
@@ -66,7 +66,7 @@ class Tilesd(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, *, tile: int, mode: Sequence[str] | str = "edge"
+        self, keys: KeysCollection, *, tile: Size, mode: Sequence[str] | str = "edge"
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.tiles = [Tiles(tile, mode=m) for m in ensure_tuple_rep(mode, len(self.keys))]

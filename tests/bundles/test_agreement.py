@@ -31,6 +31,12 @@ for the domain by measurement. Parts of them are compared below."""
 VOLUMES_ONLY = {"image_glob", "label_glob", "min_fraction", "channels"}
 """Settings of volumes' readers and transforms, which pictures need not have."""
 
+SHAPES = "aspects"
+"""Of the pictures that trained, kept on the card to tell other ones; it changes no map."""
+
+CHOSEN = {"size", SHAPES}
+"""What a training on pictures chooses by them."""
+
 
 def is_pictures(root: Path) -> bool:
     return "Pictures" in json.dumps(load(root, "inference")["preprocessing"])
@@ -53,7 +59,7 @@ def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
         keys = step["keys"] if isinstance(step["keys"], list) else [step["keys"]]
         keys = [k for k in keys if k != "label"]
         if keys:
-            ignored = {"allow_missing_keys": None, "label_key": None}
+            ignored = {"allow_missing_keys": None, "label_key": None, SHAPES: None}
             # Training's own setting is what inference has from the card.
             text = re.sub(r"\"\$(@prepared\['\w+'\])\"", r'"\1"', json.dumps(step))
             step = json.loads(re.sub(r"@prepared\['(\w+)'\]", r"@\1", text))
@@ -78,7 +84,7 @@ def test_settings_and_network_agree_between_the_files(root: Path) -> None:
     settings = {k for k, v in inference.items() if not isinstance(v, dict)} & set(train)
     for key in settings - {"imports", "initialize", "run", "dataset_dir"} - of_model:
         assert train[key] == inference[key], key
-    for key in of_model:
+    for key in of_model - {SHAPES}:
         assert inference[key] is None, key
     drawn = {"seed", "validation"}  # of the division, which inference does not use
     assert inference["datalist"] == {k: v for k, v in train["datalist"].items() if k not in drawn}
@@ -96,9 +102,12 @@ def test_settings_and_network_agree_between_the_files(root: Path) -> None:
 def test_the_card_has_what_inference_asks_it_for(root: Path) -> None:
     train, inference = load(root, "train"), load(root, "inference")
     names = set(prepared(inference))
-    assert prepared(inference) == {name: train[name] for name in names}
-    assert inference["prepared"]["given"] == {name: f"@{name}" for name in names}
-    assert train["card"]["preparation"] == {name: f"@{name}" for name in names}
+    chosen = CHOSEN if is_pictures(root) else set()
+    settings = {name: train[name] for name in names - chosen}
+    assert settings.items() <= prepared(inference).items()
+    assert inference["prepared"]["given"] == {name: f"@{name}" for name in names - {SHAPES}}
+    told = {name: f"$@prepared['{name}']" for name in chosen}
+    assert train["card"]["preparation"] == {name: f"@{name}" for name in settings} | told
     assert train["domain"] == inference["domain"] == root.name.removeprefix("multiad_")
 
 
@@ -109,7 +118,7 @@ def test_every_setting_that_decides_a_map_is_recorded_with_it(root: Path) -> Non
     settings = [k for k, v in inference.items() if not isinstance(v, dict) and f"@{k}" in used]
     deciding = set(settings) - {"sw_batch_size"}
     recorded = inference["results"]["settings"]
-    assert deciding | set(prepared(inference)) == set(recorded)
+    assert deciding | set(prepared(inference)) - {SHAPES} == set(recorded)
     for name, value in recorded.items():
         assert value == (f"@{name}" if name in deciding else f"$@prepared['{name}']")
 
@@ -138,7 +147,7 @@ def test_bundles_differ_in_reader_transforms_inferer_and_writer_only(root: Path)
         users = ("train", "preprocessing", "datalist", "prepared")
         text = json.dumps([ours[k] for k in users if k in ours])
         assert all(f"@{key}" in text for key in added), added
-        for key in set(first) & set(ours) - OWN:
+        for key in set(first) & set(ours) - OWN - (CHOSEN if is_pictures(root) else set()):
             assert ours[key] == first[key], (name, key)
         if name != "train":
             own = ("settings", "source", "files")
@@ -177,6 +186,8 @@ def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path)
             handlers = load(root, "train")["train"]["handlers"]
             (group,) = (h["group"] for h in handlers if "group" in h)
             assert ours["calibrating"][0].pop("group") == group
+            # Sites do not know each other's pictures, by which one alone chooses the size.
+            assert ours.pop("prepared#images") == []
         assert ours == first, name
 
 

@@ -34,7 +34,7 @@ CPU = "$torch.device('cpu')"
 
 def train(data: Path, folder: Path, **override: Any) -> Path:
     """Train for an epoch; returns the model."""
-    models.train(NAME, data, folder, size=SIZE, **override)
+    models.train(NAME, data, folder, **{"size": SIZE, **override})
     return folder / "model.pt"
 
 

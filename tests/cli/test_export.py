@@ -14,7 +14,7 @@ from multiad_med.networks import MultiAD, OpenVINONetwork, open_model
 from tests.bundles.cohorts import write_fake_model
 from tests.cli.runs import mistake, multiad
 
-SIZE = 64
+SIZE = (64, 96)  # rows, columns
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of random weights whose card tells its size."""
     path = tmp_path_factory.mktemp("model") / "model.pt"
     network = open_model(write_fake_model("multiad_brain_mri", path))
-    save_model(network, path, card={"preparation": {"size": SIZE}})
+    save_model(network, path, card={"preparation": {"size": list(SIZE)}})
     return path
 
 
 def _maps(model: Path, batch: int) -> tuple[MultiAD, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     network = open_model(model).eval()
-    images = torch.rand(batch, 3, SIZE, SIZE)
+    images = torch.rand(batch, 3, *SIZE)
     with torch.no_grad():
         return network, images, network(images)
 
@@ -69,8 +69,8 @@ def test_openvino_and_onnx_give_the_maps_for_any_batch(
 
 def test_mistakes_are_told(model: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
-    assert "takes images of 64 by 64" in mistake(
-        "export", "onnx", model, "-o", target, "--size", "32"
+    assert "takes images of 64 by 96" in mistake(
+        "export", "onnx", model, "-o", target, "--size", "64"
     )
     assert "end in .xml" in mistake("export", "openvino", model, "-o", target)
     old = write_fake_model("multiad_brain_mri", tmp_path / "old.pt")

@@ -44,6 +44,8 @@ def test_globs_of_images_and_labels_are_settings_where_the_bundle_has_them() -> 
     assert chosen == {"image_glob": "*T1*", "label_glob": "*seg*"}
     with pytest.raises(InputError, match="--images: multiad_industrial has no such choice"):
         parse_checked(None, bundle="multiad_industrial", config="train.json", image_glob="*.png")
+    with pytest.raises(InputError, match=r"--smallest: multiad_brain_mri has no such choice\.$"):
+        parse_checked(None, **BRAIN, smallest=8)
     assert parse_checked(["image_glob=*T2*"], **BRAIN) == {"image_glob": "*T2*"}
     with pytest.raises(
         InputError, match=r"--set image_glob=\*T2\*: this is given by --images \*T1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,17 @@ def test_slices_of_another_size_than_inference_takes_are_refused(tmp_path: Path)
     assert len(open_slices(tmp_path, size=8, **options)) == 5
     with pytest.raises(StoreError, match=r"slices of \[8, 8\], wanted is 16"):
         open_slices(tmp_path, size=16, **options)
+
+
+def test_rows_and_columns_of_a_rectangle_are_not_interchanged(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    about = json.loads((tmp_path / "store.json").read_text()) | {"size": [8, 16]}
+    (tmp_path / "store.json").write_text(json.dumps(about))
+    options = {"section": "training", "data": [], "transform": dict}
+    assert len(open_slices(tmp_path, size=[8, 16], **options)) == 5
+    for size, typed in (([16, 8], "size=[16,8]"), (8, "size=8")):
+        with pytest.raises(StoreError, match=re.escape(f'--set "{typed}"')):
+            open_slices(tmp_path, size=size, **options)
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:

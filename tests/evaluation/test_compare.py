@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,13 @@ def test_a_single_patient_gets_a_difference_and_no_p() -> None:
 def test_stores_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="different names"):
         comparison.sets_of([tmp_path / "a" / "screw", tmp_path / "b" / "screw"])
+
+
+def test_the_size_of_a_store_is_its_rows_and_columns(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "strips")
+    about = json.loads((store / "store.json").read_text()) | {"size": [32, 96]}
+    (store / "store.json").write_text(json.dumps(about))
+    assert comparison.sets_of([store]) == [(str(store), "", (32, 96))]
 
 
 def test_files_of_peers_are_parsed_and_checked(tmp_path: Path) -> None:

@@ -116,6 +116,30 @@ def test_a_lesion_is_found(name: str) -> None:
 
 
 @needs_anomalib
+@pytest.mark.parametrize("name", ["padim", "patchcore", "reverse_distillation", "stfpm"])
+def test_a_lesion_in_a_rectangle_is_found_where_it_is(name: str) -> None:
+    rows, columns = 96, 160
+    generator = torch.Generator().manual_seed(0)
+
+    def image() -> Tensor:
+        ramp = torch.linspace(0.3, 0.6, columns).expand(3, rows, columns)
+        return (ramp + 0.02 * torch.randn(ramp.shape, generator=generator)).clamp(0, 1)
+
+    whole = torch.ones(1, rows, columns, dtype=torch.bool)
+    normal = [{"image": image(), "foreground": whole} for _ in range(8)]
+    peer = build_peer(name, **options("resnet18", size=(rows, columns), epochs=15))
+    peer.fit(normal, normal[:2], seed=0)
+    bad = image()
+    chequers = (torch.arange(24)[:, None] // 3 + torch.arange(24) // 3) % 2
+    bad[:, 60:84, 16:40] = chequers.float()
+    maps, _ = peer.predict(bad[None], whole[None])
+    assert maps.shape == (1, 1, rows, columns)
+    inside = torch.zeros(rows, columns, dtype=torch.bool)
+    inside[60:84, 16:40] = True
+    assert float(maps[0, 0][inside].mean()) > 1.2 * float(maps[0, 0][~inside].mean())
+
+
+@needs_anomalib
 def test_super_simple_net_learns_from_noise_that_its_features_do_not_hide() -> None:
     losses = {}
     for noise_std in (0.015, 20.0):

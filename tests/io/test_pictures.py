@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from multiad_med.io import (
     LoadPictureMasks,
@@ -19,6 +19,7 @@ from multiad_med.io import (
     LoadPicturesd,
     PictureError,
 )
+from multiad_med.io.image_file import image_size
 from multiad_med.utils import FileError
 
 GREY = np.array([[0, 51, 102], [153, 204, 255]], np.uint8)  # fifths of the range
@@ -30,6 +31,19 @@ def write(path: Path, array: np.ndarray, mode: str | None = None) -> Path:
     image = Image.fromarray(array)
     (image if mode is None else image.convert(mode)).save(path)
     return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+@pytest.mark.parametrize("orientation", [None, 1, 3, 5, 6, 8])
+def test_the_size_of_a_file_is_that_of_what_is_read(
+    tmp_path: Path, suffix: str, orientation: int | None
+) -> None:
+    image, exif = Image.fromarray(np.zeros((20, 30, 3), np.uint8)), Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"p{suffix}"
+    image.save(path, **({} if suffix == ".bmp" else {"exif": exif}))
+    assert image_size(path) == tuple(LoadPictures()(path).shape[1:3])
 
 
 def palette(path: Path, indices: np.ndarray, colours: list[tuple[int, int, int]]) -> Path:

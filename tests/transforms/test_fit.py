@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,86 @@ def test_absent_keys_are_passed_over_only_where_allowed() -> None:
     assert set(allowed) == {"image"}
     with pytest.raises(KeyError, match="label"):
         FitInPlaned(["image", "label"], size=4)(item)
+
+
+# --- rectangles: rows first, as the axes of an image (C, H, W, 1) are
+
+CORNERS = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+"""A pattern of 3 rows and 2 columns, no two of whose turns or reflections are alike."""
+
+
+def blocks(rows: int, columns: int) -> MetaTensor:
+    """:data:`CORNERS` with each value a block of pixels."""
+    values = CORNERS.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+    return MetaTensor(values[None, ..., None])
+
+
+@pytest.mark.parametrize("size", [(96, 32), (36, 96), (60, 60)])
+def test_rows_and_columns_stay_where_they_are_in_a_rectangle_and_on_the_way_back(
+    size: tuple[int, int],
+) -> None:
+    image = blocks(20, 60)  # 60 rows, 120 columns
+    transform = Compose([FitInPlaned("image", size=size, keep_aspect=False, mode="nearest")])
+    data = transform({"image": image})
+    fitted = plain(data["image"])
+    assert fitted.shape == (1, *size, 1)
+    middles = [round(size[0] * (2 * i + 1) / 6) for i in range(3)]
+    assert torch.equal(fitted[0, middles][:, [size[1] // 4, 3 * size[1] // 4], 0], CORNERS)
+    data["pred"] = data["image"].clone()
+    back = Invertd("pred", transform, orig_keys="image", nearest_interp=True, to_tensor=True)
+    assert torch.equal(plain(back(data)["pred"]), plain(image))
+
+
+@pytest.mark.parametrize(
+    ("shape", "place"),
+    [
+        ((40, 40), (slice(None), slice(16, 48))),  # the rows fill 32, and so do 32 of 64 columns
+        ((20, 80), (slice(8, 24), slice(None))),
+        ((20, 40), (slice(None), slice(None))),
+    ],
+)
+def test_with_aspect_one_side_of_a_rectangle_is_filled(
+    shape: tuple[int, int], place: tuple[slice, slice]
+) -> None:
+    fitted = plain(FitInPlane((32, 64))(volume(1, *shape, 2) + 1))
+    assert fitted.shape == (1, 32, 64, 2)
+    expected = torch.zeros(32, 64, dtype=torch.bool)
+    expected[place] = True
+    assert torch.equal(fitted[0, ..., 0] > 0, expected)
+
+
+def test_a_volume_padded_to_a_rectangle_comes_back_to_its_own_grid() -> None:
+    image = volume(1, 30, 44, 3, spacing=(2, 1, 3))  # 60 mm along X, 44 along Y
+    transform = Compose([FitInPlaned("image", size=[48, 64])])
+    data = transform({"image": image})
+    assert data["image"].shape == (1, 48, 64, 3)
+    data["pred"] = data["image"].clone()
+    data["pred"][0, 22:27, 30:35, 1] = 7
+    post = Invertd("pred", transform, orig_keys="image", nearest_interp=False, to_tensor=True)
+    restored = post(data)["pred"]
+    assert restored.shape == image.shape
+    np.testing.assert_allclose(restored.affine, image.affine)
+    # 1.25 mm a pixel: X fills 48, Y 35 of 64, after 14 of padding. Middles of pixels are at 0.5.
+    middle = (plain(restored)[0] > 3.5).nonzero().double().mean(dim=0)
+    expected = [24.5 * 1.25 / 2 - 0.5, (32.5 - 14) / 35 * 44 - 0.5, 1]
+    np.testing.assert_allclose(middle, expected, atol=0.5)
+
+
+@pytest.mark.parametrize("wrong", [0, [64], [64, 0], [64, 64, 64], "64", [64.0, 32]])
+def test_a_size_is_one_or_two_positive_numbers(wrong: object) -> None:
+    with pytest.raises(ValueError, match="positive number of pixels, got"):
+        FitInPlane(wrong)
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"), [((40, 100), False), ((40, 80), False), ((100, 40), True), ((40, 60), True)]
+)
+def test_an_image_of_a_shape_that_training_had_not_is_told_by_its_name(
+    shape: tuple[int, int], told: bool
+) -> None:
+    image = MetaTensor(torch.rand(1, *shape, 1), meta={"filename_or_obj": "a.png"})
+    fit = FitInPlane((32, 64), keep_aspect=False, aspects=(2.0, 2.2))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(image)
+    assert [str(w.message).startswith("a.png: ") for w in caught] == [True] * told

@@ -31,6 +31,21 @@ def test_training_sees_the_very_windows_that_inference_looks_at(shape: tuple[int
     torch.testing.assert_close(result[0], image[:1])
 
 
+@pytest.mark.parametrize("shape", [(48, 32), (33, 64), (100, 70), (20, 90)])
+def test_rectangular_tiles_are_the_windows_of_inference_too(shape: tuple[int, int]) -> None:
+    image, windows = picture(*shape), []
+
+    def network(x: torch.Tensor) -> torch.Tensor:
+        windows.append(x)
+        return x[:, :1].clone()
+
+    result = AxialInferer(tile=[48, 32])(image[None], network)
+    tiles = Tiles([48, 32])(image)
+    assert tiles.shape[1:3] == (48, 32)
+    assert torch.equal(torch.cat(windows), tiles.permute(3, 0, 1, 2))
+    torch.testing.assert_close(result[0], image[:1])
+
+
 def test_the_map_of_exactly_one_tile_is_the_map_without_tiles() -> None:
     torch.manual_seed(0)
     network = tiny_multiad().eval()
