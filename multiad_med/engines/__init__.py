@@ -19,6 +19,7 @@ from multiad_med.engines.handlers import (
     save_model,
     training_scalars,
 )
+from multiad_med.engines.schedule import PeriodicValidation, epochs_for
 from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler
 from multiad_med.engines.summary import StudySummaryHandler
 from multiad_med.engines.tensorboard import TensorBoardMapHandler, TensorBoardStudentHandler
@@ -34,6 +35,7 @@ __all__ = [
     "EpochSeedHandler",
     "ModelLoader",
     "ModelSaver",
+    "PeriodicValidation",
     "ResumableTraining",
     "Selection",
     "StudyEvaluator",
@@ -43,6 +45,7 @@ __all__ = [
     "TensorBoardStudentHandler",
     "calibrate",
     "check_shares",
+    "epochs_for",
     "save_model",
     "score_units",
     "set_thresholds",

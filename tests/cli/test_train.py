@@ -76,6 +76,7 @@ def test_ct_given_to_the_brain_model_is_told(tmp_path: Path) -> None:
         (["--set", "ckpt_dir=x"], "this is given by --output"),
         (["--device", "gpu"], "The device 'gpu' cannot be used"),
         (["--images", "*T1*", "--set", "sizes=3"], "Did you mean size?"),
+        (["--set", "steps=9", "--set", "max_epochs=2"], "steps and max_epochs are both given"),
     ],
 )
 def test_wrong_settings_and_devices_are_told_before_the_training(
