@@ -51,7 +51,7 @@ class EpochLog:
         if self.steps == _UNTIMED:
             self.since = time.monotonic()
         elif self.steps == _UNTIMED + _TIMED:
-            total = engine.state.max_epochs * engine.state.epoch_length
+            total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0)
             left = total - engine.state.iteration
             seconds = (time.monotonic() - self.since) / _TIMED * left
             _logger.info("training: %s (%d steps)", _in_words(seconds), total)

@@ -14,7 +14,6 @@ from monai.data import MetaTensor
 
 from multiad_med.io import LoadVolume
 from multiad_med.transforms import HounsfieldWindow, HounsfieldWindowd, Window
-from multiad_med.utils.errors import InputError
 from tests.dicom_files import ct_slices, save
 
 
@@ -142,48 +141,3 @@ def test_ct_from_dicom_is_in_hu_before_it_is_windowed(tmp_path: Path) -> None:
     torch.testing.assert_close(
         shown.as_subclass(torch.Tensor), torch.tensor([[0.4, 0.5, 0.7], [1, 0, 1]])
     )
-
-
-def organ(*inside: int) -> torch.Tensor:
-    return torch.tensor(inside, dtype=torch.uint8).reshape(1, -1, 1, 1)
-
-
-def test_a_centre_moves_the_windows_along_with_the_organ() -> None:
-    # The organ has 60, 100 and 140 HU; its median of 100 is shown as 110 would be.
-    window = HounsfieldWindow([[0, 200], [100, 120]], centre=110)
-    result = window(grey(60, 100, 140, 0), organ(1, 1, 1, 0))
-    expected = [[70 / 200, 110 / 200, 150 / 200, 10 / 200], [0, 0.5, 1, 0]]
-    torch.testing.assert_close(result[:, :, 0, 0], torch.tensor(expected))
-
-
-def test_with_a_centre_the_same_organ_looks_the_same_however_bright_it_is() -> None:
-    image = torch.randint(0, 150, (1, 6, 5, 4), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones(1, 6, 5, 4)
-    window = HounsfieldWindow([[0, 200]], centre=100)
-    torch.testing.assert_close(window(image.short(), mask), window(image.short() + 40, mask))
-
-
-def test_the_centre_of_neighbouring_slices_is_of_the_slice_itself() -> None:
-    channels = torch.cat([grey(0, 0), grey(40, 60), grey(900, 900)])
-    result = HounsfieldWindow([[0, 200]], centre=100)(channels, organ(0, 1))
-    torch.testing.assert_close(result[1].flatten(), torch.tensor([80 / 200, 100 / 200]))
-
-
-def test_a_centre_keeps_the_metadata_and_reads_the_foreground() -> None:
-    affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0]))
-    item = {"image": MetaTensor(grey(50, 150), affine=affine), "foreground": organ(1, 0)}
-    result = HounsfieldWindowd("image", windows=[[0, 200]], centre=100)(item)["image"]
-    torch.testing.assert_close(result.as_tensor().flatten(), torch.tensor([0.5, 1.0]))
-    assert torch.equal(result.affine, affine.to(result.affine))
-
-
-@pytest.mark.parametrize("mask", [None, organ(0, 0)])
-def test_a_centre_without_an_organ_is_refused(mask: torch.Tensor | None) -> None:
-    with pytest.raises(InputError, match="centre needs an organ"):
-        HounsfieldWindow(centre=100)(grey(1, 2), mask)
-
-
-@pytest.mark.parametrize("centre", ["100", True, [100]])
-def test_a_centre_that_is_no_number_is_refused(centre: Any) -> None:
-    with pytest.raises(InputError, match="centre is a value in HU"):
-        HounsfieldWindow(centre=centre)
