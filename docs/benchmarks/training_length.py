@@ -2,9 +2,9 @@
 
     python docs/benchmarks/training_length.py STORE [--images 25] [--steps 25 100 200 500] [--seeds 0 1 2]
 
-STORE is a folder of `multiad prepare`. Each training takes so many of its normal images, drawn once, under
-one cycle of the learning rate over its own steps, as the industrial bundle has it; a ninth as many held-out
-images calibrate. Figures are of the development half of the test section
+STORE is a folder of `multiad prepare`. Each training takes so many of its normal images, drawn once,
+under one cycle of the learning rate over its own steps, as the industrial bundle has it; a ninth as many
+held-out images calibrate. Figures are of the development half of the test section
 (multiad_med.evaluation.Part); the loss is of all held-out images.
 """
 
