@@ -14,7 +14,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from multiad_med.utils.choices import usable_device
-from multiad_med.utils.configs import SYNTAX, is_path_id, unknown_id
+from multiad_med.utils.configs import SYNTAX, check_length, is_path_id, unknown_id
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.excepthook import is_monai_bundle, tell_user_errors
 
@@ -162,6 +162,7 @@ def check_overrides(
     tracked = _tracked(options.get("tracking"))
     typed = _options(command[1:], as_typed=True)
     keys = sorted(typed.keys() - inspect.signature(run).parameters.keys())
+    check_length(keys)
     for key in keys:
         unknown = unknown_id(key.removeprefix("+"), config, tracked)
         if unknown is None or key.startswith("_meta"):

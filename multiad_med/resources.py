@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiad_med.utils.choices import usable_device
-from multiad_med.utils.configs import SYNTAX, is_path_id, literal, unknown_id
+from multiad_med.utils.configs import SYNTAX, check_length, is_path_id, literal, unknown_id
 from multiad_med.utils.errors import FileError, InputError, unwrapped
 
 if TYPE_CHECKING:
@@ -140,10 +140,12 @@ def check_settings(bundle: str, config: str, settings: Mapping[str, Any]) -> Non
         settings: values by id, such as ``size`` or ``loss#hardest``.
 
     Raises:
-        InputError: naming the first that is unknown, and the nearest that exists.
+        InputError: naming the first that is unknown, and the nearest that exists; on two that exclude
+            each other.
     """
     configs, names = _with_preset(bundle, config, settings)
     content = read_config(bundle, *configs)
+    check_length(names)
     for name in names:
         if (unknown := unknown_id(name, content)) is not None:
             near = difflib.get_close_matches(*unknown, n=1)

@@ -330,6 +330,10 @@ CHECKS: dict[str, Check] = {
     "signed 16-bit TIFF": tiff((GREY * 400.0 - 2**15).astype(np.int16), GREY * 400 / 65535),
     "12 bits in 16": tiff(GREY * 20),
     "32-bit TIFF": tiff(GREY.astype(np.int32) * 9999),
+    "floating-point TIFF, with NaN or without": tiff(
+        np.where(GREY > 1, GREY, np.nan).astype(np.float32)
+    ),
+    "image of one value": tiff(np.full_like(GREY, 7), 7 / 65535),
     "zero-byte image": empty_image,
     "images in a sub-folder of train/good": tree("train/good/monday/d.png", images=4),
     "image loose in test": tree("test/loose.png", images=4),

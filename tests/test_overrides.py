@@ -75,6 +75,12 @@ def test_known_keys_pass(options: list[str]) -> None:
     check(*options)
 
 
+def test_two_lengths_of_one_training_are_refused() -> None:
+    check("--steps", "30")
+    with pytest.raises(InputError, match="steps and max_epochs are both given"):
+        check("--steps", "30", "--max_epochs", "3")
+
+
 def test_tracking_keys_without_tracking_are_unknown() -> None:
     with pytest.raises(InputError, match="experiment_name"):
         check("--experiment_name", "x")

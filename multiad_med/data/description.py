@@ -29,14 +29,17 @@ def _hash(studies: list[list[Any]]) -> str:
 
 
 def describe_data(dataset: SliceStore | SliceDataset) -> dict[str, Any]:
-    """How many subjects and slices there are, and one hash over their studies."""
+    """How many subjects, studies and slices there are, and one hash over the studies."""
     if isinstance(dataset, SliceStore):
         rows = {row["study"]: row for row in dataset.index}
+        studies = len(rows)
         digest = _hash([[r["subject"], name, r["source_sha256"]] for name, r in rows.items()])
     else:
+        studies = len(dataset.data)
         digest = studies_sha256(dataset.data)
     return {
         "subjects": len(set(dataset.subjects)),
+        "studies": studies,
         "slices": len(dataset),
         "studies_sha256": digest,
     }

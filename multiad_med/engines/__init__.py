@@ -25,6 +25,7 @@ from multiad_med.engines.handlers import (
     save_model,
     training_scalars,
 )
+from multiad_med.engines.schedule import PeriodicValidation, epochs_for
 from multiad_med.engines.self_testing import SelfTestHandler, record_self_test, self_test
 from multiad_med.engines.studies import StudyEvaluator, StudyFailureHandler
 from multiad_med.engines.summary import StudySummaryHandler
@@ -42,6 +43,7 @@ __all__ = [
     "ExpertHandler",
     "ModelLoader",
     "ModelSaver",
+    "PeriodicValidation",
     "ResumableTraining",
     "Selection",
     "SelfTestHandler",
@@ -52,6 +54,7 @@ __all__ = [
     "TensorBoardStudentHandler",
     "calibrate",
     "check_shares",
+    "epochs_for",
     "expert_statistics",
     "fit_experts",
     "record_self_test",

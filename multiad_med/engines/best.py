@@ -41,11 +41,12 @@ class BestStudent:
         evaluator: validates on held-out normal images and has ``metric`` in its state.
         path: file of the best student so far: its state dict, epoch and loss.
         metric: the smaller the better.
-        patience: epochs without a lower loss after which training ends; without it, it does not.
+        patience: validations without a lower loss after which training ends; without it, it does not.
+        interval: epochs from one validation to the next.
         select: see :class:`Selection`.
 
     Raises:
-        InputError: on a patience of less than one epoch, or an unknown selection.
+        InputError: on a patience of less than one validation, or an unknown selection.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class BestStudent:
         *,
         metric: str = "loss_distillation",
         patience: int | None = None,
+        interval: int = 1,
         select: Selection | str = Selection.LAST,
     ) -> None:
         if patience is not None and patience < 1:
-            raise InputError(f"patience must be at least 1 epoch, or none, got {patience}.")
+            raise InputError(f"patience must be at least 1 validation, or none, got {patience}.")
         if select not in list(Selection):
             raise InputError(f"select is one of {[str(s) for s in Selection]}, got {select!r}.")
         self.student = student
@@ -67,6 +69,7 @@ class BestStudent:
         self.path = Path(path)
         self.metric = metric
         self.patience = patience
+        self.interval = interval
         self.select = Selection(select)
         self.epoch = 0
         self.loss = float("inf")
@@ -101,7 +104,9 @@ class BestStudent:
 
     def stop(self, engine: Engine) -> None:
         """End training that has had its patience."""
-        if self.patience is not None and engine.state.epoch - self.epoch >= self.patience:
+        if self.patience is None:
+            return
+        if engine.state.epoch - self.epoch >= self.patience * self.interval:
             _logger.info(
                 "no lower %s since epoch %d: training ends after epoch %d",
                 self.metric,

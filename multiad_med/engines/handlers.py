@@ -18,11 +18,13 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
 from multiad_med.card import ModelCard
+from multiad_med.data.image_hashes import KEPT
 from multiad_med.engines.distributed import is_main_process
+from multiad_med.engines.schedule import every
 from multiad_med.engines.trainer import DistillationTrainer
 from multiad_med.io import check_calibrated, write_state
 from multiad_med.networks import MultiAD, load_model
-from multiad_med.scoring import units_needed
+from multiad_med.scoring import Level, units_needed
 from multiad_med.utils.errors import InputError, MultiADError, memory_error
 
 __all__ = [
@@ -37,6 +39,9 @@ __all__ = [
 
 
 _logger = logging.getLogger(__name__)
+
+_FEW = 20
+"""Normal studies under which a training is said to have few."""
 
 
 class EpochSeedHandler:
@@ -69,7 +74,7 @@ class CheckpointError(MultiADError, RuntimeError):
 
 
 class ResumableTraining:
-    """Writes a checkpoint after each epoch, and resumes from it when training starts.
+    """Writes a checkpoint every few epochs, and resumes from it when training starts.
 
     MONAI's ``CheckpointSaver`` writes in place, so that a kill in mid-write leaves half a file under
     its final name, and cannot hold the trainer that it is itself a handler of.
@@ -80,6 +85,7 @@ class ResumableTraining:
             ``state_dict`` and ``load_state_dict``; what is None is left out.
         settings: that the training is made with, as JSON; it is not resumed with others.
         resume: whether to continue from the file where it exists.
+        interval: epochs from one checkpoint to the next.
     """
 
     def __init__(
@@ -89,22 +95,24 @@ class ResumableTraining:
         *,
         settings: Mapping[str, Any] | None = None,
         resume: bool = True,
+        interval: int = 1,
     ) -> None:
         self.path = Path(path)
+        self.interval = interval
         # Which images there are the settings tell already, in one hash.
         self.settings = {k: v for k, v in (settings or {}).items() if k != "image_hashes"}
         self.objects = {name: item for name, item in objects.items() if item is not None}
         self.resume = resume
 
     def attach(self, engine: DistillationTrainer) -> None:
-        """Register for the start of training and the end of every epoch."""
+        """Register for the start of training, and the end of every few epochs and of the last."""
         engine.add_event_handler(Events.STARTED, self.load)
         engine.add_event_handler(Events.STARTED, self._save_last)
 
     def _save_last(self, engine: DistillationTrainer) -> None:
         """Register the saving after all that others do at an epoch's end, validation included."""
         if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
-            engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
+            engine.add_event_handler(every(self.interval), self.save)
 
     def _settings(self, engine: DistillationTrainer) -> dict[str, Any]:
         network: MultiAD = engine.network
@@ -265,6 +273,7 @@ def next_steps(card: ModelCard, path: Path) -> Iterator[str]:
     }
     counts = [f"{n.units} {unit}{'s' * (n.units != 1)}" for unit, n in held_out.items()]
     yield f"Calibrated on held-out normals: {', '.join(counts)}."
+    yield from _weaknesses(card)
     for unit, normals in held_out.items():
         if normals.threshold is None:
             yield (
@@ -272,6 +281,24 @@ def next_steps(card: ModelCard, path: Path) -> Iterator[str]:
                 f"{normals.rate:g} needs {units_needed(normals.rate)}."
             )
     yield f"Next: multiad predict NEW -m {shlex.quote(str(path))} -o MAPS"
+
+
+def _weaknesses(card: ModelCard) -> Iterator[str]:
+    """What the images of a training are too few, or too much alike, for."""
+    unit = card.unit(Level.VOLUME)
+    trained, held_out = (set(card.image_hashes.get(k, ())) for k in ("training", "held_out"))
+    studies = card.training.get("training_data", {}).get("studies", 0)
+    if 0 < studies < _FEW:
+        yield (
+            f"Few normal {unit}s in training ({studies}): what they do not show will count as anomalous."
+        )
+    if len(trained) < studies <= KEPT:
+        yield f"{studies - len(trained)} of {studies} training {unit}s are copies and add nothing."
+    if shared := len(trained & held_out):
+        yield (
+            f"{shared} held-out {unit}{'s' * (shared > 1)} also trained, as a copy: scores of held-out "
+            "normals are too low, and more normal ones than asked will count as anomalous."
+        )
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

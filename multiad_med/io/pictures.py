@@ -50,6 +50,7 @@ class LoadPictures(Transform):
     def __init__(self, *, colour: bool | None = None) -> None:
         self.colour = colour
         self._warned = False
+        self._warned_of_blank = False
 
     def _warn_of_few_bits(self, image: ImageFile, values: NDArray[Any]) -> None:
         """Warn, once for all images, of 16 bits that hold 10 or 12: they would be nearly black."""
@@ -61,6 +62,17 @@ class LoadPictures(Transform):
                 f"{image.path}: 16 bits, but no value is above a sixteenth of their range, as where a "
                 "camera's 10 or 12 bits are stored in 16. It is read as nearly black; multiply all "
                 "images alike (12 bits by 16) and save them again. Said of the first such image only.",
+                stacklevel=2,
+            )
+
+    def _warn_of_blank(self, path: str, volume: NDArray[np.float32]) -> None:
+        """Warn, once for all images, of one that shows nothing."""
+        low, high = volume.min(initial=1), volume.max(initial=0)
+        if low == high and not self._warned_of_blank:
+            self._warned_of_blank = True
+            warnings.warn(
+                f"{path}: every pixel has the value {low:.3g} of 1; the image shows nothing. Said of the "
+                "first such image only.",
                 stacklevel=2,
             )
 
@@ -89,6 +101,7 @@ class LoadPictures(Transform):
         first = str(ensure_tuple(filename)[0])
         # One image, which may be large, is not copied.
         volume = slices[0][..., None] if len(slices) == 1 else np.stack(slices, axis=-1)
+        self._warn_of_blank(first, volume)
         return MetaTensor(torch.from_numpy(volume), meta={ImageMetaKey.FILENAME_OR_OBJ: first})
 
 

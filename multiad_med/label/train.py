@@ -19,6 +19,9 @@ from multiad_med.label.options import check_device
 
 __all__ = ["NormalOnlyTrainTask"]
 
+_AUTO = "auto"
+"""Steps as the bundle has them for the number of images."""
+
 
 class NormalOnlyTrainTask(BundleTrainTask):
     """MONAI Label's bundle training on studies whose final label is empty.
@@ -32,7 +35,7 @@ class NormalOnlyTrainTask(BundleTrainTask):
         """What clients show in their options."""
         return {
             "device": device_list(),
-            "max_epochs": self.bundle_config["max_epochs"],
+            "steps": _AUTO,
             "val_split": 0.2,
             "pretrained": True,
         }
@@ -58,19 +61,22 @@ class NormalOnlyTrainTask(BundleTrainTask):
         return {"model": model.name, "studies": task._count}
 
     def _checked(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The known options of a request. They become a config, in which text can be code."""
+        """The known options of a request. They become a config, in which text can be code.
+
+        Clients send ``steps`` always, so that ``max_epochs`` decides where it is given too.
+        """
         options = {**self.config(), **request}
+        length = "max_epochs" if "max_epochs" in request else "steps"
         try:
-            checked = {
-                "max_epochs": int(options["max_epochs"]),
-                "val_split": float(options["val_split"]),
-            }
+            given = {} if options[length] == _AUTO else {length: int(options[length])}
+            checked = {**given, "val_split": float(options["val_split"])}
         except (TypeError, ValueError) as error:
-            raise HTTPException(400, f"max_epochs and val_split are numbers: {error}.") from error
-        if checked["max_epochs"] < 1 or not 0 < checked["val_split"] < 1:
+            raise HTTPException(400, f"{length} and val_split are numbers: {error}.") from error
+        if min(given.values(), default=1) < 1 or not 0 < checked["val_split"] < 1:
             raise HTTPException(
-                400, f"max_epochs must be at least 1, and val_split in (0, 1); got {checked}."
+                400, f"{length} must be at least 1, and val_split in (0, 1); got {checked}."
             )
+        self._length = given
         return {
             **checked,
             "device": check_device(options["device"]),
@@ -118,9 +124,10 @@ class NormalOnlyTrainTask(BundleTrainTask):
         self._made = folder / self.const.model_pytorch()
         self._made.unlink(missing_ok=True)
         held_out = overrides.pop(self.const.key_validate_dataset_data())
+        del overrides[self.const.key_train_trainer_max_epochs()]  # which follows from the length
         overrides |= {
             "validate#held_out#data": held_out,  # of which the bundle makes two groups
-            "max_epochs": overrides[self.const.key_train_trainer_max_epochs()],
+            **self._length,
             "device": f"$torch.device('{overrides['device']}')",
             "dataset_dir": self.bundle_path,  # of volumes, which are given
             "ckpt_dir": str(folder),

@@ -1,6 +1,7 @@
 """Transforms that MONAI lacks, each as an array and a dictionary form."""
 
 from multiad_med.transforms.bmad import BmadLiver, BmadLiverd
+from multiad_med.transforms.centre import CentreHounsfield, CentreHounsfieldd
 from multiad_med.transforms.check import CheckMaskGridd, CheckVolume, CheckVolumed, VolumeError
 from multiad_med.transforms.crop import CropInPlane, CropInPlaned
 from multiad_med.transforms.fit import FitInPlane, FitInPlaned
@@ -39,6 +40,8 @@ __all__ = [
     "AxialSlicesd",
     "BmadLiver",
     "BmadLiverd",
+    "CentreHounsfield",
+    "CentreHounsfieldd",
     "CheckMaskGridd",
     "CheckVolume",
     "CheckVolumed",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["SYNTAX", "is_path_id", "literal", "unknown_id"]
+from multiad_med.utils.errors import InputError
+
+__all__ = ["SYNTAX", "check_length", "is_path_id", "literal", "unknown_id"]
 
 SYNTAX = ("$", "@", "%")
 """What begins an expression, a reference or a macro; ``#`` anywhere separates parts of an id."""
@@ -14,6 +16,22 @@ SYNTAX = ("$", "@", "%")
 def is_path_id(name: str) -> bool:
     """Whether an id of a bundle's config, such as ``dataset_dir``, is of a path."""
     return name.endswith(("_dir", "_path", "_root", "_logs", "_weights", "_model"))
+
+
+def check_length(names: Collection[str]) -> None:
+    """Refuse two lengths of one training.
+
+    Args:
+        names: ids of a bundle's config that a user gives.
+
+    Raises:
+        InputError: when ``steps`` and ``max_epochs`` are among them.
+    """
+    if {"steps", "max_epochs"} <= set(names):
+        raise InputError(
+            "steps and max_epochs are both given, and each alone says how long the training is. "
+            "Give one of them."
+        )
 
 
 def literal(value: Any, *, expressions: bool = False) -> Any:

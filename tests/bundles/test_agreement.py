@@ -22,7 +22,7 @@ FIRST = next(path for path in BUNDLES if path.name == "multiad_brain_mri")
 
 OWN = {
     *("dataset_dir", "image_glob", "preprocessing", "postprocessing", "inferer", "handlers"),
-    *("imports", "datalist", "dataset", "results", "train", "validate", "max_epochs", "fused"),
+    *("imports", "datalist", "dataset", "results", "train", "validate", "steps", "fused"),
     *("score_fraction", "domain", "card", "prepared"),
 }
 """Top-level ids in which bundles may differ: reader, transforms, inferer, writer, and what was chosen

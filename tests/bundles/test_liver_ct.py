@@ -228,6 +228,7 @@ TABLE = "volumes"
     [
         ("lits", {}, LITS),
         ("lits", {"windows": ["liver", "abdomen", "bone"]}, LITS),
+        ("lits", {"centre": 100}, {**LITS, "centre": 100}),
         (TABLE, {"kind": "ct", "windows": [[-200, 250]]}, {}),
         (TABLE, {"kind": "ct", "windows": ["abdomen"]}, {"region": "body"}),
     ],

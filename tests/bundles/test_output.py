@@ -64,6 +64,7 @@ def lines(text: str) -> list[str]:
             [],
             [
                 "Calibrated on held-out normals: 8 slices, 1 volume, 1 patient.",
+                "Few normal volumes in training (3): what they do not show will count as anomalous.",
                 "Too few slices for their verdict: a false-positive rate of 0.05 needs 19.",
                 "Too few volumes for their verdict: a false-positive rate of 0.05 needs 19.",
                 "Too few patients for their verdict: a false-positive rate of 0.05 needs 19.",
@@ -78,6 +79,7 @@ def lines(text: str) -> list[str]:
             ],
             [
                 "Calibrated on held-out normals: 1 image, 1 patient.",
+                "Few normal images in training (7): what they do not show will count as anomalous.",
                 "Too few images for their verdict: a false-positive rate of 0.05 needs 19.",
                 "Too few patients for their verdict: a false-positive rate of 0.05 needs 19.",
             ],

@@ -82,6 +82,7 @@ def test_ct_given_to_the_brain_model_is_told(tmp_path: Path) -> None:
             ["--preset", "paper", "--set", "preset=plain"],
             "--set preset=plain: this is given by --preset paper",
         ),
+        (["--set", "steps=9", "--set", "max_epochs=2"], "steps and max_epochs are both given"),
     ],
 )
 def test_wrong_settings_and_devices_are_told_before_the_training(

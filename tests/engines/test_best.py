@@ -60,6 +60,12 @@ def test_training_ends_out_of_patience(tmp_path: Path) -> None:
     assert training.trainer.state.epoch == 5
 
 
+def test_patience_counts_validations_not_epochs(tmp_path: Path) -> None:
+    training = Training(LOSSES, path=tmp_path / "best.pt", patience=1, interval=2)
+    training.run()
+    assert training.trainer.state.epoch == 4  # the best is of epoch 2, one validation is 2 epochs
+
+
 def test_a_training_that_had_ended_is_not_continued(tmp_path: Path) -> None:
     Training(LOSSES, path=tmp_path / "best.pt", patience=3).run()
     resumed = Training(LOSSES, path=tmp_path / "best.pt", patience=3)
@@ -77,7 +83,7 @@ def test_a_stale_file_does_not_count_in_a_new_training(tmp_path: Path) -> None:
 
 
 def test_no_patience_at_all_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least 1 epoch"):
+    with pytest.raises(ValueError, match="at least 1 validation"):
         Training(LOSSES, path=tmp_path / "best.pt", patience=0)
 
 

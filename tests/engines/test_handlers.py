@@ -15,7 +15,6 @@ from multiad_med.data import StudyDataset, StudyError
 from multiad_med.engines import (
     CheckpointError,
     DistillationTrainer,
-    EpochLog,
     EpochSeedHandler,
     ModelSaver,
     ResumableTraining,
@@ -188,26 +187,4 @@ def test_training_ends_with_the_model_what_it_rests_on_and_the_next_command() ->
         "Calibrated on held-out normals: 19 slices, 8 volumes, 19 patients.",
         "Too few volumes for their verdict: a false-positive rate of 0.05 needs 19.",
         "Next: multiad predict NEW -m 'a run/model.pt' -o MAPS",
-    ]
-
-
-def test_an_epoch_is_a_line_with_both_losses(caplog: pytest.LogCaptureFixture) -> None:
-    evaluator, trainer = Engine(lambda e, b: None), Engine(lambda e, b: None)
-
-    def epoch(engine: Engine) -> None:
-        engine.state.metrics["train_loss_mean"] = 0.5 / engine.state.epoch
-        if engine.state.epoch == 2:
-            evaluator.run([0])
-
-    evaluator.add_event_handler(
-        Events.EPOCH_COMPLETED, lambda e: e.state.metrics.update(loss_distillation=0.125)
-    )
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, epoch)
-    EpochLog(evaluator).attach(trainer)
-    with caplog.at_level("INFO", logger="multiad_med"):
-        trainer.run([0], max_epochs=3)
-    assert [r.getMessage() for r in caplog.records] == [
-        "epoch 1 of 3: loss 0.5000 in training",
-        "epoch 2 of 3: loss 0.2500 in training, 0.1250 on held-out images",
-        "epoch 3 of 3: loss 0.1667 in training",
     ]
