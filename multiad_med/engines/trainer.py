@@ -126,7 +126,7 @@ class DistillationTrainer(SupervisedTrainer):
         # MONAI replaces its own `scaler` at every run, by one for CUDA whatever the precision.
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scales)
         if not network.stages:  # no student: what handlers do at the end is all
-            self.add_event_handler(Events.STARTED, self.terminate)
+            self.add_event_handler(Events.STARTED, lambda engine: engine.terminate())
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device_type, enabled=self.amp, **self.amp_kwargs)
