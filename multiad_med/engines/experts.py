@@ -21,7 +21,7 @@ States = Sequence[Mapping[str, Tensor]]
 
 
 def _experts(network: MultiAD) -> list[Expert]:
-    return [expert for expert in network.experts if isinstance(expert, Expert)]
+    return [e for e in (*network.experts, *network.whitening) if isinstance(e, Expert)]
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def expert_statistics(
     Memory does not grow with the number of images.
 
     Args:
-        network: whose teacher looks at the images.
+        network: that looks at the images.
         batches: as of :func:`multiad_med.engines.calibrate`; normal images only.
         device: where the network is.
         part: number of the process or site; see :meth:`multiad_med.networks.Expert.statistics`.
@@ -52,8 +52,10 @@ def expert_statistics(
     network.eval()
     collected = [expert.statistics(part=part) for expert in _experts(network)]
     for image, foreground, _ in images_of(batches, device) if collected else ():
-        features = network.teacher_features(image)
-        for statistics in collected:
+        teacher, residuals = network.observed(image)
+        for number, statistics in enumerate(collected):
+            of_stage = number - len(network.experts)
+            features = teacher if of_stage < 0 else [residuals[of_stage]]
             statistics.update(features, foreground)
     return [statistics.state() for statistics in collected]
 

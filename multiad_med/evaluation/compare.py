@@ -50,8 +50,8 @@ METHODS = (
 )
 """All methods; ``patchcore_1`` has a coreset of 1 %. One that cannot run is listed with the reason."""
 
-_LEARNING_RATES = {StudentKind.DECODER: 4e-3, StudentKind.IMAGE: 1e-3}
-_HARDEST = {StudentKind.DECODER: 0.1, StudentKind.IMAGE: 1.0}
+_LEARNING_RATES = {StudentKind.DECODER: 4e-3, StudentKind.IMAGE: 1e-3, StudentKind.NONE: 1e-3}
+_HARDEST = {StudentKind.DECODER: 0.1, StudentKind.IMAGE: 1.0, StudentKind.NONE: 1.0}
 
 
 def multiad_settings(
@@ -72,29 +72,29 @@ def multiad_settings(
     Raises:
         InputError: on an unknown bundle.
     """
+    student = MULTIAD[method] if method in MULTIAD else PRESETS[method].student
     domain: dict[str, Any] = {}
     if bundle is not None:
         config = read_config(bundle, "train.json")
-        domain = {"fused": tuple(config["fused"]), "score_fraction": config["score_fraction"]}
+        domain["score_fraction"] = config["score_fraction"]
+        if student is not StudentKind.NONE:
+            domain["fused"] = tuple(config["fused"])
+        if student is StudentKind.DECODER:
+            domain |= {"experts": tuple(config["experts"]), "fusion": config["fusion"]}
+    learning: dict[str, Any] = {
+        "epochs": epochs,
+        "learning_rate": _LEARNING_RATES[student],
+        "hardest": _HARDEST[student],
+    }
     if method in PRESETS:
-        return Settings(
-            method,
-            teacher_weights=teacher_weights,
-            epochs=epochs,
-            learning_rate=_LEARNING_RATES[PRESETS[method].student],
-            hardest=_HARDEST[PRESETS[method].student],
-            **domain,
-        )
-    student = MULTIAD[method]
+        return Settings(method, teacher_weights=teacher_weights, **learning, **domain)
     return Settings(
         teacher,
         teacher_weights=teacher_weights,
         student=student,
         stages=(1, 2, 3) if student is StudentKind.DECODER else None,
         output_stride=32,
-        epochs=epochs,
-        learning_rate=_LEARNING_RATES[student],
-        hardest=_HARDEST[student],
+        **learning,
         **domain,
     )
 
@@ -195,8 +195,8 @@ def compare(
         teacher: architecture of the teacher of all methods that have one.
         teacher_weights: ``imagenet`` or a file.
         epochs: of the methods that train by epochs.
-        bundle: whose choices for its domain Multi-AD makes: which stages are fused, and the score of
-            a slice; without it all stages, and the map's maximum.
+        bundle: whose choices for its domain Multi-AD makes: stages, experts and fusion, and the score of
+            a slice; without it all stages by z-scores, no expert, and the map's maximum.
         part: of the test sections; see :class:`Part`.
         device: where to run.
         files: of a peer, by its name: ``weights`` and ``imagenet`` of ``efficient_ad``, ``weights``

@@ -122,6 +122,8 @@ class Settings:
     student: StudentKind | str | None = None
     stages: tuple[int, ...] | None = None
     fused: tuple[int, ...] | None = None
+    experts: tuple[str, ...] | None = None
+    fusion: FusionMode | str | None = None
     se: bool | None = None
     output_stride: int | None = None
     cosine: CosineMode | str = CosineMode.LOCAL
@@ -174,6 +176,8 @@ class MultiADDetector:
             student=s.student,
             stages=s.stages,
             fused=s.fused,
+            experts=s.experts,
+            fusion=s.fusion,
             se=s.se,
             output_stride=s.output_stride,
         )

@@ -19,6 +19,7 @@ from multiad_med.networks.experts import (
     PositionGaussian,
     Reservoir,
     Statistics,
+    WhitenedResidual,
 )
 from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import (
@@ -36,7 +37,7 @@ from multiad_med.networks.model_file import (
     open_model,
     read_card,
 )
-from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, source_weights
+from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, Residual, source_weights
 from multiad_med.networks.openvino import ExportError, OpenVINONetwork
 from multiad_med.networks.presets import (
     PRESETS,
@@ -86,12 +87,14 @@ __all__ = [
     "Preset",
     "ResNetFeatures",
     "Reservoir",
+    "Residual",
     "Statistics",
     "StudentKind",
     "TeacherWeights",
     "TimmFeatures",
     "VGGFeatures",
     "WeightsError",
+    "WhitenedResidual",
     "build_extractor",
     "build_multiad",
     "bundle_of_model",

@@ -1,18 +1,20 @@
 """The Multi-AD network: a frozen teacher, a student, and the map of where they disagree."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from multiad_med.card import ModelCard
-from multiad_med.networks.experts import Expert
+from multiad_med.networks.experts import Expert, WhitenedResidual
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
+from multiad_med.utils.choices import choose
 from multiad_med.utils.errors import InputError
 
-__all__ = ["ImageStudent", "MultiAD", "NoStudent", "source_weights"]
+__all__ = ["ImageStudent", "MultiAD", "NoStudent", "Residual", "source_weights"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,6 +34,15 @@ class ImageStudent(nn.Module):
     def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
         """Features of an ImageNet-normalised image ``(B, 3, H, W)``."""
         return self.backbone(image)
+
+
+class Residual(StrEnum):
+    """How teacher and student are compared at a stage."""
+
+    COSINE = "cosine"
+    """Cosine distance (Eq. 13)."""
+    WHITENED = "whitened"
+    """See :class:`multiad_med.networks.WhitenedResidual`."""
 
 
 def source_weights(
@@ -77,6 +88,7 @@ class MultiAD(nn.Module):
         stages: stages that are distilled, counted from 1; none without a student.
         fused: those of them whose maps are fused; all without it. A stage that is distilled and not
             fused still shapes the student. A state dict brings its own.
+        residual: see :class:`Residual`.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's Gaussian smoothing in pixels; the paper names none.
 
@@ -103,6 +115,7 @@ class MultiAD(nn.Module):
         experts: Sequence[Expert] = (),
         stages: Sequence[int] = (1, 2, 3, 4),
         fused: Sequence[int] | None = None,
+        residual: Residual | str = Residual.COSINE,
         fusion: FusionMode | str = FusionMode.ZSCORE,
         sigma: float = 4.0,
     ) -> None:
@@ -131,6 +144,10 @@ class MultiAD(nn.Module):
         self.teacher = teacher.requires_grad_(False).eval()
         self.student = student
         self.experts = nn.ModuleList(experts)
+        whitened = choose(Residual, residual, what="residual") is Residual.WHITENED
+        self.whitening = nn.ModuleList(
+            WhitenedResidual(channels) for channels in (self.channels if whitened else ())
+        )
         self.fusion = MultiScaleFusion(
             source_weights(stages, fused, len(experts), mode=fusion), mode=fusion, sigma=sigma
         )
@@ -188,12 +205,12 @@ class MultiAD(nn.Module):
             teacher = self.teacher(x)
         return teacher, self.student(x, teacher)
 
-    def teacher_features(self, x: Tensor) -> list[Tensor]:
-        """Features of all stages of the teacher, for fitting experts; see :meth:`features`."""
-        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            features: list[Tensor] = self.teacher(x)
-        return features
+    @torch.jit.unused
+    def observed(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What experts are fitted to: all features of the teacher; teacher minus student, if whitened."""
+        teacher, student = self._all_features(x)
+        stages = self.stages if len(self.whitening) else []
+        return teacher, [teacher[s - 1] - student[s - 1] for s in stages]
 
     @torch.jit.export
     def distances(self, x: Tensor) -> list[Tensor]:
@@ -219,9 +236,13 @@ class MultiAD(nn.Module):
         return self._distances(teacher, student)
 
     def _distances(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
-        maps = cosine_distance_maps(
-            [teacher[s - 1] for s in self.stages], [student[s - 1] for s in self.stages]
-        )
+        ours = [teacher[s - 1] for s in self.stages]
+        theirs = [student[s - 1] for s in self.stages]
+        maps: list[Tensor] = []
+        if len(self.whitening) == 0:
+            maps = cosine_distance_maps(ours, theirs)
+        for i, whitening in enumerate(self.whitening):
+            maps.append(whitening([ours[i] - theirs[i]]))
         for expert in self.experts:
             maps.append(expert(teacher))
         return maps

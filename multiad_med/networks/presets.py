@@ -15,7 +15,7 @@ from multiad_med.networks.efficientnet_lite import EFFICIENTNET_LITES, Efficient
 from multiad_med.networks.experts import EXPERTS, ExpertKind
 from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import FusionMode
-from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent
+from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, Residual
 from multiad_med.networks.plug_in import plugged_student, plugged_teacher
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.timm_backbone import TIMM, TimmFeatures
@@ -67,6 +67,7 @@ class Preset:
     stages: tuple[int, ...] = (1, 2, 3, 4)
     fused: tuple[int, ...] | None = None
     experts: tuple[ExpertKind, ...] = ()
+    residual: Residual = Residual.COSINE
     fusion: FusionMode = FusionMode.ZSCORE
 
 
@@ -196,6 +197,7 @@ def build_multiad(
     stages: Sequence[int | str] | None = None,
     fused: Sequence[int | str] | None = None,
     experts: Sequence[ExpertKind | str] | None = None,
+    residual: Residual | str | None = None,
     fusion: FusionMode | str | None = None,
     sigma: float = 4.0,
 ) -> MultiAD:
@@ -217,6 +219,7 @@ def build_multiad(
             Without it the preset's; all of a teacher of your own.
         fused: those of them whose maps are fused; all without it.
         experts: beside the student; see :class:`ExpertKind`.
+        residual: see :class:`Residual`.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's smoothing in pixels.
 
@@ -242,6 +245,7 @@ def build_multiad(
         "stages": stages,
         "fused": fused,
         "experts": experts,
+        "residual": residual,
         "fusion": fusion,
     }
     choice = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
@@ -265,6 +269,7 @@ def build_multiad(
         experts=[EXPERTS[kind](frozen.channels) for kind in kinds],
         stages=distilled,
         fused=shown,
+        residual=choice.residual,
         fusion=choice.fusion,
         sigma=sigma,
     )
@@ -277,6 +282,7 @@ def build_multiad(
         "stages": network.stages,
         "fused": network.fused,
         "experts": kinds,
+        "residual": choice.residual,
         "fusion": network.fusion.mode,
         "sigma": sigma,
     }

@@ -6,6 +6,7 @@ from multiad_med.networks.experts.expert import Expert, Statistics
 from multiad_med.networks.experts.nearest_normal import NearestNormal
 from multiad_med.networks.experts.position_gaussian import PositionGaussian
 from multiad_med.networks.experts.reservoir import Reservoir
+from multiad_med.networks.experts.whitened_residual import WhitenedResidual
 
 __all__ = [
     "EXPERTS",
@@ -15,6 +16,7 @@ __all__ = [
     "PositionGaussian",
     "Reservoir",
     "Statistics",
+    "WhitenedResidual",
 ]
 
 
