@@ -18,6 +18,7 @@ __all__ = [
     "Level",
     "NormalScores",
     "image_scores",
+    "joint_probability",
     "largest_in_foreground",
     "threshold_at_false_positive_rate",
     "unit_name",
@@ -147,6 +148,18 @@ _MOST_SCORES = 10_000
 def unit_name(level: Level, domain: str) -> str:
     """What a unit of a level is called; an image of a product is slice and volume at once."""
     return "image" if domain == "industrial" and level is not Level.PATIENT else str(level)
+
+
+def joint_probability(score: float) -> float:
+    """The Noisy-OR of all experts' probabilities at a place, or of a score, in the calibrated map.
+
+    The map is ``s = m / (m + t)``; hazards add up to m, so that ``P = 1 - 2^(-m / t)``: 0.5 at the pixel
+    threshold t. It is 1 in float32 from ``m / t`` of about 25 on, so that nothing is ranked by it.
+
+    Args:
+        score: in [0, 1).
+    """
+    return 1.0 - 2.0 ** (-score / (1.0 - score)) if score < 1 else 1.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from multiad_med.scoring import (
     Level,
     NormalScores,
     image_scores,
+    joint_probability,
     threshold_at_false_positive_rate,
     unit_name,
 )
@@ -157,3 +158,14 @@ def test_an_image_of_a_product_is_called_an_image() -> None:
     assert NormalScores((0.5,), 0.05).no_verdict("image") == (
         "no verdict: 1 normal image allows no rate below 50 %; 19 are needed for 5 %"
     )
+
+
+def test_the_joint_probability_is_a_half_at_the_threshold_and_a_noisy_or_of_its_parts() -> None:
+    def of(hazard: float) -> float:  # t = 1
+        return joint_probability(hazard / (hazard + 1))
+
+    assert of(0) == 0
+    assert of(1) == pytest.approx(0.5)
+    assert of(2) == pytest.approx(0.75)
+    assert 1 - of(0.7 + 1.9) == pytest.approx((1 - of(0.7)) * (1 - of(1.9)), rel=1e-12)
+    assert joint_probability(1.0) == 1

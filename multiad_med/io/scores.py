@@ -17,7 +17,7 @@ from torch import Tensor
 from multiad_med.card import ModelCard, versions
 from multiad_med.io.atomic import write_json
 from multiad_med.io.results import SCORES, StudyResults
-from multiad_med.scoring import Level, NormalScores, image_scores
+from multiad_med.scoring import Level, NormalScores, image_scores, joint_probability
 from multiad_med.transforms import marked_slices
 from multiad_med.utils.errors import InputError, MultiADError
 
@@ -124,7 +124,9 @@ def study_scores(
     Slices are numbered as in the source file: ``axis`` is the source's array axis that runs most
     nearly along the body, ``slice`` the index on it. The volume's score is its highest slice score; its
     verdict is by the threshold of volumes. ``flagged`` is null where there is no verdict, and
-    ``verdict`` then says why. ``not_scored_slices`` were not looked at.
+    ``verdict`` then says why. ``not_scored_slices`` were not looked at. ``joint_probability`` is a
+    score's Noisy-OR of the experts, where the network fuses hazards; see
+    :func:`multiad_med.scoring.joint_probability`.
 
     Args:
         slice_scores: of :class:`ScoreSlicesd` ``(Z,)``; NaN where a slice does not count.
@@ -147,8 +149,15 @@ def study_scores(
     own = torch.from_numpy(scores[scored])
     p_values, flags = slices.p_values(own).tolist(), slices.flagged(own).tolist()
     reachable = slices.threshold is not None
+
+    def joint(score: float) -> dict[str, float]:
+        """Only hazards add up to a Noisy-OR."""
+        is_or = network.card.network.get("fusion") == "hazard"
+        return {"joint_probability": joint_probability(score)} if is_or else {}
+
     return {
         "volume_score": volume_score,
+        **joint(volume_score),
         "volume_p_value": volumes.p_value(volume_score),
         "volume_flagged": volumes.anomalous(volume_score),
         "verdict": volumes.verdict(volume_score, network.card.unit(Level.VOLUME)),
@@ -157,6 +166,7 @@ def study_scores(
             {
                 "slice": int(index),
                 "score": float(scores[index]),
+                **joint(float(scores[index])),
                 "p_value": p_value,
                 "flagged": flagged if reachable else None,
             }
