@@ -31,6 +31,8 @@ CHOICES: dict[str, Any] = {
     "student": "image",
     "stages": [1, 2, 3],
     "fused": [2, 3],
+    "experts": [],
+    "residual": "cosine",
     "fusion": "quantile",
     "sigma": 2.5,
 }

@@ -76,6 +76,7 @@ def test_each_site_reaches_its_rate_on_its_own_normals_with_one_network(tmp_path
         calibrate_site(
             network,
             _normals(brightness),
+            normal=_normals(brightness),
             source=tmp_path / "global.pt",
             target=tmp_path / name / "model.pt",
             card={"domain": name},
@@ -105,6 +106,7 @@ def test_a_global_model_of_another_preset_is_refused_and_nothing_written(tmp_pat
         calibrate_site(
             tiny_multiad(),
             _normals(1.0),
+            normal=_normals(1.0),
             source=tmp_path / "global.pt",
             target=tmp_path / "model.pt",
             card={},

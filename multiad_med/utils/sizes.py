@@ -42,4 +42,7 @@ def shortest(size: Size) -> int | list[int]:
 
 def size_setting(size: Size) -> str:
     """What is typed on a command line to have a size."""
-    return f'--set "size={json.dumps(shortest(size), separators=(",", ":"))}"'
+    short = shortest(size)
+    if isinstance(short, int):
+        return f"--set size={short}"
+    return f'--set "size={json.dumps(short, separators=(",", ":"))}"'

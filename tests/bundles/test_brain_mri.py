@@ -87,7 +87,7 @@ def test_training_writes_model_checkpoint_and_tensorboard(trained: dict[str, Pat
         "checkpoint.pt",
         "model.pt",
     ]
-    assert state["fusion.weights"].tolist() == [0.0, 1.0, 1.0]
+    assert state["fusion.weights"].tolist() == [0.0, 0.5, 0.5, 1.0]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tags: set[str] = set()

@@ -86,8 +86,8 @@ def test_losses_and_model_equal_those_of_one_process(cohort: Path, tmp_path: Pat
     alone, both = (
         torch.load(folder / "models" / "model.pt", weights_only=True) for folder in (one, two)
     )
-    for key in ("pixel_threshold", "fusion.levels.0.running_mean"):
-        assert float(both[key]) == pytest.approx(float(alone[key]), rel=1e-3), key
+    for key in ("pixel_threshold", "fusion.levels.0.knots"):
+        torch.testing.assert_close(both[key], alone[key], rtol=1e-2, atol=1e-4)
     cards = [read_card(folder / "models" / "model.pt") for folder in (one, two)]
     # The two share the held-out slices, and each draws its own anomalies.
     tested = [card.self_test for card in cards if card]

@@ -101,7 +101,10 @@ def test_every_line_of_a_normal_run_tells_something(
     for epoch in (1, 2):
         told = rf"INFO - epoch {epoch} of 2: loss {loss} in training, {loss} on held-out images"
         assert re.fullmatch(told, out.pop(0))
-    assert out == [
+    tested = [line for line in out if re.match(r"(INFO|WARNING) - .*[Ss]elf-test", line)]
+    assert tested[0].startswith("INFO - Self-test on ")
+    assert len(tested) <= 3, "one line, and what it warns of: near chance, reacts to light"
+    assert [line for line in out if line not in tested] == [
         f"INFO - {line}"
         for line in [
             "The model is in run/model.pt.",

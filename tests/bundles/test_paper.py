@@ -82,6 +82,8 @@ def test_two_steps_of_the_paper_give_a_model_whose_card_tells_it(
         "student": "image",
         "stages": [1, 2, 3, 4],
         "fused": [1, 2, 3, 4],
+        "experts": [],
+        "residual": "cosine",
         "fusion": "zscore",
         "sigma": 4.0,
     }
@@ -207,7 +209,7 @@ def test_the_overlay_changes_what_the_training_reads(bundle: str) -> None:
     train, overlay = (read_config(bundle, name) for name in ("train.json", "paper.json"))
     for key in set(overlay) - {"card#settings#preset"}:
         assert unknown_id(key, train) is None, key
-    assert presets(bundle) == ["paper", *PRESETS]
+    assert presets(bundle) == list(dict.fromkeys(["gaussian", "neighbours", "paper", *PRESETS]))
 
 
 def test_a_bundles_own_presets_are_configs_that_name_themselves(
@@ -226,7 +228,10 @@ def test_a_bundles_own_presets_are_configs_that_name_themselves(
 
 
 def test_an_unknown_preset_is_told_with_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"none 'papr'\. Did you mean paper\? Choose one of paper"):
+    with pytest.raises(
+        InputError,
+        match=r"none 'papr'\. Did you mean paper\? Choose one of gaussian",
+    ):
         AnomalyDetector("brain_mri", preset="papr")
     with pytest.raises(InputError, match="Did you mean resnet18"):
         AnomalyDetector("brain_mri", preset="resnet19")

@@ -147,7 +147,10 @@ def test_a_teacher_of_ones_own_has_its_weights_from_a_file(tmp_path: Path) -> No
             {"teacher": f"{HERE}.Tiny", "student": f"{HERE}.Short"},
             r"teacher gives \[.*\], as a list, and it gives \[\(1, 4, 16, 16\)\]",
         ),
-        ({"student": "none"}, r"student, .* is one of \['image', 'decoder'\], got 'none'"),
+        (
+            {"student": "nobody"},
+            r"student, .* is one of \['image', 'decoder', 'none'\], got 'nobody'",
+        ),
     ],
 )
 def test_what_does_not_keep_to_the_contract_is_refused_by_name(

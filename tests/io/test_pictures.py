@@ -347,7 +347,9 @@ def test_a_dark_image_of_eight_bits_is_not_warned_of(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for suffix in (".png", ".bmp", ".tif"):
-            write(tmp_path / f"dark{suffix}", np.full((16, 160, 3), 3, np.uint8))
+            write(
+                tmp_path / f"dark{suffix}", np.arange(7680, dtype=np.uint8).reshape(16, 160, 3) % 4
+            )
             LoadPictures()(tmp_path / f"dark{suffix}")
 
 
