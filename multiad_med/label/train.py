@@ -16,6 +16,7 @@ from multiad_med.data import split_subjects
 from multiad_med.io import atomic_path
 from multiad_med.label.datastores import FolderDatastore, SeriesDatastore, normal_studies
 from multiad_med.label.options import check_device
+from multiad_med.networks import TeacherWeights, read_card
 
 __all__ = ["NormalOnlyTrainTask"]
 
@@ -113,8 +114,18 @@ class NormalOnlyTrainTask(BundleTrainTask):
     def _load_checkpoint(
         self, model_pytorch: str, pretrained: bool, train_handlers: list[dict[str, Any]]
     ) -> None:
+        self._network: dict[str, Any] = {}
         if pretrained and Path(model_pytorch).is_file():
             loader = "multiad_med.engines.ModelLoader"
+            card = read_card(model_pytorch)
+            if card is not None and card.network:  # it goes on as the network that it is
+                self._network = {
+                    "network_def": {
+                        "_target_": "multiad_med.networks.build_multiad",
+                        **card.network,
+                        "teacher_weights": TeacherWeights.CHECKPOINT.value,
+                    }
+                }
             train_handlers.insert(
                 0, {"_target_": loader, "path": model_pytorch, "network": "@network"}
             )
@@ -128,6 +139,7 @@ class NormalOnlyTrainTask(BundleTrainTask):
         overrides |= {
             "validate#held_out#data": held_out,  # of which the bundle makes two groups
             **self._length,
+            **self._network,
             "device": f"$torch.device('{overrides['device']}')",
             "dataset_dir": self.bundle_path,  # of volumes, which are given
             "ckpt_dir": str(folder),
