@@ -107,4 +107,4 @@ def test_what_is_collected_does_not_grow_with_the_number_of_images() -> None:
         states = expert_statistics(model, stream)
         sizes.append([sum(v.numel() for v in state.values()) for state in states])
     assert sizes[0][0] == sizes[1][0]
-    assert sizes[1][1] <= 20_000 * (1 + model.experts[1].projection.shape[1])
+    assert sizes[1][1] <= 50_000 * (1 + model.experts[1].projection.shape[1])

@@ -22,9 +22,9 @@ __all__ = ["NearestNormal", "PatchSample"]
 ROWS = 2048
 """Normal patches that are kept."""
 STAGES = (2, 3)
-DIMENSIONS = 64
+DIMENSIONS = 128
 """Of a projected patch."""
-SAMPLED = 20_000
+SAMPLED = 50_000
 """Patches out of which those that are kept are chosen."""
 
 
@@ -94,9 +94,9 @@ class PatchSample(Statistics):
 class NearestNormal(Expert):
     """Measures the distance to the nearest normal patch, wherever it lay (PatchCore, Roth et al. 2022).
 
-    A patch is the mean of 3 x 3 locations of the stages, projected to 64 dimensions. Of 20,000 that are
-    drawn from all normal images a greedy coreset of 2,048 is kept: 0.5 MB, and a search whose time does
-    not grow with the number of images.
+    A patch is the mean of 3 x 3 locations of the stages, projected to at most 128 dimensions. Of 50,000
+    that are drawn from all normal images a greedy coreset of 2,048 is kept: 1 MB, and a search whose time
+    does not grow with the number of images.
 
     Args:
         channels: of the teacher's stages.
