@@ -6,7 +6,7 @@ import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -16,7 +16,14 @@ from multiad_med.scoring import Level, NormalScores, unit_name
 from multiad_med.self_test import SelfTest
 from multiad_med.utils.errors import MultiADError
 
-__all__ = ["CardError", "ModelCard", "check_given"]
+__all__ = [
+    "CalibratedNetwork",
+    "CardError",
+    "ModelCard",
+    "NotCalibratedError",
+    "check_calibrated",
+    "check_given",
+]
 
 FORMAT = 1
 PACKAGES = ("multiad-med", "monai", "torch")
@@ -169,4 +176,30 @@ def check_given(
         raise CardError(
             f"{of}: {name} was made with {'; '.join(different)}. Leave the argument out, or use a model "
             "that was trained with it."
+        )
+
+
+class CalibratedNetwork(Protocol):
+    """What scoring needs of a network: what calibration sets, see ``MultiAD``."""
+
+    calibrated: Tensor
+    pixel_false_positive_rate: Tensor
+    score_fraction: Tensor
+    card: ModelCard
+
+
+class NotCalibratedError(MultiADError, RuntimeError):
+    """The network has no thresholds, so that its maps and scores mean nothing yet."""
+
+
+def check_calibrated(network: CalibratedNetwork) -> None:
+    """Refuse a network without thresholds.
+
+    Raises:
+        NotCalibratedError: when it was never calibrated.
+    """
+    if not bool(network.calibrated):
+        raise NotCalibratedError(
+            "The model is not calibrated: load the model.pt that a finished training wrote. "
+            "A training checkpoint has no thresholds yet."
         )

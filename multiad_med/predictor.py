@@ -9,10 +9,11 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from multiad_med.card import check_calibrated
 from multiad_med.data import StudyDataset, StudyError, StudyStatus
 from multiad_med.data.datalist import first_path
 from multiad_med.engines import StudyEvaluator
-from multiad_med.io import StudyResults, check_calibrated, state_sha256
+from multiad_med.io import StudyResults, state_sha256
 from multiad_med.io.results import SCORES
 from multiad_med.networks import MultiAD, bundle_of_model, load_model
 from multiad_med.preparation.sources import StudyKind

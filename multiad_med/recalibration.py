@@ -12,14 +12,14 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader
 
-from multiad_med.card import ModelCard
+from multiad_med.card import ModelCard, check_calibrated
 from multiad_med.data import DATALIST_NAME, SliceDataset, SliceStore, is_store
 from multiad_med.data.description import describe_data
 from multiad_med.data.image_hashes import hashes_by_name
 from multiad_med.data.layouts.files import first
 from multiad_med.engines import save_model, score_units, set_thresholds
 from multiad_med.evaluation.threshold_table import threshold_rows, threshold_text
-from multiad_med.io import check_calibrated, file_sha256
+from multiad_med.io import file_sha256
 from multiad_med.networks import open_model, read_card
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.scoring import Level

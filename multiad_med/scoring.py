@@ -268,3 +268,16 @@ class NormalScores:
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """The scores that :meth:`as_json` gave."""
         return cls(tuple(content["scores"]), content["rate"], content["approximate"])
+
+
+def decision(scores: Mapping[str, Any]) -> str:
+    """The volume's score, p-value and threshold, and its verdict or why there is none, in words."""
+    if not scores:
+        return "no scores beside the map"
+    threshold = scores["thresholds"]["volume_score"]
+    told = (
+        f"score {float(scores['volume_score']):.3f}, p-value {float(scores['volume_p_value']):.3g}"
+    )
+    if threshold is not None:
+        told += f", threshold {float(threshold):.3f}"
+    return f"{told}: {scores['verdict']}"

@@ -17,12 +17,12 @@ from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
-from multiad_med.card import ModelCard
+from multiad_med.card import ModelCard, check_calibrated
 from multiad_med.data.image_hashes import KEPT
 from multiad_med.engines.distributed import is_main_process
 from multiad_med.engines.schedule import every
 from multiad_med.engines.trainer import DistillationTrainer
-from multiad_med.io import check_calibrated, write_state
+from multiad_med.io import write_state
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.scoring import Level, units_needed
 from multiad_med.utils.errors import InputError, MultiADError, memory_error

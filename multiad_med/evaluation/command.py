@@ -8,19 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multiad_med.card import check_given
+from multiad_med.card import NotCalibratedError, check_given
 from multiad_med.data import SliceStore, is_store
 from multiad_med.data.image_hashes import study_hash
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
-from multiad_med.evaluation.detectors import map_slices
 from multiad_med.evaluation.evaluate import evaluate_cases
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.parts import Part
-from multiad_med.evaluation.predictions import predicted_cases
+from multiad_med.evaluation.predictions import map_slices, predicted_cases
 from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.seen_images import note_seen_images
-from multiad_med.io import NotCalibratedError
 from multiad_med.networks import MultiAD, bundle_of_model, open_model
 from multiad_med.resources import run_bundle
 from multiad_med.utils.choices import usable_device

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from multiad_med.detector import AnomalyDetector
 from multiad_med.engines import calibrate
+from multiad_med.evaluation.predictions import Predictor, map_slices
 from multiad_med.losses import CosineMode, FeatureDistillationLoss
 from multiad_med.networks import (
     PRESETS,
@@ -30,34 +31,19 @@ from multiad_med.networks import (
     source_weights,
 )
 from multiad_med.resources import bundle_of_domain, read_config
-from multiad_med.scoring import image_scores
 from multiad_med.utils.errors import InputError, MultiADError
 
 __all__ = [
     "Detector",
     "MultiADDetector",
-    "Predictor",
     "Settings",
     "UnavailableError",
-    "map_slices",
     "stored_megabytes",
 ]
 
 
 DOMAIN = "industrial"
 """Whose training the comparison runs; what domains differ in is overridden."""
-
-
-class Predictor(Protocol):
-    """What maps slices."""
-
-    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ``(B, 1, H, W)`` and image scores ``(B,)``, the larger the more anomalous.
-
-        Args:
-            images: ``(B, C, H, W)`` in [0, 1].
-            foreground: ``(B, 1, H, W)``, true inside.
-        """
 
 
 class Detector(Predictor, Protocol):
@@ -92,22 +78,6 @@ def stored_megabytes(state: Any) -> float:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.tell() / 1e6
-
-
-@torch.no_grad()
-def map_slices(network: MultiAD, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-    """Calibrated maps of a trained network, 0 outside the foreground, and the images' scores.
-
-    Args:
-        network: a calibrated one.
-        images: ``(B, C, H, W)`` in [0, 1], where the network is.
-        foreground: ``(B, 1, H, W)``, true inside.
-
-    Returns:
-        Maps ``(B, 1, H, W)`` in [0, 1) and scores ``(B,)``, on the CPU.
-    """
-    maps = network.eval()(images).cpu() * foreground
-    return maps, image_scores(maps, foreground, fraction=float(network.score_fraction))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected, Thresholds
 from multiad_med.evaluation.examples import Examples
 from multiad_med.evaluation.lesion_level import LesionLevel
-from multiad_med.evaluation.outcomes import FIGURES, named_figures
+from multiad_med.evaluation.named_metrics import METRICS, named_metrics
 from multiad_med.evaluation.pixel_level import PixelLevel
 from multiad_med.evaluation.rates import observed_rates
 from multiad_med.evaluation.results import Curve, Evaluation, Histogram
@@ -314,14 +314,14 @@ class RunningEvaluation:
         if len(set(of_study)) < 2:
             return {}
         of_pixels = self._pixels.categories()
-        names = [name for name in FIGURES if pixels or name.startswith("image")]
+        names = [name for name in METRICS if pixels or name.startswith("image")]
         figures = {}
         for name in sorted(set(of_study)):
             chosen = [i for i, own in enumerate(of_study) if own == name]
             scores, abnormal = (
                 torch.cat([its[i] for i in chosen]) for its in (self._scores, self._abnormal)
             )
-            found = named_figures(scores, abnormal, of_pixels[name])
+            found = named_metrics(scores, abnormal, of_pixels[name])
             figures[name or "(none)"] = {metric: found[metric] for metric in names}
         means = {}
         for metric in names:

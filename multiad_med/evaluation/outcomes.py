@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from multiad_med.data import SliceStore
 from multiad_med.evaluation.detectors import Detector, UnavailableError
+from multiad_med.evaluation.named_metrics import named_metrics
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.pixel_level import PixelFigures
 from multiad_med.evaluation.predictions import predicted_cases
-from multiad_med.evaluation.results import finite_or_none
 from multiad_med.io import file_sha256, write_json
-from multiad_med.metrics import Ranking
 from multiad_med.utils import run_in_process
 from multiad_med.utils.json_files import read_json
 
-__all__ = ["FAILED", "FIGURES", "Job", "Outcome", "named_figures", "run_job", "run_jobs"]
+__all__ = ["FAILED", "Job", "Outcome", "run_job", "run_jobs"]
 
-FIGURES = (
-    "image_auroc",
-    "image_ap",
-    "image_f1_max",
-    "pixel_auroc",
-    "pixel_ap",
-    "foreground_pixel_auroc",
-    "foreground_pixel_ap",
-    "aupro",
-)
 FAILED = "failed"
 """How the note of a run begins whose process died."""
 
@@ -54,7 +41,7 @@ class Outcome:
 
     Attributes:
         method, dataset, category, seed: which run.
-        figures: by the names of :data:`FIGURES`, NaN (None in JSON) where undefined.
+        figures: by the names of :data:`METRICS`, NaN (None in JSON) where undefined.
         scores: ``(study, subject, slice, abnormal, score)`` of every slice, for paired comparison.
         train_seconds: of :meth:`Detector.fit`, calibration included.
         latency_ms: median of one slice at a time.
@@ -112,25 +99,6 @@ class Job:
         names = [Path(self.store).name, self.category, self.method, str(self.part)]
         names += [f"seed{self.seed}", digest]
         return "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
-
-
-def named_figures(
-    scores: Tensor, abnormal: Tensor, pixels: Mapping[str, float]
-) -> dict[str, float | None]:
-    """Figures by the names of :data:`FIGURES`, without intervals.
-
-    Args:
-        scores, abnormal: of every slice.
-        pixels: figures of pixels, more or fewer.
-    """
-    images = Ranking(scores, abnormal)
-    found = {
-        **pixels,
-        "image_auroc": images.auroc,
-        "image_ap": images.average_precision,
-        "image_f1_max": images.f1_max,
-    }
-    return {name: finite_or_none(found.get(name, math.nan)) for name in FIGURES}
 
 
 def _latency(detector: Detector, store: SliceStore, device: torch.device) -> float:
@@ -200,7 +168,7 @@ def execute(job: Job) -> list[Outcome]:
                 dataset=dataset,
                 category=job.category,
                 seed=job.seed,
-                figures=named_figures(
+                figures=named_metrics(
                     torch.tensor([score for *_, score in scores]),
                     torch.tensor([abnormal for *_, abnormal, _ in scores]),
                     pixels.figures(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,10 +16,39 @@ from torch.utils.data import Subset
 from multiad_med.data import SliceStore
 from multiad_med.data.store import StoreError, study_about, study_path
 from multiad_med.evaluation.cases import Case
-from multiad_med.evaluation.detectors import Predictor
 from multiad_med.evaluation.parts import Part, subjects_of_part
+from multiad_med.networks import MultiAD
+from multiad_med.scoring import image_scores
 
-__all__ = ["predicted_cases"]
+__all__ = ["Predictor", "map_slices", "predicted_cases"]
+
+
+class Predictor(Protocol):
+    """What maps slices."""
+
+    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``(B, 1, H, W)`` and image scores ``(B,)``, the larger the more anomalous.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+            foreground: ``(B, 1, H, W)``, true inside.
+        """
+
+
+@torch.no_grad()
+def map_slices(network: MultiAD, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+    """Calibrated maps of a trained network, 0 outside the foreground, and the images' scores.
+
+    Args:
+        network: a calibrated one.
+        images: ``(B, C, H, W)`` in [0, 1], where the network is.
+        foreground: ``(B, 1, H, W)``, true inside.
+
+    Returns:
+        Maps ``(B, 1, H, W)`` in [0, 1) and scores ``(B,)``, on the CPU.
+    """
+    maps = network.eval()(images).cpu() * foreground
+    return maps, image_scores(maps, foreground, fraction=float(network.score_fraction))
 
 
 def _spacing(store: SliceStore, study: str) -> tuple[float, float, float] | None:

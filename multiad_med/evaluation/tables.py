@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from multiad_med.evaluation.outcomes import FIGURES, Outcome
+from multiad_med.evaluation.named_metrics import METRICS
+from multiad_med.evaluation.outcomes import Outcome
 from multiad_med.io.atomic import atomic_path
 
 __all__ = ["average_over_sets", "markdown_table", "mean_and_deviation", "write_outcomes"]
@@ -47,7 +48,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def write_outcomes(path: str | Path, outcomes: Sequence[Outcome]) -> None:
     """One row per outcome as CSV, without the single scores."""
-    columns = ["method", "dataset", "category", "seed", *FIGURES, *_COSTS, "note"]
+    columns = ["method", "dataset", "category", "seed", *METRICS, *_COSTS, "note"]
     with (
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,

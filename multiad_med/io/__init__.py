@@ -22,10 +22,8 @@ from multiad_med.io.pictures import (
 )
 from multiad_med.io.results import StudyResults
 from multiad_med.io.scores import (
-    NotCalibratedError,
     SaveScoresd,
     ScoreSlicesd,
-    check_calibrated,
     study_scores,
 )
 
@@ -48,7 +46,6 @@ __all__ = [
     "MontageColumn",
     "NiftiError",
     "NiftiReader",
-    "NotCalibratedError",
     "OctError",
     "PictureError",
     "SaveImageMapd",
@@ -61,7 +58,6 @@ __all__ = [
     "StudyResults",
     "anomaly_bands",
     "atomic_path",
-    "check_calibrated",
     "file_sha256",
     "find_series",
     "save_montage",

@@ -12,12 +12,14 @@ from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 from PIL import Image
 
+from multiad_med.card import CalibratedNetwork
 from multiad_med.io.atomic import atomic_path
 from multiad_med.io.overlay import overlaid
 from multiad_med.io.overlay_file import save_overlay
 from multiad_med.io.pictures import LoadPictures
 from multiad_med.io.results import OVERLAY, StudyResults
-from multiad_med.io.scores import SLICE_SCORES, CalibratedNetwork, decision, study_scores
+from multiad_med.io.scores import SLICE_SCORES, study_scores
+from multiad_med.scoring import decision
 from multiad_med.utils.errors import InputError
 
 __all__ = ["SavePictureMapd"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,49 +14,16 @@ from monai.utils import ImageMetaKey
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from multiad_med.card import ModelCard, versions
+from multiad_med.card import CalibratedNetwork, check_calibrated, versions
 from multiad_med.io.atomic import write_json
 from multiad_med.io.results import SCORES, StudyResults
 from multiad_med.scoring import Level, NormalScores, image_scores, joint_probability
 from multiad_med.transforms import marked_slices
-from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.errors import InputError
 
-__all__ = [
-    "NotCalibratedError",
-    "SaveScoresd",
-    "ScoreSlicesd",
-    "check_calibrated",
-    "decision",
-    "study_scores",
-]
+__all__ = ["SaveScoresd", "ScoreSlicesd", "study_scores"]
 
 SLICE_SCORES = "slice_scores"
-
-
-class CalibratedNetwork(Protocol):
-    """What scoring needs of a network: what calibration sets, see ``MultiAD``."""
-
-    calibrated: Tensor
-    pixel_false_positive_rate: Tensor
-    score_fraction: Tensor
-    card: ModelCard
-
-
-class NotCalibratedError(MultiADError, RuntimeError):
-    """The network has no thresholds, so that its maps and scores mean nothing yet."""
-
-
-def check_calibrated(network: CalibratedNetwork) -> None:
-    """Refuse a network without thresholds.
-
-    Raises:
-        NotCalibratedError: when it was never calibrated.
-    """
-    if not bool(network.calibrated):
-        raise NotCalibratedError(
-            "The model is not calibrated: load the model.pt that a finished training wrote. "
-            "A training checkpoint has no thresholds yet."
-        )
 
 
 class ScoreSlicesd(MapTransform):
@@ -185,19 +152,6 @@ def study_scores(
             else f"mean of the largest {float(network.score_fraction):g} of the foreground"
         ),
     }
-
-
-def decision(scores: Mapping[str, Any]) -> str:
-    """The volume's score, p-value and threshold, and its verdict or why there is none, in words."""
-    if not scores:
-        return "no scores beside the map"
-    threshold = scores["thresholds"]["volume_score"]
-    told = (
-        f"score {float(scores['volume_score']):.3f}, p-value {float(scores['volume_p_value']):.3g}"
-    )
-    if threshold is not None:
-        told += f", threshold {float(threshold):.3f}"
-    return f"{told}: {scores['verdict']}"
 
 
 def _thresholds(normals: NormalScores, level: Level) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
         WeightsError: when a model file cannot be read.
         NotCalibratedError: when a model's training was not finished.
     """
-    from multiad_med.io import atomic_path, check_calibrated
+    from multiad_med.card import check_calibrated
+    from multiad_med.io import atomic_path
     from multiad_med.networks import bundle_of_model, open_model
 
     _check_folder(folder)

@@ -10,7 +10,7 @@ from PIL import Image
 from multiad_med.io import LoadPictures, MontageColumn, save_montage
 from multiad_med.io.pictures import PICTURE_SUFFIXES
 from multiad_med.io.results import study_path
-from multiad_med.io.scores import decision
+from multiad_med.scoring import decision
 from multiad_med.transforms import Window
 from multiad_med.utils.errors import reader_errors
 from multiad_med.viewing.montage import write_montage

@@ -15,12 +15,12 @@ from urllib.parse import quote
 from PIL import Image
 
 from multiad_med.evaluation.report.markup import Html, element, fragment
-from multiad_med.evaluation.report.pictures import scale_bar
 from multiad_med.io import atomic_path
 from multiad_med.io.overlay_file import read_overlay
 from multiad_med.io.results import MAP, OVERLAY, VIEWER, beside_map, study_of_map
 from multiad_med.viewing.overlay import write_overlay
 from multiad_med.viewing.page import write_page
+from multiad_med.viewing.scale_bar import scale_bar
 from multiad_med.viewing.study import load_study
 
 __all__ = ["SHOWN", "VIEWERS", "write_contact_sheet"]

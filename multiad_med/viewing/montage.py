@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiad_med.io import MontageColumn, save_montage
-from multiad_med.io.scores import decision
+from multiad_med.scoring import decision
 from multiad_med.viewing.findings import Finding, body_box, find
 from multiad_med.viewing.study import ViewedStudy
 

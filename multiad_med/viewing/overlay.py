@@ -10,7 +10,7 @@ from PIL import Image
 
 from multiad_med.io.overlay import overlaid
 from multiad_med.io.overlay_file import save_overlay
-from multiad_med.io.scores import decision
+from multiad_med.scoring import decision
 from multiad_med.viewing.findings import body_box, worst_slice
 from multiad_med.viewing.study import ViewedStudy
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from multiad_med.io import atomic_path
-from multiad_med.io.scores import decision
+from multiad_med.scoring import decision
 from multiad_med.transforms import Window
 from multiad_med.viewing.embedded import MAP_STEP, embedded_image, embedded_map, halved
 from multiad_med.viewing.findings import find, worst_slice

@@ -11,14 +11,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from multiad_med.card import CardError
+from multiad_med.card import CardError, NotCalibratedError
 from multiad_med.cli import app
 from multiad_med.data import SliceStore
 from multiad_med.engines import calibrate, save_model
 from multiad_med.evaluation.command import TrainedDetector, evaluate_model
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.manifest import run_manifest
-from multiad_med.io import NotCalibratedError
 from multiad_med.networks import build_multiad, open_model
 from multiad_med.utils.errors import InputError
 from tests.evaluation.reports import Reader, rows_of

@@ -12,7 +12,8 @@ import pytest
 
 from multiad_med.data import SliceStore
 from multiad_med.evaluation.detectors import UnavailableError
-from multiad_med.evaluation.outcomes import FIGURES, Job, execute, run_job
+from multiad_med.evaluation.named_metrics import METRICS
+from multiad_med.evaluation.outcomes import Job, execute, run_job
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import predicted_cases
 from tests.evaluation.stores import Brightness, make_store
@@ -47,7 +48,7 @@ def test_a_store_yields_its_studies_one_by_one_and_keeps_none(store: str) -> Non
 
 def test_figures_of_bright_defects_are_perfect_for_brightness(store: str) -> None:
     (outcome,) = execute(Job("bright", Brightness, store, "", 0))
-    assert outcome.figures == pytest.approx(dict.fromkeys(FIGURES, 1.0))
+    assert outcome.figures == pytest.approx(dict.fromkeys(METRICS, 1.0))
     assert len(outcome.scores) == 8
     assert sum(abnormal for *_, abnormal, _ in outcome.scores) == 4
     assert outcome.train_seconds >= 0

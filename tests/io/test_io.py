@@ -13,10 +13,10 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged, SaveImaged
 
+from multiad_med.card import NotCalibratedError
 from multiad_med.io import (
     LoadVolumed,
     MontageColumn,
-    NotCalibratedError,
     SaveImageMapd,
     SaveScoresd,
     ScoreSlicesd,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from multiad_med.io import LoadVolume
-from multiad_med.io.scores import decision
+from multiad_med.scoring import decision
 from multiad_med.transforms import VolumeError
 from multiad_med.viewing import ViewError, load_study
 from multiad_med.viewing.page import write_page

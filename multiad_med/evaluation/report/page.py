@@ -15,7 +15,7 @@ from multiad_med.evaluation.report.charts import (
     training_panels,
 )
 from multiad_med.evaluation.report.markup import Html, element, fragment
-from multiad_med.evaluation.report.pictures import example_figure, scale_bar
+from multiad_med.evaluation.report.pictures import example_figure
 from multiad_med.evaluation.report.self_tests import finding_table, reaction_table
 from multiad_med.evaluation.report.tables import (
     STUDIES_SHOWN,
@@ -30,6 +30,7 @@ from multiad_med.evaluation.report.tables import (
 from multiad_med.evaluation.report.thresholds import threshold_table
 from multiad_med.evaluation.results import Evaluation, Example
 from multiad_med.evaluation.words import Words
+from multiad_med.viewing.scale_bar import scale_bar
 
 __all__ = ["render_page"]
 

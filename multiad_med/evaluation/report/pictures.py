@@ -12,10 +12,10 @@ from PIL import Image
 from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.results import Example
 from multiad_med.evaluation.words import Words
-from multiad_med.io.overlay import SHOWN, heat_colours, outlined, overlaid
+from multiad_med.io.overlay import outlined, overlaid
 from multiad_med.utils.errors import InputError
 
-__all__ = ["example_figure", "scale_bar"]
+__all__ = ["example_figure"]
 
 _SIDE = 256
 _MAX_BYTES = 36_000
@@ -97,55 +97,4 @@ def example_figure(example: Example, words: Words) -> Html:
             "figcaption", example.title, "" if lesion.any() else f" (no {words.lesion} outlined)"
         ),
         class_="example",
-    )
-
-
-def scale_bar() -> Html:
-    """The colours of the map from 0.4 on, with the threshold."""
-    left, width, top, height, steps = 10, 300, 4, 12, 50
-    low, high = SHOWN
-    colours = heat_colours(np.linspace(low, high, steps, dtype=np.float32))
-    # On the grey of an image, as in the overlays.
-    shown = (
-        (255 * (0.45 * (1 - colours[:, 3:]) + colours[:, :3] * colours[:, 3:])).round().astype(int)
-    )
-    boxes = [
-        element(
-            "rect",
-            x=f"{left + i * width // steps}",
-            y=f"{top}",
-            width=f"{width // steps}",
-            height=f"{height}",
-            fill="#{:02x}{:02x}{:02x}".format(*colour),
-        )
-        for i, colour in enumerate(shown.tolist())
-    ]
-    at = left + (0.5 - low) / (high - low) * width
-    texts = [
-        (left, "0.4", "start"),
-        (at, "0.5 threshold", "middle"),
-        (left + width, "0.75 +", "end"),
-    ]
-    return element(
-        "svg",
-        *boxes,
-        element(
-            "line",
-            x1=f"{at:g}",
-            x2=f"{at:g}",
-            y1=f"{top - 3:g}",
-            y2=f"{top + height + 3:g}",
-            stroke="currentColor",
-            stroke_width="1.5",
-        ),
-        *(
-            element("text", text, x=f"{x:g}", y="31", text_anchor=anchor, fill="currentColor")
-            for x, text, anchor in texts
-        ),
-        viewBox="0 0 320 36",
-        class_="scale",
-        shape_rendering="crispEdges",
-        role="img",
-        aria_label="Colours of the anomaly map: transparent below 0.4, the threshold at 0.5, brightest "
-        "from 0.75 on.",
     )
