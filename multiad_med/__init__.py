@@ -6,9 +6,13 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from multiad_med import _moved
+
 if TYPE_CHECKING:
     from multiad_med.detector import AnomalyDetector
     from multiad_med.result import Result
+
+_moved.install()
 
 __all__ = ["AnomalyDetector", "Result", "__version__"]
 

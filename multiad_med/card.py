@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multiad_med.scoring import Level, NormalScores, unit_name
-from multiad_med.self_test import SelfTest
+from multiad_med.self_test_result import SelfTest
 from multiad_med.utils.errors import MultiADError
 
 __all__ = [

@@ -14,10 +14,10 @@ from multiad_med.data import is_store
 from multiad_med.data.datalist import rank_subjects
 from multiad_med.data.description import studies_sha256
 from multiad_med.detector import AnomalyDetector
-from multiad_med.engines import save_model
 from multiad_med.networks import open_model
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.scoring import Level, NormalScores
+from multiad_med.training import save_model
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError
 

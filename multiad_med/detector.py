@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from numpy.typing import ArrayLike
 
 from multiad_med.data import StudyError, StudyStatus
-from multiad_med.io.from_memory import write_image, write_volume
-from multiad_med.predictor import CONFIG, StudyPredictor, bundle_kind, result_of
+from multiad_med.inference.from_memory import write_image, write_volume
+from multiad_med.inference.predictor import CONFIG, StudyPredictor, bundle_kind, result_of
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.resources import (
     bundle_of_domain,
@@ -24,7 +24,7 @@ from multiad_med.resources import (
     run_workflow,
 )
 from multiad_med.result import Result
-from multiad_med.utils.choices import usable_device
+from multiad_med.utils.choose import usable_device
 from multiad_med.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ class AnomalyDetector:
 
         Args:
             data, output, images, labels, part, training_logs, bootstrap: see
-                :func:`multiad_med.evaluation.command.evaluate_model`.
+                :func:`multiad_med.evaluation.labelled.evaluate_model`.
             settings: ids of the bundle's ``evaluate.json``; they come on top of those of :meth:`load`.
 
         Returns:
@@ -326,7 +326,7 @@ class AnomalyDetector:
         Raises:
             InputError: when nothing can be evaluated.
         """
-        from multiad_med.evaluation.command import evaluate_model
+        from multiad_med.evaluation.labelled import evaluate_model
         from multiad_med.utils.json_files import read_json
 
         _check_own(settings)

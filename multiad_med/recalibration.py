@@ -13,17 +13,16 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader
 
 from multiad_med.card import ModelCard, check_calibrated
-from multiad_med.data import DATALIST_NAME, SliceDataset, SliceStore, is_store
+from multiad_med.data import DATALIST_NAME, SliceDataset, SliceStore, file_sha256, is_store
 from multiad_med.data.description import describe_data
 from multiad_med.data.image_hashes import hashes_by_name
-from multiad_med.data.layouts.files import first
-from multiad_med.engines import save_model, score_units, set_thresholds
+from multiad_med.datasets.layout_files import first
 from multiad_med.evaluation.threshold_table import threshold_rows, threshold_text
-from multiad_med.io import file_sha256
 from multiad_med.networks import open_model, read_card
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.scoring import Level
-from multiad_med.utils.choices import usable_device
+from multiad_med.training import save_model, score_units, set_thresholds
+from multiad_med.utils.choose import usable_device
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multiad_med.utils.choices import usable_device
+from multiad_med.utils.choose import usable_device
 from multiad_med.utils.configs import SYNTAX, check_length, is_path_id, literal, unknown_id
 from multiad_med.utils.errors import FileError, InputError, unwrapped
 

@@ -44,7 +44,7 @@ class Result:
 
     @cached_property
     def scores(self) -> dict[str, Any]:
-        """Everything that is known of the study; see :func:`multiad_med.io.study_scores`."""
+        """Everything that is known of the study; see :func:`multiad_med.inference.study_scores`."""
         content: dict[str, Any] = read_json(self.scores_file)
         return content
 
@@ -116,7 +116,7 @@ class Result:
             InputError: when the folder has results of another study of the same name.
             FileError: when the folder cannot be written to.
         """
-        from multiad_med.io import atomic_path
+        from multiad_med.utils.atomic import atomic_path
         from multiad_med.utils.errors import InputError, file_errors
 
         copies = [Path(folder) / file.name for file in self.files]
@@ -149,7 +149,7 @@ class Result:
         from matplotlib.figure import Figure
         from matplotlib.image import imread
 
-        from multiad_med.viewing import view
+        from multiad_med.visualize import view
 
         source = self.source if isinstance(self.source, str) else str(Path(self.source[0]).parent)
         with TemporaryDirectory() as folder:

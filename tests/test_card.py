@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from multiad_med.card import CardError, ModelCard, check_given
-from multiad_med.engines import save_model
 from multiad_med.networks import (
     MultiAD,
     build_multiad,
@@ -22,6 +21,7 @@ from multiad_med.networks import (
     read_card,
 )
 from multiad_med.scoring import Level, NormalScores
+from multiad_med.training import save_model
 
 PREPARATION = {"size": 96, "windows": [[-200, 250]], "region": "organ", "organ_labels": None}
 CHOICES: dict[str, Any] = {

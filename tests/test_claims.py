@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multiad_med.card import ModelCard
-from multiad_med.io import study_scores
+from multiad_med.inference import study_scores
 from multiad_med.scoring import Level, NormalScores
 from tests.conftest import tiny_multiad
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from multiad_med import AnomalyDetector, Result
 from multiad_med.data import StudyError
-from multiad_med.io import LoadVolume
+from multiad_med.readers import LoadVolume
 from multiad_med.resources import bundle_path, run_bundle
 from multiad_med.utils.errors import InputError, MultiADError
 from tests.bundles.cohorts import COHORTS, write_fake_model

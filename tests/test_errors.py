@@ -22,9 +22,10 @@ from monai.utils import optional_import
 
 import multiad_med
 from multiad_med.data import StudyError, study_errors
-from multiad_med.io import PictureError, atomic_path, write_state
+from multiad_med.readers import PictureError
 from multiad_med.utils import FileError, InputError, MultiADError
-from multiad_med.utils.choices import choose, usable_device
+from multiad_med.utils.atomic import atomic_path, write_state
+from multiad_med.utils.choose import choose, usable_device
 from multiad_med.utils.errors import (
     EXTRAS,
     MissingPackageError,
@@ -234,7 +235,7 @@ class TestLastLine:
     def test_comes_after_a_bar_that_is_open(self) -> None:
         code = (
             "import sys; sys.argv[0] = 'x/monai/bundle/__main__.py'\n"
-            "from tqdm import tqdm; import multiad_med.overrides\n"
+            "from tqdm import tqdm; import multiad_med.utils.overrides\n"
             "from multiad_med.utils import InputError\n"
             "bar = tqdm(total=2, desc='bar'); bar.update()\n"
             "raise RuntimeError('MONAI') from InputError('a is wrong.')"
@@ -246,7 +247,7 @@ class TestLastLine:
 
     def test_is_of_monais_command_only(self) -> None:
         code = (
-            "import multiad_med.overrides; from multiad_med.utils import InputError\n"
+            "import multiad_med.utils.overrides; from multiad_med.utils import InputError\n"
             "raise InputError('a is wrong.')"
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

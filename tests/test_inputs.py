@@ -17,9 +17,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from multiad_med.data.slices import open_slices
-from multiad_med.io import LoadPictures, LoadVolume, LoadVolumed
+from multiad_med.data.slice_dataset import open_slices
 from multiad_med.preparation import load_pictures, load_studies, network_input
+from multiad_med.readers import LoadPictures, LoadVolume, LoadVolumed
 from multiad_med.transforms import (
     CheckMaskGridd,
     CheckVolume,

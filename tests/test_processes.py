@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 # ablate runs its trainings in the same way
 COMPARE = """
 import sys, time
-from multiad_med.evaluation.outcomes import Job, run_job
+from multiad_med.benchmark.outcomes import Job, run_job
 from tests.test_processes import endless
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from multiad_med.io import write_json
 from multiad_med.metrics import Ranking
 from multiad_med.resources import run_bundle
+from multiad_med.utils.atomic import write_json
 
 KEYS = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "best_dice", "dice")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from multiad_med.networks import NearestNormal, PositionGaussian
+from multiad_med.networks.experts import NearestNormal, PositionGaussian
 
 BATCH = 50
 

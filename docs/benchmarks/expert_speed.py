@@ -15,8 +15,9 @@ import time
 
 import torch
 
-from multiad_med.engines import fit_experts
-from multiad_med.networks import ExpertKind, FusionMode, MultiAD, TeacherWeights, build_multiad
+from multiad_med.networks import FusionMode, MultiAD, TeacherWeights, build_multiad
+from multiad_med.networks.experts import ExpertKind
+from multiad_med.training import fit_experts
 
 
 def megabytes(network: MultiAD) -> float:

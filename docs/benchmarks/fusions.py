@@ -22,22 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, Subset
 
+from multiad_med.benchmark.compare import multiad_settings
+from multiad_med.benchmark.detectors import MultiADDetector
 from multiad_med.data import SliceStore
-from multiad_med.engines import fit_experts
-from multiad_med.engines.calibration import values_inside
-from multiad_med.evaluation.compare import multiad_settings
-from multiad_med.evaluation.detectors import MultiADDetector
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.metrics import Ranking, aupro, auroc
-from multiad_med.networks import (
-    ExpertKind,
-    FusionMode,
-    MultiAD,
-    MultiScaleFusion,
-    WhitenedResidual,
-    build_multiad,
-)
+from multiad_med.networks import FusionMode, MultiAD, MultiScaleFusion, build_multiad
+from multiad_med.networks.experts import ExpertKind, WhitenedResidual
 from multiad_med.scoring import image_scores
+from multiad_med.training import fit_experts
+from multiad_med.training.calibration import values_inside
 
 COLUMNS = "set teacher epochs seed part scale fused image_auroc pixel_auroc pixel_ap aupro command"
 STUDENT = ["s1 s2", "s2 s3", "s1", "s2", "s3", "s1+s2+s3"]

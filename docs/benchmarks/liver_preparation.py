@@ -30,12 +30,12 @@ from monai.data import DataLoader
 from torch import Tensor
 from torch.utils.data import Subset
 
+from multiad_med.benchmark.detectors import MultiADDetector, Settings
 from multiad_med.data import SliceStore
-from multiad_med.engines import epochs_for
-from multiad_med.evaluation.detectors import MultiADDetector, Settings
-from multiad_med.losses import FeatureDistillationLoss
 from multiad_med.metrics import Ranking, aupro, auroc
+from multiad_med.networks.losses import FeatureDistillationLoss
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.training import epochs_for
 
 VIEWS = ("mask", "crop")
 WINDOWS = ((-200, 250), (0, 200))

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from monai.networks.utils import convert_to_onnx
 
-from multiad_med.inferers import AxialInferer
-from multiad_med.networks import MultiAD, OpenVINONetwork, build_multiad
+from multiad_med.inference import OpenVINONetwork
+from multiad_med.inference.axial_inferer import AxialInferer
+from multiad_med.networks import MultiAD, build_multiad
 
 SIZE = 256
 

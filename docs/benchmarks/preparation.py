@@ -39,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from multiad_med.data import SliceStore, read_study
 from multiad_med.networks import ResNetFeatures
 from multiad_med.preparation import load_recipe, prepare
-from multiad_med.preparation.studies import StudyPreparation
+from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.transforms import FitInPlane
 
 # An assumption, not a measurement: an H100 has 990 TFLOP/s (dense bf16) on paper, and trains ResNet-50

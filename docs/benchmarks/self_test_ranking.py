@@ -24,11 +24,11 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from multiad_med.detector import AnomalyDetector
-from multiad_med.engines import calibrate, self_test
 from multiad_med.evaluation.predictions import map_slices
 from multiad_med.metrics import auroc
 from multiad_med.networks import MultiAD, MultiScaleFusion, open_model
 from multiad_med.resources import read_config
+from multiad_med.training import calibrate, self_test
 
 BUNDLE = "multiad_industrial"
 

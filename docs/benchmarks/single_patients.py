@@ -19,9 +19,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from multiad_med.data.layouts.files import natural_key
-from multiad_med.io import LoadBScans, MontageColumn, save_montage, write_json
+from multiad_med.datasets.layout_files import natural_key
+from multiad_med.readers import LoadBScans
 from multiad_med.resources import run_bundle
+from multiad_med.utils.atomic import write_json
+from multiad_med.visualize import MontageColumn, save_montage
 
 LIVER_OF_SEGMENTATION = 5
 BALL = (91, 54, 97)

@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 import torch
 
-from multiad_med.engines import DistillationTrainer
-from multiad_med.inferers import AxialInferer
+from multiad_med.inference.axial_inferer import AxialInferer
 from multiad_med.networks import FeatureDiscriminator, MultiAD, build_multiad
+from multiad_med.training import DistillationTrainer
 
 SIZE = 256
 

@@ -22,12 +22,12 @@ import torch
 from monai.data import DataLoader
 from torch.utils.data import Dataset, Subset
 
+from multiad_med.benchmark.detectors import MultiADDetector, Settings
 from multiad_med.data import SliceStore
-from multiad_med.engines import epochs_for
-from multiad_med.evaluation.detectors import MultiADDetector, Settings
 from multiad_med.evaluation.parts import Part, subjects_of_part
-from multiad_med.losses import FeatureDistillationLoss
 from multiad_med.metrics import Ranking, aupro, auroc
+from multiad_med.networks.losses import FeatureDistillationLoss
+from multiad_med.training import epochs_for
 
 BATCH = 8
 

@@ -28,11 +28,9 @@ from monai.transforms import Compose, RandFlipd, RandRotate90d, RandRotated
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from multiad_med.benchmark.detectors import MultiADDetector, Settings
 from multiad_med.data import SliceStore
-from multiad_med.engines.calibration import values_inside
-from multiad_med.evaluation.detectors import MultiADDetector, Settings
 from multiad_med.evaluation.parts import Part, subjects_of_part
-from multiad_med.losses import FeatureDistillationLoss
 from multiad_med.metrics import Ranking, aupro, auroc
 from multiad_med.networks import (
     FusionMode,
@@ -42,7 +40,9 @@ from multiad_med.networks import (
     cosine_distance_maps,
     load_model,
 )
+from multiad_med.networks.losses import FeatureDistillationLoss
 from multiad_med.scoring import image_scores
+from multiad_med.training.calibration import values_inside
 
 SCORES = {"max": 0.0, "top 0.1 %": 0.001, "top 1 %": 0.01}
 SIGMAS = (0.0, 2.0, 4.0, 6.0)

@@ -21,9 +21,9 @@ import yaml
 from monai.fl.utils.constants import FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from multiad_med.federated import FEDERATED_CONFIGS, site_client, weighted_mean
-from multiad_med.io import atomic_path
 from multiad_med.resources import bundle_path
+from multiad_med.training.federated import FEDERATED_CONFIGS, site_client, weighted_mean
+from multiad_med.utils.atomic import atomic_path
 
 BUNDLE = "multiad_brain_mri"
 

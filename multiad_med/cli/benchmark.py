@@ -13,7 +13,7 @@ from multiad_med.cli.commands import new_app
 from multiad_med.cli.options import Device, check_device, output_option
 
 if TYPE_CHECKING:
-    from multiad_med.evaluation.outcomes import Outcome
+    from multiad_med.benchmark.outcomes import Outcome
 
 COMPARE = (
     "Example: multiad benchmark compare slices/ -o comparison/ --method multiad --method padim"
@@ -72,8 +72,8 @@ def compare(
 
     The published methods need the extra peers.
     """
-    from multiad_med.evaluation.compare import METHODS, parse_files
-    from multiad_med.evaluation.compare import compare as run
+    from multiad_med.benchmark.compare import METHODS, parse_files
+    from multiad_med.benchmark.compare import compare as run
 
     outcomes = run(
         stores,
@@ -109,8 +109,8 @@ def ablate(
     device: Device = "auto",
 ) -> None:
     """Run the paper's Table 4: SE, discriminator and fusion, each on and off."""
-    from multiad_med.evaluation.ablate import ablate as run
-    from multiad_med.evaluation.detectors import Settings
+    from multiad_med.benchmark.ablate import ablate as run
+    from multiad_med.benchmark.detectors import Settings
 
     outcomes = run(
         stores,
@@ -128,7 +128,7 @@ def ablate(
 
 def _print_outcomes(table: Path, outcomes: Iterable[Outcome]) -> None:
     """Print the tables of a comparison; status 1 where a run of it failed."""
-    from multiad_med.evaluation.outcomes import FAILED
+    from multiad_med.benchmark.outcomes import FAILED
 
     typer.echo(table.read_text(encoding="utf-8"))
     if any(outcome.note.startswith(FAILED) for outcome in outcomes):

@@ -29,7 +29,7 @@ class Domain(StrEnum):
 
 
 class DicomResult(StrEnum):
-    """See :class:`multiad_med.io.dicom_results.DicomKind`."""
+    """See :class:`multiad_med.dicom.write.results.DicomKind`."""
 
     SEG = "seg"
     PARAMETRIC_MAP = "pm"
@@ -48,7 +48,7 @@ class ServedResult(StrEnum):
 
 
 class Segments(StrEnum):
-    """See :class:`multiad_med.io.dicom_results.Segments`."""
+    """See :class:`multiad_med.dicom.write.results.Segments`."""
 
     BANDS = "bands"
     BINARY = "binary"
@@ -122,7 +122,7 @@ class Preset(StrEnum):
 
 
 class Method(StrEnum):
-    """See :data:`multiad_med.evaluation.compare.METHODS`."""
+    """See :data:`multiad_med.benchmark.compare.METHODS`."""
 
     MULTIAD = "multiad"
     MULTIAD_PAPER = "multiad_paper"

@@ -21,7 +21,7 @@ def convert(
     """Give a model of an older version a card, so that it tells what it is."""
     check_model(model)
 
-    from multiad_med.convert import convert_model
+    from multiad_med.training.add_card import convert_model
     from multiad_med.utils.settings import parse_settings
 
     convert_model(model, output, bundle=bundle, settings=parse_settings(settings or []))

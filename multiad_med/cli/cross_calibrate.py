@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from multiad_med.cli.log import show_log
+from multiad_med.cli.messages import show_log
 from multiad_med.cli.options import Model, Settings, check_model, output_option, parse_checked
 
 EXAMPLE = "Example: multiad cross-calibrate normal/ -m run/model.pt -o cross/"

@@ -11,7 +11,7 @@ from multiad_med.utils.errors import InputError
 __all__ = ["IMAGES", "check_data"]
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-"""Ends of images; see :data:`multiad_med.io.pictures.PICTURE_SUFFIXES`."""
+"""Ends of images; see :data:`multiad_med.readers.images.PICTURE_SUFFIXES`."""
 
 _VOLUMES = (".nii", ".nii.gz", ".dcm", ".dicom", ".ima", ".mha", ".nrrd")
 _LISTS = ("datalist.json", "store.json")

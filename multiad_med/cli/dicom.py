@@ -34,8 +34,8 @@ def dicom(
     ] = Segments.BANDS,
 ) -> None:
     """Write a study's map and scores as DICOM, for a PACS. It needs the extra dicom."""
-    from multiad_med.io.dicom_results import DicomKind, write_dicom_results
-    from multiad_med.io.dicom_results import Segments as SegmentKind
+    from multiad_med.dicom.write.results import DicomKind, write_dicom_results
+    from multiad_med.dicom.write.results import Segments as SegmentKind
     from multiad_med.utils.json_files import read_json
 
     files = write_dicom_results(

@@ -47,7 +47,7 @@ def onnx(
 ) -> None:
     """Write the network as ONNX, at the model's size and for any batch. It needs the extra export."""
     check_model(model)
-    from multiad_med.exports import export_onnx
+    from multiad_med.inference.export_model import export_onnx
 
     typer.echo(export_onnx(model, output, size=size))
 
@@ -60,7 +60,7 @@ def openvino(
 ) -> None:
     """Write the network for OpenVINO, which is faster on a CPU. It needs the extra export."""
     check_model(model)
-    from multiad_med.exports import export_openvino
+    from multiad_med.inference.export_model import export_openvino
 
     typer.echo(export_openvino(model, output, size=size))
 
@@ -72,7 +72,7 @@ def torchscript(
 ) -> None:
     """Write the network as TorchScript, for any size and batch."""
     check_model(model)
-    from multiad_med.exports import export_torchscript
+    from multiad_med.inference.export_model import export_torchscript
 
     typer.echo(export_torchscript(model, output))
 

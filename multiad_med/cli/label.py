@@ -28,7 +28,7 @@ def init(
     ] = None,
 ) -> None:
     """Make a folder into a MONAI Label app, or add bundles to it."""
-    from multiad_med.label.command import init as make
+    from multiad_med.label.launch import init as make
 
     for name, model in make(folder, bundles or []).items():
         typer.echo(f"{name}: {model or 'no model yet; it can be trained only'}")
@@ -44,6 +44,6 @@ def start(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
     """Print MONAI Label's own command for the app, and run it."""
-    from multiad_med.label.command import start as run
+    from multiad_med.label.launch import start as run
 
     run(folder, studies, host=host, port=port)

@@ -100,7 +100,7 @@ def check_device(name: str) -> str:
     Raises:
         InputError: naming one that is not.
     """
-    from multiad_med.utils.choices import usable_device
+    from multiad_med.utils.choose import usable_device
 
     return str(usable_device(name))
 

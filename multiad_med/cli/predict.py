@@ -12,7 +12,7 @@ import typer
 from multiad_med.cli.choices import DicomResult
 from multiad_med.cli.commands import PartlyFailedError
 from multiad_med.cli.data import check_data
-from multiad_med.cli.log import show_log
+from multiad_med.cli.messages import show_log
 from multiad_med.cli.options import (
     Bundle,
     Device,
@@ -145,7 +145,7 @@ def _write_dicom(result: Result, kinds: Collection[DicomResult]) -> list[str]:
     """Write a series' DICOM results beside its map; why that failed, if it did."""
     import shutil
 
-    from multiad_med.io.dicom_results import DicomKind, write_dicom_results
+    from multiad_med.dicom.write.results import DicomKind, write_dicom_results
     from multiad_med.utils.errors import MultiADError
 
     source: Any = result.source if isinstance(result.source, str) else list(result.source)

@@ -43,7 +43,7 @@ def prepare(
     Interrupted, the same command goes on where it stopped. Studies that cannot be prepared are
     listed at the end, with status 1.
     """
-    from multiad_med.preparation import command
+    from multiad_med.preparation import prepare_command as command
 
     output = output or target
     if show_list:

@@ -71,9 +71,9 @@ def run(
     check_model(model)
     check_device(device)
 
-    from multiad_med.serving.command import dicom_kinds
-    from multiad_med.serving.command import serve as run_service
-    from multiad_med.serving.errors import ServingError
+    from multiad_med.serving.service import dicom_kinds
+    from multiad_med.serving.service import serve as run_service
+    from multiad_med.serving.service_errors import ServingError
 
     try:
         run_service(

@@ -9,7 +9,7 @@ import typer
 
 from multiad_med.cli.choices import Domain, Preset
 from multiad_med.cli.data import check_data
-from multiad_med.cli.log import show_log
+from multiad_med.cli.messages import show_log
 from multiad_med.cli.options import (
     Device,
     Images,

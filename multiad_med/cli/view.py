@@ -27,7 +27,7 @@ def view(
     bscans: Annotated[bool, typer.Option("--bscans", help="The study is an OCT volume.")] = False,
 ) -> None:
     """Show a study under its anomaly map: a montage, and a page that needs no network."""
-    from multiad_med.viewing import view as view_study
+    from multiad_med.visualize import view as view_study
 
     for path in view_study(study, anomaly_map, output, window=window, bscans=bscans):
         typer.echo(path)

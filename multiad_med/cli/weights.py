@@ -73,7 +73,7 @@ def import_(
     files: Annotated[list[Path], typer.Argument(help="Files from a machine with a network.")],
 ) -> None:
     """Check files and copy them to where they are looked for."""
-    from multiad_med.pretrained_files import import_weights
+    from multiad_med.networks.pretrained_files import import_weights
 
     for copy in import_weights(files):
         typer.echo(copy)
@@ -84,7 +84,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Folder to copy to; it is made.")],
 ) -> None:
     """Copy all files that are here, with a list of their hashes, for a machine without network."""
-    from multiad_med.pretrained_files import SUMS, export_weights
+    from multiad_med.networks.pretrained_files import SUMS, export_weights
 
     for copy in export_weights(folder):
         typer.echo(copy)

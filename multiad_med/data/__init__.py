@@ -11,12 +11,14 @@ from multiad_med.data.datalist import (
     study_root,
 )
 from multiad_med.data.description import describe_training
-from multiad_med.data.errors import FailureKind, StudyError, study_errors
+from multiad_med.data.hashes import file_sha256, state_sha256
 from multiad_med.data.held_out import HeldOutPart, held_out_part, held_out_subjects
-from multiad_med.data.slices import SliceDataset, open_slices
+from multiad_med.data.slice_dataset import SliceDataset, open_slices
 from multiad_med.data.splits import BmadBrainSplit, BmadLiverSlices, SubjectSplit
 from multiad_med.data.store import SliceStore, StoreError, is_store, read_study, write_study
-from multiad_med.data.studies import StudyDataset, StudyOutcome, StudyStatus
+from multiad_med.data.study_dataset import StudyDataset, StudyOutcome, StudyStatus
+from multiad_med.data.study_errors import FailureKind, StudyError, study_errors
+from multiad_med.data.study_results import StudyResults
 
 __all__ = [
     "DATALIST_NAME",
@@ -31,9 +33,11 @@ __all__ = [
     "StudyDataset",
     "StudyError",
     "StudyOutcome",
+    "StudyResults",
     "StudyStatus",
     "SubjectSplit",
     "describe_training",
+    "file_sha256",
     "find_studies",
     "held_out_part",
     "held_out_subjects",
@@ -44,6 +48,7 @@ __all__ = [
     "read_study",
     "shared_subjects",
     "split_subjects",
+    "state_sha256",
     "study_errors",
     "study_root",
     "write_study",

@@ -10,7 +10,7 @@ from typing import Any
 
 from multiad_med.data.datalist import first_path
 from multiad_med.data.image_hashes import image_hashes
-from multiad_med.data.slices import SliceDataset
+from multiad_med.data.slice_dataset import SliceDataset
 from multiad_med.data.store import SliceStore
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.sizes import shortest

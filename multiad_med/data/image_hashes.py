@@ -11,7 +11,7 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from multiad_med.data.datalist import first_path, is_result
-from multiad_med.data.slices import SliceDataset
+from multiad_med.data.slice_dataset import SliceDataset
 from multiad_med.data.store import SliceStore, study_about, study_path
 from multiad_med.utils.errors import file_errors
 

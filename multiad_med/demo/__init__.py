@@ -1,6 +1,10 @@
 """The demonstration that needs no data of one's own."""
 
 from multiad_med.demo.cohort import Cohort, make_cohort
-from multiad_med.demo.run import run_demo
+from multiad_med.demo.demonstration import run_demo
 
-__all__ = ["Cohort", "make_cohort", "run_demo"]
+__all__ = [
+    "Cohort",
+    "make_cohort",
+    "run_demo",
+]

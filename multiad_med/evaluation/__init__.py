@@ -3,9 +3,9 @@
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.evaluate import evaluate_cases
+from multiad_med.evaluation.evaluation import Evaluation
 from multiad_med.evaluation.handler import EvaluationHandler
 from multiad_med.evaluation.parts import Part
-from multiad_med.evaluation.results import Evaluation
 
 __all__ = [
     "Case",

@@ -45,7 +45,7 @@ class Thresholds:
 
     @classmethod
     def of(cls, network: MultiAD) -> Thresholds:
-        """Those that :func:`multiad_med.engines.calibrate` put into a network."""
+        """Those that :func:`multiad_med.training.calibrate` put into a network."""
         return cls(
             pixel=0.5,
             pixel_rate=float(network.pixel_false_positive_rate),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from multiad_med.evaluation.results import Curve
+from multiad_med.evaluation.evaluation import Curve
 from multiad_med.utils.errors import InputError
 
 __all__ = ["training_curves"]

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multiad_med.evaluation.baselines import BASELINE_METRICS, Shortcuts
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected, Thresholds
+from multiad_med.evaluation.evaluation import Curve, Evaluation, Histogram
 from multiad_med.evaluation.examples import Examples
 from multiad_med.evaluation.lesion_level import LesionLevel
 from multiad_med.evaluation.named_metrics import METRICS, named_metrics
 from multiad_med.evaluation.pixel_level import PixelLevel
 from multiad_med.evaluation.rates import observed_rates
-from multiad_med.evaluation.results import Curve, Evaluation, Histogram
 from multiad_med.evaluation.rows import patient_rows, slice_rows, study_row
-from multiad_med.evaluation.shortcuts import BASELINE_METRICS, Shortcuts
 from multiad_med.evaluation.threshold_table import threshold_rows
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate, Ranking, bootstrap_mean

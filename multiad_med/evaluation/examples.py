@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multiad_med.evaluation.cases import Case
-from multiad_med.evaluation.results import Example
+from multiad_med.evaluation.evaluation import Example
 from multiad_med.metrics import dice
 from multiad_med.preparation.sheet import as_looked_at
 

@@ -14,6 +14,7 @@ from monai.utils import CommonKeys, ImageMetaKey
 from torch import Tensor
 
 from multiad_med.data import StudyDataset, StudyError, StudyStatus
+from multiad_med.data.study_results import study_path
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
@@ -21,7 +22,6 @@ from multiad_med.evaluation.evaluate import RunningEvaluation
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
-from multiad_med.io.results import study_path
 from multiad_med.networks import MultiAD
 
 __all__ = ["EvaluationHandler"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected
-from multiad_med.evaluation.results import Curve
+from multiad_med.evaluation.evaluation import Curve
 from multiad_med.metrics import (
     Estimate,
     ScanLesions,

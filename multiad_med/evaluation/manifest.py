@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from multiad_med.data import is_store
+from multiad_med.data import file_sha256, is_store
 from multiad_med.data.datalist import STORE_NAME
-from multiad_med.io import file_sha256
 from multiad_med.utils.json_files import read_json
 
 __all__ = ["data_manifest", "run_manifest"]

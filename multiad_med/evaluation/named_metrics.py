@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from multiad_med.evaluation.results import finite_or_none
+from multiad_med.evaluation.evaluation import finite_or_none
 from multiad_med.metrics import Ranking
 
 __all__ = ["METRICS", "named_metrics"]

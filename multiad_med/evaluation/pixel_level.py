@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected
-from multiad_med.evaluation.results import Curve
+from multiad_med.evaluation.evaluation import Curve
 from multiad_med.metrics import (
     Estimate,
     StreamingAupro,

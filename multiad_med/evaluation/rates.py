@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from multiad_med.evaluation.collected import Collected, Thresholds
+from multiad_med.evaluation.evaluation import LevelRates
 from multiad_med.evaluation.pixel_level import PixelLevel
-from multiad_med.evaluation.results import LevelRates
 from multiad_med.metrics import Estimate
 from multiad_med.scoring import Level, NormalScores
 

@@ -10,8 +10,8 @@ from typing import Any
 from multiad_med.card import ModelCard
 from multiad_med.data.datalist import first_path
 from multiad_med.data.image_hashes import image_hash
-from multiad_med.data.layouts.files import first
-from multiad_med.evaluation.results import Evaluation
+from multiad_med.datasets.layout_files import first
+from multiad_med.evaluation.evaluation import Evaluation
 from multiad_med.utils.errors import MultiADError
 
 __all__ = ["hashes_of", "note_seen_images"]

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from multiad_med.evaluation.shortcuts import BASELINE_METRICS
+from multiad_med.evaluation.baselines import BASELINE_METRICS
 from multiad_med.evaluation.words import Words
 
 __all__ = ["print_summary"]

@@ -20,13 +20,8 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 import multiad_med
-from multiad_med.data.errors import FailureKind, failure_reason
-from multiad_med.label.active import (
-    AnomalyScoring,
-    MostAnomalous,
-    PatientBatchInfer,
-    record_score,
-)
+from multiad_med.data.study_errors import FailureKind, failure_reason
+from multiad_med.label.active import AnomalyScoring, MostAnomalous, PatientBatchInfer, record_score
 from multiad_med.label.background import end_with_server
 from multiad_med.label.datastores import (
     HEATMAP_TAG,
@@ -35,14 +30,14 @@ from multiad_med.label.datastores import (
     SeriesDatastore,
     organ_mask,
 )
-from multiad_med.label.infer import (
+from multiad_med.label.inference_task import (
     HEATMAP_FILE,
     AnomalyInferTask,
     check_modality,
     dicom_modality,
 )
-from multiad_med.label.options import check_tag
-from multiad_med.label.train import NormalOnlyTrainTask
+from multiad_med.label.server_options import check_tag
+from multiad_med.label.training_task import NormalOnlyTrainTask
 from multiad_med.serving.answers import watch_answers
 from multiad_med.utils.errors import InputError
 

@@ -26,10 +26,11 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from multiad_med.data import FailureKind, StudyError, study_errors
-from multiad_med.io import LoadVolume, StudyMapWriter
-from multiad_med.io.dicom_header import is_uid
-from multiad_med.io.dicom_result import MAKER
-from multiad_med.label.options import check_name, check_tag, check_uid
+from multiad_med.dicom.read.header import is_uid
+from multiad_med.dicom.write.instance import MAKER
+from multiad_med.inference import StudyMapWriter
+from multiad_med.label.server_options import check_name, check_tag, check_uid
+from multiad_med.readers import LoadVolume
 from multiad_med.serving.answers import AnswerError, reason_of
 from multiad_med.serving.dicomweb import save_instances
 
@@ -148,9 +149,9 @@ def _answering(server: str) -> Iterator[None]:
 class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
     """The series of a DICOMweb server.
 
-    A series is read by :class:`multiad_med.io.DicomSeriesReader`, which refuses one with a missing
-    slice where MONAI Label's own conversion would go on with wrong positions. It is whole in the cache
-    or not there, whatever happens to the server meanwhile.
+    A series is read by :class:`multiad_med.dicom.read.DicomSeriesReader`, which refuses one with a
+    missing slice where MONAI Label's own conversion would go on with wrong positions. It is whole in
+    the cache or not there, whatever happens to the server meanwhile.
 
     Args:
         modalities: of the series that are listed.

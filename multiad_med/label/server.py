@@ -21,9 +21,9 @@ from monailabel.interfaces.exception import (
 )
 from monailabel.interfaces.utils.app import app_instance
 
-from multiad_med.io import LoadVolume
 from multiad_med.label.background import mark_server
-from multiad_med.label.options import check_params
+from multiad_med.label.server_options import check_params
+from multiad_med.readers import LoadVolume
 
 __all__ = ["app"]
 

@@ -20,6 +20,7 @@ from multiad_med.metrics.handlers import (
 )
 from multiad_med.metrics.histograms import SubjectHistograms, map_edges
 from multiad_med.metrics.lesions import Lesions, false_positive_components, lesion_scores, lesions
+from multiad_med.metrics.overlap import dice, hausdorff95
 from multiad_med.metrics.ranking import (
     PrecisionRecallCurve,
     Ranking,
@@ -29,7 +30,6 @@ from multiad_med.metrics.ranking import (
     f1_max,
 )
 from multiad_med.metrics.streaming import StreamingAupro, StreamingRanking
-from multiad_med.metrics.volume import dice, hausdorff95
 
 __all__ = [
     "AUPRO",

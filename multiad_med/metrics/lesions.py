@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from multiad_med.metrics.counting import as_anomalous, as_scores
-from multiad_med.metrics.volume import checked_spacing
+from multiad_med.metrics.overlap import checked_spacing
 from multiad_med.utils.errors import InputError
 
 __all__ = [

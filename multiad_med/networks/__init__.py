@@ -1,5 +1,8 @@
 """Feature extractors, their pretrained weights, and the Multi-AD network."""
 
+from typing import Any
+
+from multiad_med._moved import moved_name
 from multiad_med.networks.decoder import DecoderStudent
 from multiad_med.networks.discriminator import (
     DiscriminatorInput,
@@ -10,16 +13,6 @@ from multiad_med.networks.efficientnet_lite import (
     EFFICIENTNET_LITES,
     EfficientNetLite0Features,
     EfficientNetLiteFeatures,
-)
-from multiad_med.networks.experts import (
-    EXPERTS,
-    Expert,
-    ExpertKind,
-    NearestNormal,
-    PositionGaussian,
-    Reservoir,
-    Statistics,
-    WhitenedResidual,
 )
 from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import (
@@ -38,7 +31,6 @@ from multiad_med.networks.model_file import (
     read_card,
 )
 from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, Residual, source_weights
-from multiad_med.networks.openvino import ExportError, OpenVINONetwork
 from multiad_med.networks.presets import (
     PRESETS,
     Preset,
@@ -50,16 +42,10 @@ from multiad_med.networks.presets import (
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.timm_backbone import TimmFeatures
 from multiad_med.networks.vgg import VGGS, VGGFeatures
-from multiad_med.networks.weights import (
-    PRETRAINED,
-    WeightsError,
-    load_pretrained,
-    resolve_weights,
-)
+from multiad_med.networks.weights import PRETRAINED, WeightsError, load_pretrained, resolve_weights
 
 __all__ = [
     "EFFICIENTNET_LITES",
-    "EXPERTS",
     "PRESETS",
     "PRETRAINED",
     "RESNETS",
@@ -68,9 +54,6 @@ __all__ = [
     "DiscriminatorInput",
     "EfficientNetLite0Features",
     "EfficientNetLiteFeatures",
-    "Expert",
-    "ExpertKind",
-    "ExportError",
     "FeatureDiscriminator",
     "FeatureExtractor",
     "FeatureFusion",
@@ -80,21 +63,15 @@ __all__ = [
     "ImageStudent",
     "MultiAD",
     "MultiScaleFusion",
-    "NearestNormal",
     "NoStudent",
-    "OpenVINONetwork",
-    "PositionGaussian",
     "Preset",
     "ResNetFeatures",
-    "Reservoir",
     "Residual",
-    "Statistics",
     "StudentKind",
     "TeacherWeights",
     "TimmFeatures",
     "VGGFeatures",
     "WeightsError",
-    "WhitenedResidual",
     "build_extractor",
     "build_multiad",
     "bundle_of_model",
@@ -109,3 +86,7 @@ __all__ = [
     "source_weights",
     "stage_numbers",
 ]
+
+
+def __getattr__(name: str) -> Any:  # names that have moved
+    return moved_name(__name__, name)

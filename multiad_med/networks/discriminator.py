@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multiad_med.utils.choices import choose
+from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = ["DiscriminatorInput", "FeatureDiscriminator", "FeatureFusion"]

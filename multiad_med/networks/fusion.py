@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multiad_med.networks.hazard import Hazard
-from multiad_med.utils.choices import choose
+from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = ["FusionMode", "GaussianSmoothing", "MultiScaleFusion", "cosine_distance_maps"]

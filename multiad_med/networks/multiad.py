@@ -11,7 +11,7 @@ from multiad_med.card import ModelCard
 from multiad_med.networks.experts import Expert, WhitenedResidual
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
-from multiad_med.utils.choices import choose
+from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = ["ImageStudent", "MultiAD", "NoStudent", "Residual", "source_weights"]
@@ -42,7 +42,7 @@ class Residual(StrEnum):
     COSINE = "cosine"
     """Cosine distance (Eq. 13)."""
     WHITENED = "whitened"
-    """See :class:`multiad_med.networks.WhitenedResidual`."""
+    """See :class:`multiad_med.networks.experts.WhitenedResidual`."""
 
 
 def source_weights(
@@ -155,7 +155,7 @@ class MultiAD(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
-        # What calibration sets (multiad_med.engines.calibrate); scalars, so that they are saved.
+        # What calibration sets (multiad_med.training.calibrate); scalars, so that they are saved.
         self.register_buffer("calibrated", torch.tensor(False))
         self.register_buffer("pixel_threshold", torch.tensor(1.0))
         self.register_buffer("pixel_false_positive_rate", torch.tensor(float("nan")))

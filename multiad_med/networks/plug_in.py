@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from multiad_med.networks.extractor import FeatureExtractor
+from multiad_med.utils.dotted_name import locate_class
 from multiad_med.utils.errors import InputError
-from multiad_med.utils.plug_in import locate_class
 
 __all__ = ["check_features", "plugged_student", "plugged_teacher"]
 

@@ -21,7 +21,7 @@ from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.timm_backbone import TIMM, TimmFeatures
 from multiad_med.networks.vgg import VGGS, VGGFeatures
 from multiad_med.networks.weights import load_pretrained
-from multiad_med.utils.choices import choose
+from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = [

@@ -1,10 +1,10 @@
 """From the files of a data set, as published, to prepared slices: recipes and how they are run."""
 
-from multiad_med.preparation.export import ExportLayout, export_pictures
+from multiad_med.preparation.image_splits import load_pictures
 from multiad_med.preparation.network_size import network_input, recommended_size
-from multiad_med.preparation.pictures import load_pictures
+from multiad_med.preparation.png_export import ExportLayout, export_pictures
+from multiad_med.preparation.recipe_run import PreparationError, Summary, prepare
 from multiad_med.preparation.recipes import Recipe, RecipeError, load_recipe, recipe_names
-from multiad_med.preparation.run import PreparationError, Summary, prepare
 from multiad_med.preparation.sheet import save_contact_sheet
 from multiad_med.preparation.sources import StudyKind, find_nifti_and_dicom, load_studies
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from multiad_med.data.datalist import STORE_NAME, first_path
 from multiad_med.data.store import is_store
-from multiad_med.io.image_file import image_size
+from multiad_med.readers.image_file import image_size
 from multiad_med.transforms.fit import LIKE
 from multiad_med.utils.errors import InputError, MultiADError
 from multiad_med.utils.json_files import read_json

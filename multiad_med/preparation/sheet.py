@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiad_med.data.store import read_slice
-from multiad_med.io.atomic import atomic_path
+from multiad_med.utils.atomic import atomic_path
 
 __all__ = ["as_looked_at", "save_contact_sheet"]
 

@@ -21,12 +21,6 @@ from multiad_med.data.datalist import (
     train_or_infer,
     visible_files,
 )
-from multiad_med.data.layouts import find_bscans, find_volumes
-from multiad_med.data.layouts.files import (
-    by_study,
-    first,
-    study_name,
-)
 from multiad_med.data.masks import looks_like_mask
 from multiad_med.data.sequences import (
     Named,
@@ -36,9 +30,11 @@ from multiad_med.data.sequences import (
     sequence_of,
 )
 from multiad_med.data.tree import is_volume, volume_name
-from multiad_med.io.dicom_series import NOT_DICOM, DicomSeries, SeriesSearch, find_series
-from multiad_med.preparation.pictures import load_pictures  # its place before 0.1.0
-from multiad_med.utils.choices import choose
+from multiad_med.datasets import find_bscans, find_volumes
+from multiad_med.datasets.layout_files import by_study, first, study_name
+from multiad_med.dicom.read.series import NOT_DICOM, DicomSeries, SeriesSearch, find_series
+from multiad_med.preparation.image_splits import load_pictures  # its place before 0.1.0
+from multiad_med.utils.choose import choose
 
 __all__ = [
     "StudyKind",
@@ -232,7 +228,7 @@ def find_nifti_and_dicom(
     """List the volumes of a table, or the NIfTI volumes and DICOM series of a folder.
 
     Args:
-        source: folder, or a table as :func:`multiad_med.data.layouts.find_volumes` reads it.
+        source: folder, or a table as :func:`multiad_med.datasets.find_volumes` reads it.
         image_glob, label_glob: of volume files in a folder; see
             :func:`multiad_med.data.find_studies`. ``image_glob`` chooses DICOM series too, by a path
             or by SeriesDescription.
@@ -337,7 +333,7 @@ def load_studies(
         image_glob, label_glob, organ_glob: of NIfTI in a folder; see
             :func:`multiad_med.data.find_studies`. ``image_glob`` chooses DICOM series too, by a path
             or by SeriesDescription (``*flair*``). With ``kind=oct`` ``image_glob`` is of volumes and
-            pictures, see :func:`multiad_med.data.layouts.find_bscans`, and masks need a datalist.
+            pictures, see :func:`multiad_med.datasets.find_bscans`, and masks need a datalist.
         kind: what the volumes are; DICOM series of another modality are passed over.
         seed: see :func:`multiad_med.data.load_datalist`.
 

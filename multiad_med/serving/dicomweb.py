@@ -16,14 +16,14 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
 
-from multiad_med.data.errors import StudyError
-from multiad_med.io import find_series
-from multiad_med.io.dicom_header import is_uid, read_header, why_no_slice
+from multiad_med.data.study_errors import StudyError
+from multiad_med.dicom.read import find_series
+from multiad_med.dicom.read.header import is_uid, read_header, why_no_slice
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving.answers import TIMEOUT, AnswerError, WebPageError, check_answer, reason_of
-from multiad_med.serving.errors import ServingError, SourceUnavailableError, TryAgainError
 from multiad_med.serving.ledger import FoundStudy, PassedOver
-from multiad_med.serving.source import FetchedStudy, FoundStudies, PassedOverError
+from multiad_med.serving.service_errors import ServingError, SourceUnavailableError, TryAgainError
+from multiad_med.serving.study_source import FetchedStudy, FoundStudies, PassedOverError
 
 __all__ = ["DicomwebSource", "save_instances"]
 

@@ -9,9 +9,13 @@ import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
 
-from multiad_med.data.errors import FailureKind, failure_reason
-from multiad_med.io.dicom_source import DicomResultError
-from multiad_med.serving.errors import DeadlyStudyError, SourceUnavailableError, TryAgainError
+from multiad_med.data.study_errors import FailureKind, failure_reason
+from multiad_med.dicom.write.referenced_series import DicomResultError
+from multiad_med.serving.service_errors import (
+    DeadlyStudyError,
+    SourceUnavailableError,
+    TryAgainError,
+)
 from multiad_med.utils.errors import causes, memory_error
 
 __all__ = ["Failure", "Next", "failure_of"]

@@ -14,15 +14,15 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from multiad_med.data.datalist import is_result
-from multiad_med.data.errors import StudyError
+from multiad_med.data.study_errors import StudyError
 from multiad_med.data.tree import is_volume
-from multiad_med.io import DicomSeriesError, SeriesFinder
-from multiad_med.io.dicom_header import image_files, is_dead_link
-from multiad_med.io.dicom_series import EMPTY, NOT_DICOM, DicomSeries
+from multiad_med.dicom.read import DicomSeriesError, SeriesFinder
+from multiad_med.dicom.read.header import image_files, is_dead_link
+from multiad_med.dicom.read.series import EMPTY, NOT_DICOM, DicomSeries
 from multiad_med.preparation.sources import StudyKind, looks_like_mask
-from multiad_med.serving.errors import ServingError, SourceUnavailableError, TryAgainError
 from multiad_med.serving.ledger import FoundStudy, PassedOver
-from multiad_med.serving.source import FetchedStudy, FoundStudies
+from multiad_med.serving.service_errors import ServingError, SourceUnavailableError, TryAgainError
+from multiad_med.serving.study_source import FetchedStudy, FoundStudies
 
 __all__ = ["FolderSource"]
 

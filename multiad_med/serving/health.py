@@ -10,8 +10,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from multiad_med.serving.errors import ServingError
 from multiad_med.serving.failures import failure_of
+from multiad_med.serving.service_errors import ServingError
 
 __all__ = ["HealthServer"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from multiad_med.serving.errors import ServingError
+from multiad_med.serving.service_errors import ServingError
 from multiad_med.utils.errors import InputError
 
 __all__ = ["Claim", "FoundStudy", "PassedOver", "StudyLedger", "StudyRecord", "StudyState"]

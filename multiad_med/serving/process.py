@@ -8,11 +8,11 @@ from pathlib import Path
 
 from monai.utils import optional_import
 
-from multiad_med.io.dicom_results import DicomKind, write_dicom_results
-from multiad_med.io.dicom_source import DicomResultError
-from multiad_med.predictor import StudyPredictor
-from multiad_med.serving.errors import ServingError
-from multiad_med.serving.source import FetchedStudy
+from multiad_med.dicom.write.referenced_series import DicomResultError
+from multiad_med.dicom.write.results import DicomKind, write_dicom_results
+from multiad_med.inference.predictor import StudyPredictor
+from multiad_med.serving.service_errors import ServingError
+from multiad_med.serving.study_source import FetchedStudy
 
 __all__ = ["StudyProcessor"]
 

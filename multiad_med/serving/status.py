@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from multiad_med.serving.errors import ServingError
+from multiad_med.serving.json_log import study_hash
 from multiad_med.serving.ledger import StudyLedger, StudyRecord, StudyState
-from multiad_med.serving.log import study_hash
+from multiad_med.serving.service_errors import ServingError
 
 __all__ = ["LEDGER", "ledger_status", "open_ledger", "retry"]
 

@@ -12,12 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multiad_med.serving.errors import DeadlyStudyError, ServingError, SourceUnavailableError
 from multiad_med.serving.failures import Next, failure_of
+from multiad_med.serving.json_log import log_event, study_hash, trace
 from multiad_med.serving.ledger import Claim, StudyLedger, StudyState
 from multiad_med.serving.limit import OverTimeError, time_limit
-from multiad_med.serving.log import log_event, study_hash, trace
-from multiad_med.serving.source import FetchedStudy, PassedOverError, StudySource
+from multiad_med.serving.service_errors import (
+    DeadlyStudyError,
+    ServingError,
+    SourceUnavailableError,
+)
+from multiad_med.serving.study_source import FetchedStudy, PassedOverError, StudySource
 from multiad_med.utils.errors import InputError
 
 __all__ = ["Worker"]

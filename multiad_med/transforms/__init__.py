@@ -1,5 +1,11 @@
 """Transforms that MONAI lacks, each as an array and a dictionary form."""
 
+from multiad_med.transforms.axial_slices import (
+    AxialSlices,
+    AxialSlicesd,
+    NeighbourSlices,
+    NeighbourSlicesd,
+)
 from multiad_med.transforms.bmad import BmadLiver, BmadLiverd
 from multiad_med.transforms.centre import CentreHounsfield, CentreHounsfieldd
 from multiad_med.transforms.check import CheckMaskGridd, CheckVolume, CheckVolumed, VolumeError
@@ -21,14 +27,8 @@ from multiad_med.transforms.labels import KeepSlicesd, SliceLabels, SliceLabelsd
 from multiad_med.transforms.light import EvenLight, EvenLightd, RandLightd
 from multiad_med.transforms.nuisance import EXTREMES, LIGHT, Nuisance, NuisanceChange
 from multiad_med.transforms.occupancy import MarkOccupiedd, marked_slices
-from multiad_med.transforms.plug_in import PluggedTransformd
+from multiad_med.transforms.plugged import PluggedTransformd
 from multiad_med.transforms.pseudo_anomalies import PseudoAnomaly, put_pseudo_anomalies
-from multiad_med.transforms.slices import (
-    AxialSlices,
-    AxialSlicesd,
-    NeighbourSlices,
-    NeighbourSlicesd,
-)
 from multiad_med.transforms.tiles import TILE_OVERLAP, Tiles, Tilesd
 from multiad_med.transforms.window import HounsfieldWindow, HounsfieldWindowd, Window
 

@@ -9,7 +9,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
-from multiad_med.transforms.memory import with_meta_of
+from multiad_med.transforms.memory_order import with_meta_of
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
 

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey
 
-from multiad_med.transforms.memory import as_stored
+from multiad_med.transforms.memory_order import as_stored
 from multiad_med.utils.errors import MultiADError
 
 __all__ = ["CheckMaskGridd", "CheckVolume", "CheckVolumed", "VolumeError"]

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, SpatialCrop, Transform
 
-from multiad_med.transforms.memory import as_stored
+from multiad_med.transforms.memory_order import as_stored
 from multiad_med.utils.errors import InputError
 
 __all__ = ["CropInPlane", "CropInPlaned"]

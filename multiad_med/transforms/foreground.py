@@ -12,7 +12,7 @@ from monai.transforms import KeepLargestConnectedComponent, MapTransform, Transf
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from multiad_med.transforms.memory import as_stored, empty_stored, stored_order, with_meta_of
+from multiad_med.transforms.memory_order import as_stored, empty_stored, stored_order, with_meta_of
 from multiad_med.transforms.padding import padding_values, without_padding
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError

@@ -14,7 +14,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.foreground import occupied_slices, slice_areas, where_labelled
-from multiad_med.transforms.memory import as_stored, with_meta_of
+from multiad_med.transforms.memory_order import as_stored, with_meta_of
 from multiad_med.utils.errors import InputError
 
 __all__ = ["KeepSlicesd", "SliceLabels", "SliceLabelsd", "SliceState"]

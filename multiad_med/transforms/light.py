@@ -9,7 +9,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
-from multiad_med.transforms.memory import with_meta_of
+from multiad_med.transforms.memory_order import with_meta_of
 from multiad_med.transforms.nuisance import NuisanceChange
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
@@ -74,7 +74,7 @@ class RandLightd(MapTransform):
     """Change a slice's light anew each time, by a gain of 0.9 to 1.1 and a gamma of 0.9 to 1.1.
 
     For training images. It draws from torch's global generator, which
-    :class:`multiad_med.engines.EpochSeedHandler` seeds at every epoch; the state of MONAI's random
+    :class:`multiad_med.training.EpochSeedHandler` seeds at every epoch; the state of MONAI's random
     transforms would not survive a resumed training.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from multiad_med.transforms.memory import stored_order
+from multiad_med.transforms.memory_order import stored_order
 from multiad_med.transforms.quantiles import quantiles
 
 __all__ = ["padding_values", "without_padding"]

@@ -10,7 +10,7 @@ from monai.networks.layers import GaussianFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from multiad_med.utils.choices import choose
+from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
 __all__ = ["PseudoAnomaly", "put_pseudo_anomalies"]

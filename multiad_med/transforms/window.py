@@ -10,7 +10,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
-from multiad_med.transforms.memory import empty_stored, stored_order, with_meta_of
+from multiad_med.transforms.memory_order import empty_stored, stored_order, with_meta_of
 from multiad_med.utils.errors import InputError
 
 __all__ = ["HounsfieldWindow", "HounsfieldWindowd", "Window"]

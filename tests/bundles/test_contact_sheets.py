@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multiad_med.io.overlay_file import read_overlay
+from multiad_med.visualize.overlay_file import read_overlay
 from tests.bundles.cohorts import COHORTS, bundle_names, write_fake_model
 from tests.bundles.models import infer
 from tests.evaluation.reports import Reader

@@ -22,7 +22,7 @@ from monai.bundle import ConfigParser, create_workflow
 from monai.data import MetaTensor
 from monai.utils import ensure_tuple
 
-from multiad_med.io import LoadVolume
+from multiad_med.readers import LoadVolume
 from multiad_med.resources import bundle_path
 from tests.bundles.cohorts import COHORTS, FAST, bundle_names, write_fake_model
 from tests.bundles.test_sources import dicom_head

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from multiad_med import AnomalyDetector
-from multiad_med.exports import export_onnx
+from multiad_med.inference.export_model import export_onnx
 from multiad_med.networks import read_card
 from tests.bundles.cohorts import COHORTS
 

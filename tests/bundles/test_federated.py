@@ -15,7 +15,7 @@ from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType
 from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor
 
-from multiad_med.federated import site_client, weighted_mean
+from multiad_med.training.federated import site_client, weighted_mean
 from tests.conftest import make_small_cohort
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "federated.py"

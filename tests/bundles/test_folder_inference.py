@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiad_med.io import StudyMapWriter, file_sha256
+from multiad_med.data import file_sha256
+from multiad_med.inference import StudyMapWriter
 from multiad_med.resources import bundle_path
 from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles import models

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiad_med.evaluation.command import evaluate_model
+from multiad_med.evaluation.labelled import evaluate_model
 from tests.bundles.models import infer, train
 from tests.trees import picture, save_picture
 

@@ -15,13 +15,13 @@ from PIL import Image
 
 from multiad_med.card import CardError
 from multiad_med.data import DatalistError, StoreError, StudyError
-from multiad_med.engines import save_model
-from multiad_med.io.overlay_file import read_overlay
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError, open_model
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path, run_bundle
+from multiad_med.training import save_model
 from multiad_med.utils.errors import MultiADError, user_error
+from multiad_med.visualize.overlay_file import read_overlay
 from tests.bundles import models
 from tests.trees import make_mvtec, picture, save_picture
 from tests.trees.shapes import texture

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from multiad_med.data import StudyError
-from multiad_med.io import file_sha256, picture_maps, scores
-from multiad_med.io.nifti import StudyMapWriter
+from multiad_med.data import StudyError, file_sha256
+from multiad_med.inference import image_maps as picture_maps
+from multiad_med.inference import scores
+from multiad_med.inference.map_writers import StudyMapWriter
 from multiad_med.resources import bundle_path, run_bundle
 from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles.cohorts import COHORTS, FAST, bundle_names, write_fake_model
@@ -98,7 +99,7 @@ def test_batches_of_several_studies_are_refused(model: Path, tmp_path: Path) -> 
 def test_a_worker_that_is_killed_is_told_with_what_to_do(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from multiad_med.io import LoadVolumed
+    from multiad_med.readers import LoadVolumed
 
     nifti_head(tmp_path / "in/a.nii.gz")
     tests = os.getpid()

@@ -15,8 +15,8 @@ from monai.bundle import ConfigParser
 from scipy.spatial.transform import Rotation
 
 from multiad_med.data import SliceDataset, SliceStore
-from multiad_med.io import LoadVolume
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.readers import LoadVolume
 from multiad_med.resources import bundle_path
 from tests.bundles import models
 from tests.conftest import write_nifti

@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import ConstantLR
 
 from multiad_med import AnomalyDetector
 from multiad_med.cross_calibration import cross_calibrate
-from multiad_med.engines import CheckpointError, ResumableTraining
 from multiad_med.networks import PRESETS, Preset, ResNetFeatures, read_card
 from multiad_med.networks.model_file import open_model
 from multiad_med.resources import bundle_path, bundle_workflow, presets, read_config
+from multiad_med.training import CheckpointError, ResumableTraining
 from multiad_med.utils.configs import unknown_id
 from multiad_med.utils.errors import InputError
 from tests.bundles.cohorts import COHORTS, bundle_names

@@ -12,11 +12,11 @@ import tifffile
 from monai.bundle import ConfigParser
 from PIL import Image
 
-from multiad_med.evaluation.command import evaluate_model
-from multiad_med.io.overlay_file import read_overlay
+from multiad_med.evaluation.labelled import evaluate_model
 from multiad_med.networks import open_model, read_card
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.utils.errors import MultiADError, user_error
+from multiad_med.visualize.overlay_file import read_overlay
 from tests.bundles import models
 from tests.bundles.cohorts import COHORTS, bundle_names
 from tests.bundles.test_industrial import CONFIGS, cloth, dataset, infer, train

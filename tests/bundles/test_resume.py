@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from multiad_med.engines import CheckpointError
 from multiad_med.resources import bundle_path
+from multiad_med.training import CheckpointError
 from tests.bundles.models import train
 from tests.conftest import head, make_small_cohort, write_nifti
 

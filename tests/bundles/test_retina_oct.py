@@ -16,14 +16,14 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from multiad_med.data import SliceDataset, SliceStore
-from multiad_med.data.layouts import find_resc
+from multiad_med.datasets import find_resc
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path
 from multiad_med.utils.errors import MultiADError
 from tests.bundles import models
 from tests.bundles.cohorts import FAST
 from tests.dicom_files import OPT, multiframe, save
-from tests.io.test_oct import heidelberg
+from tests.readers.test_bscans import heidelberg
 from tests.trees import make_resc
 
 BUNDLE = "multiad_retina_oct"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from multiad_med.io import LoadVolume
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.readers import LoadVolume
 from tests.bundles.test_brain_mri import FAST, _inference, run
 from tests.conftest import head, make_small_cohort, write_nifti
 from tests.dicom_files import ct_slices, save

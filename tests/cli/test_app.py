@@ -55,7 +55,7 @@ def test_importing_the_package_costs_under_300_ms_more_than_torch() -> None:
 
 def test_no_optional_package_is_imported() -> None:
     code = (
-        "import multiad_med, multiad_med.networks, multiad_med.engines, multiad_med.data, sys;"
+        "import multiad_med, multiad_med.networks, multiad_med.training, multiad_med.data, sys;"
         "print([m for m in ('torchvision', 'timm', 'highdicom', 'monailabel', 'anomalib', 'ray',"
         " 'openvino') if m in sys.modules])"
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from multiad_med.benchmark.compare import METHODS
 from multiad_med.cli import choices
 from multiad_med.cli.train import PRESETS as TRAINED
-from multiad_med.evaluation.compare import METHODS
+from multiad_med.dicom.write.results import DicomKind, Segments
 from multiad_med.evaluation.parts import Part
-from multiad_med.io.dicom_results import DicomKind, Segments
 from multiad_med.networks import PRESETS
 from multiad_med.networks.weights import PRETRAINED
 from multiad_med.preparation import ExportLayout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multiad_med.cli.data import IMAGES, check_data
-from multiad_med.io.pictures import PICTURE_SUFFIXES
+from multiad_med.readers.images import PICTURE_SUFFIXES
 from multiad_med.utils import InputError
 
 VOLUMES = ["brain_mri", "liver_ct"]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from multiad_med.engines import save_model
-from multiad_med.networks import MultiAD, OpenVINONetwork, open_model
+from multiad_med.inference import OpenVINONetwork
+from multiad_med.networks import MultiAD, open_model
+from multiad_med.training import save_model
 from tests.bundles.cohorts import write_fake_model
 from tests.cli.runs import mistake, multiad
 
@@ -54,7 +55,9 @@ def test_openvino_and_onnx_give_the_maps_for_any_batch(
     def exported(_: Path, target: Path, **__: object) -> Path:
         return Path(shutil.copy(tmp_path / "model.onnx", target))
 
-    monkeypatch.setattr("multiad_med.exports.export_onnx", exported)  # which takes its time
+    monkeypatch.setattr(
+        "multiad_med.inference.export_model.export_onnx", exported
+    )  # which takes its time
     assert multiad("export", "openvino", model, "-o", tmp_path / "model.xml").exit_code == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.bin", "model.onnx", "model.xml"]
     session = ort.InferenceSession(tmp_path / "model.onnx")

@@ -20,7 +20,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
     monkeypatch.chdir(tmp_path)
     Path("model.pt").touch()
-    monkeypatch.setattr("multiad_med.serving.command.serve", serve)
+    monkeypatch.setattr("multiad_med.serving.service.serve", serve)
     return given
 
 

@@ -13,8 +13,8 @@ import torch
 from multiad_med.card import ModelCard
 from multiad_med.data import SliceDataset, SliceStore, describe_training, image_hashes
 from multiad_med.data.image_hashes import image_hash
-from multiad_med.engines import ResumableTraining
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.training import ResumableTraining
 from tests.conftest import tiny_multiad
 from tests.trees import make_mvtec
 

@@ -12,14 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from multiad_med.data import (
-    SliceStore,
-    StoreError,
-    is_store,
-    open_slices,
-    read_study,
-    write_study,
-)
+from multiad_med.data import SliceStore, StoreError, is_store, open_slices, read_study, write_study
 from multiad_med.data.store import index_rows, study_path, write_index
 from multiad_med.transforms import SliceState
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from multiad_med.evaluation import Evaluation
+from multiad_med.evaluation.evaluation import Curve, Example, Histogram, LevelRates
 from multiad_med.evaluation.report import write_report
-from multiad_med.evaluation.results import Curve, Example, Histogram, LevelRates
 from multiad_med.metrics import Estimate
 
 NAN = math.nan

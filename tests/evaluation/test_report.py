@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from multiad_med.evaluation import evaluate_cases
+from multiad_med.evaluation.evaluation import Curve, Example, Histogram
 from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.report.glossary import metric_names
-from multiad_med.evaluation.results import Curve, Example, Histogram
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
-from multiad_med.self_test import SelfTest
+from multiad_med.self_test_result import SelfTest
 from multiad_med.utils import FileError, InputError
 from tests.evaluation.reports import (
     NAME,
@@ -37,7 +37,7 @@ from tests.evaluation.reports import (
     study,
 )
 from tests.evaluation.stores import volume_case
-from tests.test_self_test import result as self_test_result
+from tests.test_self_test_result import result as self_test_result
 
 SECTIONS = [
     "Figures",

@@ -12,7 +12,7 @@ import pytest
 
 from multiad_med.card import ModelCard
 from multiad_med.evaluation import evaluate_cases
-from multiad_med.evaluation.command import evaluate_model
+from multiad_med.evaluation.labelled import evaluate_model
 from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
 from multiad_med.preparation import load_recipe, prepare
 from tests.bundles.models import train

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def make_app(folder: Path, *bundles: str, seed: int = 0) -> Path:
     """What ``multiad label init`` makes, with a small size in the bundles' configs."""
-    from multiad_med.label.command import init
+    from multiad_med.label.launch import init
 
     named = []
     for name in bundles:

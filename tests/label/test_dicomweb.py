@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from dicomweb_client import DICOMwebClient
 
-from multiad_med.io import LoadVolume
+from multiad_med.readers import LoadVolume
 from tests.conftest import write_nifti
 from tests.dicom_files import save
 from tests.label.conftest import BRAIN, LIVER, Server, serve

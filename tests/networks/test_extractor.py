@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-from multiad_med.networks import (
-    EfficientNetLiteFeatures,
-    VGGFeatures,
-    build_multiad,
-    stage_numbers,
-)
+from multiad_med.networks import EfficientNetLiteFeatures, VGGFeatures, build_multiad, stage_numbers
 from multiad_med.utils import InputError
 
 DECODER = "efficientnet_lite0_decoder"

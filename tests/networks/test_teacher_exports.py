@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from multiad_med.exports import export_onnx
+from multiad_med.inference.export_model import export_onnx
 from multiad_med.networks import build_multiad
 
 ort = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")

@@ -20,7 +20,7 @@ from multiad_med.preparation import (
     load_recipe,
     prepare,
 )
-from multiad_med.preparation.command import run as run_command
+from multiad_med.preparation.prepare_command import run as run_command
 from tests.trees import make_lits, make_liver, make_mvtec, make_visa, picture, save_picture
 
 Make = Callable[[Path], None]

@@ -11,12 +11,12 @@ from monai.transforms import Compose, Invertd, Orientationd
 
 from multiad_med.data import read_study
 from multiad_med.data.store import STUDIES
-from multiad_med.inferers import AxialInferer
-from multiad_med.io import LoadVolumed
+from multiad_med.inference.axial_inferer import AxialInferer
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.readers import LoadVolumed
 from multiad_med.transforms import FitInPlaned
+from tests.dicom.read.test_agreement import right_handed_cosines
 from tests.dicom_files import ct_slices, save
-from tests.io.test_dicom_agreement import right_handed_cosines
 from tests.transforms.test_geometry import OBLIQUE, ORIENTATIONS, brightness, reoriented
 
 ANISOTROPIC = np.diag([0.5, 0.5, 5.0, 1.0]) @ np.array(

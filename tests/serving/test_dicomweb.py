@@ -15,7 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import JPEGLSLossless
 
 from multiad_med.data import StudyError
-from multiad_med.io import DicomSeriesError
+from multiad_med.dicom.read import DicomSeriesError
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.serving import (
     DicomwebSource,

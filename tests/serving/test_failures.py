@@ -13,13 +13,13 @@ import pytest
 import requests
 
 from multiad_med.data import StudyError, study_errors
-from multiad_med.data.errors import FailureKind
-from multiad_med.io import DicomSeriesError
-from multiad_med.io.dicom_source import DicomResultError
+from multiad_med.data.study_errors import FailureKind
+from multiad_med.dicom.read import DicomSeriesError
+from multiad_med.dicom.write.referenced_series import DicomResultError
 from multiad_med.serving import SourceUnavailableError, TryAgainError
 from multiad_med.serving.answers import reason_of
-from multiad_med.serving.errors import DeadlyStudyError
 from multiad_med.serving.failures import Failure, Next, failure_of
+from multiad_med.serving.service_errors import DeadlyStudyError
 from multiad_med.utils.errors import FileError, reader_errors
 
 NAME = "Doe^Jane"
@@ -158,7 +158,7 @@ def test_dicom_results_of_a_series_without_uids_name_the_option_that_does_withou
     pytest.importorskip("highdicom", reason="needs the extra dicom")
     from types import SimpleNamespace
 
-    from multiad_med.io.dicom_results import DicomKind
+    from multiad_med.dicom.write.results import DicomKind
     from multiad_med.serving import FetchedStudy
     from multiad_med.serving.process import StudyProcessor
     from tests.dicom_files import save

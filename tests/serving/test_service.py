@@ -27,8 +27,10 @@ from multiad_med.serving import (
     FolderSource,
     HealthServer,
     StudyLedger,
-    command,
     ledger_status,
+)
+from multiad_med.serving import (
+    service as command,
 )
 from tests.bundles.cohorts import write_fake_model
 from tests.dicom_files import save

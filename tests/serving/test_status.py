@@ -15,7 +15,7 @@ from multiad_med.serving import (
     ledger_status,
     retry,
 )
-from multiad_med.serving.log import study_hash
+from multiad_med.serving.json_log import study_hash
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from multiad_med.serving import (
     StudyLedger,
     Worker,
 )
-from multiad_med.serving.log import JsonLineFormatter, study_hash
+from multiad_med.serving.json_log import JsonLineFormatter, study_hash
 from tests.serving.fakes import ListedSource
 from tests.serving.test_ledger import reasons, states
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged, Orientationd
 
-from multiad_med.inferers import AxialInferer
+from multiad_med.inference.axial_inferer import AxialInferer
 from multiad_med.transforms import FitInPlane, FitInPlaned
 from tests.conftest import write_nifti
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from multiad_med.io import LoadVolume
+from multiad_med.readers import LoadVolume
 from multiad_med.transforms import (
     ForegroundByHounsfield,
     ForegroundByIntensity,

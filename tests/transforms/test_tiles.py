@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiad_med.inferers import AxialInferer
+from multiad_med.inference.axial_inferer import AxialInferer
 from multiad_med.transforms import MarkOccupiedd, Tiles, Tilesd
 from multiad_med.utils.errors import InputError
 from tests.conftest import tiny_multiad

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from multiad_med.io import LoadVolume
+from multiad_med.readers import LoadVolume
 from multiad_med.transforms import HounsfieldWindow, HounsfieldWindowd, Window
 from tests.dicom_files import ct_slices, save
 

@@ -9,7 +9,7 @@ import nvflare.client as flare
 from monai.fl.utils.constants import FlStatistics
 from monai.fl.utils.exchange_object import ExchangeObject
 
-from multiad_med.federated import site_client
+from multiad_med.training.federated import site_client
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multiad_med.evaluation.report.markup import Html, element
+from multiad_med.visualize.markup import Html, element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

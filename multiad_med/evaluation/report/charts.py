@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from multiad_med.evaluation.evaluation import Curve, Histogram
 from multiad_med.evaluation.report.canvas import INK, MUTED, Look, chart_figure, look
-from multiad_med.evaluation.report.markup import Html, element
-from multiad_med.evaluation.results import Curve, Histogram
 from multiad_med.evaluation.words import Words
 from multiad_med.utils.errors import InputError
+from multiad_med.visualize.markup import Html, element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

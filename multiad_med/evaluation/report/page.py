@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.resources import files
 
+from multiad_med.evaluation.evaluation import Evaluation, Example
 from multiad_med.evaluation.report.charts import (
     Panel,
     curve_panel,
@@ -14,7 +15,6 @@ from multiad_med.evaluation.report.charts import (
     side_by_side,
     training_panels,
 )
-from multiad_med.evaluation.report.markup import Html, element, fragment
 from multiad_med.evaluation.report.pictures import example_figure
 from multiad_med.evaluation.report.self_tests import finding_table, reaction_table
 from multiad_med.evaluation.report.tables import (
@@ -28,9 +28,9 @@ from multiad_med.evaluation.report.tables import (
     study_table,
 )
 from multiad_med.evaluation.report.thresholds import threshold_table
-from multiad_med.evaluation.results import Evaluation, Example
 from multiad_med.evaluation.words import Words
-from multiad_med.viewing.scale_bar import scale_bar
+from multiad_med.visualize.markup import Html, element, fragment
+from multiad_med.visualize.scale_bar import scale_bar
 
 __all__ = ["render_page"]
 

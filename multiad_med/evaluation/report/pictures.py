@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from multiad_med.evaluation.report.markup import Html, element
-from multiad_med.evaluation.results import Example
+from multiad_med.evaluation.evaluation import Example
 from multiad_med.evaluation.words import Words
-from multiad_med.io.overlay import outlined, overlaid
 from multiad_med.utils.errors import InputError
+from multiad_med.visualize.colours import outlined, overlaid
+from multiad_med.visualize.markup import Html, element
 
 __all__ = ["example_figure"]
 

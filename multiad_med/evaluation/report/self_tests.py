@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.report.tables import scrolling_table
-from multiad_med.self_test import SelfTest
+from multiad_med.self_test_result import SelfTest
+from multiad_med.visualize.markup import Html, element
 
 __all__ = ["finding_table", "reaction_table"]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from multiad_med.evaluation.evaluation import LevelRates
 from multiad_med.evaluation.report.glossary import (
     HEADLINES,
     Metric,
@@ -14,10 +15,9 @@ from multiad_med.evaluation.report.glossary import (
     level_names,
     metric_names,
 )
-from multiad_med.evaluation.report.markup import Html, element
-from multiad_med.evaluation.results import LevelRates
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
+from multiad_med.visualize.markup import Html, element
 
 __all__ = [
     "STUDIES_SHOWN",

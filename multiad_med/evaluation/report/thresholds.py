@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multiad_med.evaluation.report.glossary import calibration_names
-from multiad_med.evaluation.report.markup import Html, element
 from multiad_med.evaluation.threshold_table import HEAD, threshold_cells
 from multiad_med.evaluation.words import Words
+from multiad_med.visualize.markup import Html, element
 
 __all__ = ["threshold_table"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from multiad_med.networks import NearestNormal, Reservoir
+from multiad_med.networks.experts import NearestNormal, Reservoir
 from multiad_med.networks.experts.nearest_normal import greedy_coreset, patches
 from multiad_med.utils.errors import InputError
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.covariance import EmpiricalCovariance
 
-from multiad_med.networks import PositionGaussian
+from multiad_med.networks.experts import PositionGaussian
 from multiad_med.networks.experts.position_gaussian import by_cell
 from multiad_med.utils.errors import InputError
 

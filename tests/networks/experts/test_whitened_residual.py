@@ -4,8 +4,9 @@ import pytest
 import torch
 from sklearn.covariance import EmpiricalCovariance
 
-from multiad_med.engines import fit_experts
-from multiad_med.networks import MultiAD, WhitenedResidual
+from multiad_med.networks import MultiAD
+from multiad_med.networks.experts import WhitenedResidual
+from multiad_med.training import fit_experts
 from multiad_med.utils import InputError
 from tests.conftest import tiny_multiad
 

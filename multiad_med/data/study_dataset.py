@@ -1,0 +1,181 @@
+"""Whole studies for inference, of which a bad one never stops the others."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from torch.utils.data import Dataset, get_worker_info
+
+from multiad_med.data.datalist import DatalistError, first_path
+from multiad_med.data.study_errors import FailureKind, StudyError, study_errors
+from multiad_med.utils.processes import end_with_parent
+
+__all__ = ["StudyDataset", "StudyOutcome", "StudyStatus"]
+
+_logger = logging.getLogger(__name__)
+
+_READING = "reading"
+"""What became of a study until it was read, as JSON, which comes through workers and collation."""
+
+
+class StudyStatus(StrEnum):
+    """What became of a study."""
+
+    DONE = "done"
+    SKIPPED = "skipped"
+    """Finished by an earlier run."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What became of one study.
+
+    Attributes:
+        image: its path, of several files the first.
+        status: see :class:`StudyStatus`.
+        seconds: from reading to the last file written.
+        message: why it failed, else empty.
+        kind: what is to blame for a failure.
+    """
+
+    image: str
+    status: StudyStatus
+    seconds: float
+    message: str = ""
+    kind: FailureKind = FailureKind.STUDY
+
+
+class Results(Protocol):
+    """What is asked about results, see :class:`multiad_med.data.StudyResults`."""
+
+    inputs: dict[str, dict[str, str]]
+
+    def expect(self, items: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def begin(self, item: Mapping[str, Any]) -> bool: ...
+
+    def discard(self, item: Mapping[str, Any]) -> None: ...
+
+
+class StudyDataset(Dataset):
+    """Whole studies by number, of which one that cannot be read or is finished is told, not raised.
+
+    A ``DataLoader`` with a batch size of 1 may read them in this process or in workers. What became of
+    a study until then comes with it; :meth:`start` and :meth:`at_work` keep the account, in the process
+    that owns this object. :class:`multiad_med.inference.StudyEvaluator` calls both.
+
+    Args:
+        data: items of a datalist.
+        transform: applied to each item.
+        results: studies that it knows as finished are skipped; none skips none.
+
+    Raises:
+        DatalistError: without any item.
+
+    Attributes:
+        outcomes: one per study that is over, in order.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        *,
+        results: Results | None = None,
+    ) -> None:
+        if not data:
+            raise DatalistError("There is no study to run: this section of the datalist is empty.")
+        self.data = data
+        self.transform = transform
+        self.results = results
+        self.outcomes: list[StudyOutcome] = []
+        self._watched = False
+
+    @property
+    def failures(self) -> list[str]:
+        """Messages of the studies that failed, in order."""
+        return [o.message for o in self.outcomes if o.status is StudyStatus.FAILED]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The transformed item with what :meth:`at_work` is to know; that alone if there is none."""
+        if get_worker_info() is not None and not self._watched:
+            end_with_parent()
+            self._watched = True
+        item = self.data[index]
+        start = time.perf_counter()
+        study: Mapping[str, Any] = {}
+        status, message, kind = StudyStatus.DONE, "", FailureKind.STUDY
+        try:
+            with study_errors(item):
+                if self.results is None or self.results.begin(item):
+                    study = self.transform(item)
+                else:
+                    status = StudyStatus.SKIPPED
+        except StudyError as error:
+            status, message, kind = StudyStatus.FAILED, str(error), error.kind
+        except BaseException:  # Ctrl-C while what an earlier run left is removed
+            self._discard(item)
+            raise
+        reading = {
+            "index": index,
+            "status": status,
+            "message": message,
+            "kind": kind,
+            "seconds": time.perf_counter() - start,
+            "inputs": self.results.inputs.get(first_path(item)) if self.results else None,
+        }
+        return {**study, _READING: json.dumps(reading)}
+
+    def start(self) -> None:
+        """Begin a new account, before the first study is read."""
+        self.outcomes = []
+        if self.results is not None:
+            self.results.expect(self.data)
+
+    @contextmanager
+    def at_work(self, batch: dict[str, Any]) -> Iterator[bool]:
+        """Keep the account of one study while it is done; whether there is something to do.
+
+        A study that fails inside is logged and counted, and no error leaves. After Ctrl-C, as after a
+        failure, nothing that was written of it stays.
+
+        Args:
+            batch: of a ``DataLoader``; what is for this account is taken out of it.
+        """
+        (text,) = batch.pop(_READING)
+        reading = json.loads(text)
+        item = self.data[reading["index"]]
+        if self.results is not None and reading["inputs"]:  # of a worker
+            self.results.inputs[first_path(item)] = reading["inputs"]
+        status, message = StudyStatus(reading["status"]), reading["message"]
+        kind = FailureKind(reading["kind"])
+        start = time.perf_counter() - reading["seconds"]
+        try:
+            with study_errors(item):
+                yield status is StudyStatus.DONE
+                if status is StudyStatus.FAILED:
+                    raise StudyError(message, kind=kind)
+        except StudyError as error:
+            _logger.error("failed: %s", error)
+            status, message, kind = StudyStatus.FAILED, str(error), error.kind
+            self._discard(item)
+        except BaseException:  # Ctrl-C too: nothing half of a study stays
+            self._discard(item)
+            raise
+        seconds = time.perf_counter() - start
+        self.outcomes.append(StudyOutcome(first_path(item), status, seconds, message, kind))
+
+    def _discard(self, item: Mapping[str, Any]) -> None:
+        if self.results is not None:
+            self.results.discard(item)

@@ -1,0 +1,184 @@
+"""Where a study's results go, and whether an earlier run has made them already."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from multiad_med.data.datalist import first_path
+from multiad_med.data.hashes import file_sha256, state_sha256
+from multiad_med.utils.errors import InputError, MultiADError
+from multiad_med.utils.json_files import read_json
+
+__all__ = ["StudyResults", "beside_map", "study_of_map", "study_path"]
+
+MAP = "anomaly_map.nii.gz"
+MASK = "anomaly_mask.nii.gz"
+SCORES = "anomaly.json"
+"""Ends of the names of a study's files; the scores are written last."""
+
+OVERLAY = "anomaly.png"
+VIEWER = "anomaly_viewer.html"
+"""Ends of what is made of them to be looked at; they go when the study is done anew."""
+
+_FORMAT = re.compile(
+    r"\.((nii|img|hdr)(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd|png|jpe?g|bmp|tiff?)$",
+    re.IGNORECASE,
+)
+_INPUTS = ("image", "organ")
+
+
+def study_path(image: str | Path) -> Path:
+    """The absolute path that names a study: its image without the suffix of its format."""
+    path = Path(os.path.abspath(Path(image).expanduser()))
+    return path.with_name(_FORMAT.sub("", path.name))
+
+
+def study_of_map(anomaly_map: Path) -> str:
+    """The name of the study whose map this is.
+
+    Args:
+        anomaly_map: ``<name>_anomaly_map.nii.gz``, or of an image ``<name>.tiff``.
+    """
+    name = anomaly_map.name.removesuffix(f"_{MAP}")
+    return study_path(anomaly_map).name if name == anomaly_map.name else name
+
+
+def beside_map(anomaly_map: Path, end: str) -> Path:
+    """Another file of the study whose map this is, by the end of its name."""
+    return anomaly_map.with_name(f"{study_of_map(anomaly_map)}_{end}")
+
+
+class StudyResults:
+    """Names of the files that a run writes, and what makes a study of an earlier run finished.
+
+    The files are named like the study's image and lie in ``output_dir`` as the image lies in
+    ``source``, so that images of one name in different folders do not overwrite each other. A study
+    is finished when its scores, which are written last, are there and tell the same input files,
+    the same model and the same settings.
+
+    Args:
+        output_dir: folder of the results.
+        source: the folder, or datalist, that the studies come from.
+        network: that makes the maps.
+        settings: what else decides a map, such as the size; recorded with the scores.
+        files: ends of the other files that are written for each study, as :meth:`path` takes them.
+        overwrite: whether finished studies are done anew.
+
+    Raises:
+        InputError: when the studies lie in ``output_dir`` and results that are named like pictures
+            could replace some.
+
+    Attributes:
+        inputs: by image, hashes of the study's input files as they were when it was begun.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        *,
+        source: str | Path,
+        network: nn.Module,
+        settings: Mapping[str, Any] | None = None,
+        files: Sequence[str] = (MAP, MASK),
+        overwrite: bool = False,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        folder = Path(source).expanduser().absolute()
+        self.source = folder.parent if folder.is_file() else folder
+        bare = [end for end in files if end.startswith(".")]
+        if bare and self.source.resolve().is_relative_to(self.output_dir.resolve()):
+            raise InputError(
+                f"{self.output_dir} holds the studies, and results ending in {bare} could replace "
+                "them; choose another output_dir."
+            )
+        self.network = network
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings or {}))
+        self.files = tuple(files)
+        self.overwrite = overwrite
+        self._model_sha256 = ""
+        self.inputs: dict[str, dict[str, str]] = {}
+        self._images: dict[Path, str] = {}
+
+    def path(self, image: str | Path, end: str) -> Path:
+        """The file of a study's results with an end of its own.
+
+        Args:
+            image: the study's image, of several files the first.
+            end: such as ``anomaly.json``, set off by an underscore; or a mere suffix as ``.tiff``.
+        """
+        full = study_path(image)
+        inside = Path(os.path.relpath(full, self.source))
+        parts = [part for part in inside.parts if part != os.pardir] or [full.name]
+        name = parts[-1] + (end if end.startswith(".") else f"_{end}")
+        return self.output_dir.joinpath(*parts[:-1], name)
+
+    def provenance(self, image: str | Path) -> dict[str, Any]:
+        """What a study's results are made from: hashes of its files and of the model, settings."""
+        self._hash_model()
+        inputs = self.inputs.get(str(image)) or {"image_sha256": file_sha256(image)}
+        return {**inputs, "model_sha256": self._model_sha256, "settings": self.settings}
+
+    def _hash_model(self) -> None:
+        if not self._model_sha256:
+            self._model_sha256 = state_sha256(self.network)
+
+    def expect(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Learn which studies a run is of, before workers share them out.
+
+        A name of results that two would have belongs to the first then, whoever is read first; and no
+        worker looks at the network, which may be on a GPU that only this process can use.
+        """
+        self._hash_model()
+        for item in items:
+            if item.get("image"):
+                image = first_path(item)
+                self._images.setdefault(self.path(image, SCORES), image)
+
+    def scores(self, image: str | Path) -> dict[str, Any]:
+        """The scores that are there; empty where there are none, or none that can be read."""
+        try:
+            content = read_json(self.path(image, SCORES))
+        except MultiADError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def begin(self, item: Mapping[str, Any]) -> bool:
+        """Whether a study has to be done; if so, what an earlier run left of it is removed.
+
+        Raises:
+            InputError: when another study, of this run or an earlier one, has results of the same
+                name.
+        """
+        image = first_path(item)
+        other = self._images.setdefault(self.path(image, SCORES), image)
+        if other != image:
+            raise InputError(
+                f"{image}: its results would overwrite those of {other}. Rename one of the two."
+            )
+        self.inputs[image] = {f"{k}_sha256": file_sha256(item[k]) for k in _INPUTS if k in item}
+        wanted, found = self.provenance(image), self.scores(image)
+        made_from = {k: found[k] for k in found if k.endswith("_sha256") or k == "settings"}
+        if made_from == wanted and not self.overwrite:
+            return False
+        earlier = found.get("image", image)
+        if not self.overwrite and Path(earlier).resolve() != Path(image).resolve():
+            raise InputError(
+                f"{image}: its results would replace those of {earlier}, which an earlier run wrote to "
+                f"{self.output_dir}. Choose another output_dir, or set overwrite."
+            )
+        self.discard(item)
+        return True
+
+    def discard(self, item: Mapping[str, Any]) -> None:
+        """Remove a study's results, so that there are all of them or none, and none of another model."""
+        image = first_path(item)
+        if self._images.get(self.path(image, SCORES)) == image:  # and not another study's
+            for end in dict.fromkeys((SCORES, *self.files, OVERLAY, VIEWER)):
+                self.path(image, end).unlink(missing_ok=True)

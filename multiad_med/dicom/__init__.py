@@ -1,0 +1,1 @@
+"""DICOM: series read, results written."""

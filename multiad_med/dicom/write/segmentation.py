@@ -1,0 +1,99 @@
+"""DICOM segmentation of what reaches the threshold."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from multiad_med.dicom.write.instance import (
+    FINDING,
+    FINDING_CATEGORY,
+    MAKER,
+    AnomalyResult,
+    DicomKind,
+)
+from multiad_med.inference.severity import BAND_COLOURS, Band, anomaly_bands
+
+__all__ = ["Segments", "segmentation"]
+
+
+class Segments(StrEnum):
+    """What a segmentation tells apart."""
+
+    BANDS = "bands"
+    """One segment for each :class:`multiad_med.inference.Band`; they do not overlap."""
+    BINARY = "binary"
+    """One segment of all that reaches the threshold."""
+
+
+_GRADES: dict[Band, Code] = {
+    Band.LOW: codes.SCT.Low,
+    Band.MODERATE: codes.SCT.Moderate,
+    Band.HIGH: codes.SCT.High,
+}
+
+
+def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
+    """A binary segmentation, frames without any pixel of a segment left out.
+
+    All segments of the choice are described, also one that no pixel is in.
+
+    Returns:
+        The object; None where no voxel reaches the threshold, since a segmentation cannot be empty.
+    """
+    from highdicom.color import CIELabColor
+    from highdicom.content import AlgorithmIdentificationSequence
+    from highdicom.seg import Segmentation, SegmentDescription
+
+    bands = result.bands
+    label = anomaly_bands(result.values, bands)
+    if not label.any():
+        return None
+    lowest = {Band.LOW: bands.low, Band.MODERATE: bands.moderate, Band.HIGH: bands.high}
+    if segments is Segments.BINARY:
+        label = np.minimum(label, 1)
+        lowest = {Band.LOW: bands.low}
+    descriptions = []
+    for band, threshold in lowest.items():
+        graded = segments is Segments.BANDS
+        description = SegmentDescription(
+            segment_number=int(band),
+            segment_label=f"Anomaly, {band.name.lower()}" if graded else "Anomaly",
+            segmented_property_category=FINDING_CATEGORY,
+            segmented_property_type=FINDING,
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=AlgorithmIdentificationSequence(
+                **result.algorithm(),
+                source=f"The {MAKER} authors",
+                parameters={"threshold": f"{threshold:.6g}", "model_sha256": result.model},
+            ),
+            tracking_uid=result.uid("segment", int(band), segments),
+            tracking_id=f"anomaly-{band.name.lower()}" if graded else "anomaly",
+            display_color=CIELabColor.from_rgb(*BAND_COLOURS[band]),
+        )
+        if graded:
+            _grade(description, _GRADES[band])
+        descriptions.append(description)
+    return Segmentation(
+        source_images=result.source.headers,
+        pixel_array=result.source.as_stored(label),
+        segmentation_type="BINARY",
+        segment_descriptions=descriptions,
+        sop_instance_uid=result.uid(DicomKind.SEG, segments),
+        instance_number=1,
+        content_label="ANOMALY",
+        content_description="What reaches the anomaly threshold",
+        content_creator_name=f"{MAKER}^",
+        **result.series(DicomKind.SEG, "Anomaly segmentation", segments),
+    )
+
+
+def _grade(description: Dataset, grade: Code) -> None:
+    from highdicom.sr import CodedConcept
+
+    kind = description.SegmentedPropertyTypeCodeSequence[0]
+    kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept.from_code(grade)]

@@ -1,0 +1,144 @@
+"""What ``multiad evaluate`` does: a trained model on labelled data, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multiad_med.card import NotCalibratedError, check_given
+from multiad_med.data import SliceStore, is_store
+from multiad_med.data.image_hashes import study_hash
+from multiad_med.evaluation.collected import Thresholds
+from multiad_med.evaluation.curves import training_curves
+from multiad_med.evaluation.evaluate import evaluate_cases
+from multiad_med.evaluation.manifest import data_manifest, run_manifest
+from multiad_med.evaluation.parts import Part
+from multiad_med.evaluation.predictions import map_slices, predicted_cases
+from multiad_med.evaluation.report import write_report
+from multiad_med.evaluation.seen_images import note_seen_images
+from multiad_med.networks import MultiAD, bundle_of_model, open_model
+from multiad_med.resources import run_bundle
+from multiad_med.utils.choose import usable_device
+from multiad_med.utils.errors import InputError
+from multiad_med.utils.sizes import shortest
+
+__all__ = ["TrainedDetector", "evaluate_model"]
+
+
+class TrainedDetector:
+    """A trained Multi-AD as a :class:`multiad_med.evaluation.predictions.Predictor`.
+
+    Args:
+        network: a calibrated one.
+        device: where it is.
+
+    Raises:
+        NotCalibratedError: when it was never calibrated.
+    """
+
+    def __init__(self, network: MultiAD, *, device: str | torch.device = "cpu") -> None:
+        if not bool(network.calibrated):
+            raise NotCalibratedError(
+                "The model is not calibrated: give the model.pt that a finished training wrote."
+            )
+        self.network = network
+        self.device = torch.device(device)
+
+    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated maps and scores; see :func:`map_slices`."""
+        return map_slices(self.network, images.to(self.device), foreground)
+
+
+def evaluate_model(
+    data: str | Path,
+    model: str | Path,
+    output: str | Path,
+    *,
+    bundle: str | None = None,
+    part: Part | str = Part.ALL,
+    images: str | None = None,
+    labels: str | None = None,
+    training_logs: str | Path | None = None,
+    bootstrap: int = 1000,
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> Path:
+    """Evaluate a trained model on labelled data and write the report.
+
+    Args:
+        data: folder of prepared slices, evaluated at their size; or volumes or a datalist with lesion
+            masks, which the bundle's own evaluation brings back to the grids of their files.
+        model: ``model.pt`` of a finished training.
+        output: folder for ``metrics.json``, ``slices.csv``, ``studies.csv`` and ``report.html``.
+        bundle: of a model whose card does not tell it.
+        part: of a store's test section; see :class:`Part`.
+        images: glob of the images in a folder of volumes, such as ``**/*_flair.nii.gz``.
+        labels: glob of the lesion masks in a folder of volumes, such as ``**/*_seg.nii.gz``. Every
+            volume needs one; that of a healthy subject is empty.
+        training_logs: folder of the training's TensorBoard log, for its curves.
+        bootstrap: number of resamples.
+        device: where to run.
+        settings: further ids of the bundle's ``evaluate.json``, of volumes and images.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: when nothing can be evaluated, ``part`` is given for volumes, or globs or settings
+            for prepared slices.
+        CardError: when the model's card contradicts the bundle, or how the slices were prepared.
+        WeightsError: when the model cannot be read.
+    """
+    output, device = Path(output), usable_device(device)
+    globs = {"image_glob": images, "label_glob": labels}
+    chosen = {**settings, **{key: glob for key, glob in globs.items() if glob is not None}}
+    curves = [] if training_logs is None else training_curves(training_logs)
+    if not is_store(data):
+        if part != Part.ALL:
+            raise InputError("Parts are of prepared slices only; volumes are evaluated all.")
+        run_bundle(
+            bundle_of_model(model, bundle),
+            "evaluate.json",
+            workflow_type="infer",
+            dataset_dir=str(data),
+            ckpt_path=str(model),
+            output_dir=str(output),
+            training_logs=None if training_logs is None else str(training_logs),
+            bootstrap=bootstrap,
+            device=device,
+            **chosen,
+        )
+        return output / "report.html"
+    if chosen:
+        raise InputError(
+            f"{data} holds prepared slices, which {sorted(chosen)[0]} cannot change any more. Leave it "
+            "out."
+        )
+    network = open_model(model)
+    about = SliceStore(data, section="test").about
+    told = dict(network.card.preparation)
+    if "size" in told:  # of tiles, their own
+        told["size"] = shortest(told.get("tile") or told["size"])
+    check_given(told, {**about["settings"], "size": shortest(about["size"])}, of=str(model))
+    detector = TrainedDetector(network.to(device), device=device)
+    evaluation = evaluate_cases(
+        predicted_cases(detector, data, part=part),
+        thresholds=Thresholds.of(network),
+        bootstrap=bootstrap,
+        training=curves,
+        manifest=run_manifest(
+            data=data_manifest(data),
+            model=model,
+            config={"network": network.card.network, "part": str(part), "bootstrap": bootstrap},
+            seed=0,
+            device=device,
+        ),
+    )
+    evaluation.self_test = network.card.self_test
+    studies = [row["study"] for row in evaluation.studies]
+    note_seen_images(evaluation, network.card, {name: study_hash(data, name) for name in studies})
+    write_report(evaluation, output, title=f"{Path(model).name} on {Path(data).name}")
+    return output / "report.html"

@@ -1,0 +1,138 @@
+"""A trained network as a file of another run-time: ONNX, OpenVINO, TorchScript."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from monai.networks.utils import convert_to_onnx, convert_to_torchscript
+from monai.utils import optional_import
+
+from multiad_med.networks import open_model
+from multiad_med.utils.atomic import atomic_path
+from multiad_med.utils.errors import InputError, missing_package
+from multiad_med.utils.sizes import Size, shortest, sides
+
+__all__ = ["export_onnx", "export_openvino", "export_torchscript"]
+
+
+def _sides(model: str | Path, size: Size | None, told: dict[str, Any]) -> tuple[int, int]:
+    """Rows and columns of the images: of tiles, their own."""
+    known: Size | None = told.get("tile") or told.get("size")
+    wanted = known or size
+    if wanted is None:
+        raise InputError(
+            f"{model} does not tell the size of its images: it was made by an older version. Give --size."
+        )
+    if known is not None and size is not None and shortest(size) != shortest(known):
+        raise InputError(
+            f"{model} takes images of {' by '.join(map(str, sides(known)))}, asked for is {size}. Leave "
+            "the size out."
+        )
+    return sides(wanted)
+
+
+def _need(*packages: str) -> None:
+    for package in packages:
+        if not optional_import(package)[1]:
+            raise missing_package(package)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what torch's exporter says of packages that it does not need."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = None) -> Path:
+    """Write a model's network as ONNX: images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1, H, W)``.
+
+    The batch is dynamic; height and width are those that the model was trained with.
+
+    Args:
+        model: ``model.pt`` of a finished training.
+        target: the file.
+        size: side of the images, or rows and columns, where the model's card does not tell it.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: when the size is unknown, or another than the card tells.
+        MissingPackageError: without the extra ``export``.
+        WeightsError, CardError: when the model cannot be opened.
+    """
+    _need("onnx", "onnxscript")
+    network = open_model(model).eval()
+    height, width = _sides(model, size, network.card.preparation)
+    with atomic_path(target) as temporary, _quiet():
+        convert_to_onnx(
+            network,
+            [torch.rand(1, 3, height, width)],
+            input_names=["image"],
+            output_names=["pred"],
+            dynamic_axes={"image": {0: "batch"}},
+            filename=temporary,
+            external_data=False,
+        )
+    return Path(target)
+
+
+def export_openvino(model: str | Path, target: str | Path, *, size: Size | None = None) -> Path:
+    """Write a model's network for OpenVINO in float32: an ``.xml`` and, beside it, a ``.bin``.
+
+    Args:
+        model: ``model.pt`` of a finished training.
+        target: the ``.xml`` file.
+        size: see :func:`export_onnx`.
+
+    Returns:
+        The ``.xml`` file.
+
+    Raises:
+        InputError: when ``target`` does not end in ``.xml``; and as of :func:`export_onnx`.
+        MissingPackageError: without the extra ``export``.
+    """
+    target = Path(target)
+    if target.suffix != ".xml":
+        raise InputError(f"OpenVINO's files end in .xml, got {target}.")
+    _need("openvino")
+    import openvino
+
+    with TemporaryDirectory(prefix="multiad-") as folder:
+        onnx = export_onnx(model, Path(folder) / "model.onnx", size=size)
+        network = openvino.convert_model(onnx)
+        with atomic_path(target) as temporary:
+            openvino.save_model(network, temporary, compress_to_fp16=False)
+            os.replace(temporary.with_suffix(".bin"), target.with_suffix(".bin"))
+    return target
+
+
+def export_torchscript(model: str | Path, target: str | Path) -> Path:
+    """Write a model's network as TorchScript, for any batch and any size of image.
+
+    Args:
+        model: ``model.pt`` of a finished training.
+        target: the file.
+
+    Returns:
+        The file.
+    """
+    with atomic_path(target) as temporary:
+        convert_to_torchscript(open_model(model).eval(), filename_or_obj=str(temporary))
+    return Path(target)

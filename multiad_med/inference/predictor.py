@@ -1,0 +1,167 @@
+"""A bundle's inference, kept in memory: one study at a time, with the results of a run over a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from multiad_med.card import check_calibrated
+from multiad_med.data import StudyDataset, StudyError, StudyResults, StudyStatus, state_sha256
+from multiad_med.data.datalist import first_path
+from multiad_med.data.study_results import SCORES
+from multiad_med.inference.study_evaluator import StudyEvaluator
+from multiad_med.networks import MultiAD, bundle_of_model, load_model
+from multiad_med.preparation.sources import StudyKind
+from multiad_med.resources import bundle_path, check_settings, read_config
+from multiad_med.result import Result
+from multiad_med.utils.choose import usable_device
+from multiad_med.utils.configs import literal
+from multiad_med.utils.errors import unwrapped
+
+__all__ = ["StudyPredictor", "bundle_kind"]
+
+CONFIG = "inference.json"
+
+
+def bundle_kind(bundle: str) -> StudyKind | None:
+    """What a bundle's volumes are; none of a bundle of images."""
+    kind = read_config(bundle, CONFIG)["datalist"].get("kind")
+    return None if kind is None else StudyKind(kind)
+
+
+class StudyPredictor:
+    """Runs a bundle's ``inference.json`` on studies that are not known beforehand.
+
+    Preprocessing, inferer, postprocessing and evaluator are the bundle's own; the model stays in memory.
+    Calls share nothing but the network, so that threads may make them.
+
+    Args:
+        model: ``model.pt`` of a finished training.
+        bundle: of a model whose card does not tell it.
+        device: such as ``cpu``, or ``auto``: a GPU, where there is one.
+        settings: ids of the config and their values, such as ``sw_batch_size``.
+
+    Raises:
+        InputError: when a setting is not one of the config's ids, or the device cannot be used.
+        CardError: when the bundle or a setting contradicts the model's card.
+        WeightsError: when the model does not fit.
+        NotCalibratedError: when its training was not finished.
+
+    Attributes:
+        bundle: its name.
+        kind: of its volumes; none of a bundle of images.
+        network: the loaded one, calibrated.
+        about: what makes the results: bundle, hash of the model, settings.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        bundle: str | None = None,
+        device: str = "auto",
+        **settings: Any,
+    ) -> None:
+        self.bundle = bundle_of_model(model, bundle)
+        self.kind = bundle_kind(self.bundle)
+        check_settings(self.bundle, CONFIG, settings)
+        config = read_config(self.bundle, CONFIG) | {
+            "bundle_root": literal(str(bundle_path(self.bundle))),
+            "ckpt_path": literal(str(model)),
+            "section": "test",
+            "handlers": [],
+        }
+        parser = ConfigParser(config)
+        parser.update(literal(settings, expressions=True))
+        parser["device"] = usable_device(device)
+        network, prepared = _made(parser, "network"), _made(parser, "prepared")
+        load_model(network, model)
+        check_calibrated(network)
+        network.eval()  # for good: MONAI sets it back after each run, in the middle of another thread's
+        self.network: MultiAD = network
+        self._config = parser.get() | {"network": network, "prepared": prepared}
+        trial = self._parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
+        _made(trial, "evaluator")  # so that an impossible setting is told at the start
+        self.about = {
+            "bundle": self.bundle,
+            "model": state_sha256(network),
+            "settings": json.dumps(_made(trial, "results").settings, sort_keys=True),
+        }
+
+    def _parser(self, item: dict[str, Any], source: Path, output_dir: Path) -> ConfigParser:
+        """The bundle's parts for one study, made anew but for the network: it has its own account."""
+        return ConfigParser(
+            self._config
+            | {
+                "datalist": {"test": [literal(item)]},
+                "dataset_dir": literal(str(source)),
+                "output_dir": literal(str(output_dir)),
+            }
+        )
+
+    def __call__(
+        self,
+        image: str | Path | Sequence[str],
+        *,
+        source: str | Path,
+        output_dir: str | Path,
+        organ: str | Path | Sequence[str] | None = None,
+    ) -> Result:
+        """Make a study's results.
+
+        Results that are there already and were made from the same files, model and settings are not
+        made again.
+
+        Args:
+            image: as in a datalist: a file, the folder of a DICOM series, or the list of its files.
+            source: folder that the study lies below; results are named by where.
+            output_dir: folder of the results.
+            organ: its organ's mask, where the bundle looks inside one.
+
+        Raises:
+            StudyError: when the study cannot be read or its results not be written; the message
+                names the file and the reason, and nothing of the study is left behind.
+        """
+        named = {"image": image} if organ is None else {"image": image, "organ": organ}
+        item: dict[str, Any] = {
+            key: str(path) if isinstance(path, (str, Path)) else list(path)
+            for key, path in named.items()
+        }
+        parser = self._parser(item, Path(source), Path(output_dir))
+        dataset: StudyDataset = _made(parser, "dataset")
+        results: StudyResults = _made(parser, "results")
+        evaluator: StudyEvaluator = _made(parser, "evaluator")
+        evaluator.run()
+        outcome = dataset.outcomes[0]
+        if outcome.status is StudyStatus.FAILED:
+            raise StudyError(outcome.message, kind=outcome.kind)
+        return result_of(item["image"], results, bscans=self.kind is StudyKind.OCT)
+
+
+def result_of(image: str | list[str], results: StudyResults, *, bscans: bool) -> Result:
+    """What there is of a study that is done.
+
+    Args:
+        image: as in a datalist.
+        results: where its files are.
+        bscans: whether the study is an OCT volume.
+    """
+    first = first_path({"image": image})
+    map_end, *others = results.files
+    return Result(
+        source=image if isinstance(image, str) else tuple(image),
+        map_file=results.path(first, map_end),
+        scores_file=results.path(first, SCORES),
+        other_files=tuple(results.path(first, end) for end in others),
+        folder=results.path(first, "anomaly_dicom"),
+        bscans=bscans,
+    )
+
+
+def _made(parser: ConfigParser, name: str) -> Any:
+    with unwrapped():
+        return parser.get_parsed_content(name)

@@ -1,0 +1,206 @@
+"""The scores of a study: per slice, for the volume, and where they came from, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from multiad_med.card import CalibratedNetwork, check_calibrated, versions
+from multiad_med.data.study_results import SCORES, StudyResults
+from multiad_med.scoring import Level, NormalScores, image_scores, joint_probability
+from multiad_med.transforms import marked_slices
+from multiad_med.utils.atomic import write_json
+from multiad_med.utils.errors import InputError
+
+__all__ = ["SaveScoresd", "ScoreSlicesd", "study_scores"]
+
+SLICE_SCORES = "slice_scores"
+
+
+class ScoreSlicesd(MapTransform):
+    """Score each axial slice of a study's calibrated map, on the network's grid.
+
+    Apply it before the map is brought back to the source grid, on which thresholds were not set.
+    Slices that do not count (:func:`multiad_med.transforms.marked_slices`) get NaN.
+
+    Args:
+        keys: the calibrated map ``(1, H, W, Z)``, one key; last axis axial, RAS+.
+        network: the calibrated network, whose state says how a slice is scored.
+        mask_key: foreground ``(1, H, W, Z)``; scores are taken inside it.
+        image_key: the prepared image, whose metadata tell which slices count.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        network: CalibratedNetwork,
+        mask_key: str = "foreground",
+        image_key: str = "image",
+    ) -> None:
+        super().__init__(keys)
+        self.network = network
+        self.mask_key = mask_key
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Add ``slice_scores (Z,)``.
+
+        Raises:
+            NotCalibratedError: when the network was never calibrated.
+        """
+        check_calibrated(self.network)
+        maps = torch.as_tensor(data[self.first_key(dict(data))]).as_subclass(Tensor)
+        mask = torch.as_tensor(data[self.mask_key]).as_subclass(Tensor).to(maps.device)
+        scores = image_scores(
+            maps.permute(3, 0, 1, 2),
+            mask.permute(3, 0, 1, 2),
+            fraction=float(self.network.score_fraction),
+        ).cpu()
+        scores[~marked_slices(data[self.image_key])] = float("nan")
+        return {**data, SLICE_SCORES: scores}
+
+
+def _in_file(
+    scores: NDArray[np.floating], affine: NDArray[np.floating]
+) -> tuple[int, NDArray[np.floating]]:
+    """The source's slice axis, and the scores in the order of the slices on it."""
+    orientation = nib.io_orientation(affine)
+    axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
+    return axis, scores[::-1] if orientation[axis, 1] < 0 else scores
+
+
+def study_scores(
+    slice_scores: ArrayLike,
+    affine: ArrayLike,
+    *,
+    network: CalibratedNetwork,
+    oriented: bool = True,
+) -> dict[str, Any]:
+    """A study's scores, p-values, verdicts and thresholds, ready for JSON.
+
+    Slices are numbered as in the source file: ``axis`` is the source's array axis that runs most
+    nearly along the body, ``slice`` the index on it. The volume's score is its highest slice score; its
+    verdict is by the threshold of volumes. ``flagged`` is null where there is no verdict, and
+    ``verdict`` then says why. ``not_scored_slices`` were not looked at. ``joint_probability`` is a
+    score's Noisy-OR of the experts, where the network fuses hazards; see
+    :func:`multiad_med.scoring.joint_probability`.
+
+    Args:
+        slice_scores: of :class:`ScoreSlicesd` ``(Z,)``; NaN where a slice does not count.
+        affine: of the source file's grid, RAS+ in mm.
+        network: the network that made them.
+        oriented: whether slices are axial ones of a body, to be found by the affine; else they are
+            B-scans, one after the other along the last axis.
+
+    Raises:
+        InputError: when no slice was scored.
+    """
+    axis, scores = 2, np.asarray(slice_scores, dtype=float)
+    if oriented:
+        axis, scores = _in_file(scores, np.asarray(affine, dtype=float))
+    scored = np.flatnonzero(np.isfinite(scores))
+    if not scored.size:
+        raise InputError("No slice of the study was scored, so that nothing can be said of it.")
+    slices, volumes = (network.card.level(level) for level in (Level.SLICE, Level.VOLUME))
+    volume_score = float(scores[scored].max())
+    own = torch.from_numpy(scores[scored])
+    p_values, flags = slices.p_values(own).tolist(), slices.flagged(own).tolist()
+    reachable = slices.threshold is not None
+
+    def joint(score: float) -> dict[str, float]:
+        """Only hazards add up to a Noisy-OR."""
+        is_or = network.card.network.get("fusion") == "hazard"
+        return {"joint_probability": joint_probability(score)} if is_or else {}
+
+    return {
+        "volume_score": volume_score,
+        **joint(volume_score),
+        "volume_p_value": volumes.p_value(volume_score),
+        "volume_flagged": volumes.anomalous(volume_score),
+        "verdict": volumes.verdict(volume_score, network.card.unit(Level.VOLUME)),
+        "axis": axis,
+        "slices": [
+            {
+                "slice": int(index),
+                "score": float(scores[index]),
+                **joint(float(scores[index])),
+                "p_value": p_value,
+                "flagged": flagged if reachable else None,
+            }
+            for index, p_value, flagged in zip(scored, p_values, flags, strict=True)
+        ],
+        "not_scored_slices": np.flatnonzero(~np.isfinite(scores)).tolist(),
+        "thresholds": {
+            "map": 0.5,
+            "pixel_false_positive_rate": float(network.pixel_false_positive_rate),
+            **_thresholds(slices, Level.SLICE),
+            **_thresholds(volumes, Level.VOLUME),
+        },
+        "score_rule": (
+            "maximum in the foreground"
+            if float(network.score_fraction) == 0
+            else f"mean of the largest {float(network.score_fraction):g} of the foreground"
+        ),
+    }
+
+
+def _thresholds(normals: NormalScores, level: Level) -> dict[str, Any]:
+    """A level's threshold, null where its rate is out of reach, and what it comes from."""
+    return {
+        f"{level}_score": normals.threshold,
+        f"{level}_false_positive_rate": normals.rate,
+        f"normal_{level}s": normals.units,
+        f"{level}_approximate": normals.approximate,
+    }
+
+
+class SaveScoresd(MapTransform):
+    """Write a study's scores as JSON, named like its map; see :func:`study_scores`.
+
+    Args:
+        keys: the map on the source grid, one key; its metadata tell the source file.
+        network: the network that made it.
+        results: where the scores go, and what they were made from.
+        oriented: see :func:`study_scores`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        network: CalibratedNetwork,
+        results: StudyResults,
+        oriented: bool = True,
+    ) -> None:
+        super().__init__(keys)
+        self.network = network
+        self.results = results
+        self.oriented = oriented
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the scores in ``slice_scores (Z,)``; adds ``volume_score``."""
+        image = data[self.first_key(dict(data))]
+        source = str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
+        scores = study_scores(
+            data[SLICE_SCORES], image.affine, network=self.network, oriented=self.oriented
+        )
+        write_json(
+            self.results.path(source, SCORES),
+            {
+                "image": source,
+                **scores,
+                **self.results.provenance(source),
+                "versions": versions(),
+            },
+        )
+        return {**data, "volume_score": scores["volume_score"]}

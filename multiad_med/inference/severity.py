@@ -1,0 +1,90 @@
+"""A calibrated anomaly map as a label of three bands, which every viewer can show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiad_med.utils.errors import InputError
+
+__all__ = ["BAND_COLOURS", "Band", "BandThresholds", "anomaly_bands"]
+
+
+class Band(IntEnum):
+    """Label values of an anomaly map's bands; 0 is below them all."""
+
+    LOW = 1
+    MODERATE = 2
+    HIGH = 3
+
+
+BAND_COLOURS = {
+    Band.LOW: (101, 21, 110),
+    Band.MODERATE: (212, 72, 66),
+    Band.HIGH: (250, 148, 7),
+}
+"""RGB of each band wherever it is shown: what maps have, in every picture, where the band begins (see
+:func:`multiad_med.visualize.colours.heat_colours`)."""
+
+
+@dataclass(frozen=True)
+class BandThresholds:
+    """The lowest map value of each band.
+
+    A calibrated map is ``m / (m + t)``, t being the threshold set on held-out normals (see
+    :class:`multiad_med.networks.MultiAD`). The default bands begin where m is t, 1.5 t and 2 t.
+
+    Attributes:
+        low: of the lowest band; what lies below is normal.
+        moderate: of the middle band.
+        high: of the highest band.
+
+    Raises:
+        InputError: unless 0 < low < moderate < high < 1.
+    """
+
+    low: float = 1 / 2
+    moderate: float = 3 / 5
+    high: float = 2 / 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.moderate < self.high < 1:
+            raise InputError(
+                "Bands need 0 < low < moderate < high < 1, got "
+                f"{self.low}, {self.moderate}, {self.high}."
+            )
+
+    @classmethod
+    def above(cls, threshold: float) -> BandThresholds:
+        """Bands where m is 1, 1.5 and 2 times what a threshold of the map stands for.
+
+        Args:
+            threshold: of the calibrated map, in (0, 1); 0.5 gives the defaults.
+
+        Raises:
+            InputError: when it is not in (0, 1).
+        """
+        if not 0 < threshold < 1:
+            raise InputError(f"A threshold of a map must lie in (0, 1), got {threshold}.")
+        low, moderate, high = (n * threshold / (1 + (n - 1) * threshold) for n in (1, 1.5, 2))
+        return cls(low, moderate, high)
+
+
+def anomaly_bands(
+    anomaly_map: NDArray[Any], thresholds: BandThresholds | None = None
+) -> NDArray[np.uint8]:
+    """The band of each value of a calibrated map: 0 for none, else a :class:`Band`.
+
+    Args:
+        anomaly_map: of any shape.
+        thresholds: the bands' lowest values, which belong to them.
+    """
+    bands = thresholds or BandThresholds()
+    label = (anomaly_map >= bands.low).astype(np.uint8)
+    for threshold in (bands.moderate, bands.high):
+        label += anomaly_map >= threshold
+    return label

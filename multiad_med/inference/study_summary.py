@@ -1,0 +1,142 @@
+"""What became of all studies of an output folder: for programs, spreadsheets and people."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from multiad_med.data import StudyDataset, StudyError, StudyOutcome, StudyResults, StudyStatus
+from multiad_med.utils.atomic import atomic_path, write_json
+from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.json_files import read_json
+
+__all__ = ["StudySummaryHandler"]
+
+COLUMNS = ("image", "status", "score", "p_value", "decision", "seconds", "message", "map")
+
+_logger = logging.getLogger(__name__)
+
+
+def _earlier_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of earlier runs, none where there were none."""
+    if not path.is_file():
+        return []
+    try:
+        rows = read_json(path)["studies"]
+        return [{name: row.get(name) for name in COLUMNS} | {"image": row["image"]} for row in rows]
+    except (MultiADError, KeyError, TypeError, AttributeError) as error:
+        _logger.warning(
+            "%s is not a summary (%s); it is replaced, and rows of earlier runs are lost.",
+            path,
+            error,
+        )
+        return []
+
+
+def _merged(
+    earlier: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """One row per study: the newer one; of a study that was skipped the earlier one's time stays.
+
+    A row whose map was replaced by that of another image goes.
+    """
+
+    def key(row: Mapping[str, Any]) -> Path:
+        return Path(row["image"]).expanduser().resolve()
+
+    written = {row["map"]: key(row) for row in new if row["map"]}
+    rows = {key(row): dict(row) for row in earlier if written.get(row["map"], key(row)) == key(row)}
+    for row in new:
+        former = rows.get(key(row), {})
+        rows[key(row)] = dict(row)
+        if row["status"] == StudyStatus.SKIPPED and former.get("seconds") is not None:
+            rows[key(row)]["seconds"] = former["seconds"]
+    return list(rows.values())
+
+
+class StudySummaryHandler:
+    """Writes what became of each study of the output folder when a run ends.
+
+    - ``summary.json``: under ``studies`` a row per study: image, status (see
+      :class:`multiad_med.data.StudyStatus`), score, p-value, decision (``anomalous``, ``normal``, or why
+      there is no verdict), seconds, message, map (from the folder); under ``counts`` how many of this run
+      were done, skipped, failed.
+    - ``summary.csv``: the same rows.
+    - ``summary.html``: a contact sheet, see :mod:`multiad_med.visualize.contact_sheet`.
+
+    Rows of earlier runs into the same folder stay; a newer row of the same study replaces the older.
+
+    Args:
+        dataset: the studies that were run.
+        results: where they are written to, and where the summary goes.
+    """
+
+    def __init__(self, dataset: StudyDataset, results: StudyResults) -> None:
+        self.dataset = dataset
+        self.results = results
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the end of the run."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def _row(self, outcome: StudyOutcome) -> dict[str, Any]:
+        failed = outcome.status is StudyStatus.FAILED
+        scores = {} if failed else self.results.scores(outcome.image)
+        anomaly_map = self.results.path(outcome.image, self.results.files[0])
+        return {
+            "image": outcome.image,
+            "status": str(outcome.status),
+            "score": scores.get("volume_score"),
+            "p_value": scores.get("volume_p_value"),
+            "decision": scores.get("verdict"),
+            "seconds": round(outcome.seconds, 3),
+            "message": outcome.message,
+            "map": None if failed else anomaly_map.relative_to(self.results.output_dir).as_posix(),
+        }
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the summary, and then the contact sheet.
+
+        Raises:
+            StudyError: when the summary cannot be written; the message tells the failures too.
+        """
+        outcomes, folder = self.dataset.outcomes, self.results.output_dir
+        counts = Counter(str(outcome.status) for outcome in outcomes)
+        told = {str(status): counts[str(status)] for status in StudyStatus}
+        _logger.info(
+            "%d studies: %s", len(outcomes), ", ".join(f"{n} {s}" for s, n in told.items())
+        )
+        try:
+            rows = _merged(
+                _earlier_rows(folder / "summary.json"), [self._row(outcome) for outcome in outcomes]
+            )
+            write_json(folder / "summary.json", {"counts": told, "studies": rows})
+            with (
+                atomic_path(folder / "summary.csv") as temporary,
+                temporary.open("w", newline="", encoding="utf-8") as stream,
+            ):
+                writer = csv.DictWriter(stream, COLUMNS)
+                writer.writeheader()
+                writer.writerows(rows)
+        except OSError as error:
+            raise StudyError(
+                "\n  ".join([f"The summary could not be written: {error}", *self.dataset.failures])
+            ) from error
+        self._write_sheet(rows)
+
+    def _write_sheet(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        # Matplotlib and the viewer are needed by this alone.
+        from multiad_med.visualize.contact_sheet import write_contact_sheet
+
+        path = self.results.output_dir / "summary.html"
+        card = getattr(self.results.network, "card", None)
+        try:
+            write_contact_sheet(rows, path, bscans=card is not None and card.domain == "retina_oct")
+        except Exception as error:  # the results and their summary are there all the same
+            _logger.warning("%s could not be written: %s", path, error)

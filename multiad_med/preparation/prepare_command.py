@@ -1,0 +1,93 @@
+"""What the command ``multiad prepare`` says and does."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multiad_med.datasets import recognise
+from multiad_med.dicom.read.series import find_series
+from multiad_med.preparation.recipe_run import Summary, prepare
+from multiad_med.preparation.recipes import RecipeError, load_recipe, recipe_names
+from multiad_med.readers.archives import unpack
+
+__all__ = ["explain_folder", "explain_recipes", "run"]
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+
+def explain_recipes() -> str:
+    """Name, purpose and settings of every recipe."""
+    parts = []
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        names = ", ".join(f"{key}={value!r}" for key, value in recipe.settings.items())
+        parts.append(
+            f"{name}: {recipe.title}\n"
+            + textwrap.indent(recipe.about, "    ")
+            + "\n"
+            + textwrap.fill(
+                f"settings: {names}", 96, initial_indent="    ", subsequent_indent="      "
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def explain_folder(folder: Path) -> str:
+    """What a folder holds, the fitting recipe first."""
+    lines = []
+    findings = recognise(folder)
+    for finding in findings:
+        if finding.recipe is None:
+            lines.append(finding.note)
+            continue
+        sections = ", ".join(f"{n} {section}" for section, n in finding.sections.items())
+        counts = f"{finding.items} studies of {finding.subjects} subjects" if finding.items else ""
+        lines.append("; ".join(part for part in (counts, sections, finding.note) if part))
+        lines[-1] = f"{finding.recipe}: {lines[-1]}"
+    if all(finding.recipe is None for finding in findings):
+        search = find_series(folder)
+        lines[:0] = [
+            f"volumes: DICOM series {series.uid} of patient {series.patient_id}: {series.modality}, "
+            f"{len(series.files)} files, {series.description!r}"
+            for series in search.series
+        ]
+    return "\n".join(lines)
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise RecipeError(f"A setting is NAME=VALUE, got {pair!r}.")
+        try:
+            settings[name.strip()] = yaml.safe_load(value)
+            if re.search(r"\s#", value) and "#" not in str(settings[name.strip()]):
+                raise RecipeError(
+                    f"{pair!r}: in YAML ' #' begins a comment. Put the value into quotes of its own: "
+                    f"{name}='\"{value}\"'."
+                )
+        except yaml.YAMLError as error:
+            raise RecipeError(f"The value of {pair!r} is not YAML: {error}") from error
+    return settings
+
+
+def run(
+    recipe: str, source: Path, target: Path, settings: Sequence[str], workers: int | None
+) -> Summary:
+    """Prepare ``source`` by a recipe; an archive is unpacked beside the slices first."""
+    chosen = load_recipe(recipe, _settings(settings))
+    if source.is_file() and source.name.lower().endswith(_ARCHIVES):
+        # Named after the archive as it is now: another one is another folder.
+        state = source.stat()
+        key = hashlib.sha256(f"{source.name} {state.st_size} {state.st_mtime_ns}".encode())
+        unpacked = target.with_name(f"{target.name}-unpacked-{key.hexdigest()[:8]}")
+        source = unpacked if unpacked.is_dir() else unpack(source, unpacked)
+    return prepare(chosen, source, target, workers=workers)

@@ -1,0 +1,279 @@
+"""Run a recipe: find, divide, transform in parallel, store; safe to interrupt, resumed when repeated."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from multiad_med.data.datalist import DATALIST_NAME, SECTIONS, STORE_NAME, shared_subjects
+from multiad_med.data.splits import datalist_content
+from multiad_med.data.store import INDEX_NAME, index_rows, slice_shape, write_index
+from multiad_med.preparation.prepare_study import StudyPreparation
+from multiad_med.preparation.recipes import Recipe
+from multiad_med.preparation.sheet import save_contact_sheet
+from multiad_med.utils import terminable, worker_errors
+from multiad_med.utils.atomic import atomic_path, write_json
+from multiad_med.utils.errors import MultiADError, file_errors
+from multiad_med.utils.json_files import read_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["PreparationError", "Summary", "prepare"]
+
+
+class PreparationError(MultiADError, RuntimeError):
+    """A preparation cannot be done, or not into this folder."""
+
+
+@dataclass
+class Summary:
+    """What a preparation did.
+
+    Attributes:
+        written, unchanged: studies prepared now, and those that were there already.
+        slices: number of slices by (section, state).
+        failures: messages of the studies that could not be prepared.
+        warnings: what should be known about the split.
+        seconds: wall time.
+    """
+
+    written: int = 0
+    unchanged: int = 0
+    slices: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.written} studies prepared, {self.unchanged} unchanged, {len(self.failures)} failed, "
+            f"in {self.seconds:.1f} s"
+        ]
+        for section in ("training", "validation", "test"):
+            states = {state: n for (name, state), n in self.slices.items() if name == section}
+            counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"
+            lines.append(f"  {section}: {counts}")
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        lines += [f"  failed: {failure}" for failure in self.failures]
+        return "\n".join(lines)
+
+
+def _check_target(source: Path, target: Path, recipe: Recipe) -> None:
+    if target.resolve().is_relative_to(source.resolve()):
+        raise PreparationError(f"{target} lies in the source {source}; choose a folder outside it.")
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    name = None
+    # Written first, and by a preparation only with the hash of its split.
+    if (target / DATALIST_NAME).is_file():
+        content = read_json(target / DATALIST_NAME)
+        name = content.get("name") if "split_sha256" in content else None
+    if name is None:
+        raise PreparationError(
+            f"{target} is not empty and holds no prepared slices; choose another."
+        )
+    if name != recipe.name:
+        raise PreparationError(
+            f"{target} holds slices of the recipe {name!r}; choose another folder for {recipe.name!r}."
+        )
+
+
+@contextmanager
+def _alone_in(target: Path) -> Iterator[None]:
+    """Hold the folder against a second preparation; the system lets go of it with the process."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(target, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise PreparationError(
+                f"Another preparation is writing to {target}; let it finish."
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_names(items: list[dict[str, Any]]) -> None:
+    twice = [name for name, n in Counter(str(item["study"]) for item in items).items() if n > 1]
+    if twice:
+        raise PreparationError(f"Two studies have one name, first: {twice[:3]}.")
+    for item in items:
+        parts = Path(str(item["study"])).parts
+        if ".." in parts or Path(str(item["study"])).is_absolute():
+            raise PreparationError(
+                f"A study's name must stay inside the folder: {item['study']!r}."
+            )
+
+
+def prepare(
+    recipe: Recipe,
+    source: str | Path,
+    target: str | Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Summary:
+    """Prepare a data set.
+
+    ``target`` receives ``datalist.json`` (the split), ``studies/*.safetensors`` (the slices),
+    ``index.csv`` (one row per slice), ``contact_sheet.png`` and, last, ``store.json``. Interrupted,
+    the same call goes on where it stopped; repeated, it prepares only studies whose files, recipe
+    or section changed. A study that cannot be prepared is reported and passed over.
+
+    Args:
+        recipe: which, with its settings.
+        source: the data set's folder or table.
+        target: folder for the slices, new or from an earlier run of the same recipe.
+        workers: processes that prepare studies side by side; none means one per processor, 0 this
+            process itself.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DatalistError: when ``source`` does not hold this data set, or the split is faulty.
+        PreparationError: when ``target`` holds something else, or not one study could be prepared.
+    """
+    start = time.perf_counter()
+    source, target = Path(source), Path(target)
+    sections = recipe.sections(source)
+    items = [item for section in sections.values() for item in section]
+    _check_names(items)
+    _check_target(source, target, recipe)
+    with file_errors(target, "made"):
+        target.mkdir(parents=True, exist_ok=True)
+    with terminable(), _alone_in(target):
+        # The store is complete once it says so. What a killed run left half-written goes.
+        (target / STORE_NAME).unlink(missing_ok=True)
+        for partial in list(target.rglob(".partial-*")):
+            shutil.rmtree(partial, ignore_errors=True)
+        _write_datalist(target, recipe, sections)
+        summary = _prepare_studies(recipe, source, target, items, workers, progress)
+    summary.seconds = time.perf_counter() - start
+    return summary
+
+
+def _write_datalist(
+    target: Path, recipe: Recipe, sections: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> str:
+    """Write the datalist; returns the hash of its split."""
+    content = datalist_content(
+        sections, name=recipe.name, description=recipe.title, modality=recipe.modality
+    )
+    write_json(target / DATALIST_NAME, content)
+    return str(content["split_sha256"])
+
+
+def _processors() -> int:
+    """Processors that this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _prepare_studies(
+    recipe: Recipe,
+    source: Path,
+    target: Path,
+    items: list[dict[str, Any]],
+    workers: int | None,
+    progress: bool,
+) -> Summary:
+    summary = Summary()
+    if workers is None:
+        workers = _processors()
+    loader = DataLoader(
+        StudyPreparation(recipe, source.absolute(), target, items),
+        batch_size=None,
+        num_workers=min(workers, len(items)),
+        collate_fn=_as_is,
+    )
+    failed: set[int] = set()
+    advice = f"The same command goes on where it stopped; give it fewer workers than {workers}."
+    with worker_errors(PreparationError, advice):
+        for index, outcome, message in tqdm(
+            loader, desc=f"preparing {recipe.name}", unit="study", disable=not progress
+        ):
+            if outcome == "failed":
+                failed.add(index)
+                summary.failures.append(message)
+            elif outcome == "written":
+                summary.written += 1
+            else:
+                summary.unchanged += 1
+    kept = [item for index, item in enumerate(items) if index not in failed]
+    if not kept:
+        raise PreparationError(
+            f"None of {len(items)} studies could be prepared. First: {summary.failures[0]}"
+        )
+    _finish(recipe, target, kept, summary)
+    return summary
+
+
+def _as_is(result: Any) -> Any:
+    return result
+
+
+def _finish(recipe: Recipe, target: Path, items: list[dict[str, Any]], summary: Summary) -> None:
+    rows = recipe.slice_sections(list(index_rows(target, items)))
+    sections: dict[str, list[dict[str, Any]]] = {name: [] for name in SECTIONS}
+    for item in items:
+        sections[item["section"]].append(item)
+    split = _write_datalist(target, recipe, sections)
+    subjects = {name: [r for r in rows if r["section"] == name] for name in SECTIONS}
+    clashes = shared_subjects(subjects)
+    if clashes:
+        summary.warnings.append(
+            f"{len(clashes)} subjects are in two splits, as published (first: {clashes[0]}): what is "
+            "calibrated on validation is not independent of test"
+        )
+    for row in rows:
+        summary.slices[row["section"], row["state"]] += 1
+    if not rows:
+        raise PreparationError("No study has a slice that the recipe keeps.")
+    with atomic_path(target / INDEX_NAME) as temporary:
+        write_index(temporary, rows)
+    shapes: dict[tuple[int, ...], str] = {}
+    for row in rows:
+        if row["position"] == 0:
+            shapes.setdefault(slice_shape(target, row["study"]), row["study"])
+    if len(shapes) > 1:
+        raise PreparationError(
+            f"Slices of different shapes (channels, rows, columns), each with a study: {shapes}. Set "
+            "what decides on channels, such as colour or sequences, or give data of one kind."
+        )
+    channels, *size = next(iter(shapes))
+    save_contact_sheet(target / "contact_sheet.png", target, rows, upright=recipe.upright)
+    write_json(
+        target / STORE_NAME,
+        {
+            "recipe": recipe.name,
+            "recipe_sha256": recipe.sha256,
+            "settings": recipe.settings,
+            "upright": recipe.upright,
+            "bits": recipe.bits,
+            "channels": int(channels),
+            "size": [int(n) for n in size],
+            "split_sha256": split,
+            "slices": {f"{section} {state}": n for (section, state), n in summary.slices.items()},
+            "failures": summary.failures,
+            "warnings": summary.warnings,
+            "versions": {name: version(name) for name in ("multiad-med", "monai", "torch")},
+        },
+    )

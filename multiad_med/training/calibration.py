@@ -1,0 +1,314 @@
+"""Calibration on held-out normal images: fusion statistics, pixel threshold, normal scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+import torch
+from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from multiad_med.networks import MultiAD
+from multiad_med.networks.experts import Reservoir
+from multiad_med.scoring import (
+    LargestValues,
+    Level,
+    NormalScores,
+    largest_in_foreground,
+    threshold_at_false_positive_rate,
+    units_needed,
+)
+from multiad_med.training.distributed import gathered, gathered_items
+from multiad_med.utils.errors import InputError
+
+__all__ = ["CalibrationHandler", "calibrate", "score_units", "set_thresholds"]
+
+_DISTANCES = 2**21
+"""Of each map on held-out normal images, drawn from all of them: the fusion's statistics are theirs."""
+
+
+def values_inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
+    """Values of maps ``(B, 1, h, w)`` at locations that are foreground ``(B, 1, H, W)`` by half or more.
+
+    Where the foreground is too small for that, its best covered locations count.
+    """
+    if foreground is None:
+        return maps.flatten()
+    covered = adaptive_avg_pool2d(foreground.float(), (maps.shape[2], maps.shape[3]))
+    needed = covered.amax(dim=(1, 2, 3), keepdim=True).clamp(max=0.5)
+    return maps[(covered > 0) & (covered >= needed)]
+
+
+def images_of(
+    batches: Iterable[dict[str, Any]], device: str | torch.device
+) -> Iterable[tuple[Tensor, Tensor | None, dict[str, Any]]]:
+    """Image, foreground where there is one, and all of each batch, on the device."""
+    for batch in batches:
+        image = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).to(device)
+        foreground = batch.get("foreground")
+        yield image, None if foreground is None else torch.as_tensor(foreground).to(device), batch
+
+
+def _fit_fusion(
+    network: MultiAD, batches: Iterable[dict[str, Any]], device: str | torch.device
+) -> set[str]:
+    """Set the fusion's statistics; the subjects that they come from."""
+    samples = [Reservoir(_DISTANCES, columns=1) for _ in network.fusion.levels]
+    subjects: set[str] = set()
+    pixels = 0
+    for image, foreground, batch in images_of(batches, device):
+        for sample, distances in zip(samples, network.distances(image), strict=True):
+            sample.update(values_inside(distances, foreground)[:, None])
+        pixels += _pixels(image, foreground)
+        subjects.update(map(str, batch.get("subject", ())))
+    _check_any(pixels, device)
+    network.fusion.fit([gathered(sample.rows(), device=device) for sample in samples])
+    return set(gathered_items(sorted(subjects)))
+
+
+def _pixels(image: Tensor, foreground: Tensor | None) -> int:
+    return image[:, :1].numel() if foreground is None else int((foreground > 0).sum())
+
+
+def _check_any(pixels: int, device: str | torch.device) -> int:
+    everywhere = int(gathered(torch.tensor([pixels]), device=device).sum())
+    if everywhere == 0:
+        raise InputError(
+            "Calibration needs held-out normal images with foreground, and got none: add subjects to "
+            "the datalist's validation section."
+        )
+    return everywhere
+
+
+Unit = tuple[dict[Level, Any], Tensor]
+"""Names of an image's units by level, and the largest values of its map."""
+
+
+def _units(
+    maps: Tensor,
+    foreground: Tensor | None,
+    batch: dict[str, Any],
+    *,
+    fraction: float,
+    group: str | None,
+) -> Iterator[Unit]:
+    for index, values in enumerate(largest_in_foreground(maps, foreground, fraction=fraction)):
+        part_of = None if group is None else str(batch[group][index])
+        names: dict[Level, Any] = {Level.SLICE: part_of or uuid4()}
+        for level, key in ((Level.VOLUME, "study"), (Level.PATIENT, "subject")):
+            if key in batch:
+                names[level] = str(batch[key][index])
+        if values.numel():
+            yield names, values.cpu()
+
+
+def _scored(units: Iterable[Unit], threshold: float) -> list[tuple[dict[Level, Any], float]]:
+    """The units of all processes with their scores in the map of a threshold."""
+    return gathered_items([(names, float((v / (v + threshold)).mean())) for names, v in units])
+
+
+def _highest(scored: Iterable[tuple[dict[Level, Any], float]], level: Level) -> list[float]:
+    """Each unit of a level scores as its highest part."""
+    highest: dict[Any, float] = {}
+    for names, score in scored:
+        if level in names:
+            highest[names[level]] = max(score, highest.get(names[level], 0.0))
+    return list(highest.values())
+
+
+def _pixel_threshold(
+    largest: LargestValues, pixels: int, rate: float, device: str | torch.device
+) -> float:
+    values = gathered(largest.values, device=device).sort(descending=True).values
+    if not values[0] > 0:
+        raise InputError(
+            "The anomaly maps are 0 on all held-out normal images; train longer first."
+        )
+    return threshold_at_false_positive_rate(values[: largest.count], pixels, rate)
+
+
+def _normal_scores(
+    scored: Sequence[tuple[dict[Level, Any], float]],
+    rates: dict[Level, float],
+    fitted: set[str] | None,
+) -> dict[Level, NormalScores]:
+    """The normal scores of each level; ``fitted``: subjects that thresholds should not share."""
+    subjects = {names[Level.PATIENT] for names, _ in scored if Level.PATIENT in names}
+    shared = fitted is None or bool(subjects & fitted)
+    found = {}
+    for level in Level:
+        scores = _highest(scored, level)
+        reasons = []
+        if shared:
+            reasons.append("the same subjects set the fusion's scale and the thresholds")
+        needed = units_needed(rates[level])
+        if 0 < len(subjects) < min(len(scores), needed):
+            reasons.append(
+                f"{len(scores)} {level}s of only {len(subjects)} subjects are alike; {needed} "
+                "subjects are needed"
+            )
+        found[level] = NormalScores(tuple(scores), rates[level], "; ".join(reasons))
+    return found
+
+
+def _check_rates(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name.endswith("_rate") and not 0 < value < 1:
+            raise InputError(f"{name} must lie in (0, 1), got {value}.")
+
+
+@torch.no_grad()
+def set_thresholds(
+    network: MultiAD,
+    batches: Iterable[dict[str, Any]],
+    *,
+    fitted: set[str] | None = None,
+    device: str | torch.device = "cpu",
+    pixel_false_positive_rate: float = 0.01,
+    image_false_positive_rate: float = 0.05,
+    volume_false_positive_rate: float = 0.05,
+    score_fraction: float = 0.0,
+    group: str | None = None,
+) -> None:
+    """Set the network's pixel threshold and normal scores; its fusion statistics stay.
+
+    At most ``pixel_false_positive_rate`` of the normal foreground pixels reach 0.5 in the calibrated
+    map. Kept are the scores of normal slices, volumes (the highest of their slices) and patients (the
+    highest of their volumes), each with its own rate: see :class:`multiad_med.scoring.NormalScores`.
+
+    P-values are marked approximate where a subject set the fusion's statistics too, and where slices,
+    or volumes, are of fewer subjects than the rate needs: units of one subject are alike.
+
+    Args:
+        network: changed in place.
+        batches: ``image (B, C, H, W)`` in [0, 1] and, optionally, ``foreground (B, 1, H, W)``, ``study``
+            and ``subject``, lists of names. Normal images only, of subjects that were not trained on.
+            Without ``study``, or ``subject``, there is no verdict of volumes, or patients. Iterated
+            twice.
+        fitted: subjects that the fusion's statistics come from; None where they are the same.
+        device: where the network is.
+        pixel_false_positive_rate: fraction of normal foreground pixels at or above the threshold.
+        image_false_positive_rate: fraction of normal slices, or images, that are called anomalous.
+        volume_false_positive_rate: fraction of normal volumes, and of normal patients.
+        score_fraction: see :func:`multiad_med.scoring.image_scores`; 0 is the maximum.
+        group: key of the batches that tells which images are parts of one, such as ``subject`` for
+            the tiles of an image; its score is the highest of theirs.
+
+    Raises:
+        InputError: when there are no images, no foreground, a rate is not in (0, 1), or a map is
+            constant on all of them.
+    """
+    rates = {
+        Level.SLICE: image_false_positive_rate,
+        Level.VOLUME: volume_false_positive_rate,
+        Level.PATIENT: volume_false_positive_rate,
+    }
+    _check_rates({f"{level}_false_positive_rate": rate for level, rate in rates.items()})
+    _check_rates({"pixel_false_positive_rate": pixel_false_positive_rate})
+    network.eval()
+    pixels = sum(_pixels(image, mask) for image, mask, _ in images_of(batches, device))
+    pixels = _check_any(pixels, device)
+    largest = LargestValues(math.floor(pixel_false_positive_rate * (pixels + 1)) + 1)
+    units: list[Unit] = []
+    for image, foreground, batch in images_of(batches, device):
+        maps = network.raw_map(image)
+        largest.update(maps if foreground is None else maps[foreground > 0])
+        units += _units(maps, foreground, batch, fraction=score_fraction, group=group)
+    threshold = _pixel_threshold(largest, pixels, pixel_false_positive_rate, device)
+    network.card.levels = _normal_scores(_scored(units, threshold), rates, fitted)
+    network.pixel_threshold.fill_(threshold)
+    network.pixel_false_positive_rate.fill_(pixel_false_positive_rate)
+    network.score_fraction.fill_(score_fraction)
+    network.calibrated.fill_(True)
+
+
+@torch.no_grad()
+def calibrate(
+    network: MultiAD,
+    batches: Iterable[dict[str, Any]],
+    *,
+    threshold_batches: Iterable[dict[str, Any]] | None = None,
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> None:
+    """Set the network's fusion statistics, pixel threshold and normal scores from held-out normals.
+
+    A pass over ``batches`` sets each stage's statistics over foreground locations (Psi, Eq. 14), two over
+    ``threshold_batches`` what :func:`set_thresholds` sets. All of it lives in the network's state dict.
+
+    In a process group each process passes over its share of the images, and all get the same values.
+
+    Args:
+        network: changed in place.
+        batches: as of :func:`set_thresholds`.
+        threshold_batches: of the subjects that set thresholds; without it those of ``batches``.
+        device: where the network is.
+        options: further arguments of :func:`set_thresholds`.
+
+    Raises:
+        InputError: as of :func:`set_thresholds`.
+    """
+    _check_rates(options)
+    network.eval()
+    fitted = _fit_fusion(network, batches, device)
+    set_thresholds(
+        network,
+        batches if threshold_batches is None else threshold_batches,
+        fitted=None if threshold_batches is None else fitted,
+        device=device,
+        **options,
+    )
+
+
+@torch.no_grad()
+def score_units(
+    network: MultiAD,
+    batches: Iterable[dict[str, Any]],
+    *,
+    device: str | torch.device = "cpu",
+    group: str | None = None,
+) -> dict[Level, list[float]]:
+    """Scores of the units of each level, as a network whose thresholds are set gives them.
+
+    Args:
+        network: a calibrated one.
+        batches, device, group: see :func:`set_thresholds`.
+    """
+    network.eval()
+    units: list[Unit] = []
+    fraction = float(network.score_fraction)
+    for image, foreground, batch in images_of(batches, device):
+        maps = network.raw_map(image)
+        units += _units(maps, foreground, batch, fraction=fraction, group=group)
+    scored = _scored(units, float(network.pixel_threshold))
+    return {level: _highest(scored, level) for level in Level}
+
+
+class CalibrationHandler:
+    """Calibrates the network when training has completed.
+
+    Attach it before the handler that saves the final model.
+
+    Args:
+        network: the network that was trained.
+        batches: see :func:`calibrate`.
+        kwargs: further arguments of :func:`calibrate`.
+    """
+
+    def __init__(self, network: MultiAD, batches: Iterable[dict[str, Any]], **kwargs: Any) -> None:
+        self.network = network
+        self.batches = batches
+        self.kwargs = kwargs
+
+    def attach(self, engine: Engine) -> None:
+        """Register for the end of training."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Calibrate."""
+        calibrate(self.network, self.batches, **self.kwargs)

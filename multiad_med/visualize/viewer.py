@@ -1,0 +1,75 @@
+"""What ``multiad view`` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from multiad_med.data.study_results import study_path
+from multiad_med.readers import LoadPictures
+from multiad_med.readers.images import PICTURE_SUFFIXES
+from multiad_med.scoring import decision
+from multiad_med.transforms import Window
+from multiad_med.utils.errors import reader_errors
+from multiad_med.visualize.montage import write_montage
+from multiad_med.visualize.slice_rows import MontageColumn, save_montage
+from multiad_med.visualize.viewed_study import ViewError, check_map, load_study, read_scores
+from multiad_med.visualize.viewer_page import write_page
+
+__all__ = ["view"]
+
+MONTAGE = "montage.png"
+PAGE = "viewer.html"
+
+
+def _view_picture(picture: Path, anomaly_map: Path, output: Path) -> None:
+    image = np.asarray(LoadPictures(colour=False)(picture))[0, ..., 0]
+    with reader_errors(anomaly_map, ViewError, "not a readable picture"):
+        heat = np.asarray(Image.open(anomaly_map))
+    if heat.dtype.kind != "f" or heat.shape != image.shape:
+        raise ViewError(
+            f"{anomaly_map}: expected a float32 TIFF map of {image.shape} (rows, columns), the size of "
+            f"{picture}; got {heat.shape} of {heat.dtype}."
+        )
+    check_map(heat, anomaly_map)
+    column = MontageColumn(
+        title=study_path(picture).name, image=image, anomaly_map=heat, upright=True
+    )
+    save_montage([column], output, title=decision(read_scores(anomaly_map)))
+
+
+def view(
+    study: str | Path,
+    anomaly_map: str | Path,
+    output_dir: str | Path,
+    *,
+    window: Window | str | None = None,
+    bscans: bool = False,
+) -> list[Path]:
+    """Write ``montage.png`` and ``viewer.html`` of a study and its map; of a picture the montage only.
+
+    Args:
+        study: NIfTI file, folder of one DICOM series, OCT volume, or picture.
+        anomaly_map: the map on its grid, as the bundles write it: float32 NIfTI, of a picture TIFF.
+        output_dir: folder, which is made.
+        window: see :func:`load_study`.
+        bscans: see :func:`load_study`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        MultiADError: naming the file and the reason; :class:`ViewError` where study, map and scores do
+            not fit.
+    """
+    study, anomaly_map, output = Path(study), Path(anomaly_map), Path(output_dir)
+    montage, page = output / MONTAGE, output / PAGE
+    if study.suffix.lower() in PICTURE_SUFFIXES and not bscans:
+        _view_picture(study, anomaly_map, montage)
+        return [montage]
+    viewed = load_study(study, anomaly_map, window=window, bscans=bscans)
+    write_montage(viewed, montage)
+    write_page(viewed, page)
+    return [montage, page]

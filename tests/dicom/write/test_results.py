@@ -1,0 +1,505 @@
+"""DICOM results lie where the map lies, belong to the source's patient, and are all there or none."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import JPEG2000Lossless, generate_uid
+
+from multiad_med.dicom.read.geometry import DicomSeriesError
+from multiad_med.dicom.write.results import DicomKind, DicomResultError, Segments
+from multiad_med.inference.severity import anomaly_bands
+from tests.conftest import write_nifti
+from tests.dicom.studies import (
+    OBLIQUE,
+    ORIENTATIONS,
+    PATIENT,
+    SAGITTAL,
+    Study,
+    make_study,
+    study_of,
+)
+from tests.dicom_files import (
+    ENHANCED_CT,
+    ENHANCED_MR,
+    compressed,
+    ct_slices,
+    multiframe,
+    random_volume,
+    save,
+)
+
+hd = pytest.importorskip("highdicom", reason="highdicom is not installed (extra dicom)")
+
+IMAGES = [DicomKind.SEG, DicomKind.PARAMETRIC_MAP]
+
+
+def world(header: Dataset, row: int, column: int) -> np.ndarray:
+    """Place of a pixel's centre in mm (LPS), by PS3.3 C.7.6.2.1.1."""
+    cosines = np.asarray(header.ImageOrientationPatient, float)
+    rows, columns = (float(x) for x in header.PixelSpacing)
+    start = np.asarray(header.ImagePositionPatient, float)
+    return start + cosines[:3] * columns * column + cosines[3:] * rows * row
+
+
+def frame_places(image: Dataset) -> list[Dataset]:
+    """What :func:`world` needs of each frame."""
+    shared = image.SharedFunctionalGroupsSequence[0]
+    places = []
+    for group in image.PerFrameFunctionalGroupsSequence:
+        place = Dataset()
+        place.ImagePositionPatient = group.PlanePositionSequence[0].ImagePositionPatient
+        orientation = shared.PlaneOrientationSequence[0]
+        place.ImageOrientationPatient = orientation.ImageOrientationPatient
+        place.PixelSpacing = shared.PixelMeasuresSequence[0].PixelSpacing
+        places.append(place)
+    return places
+
+
+def as_nifti(volume: Any) -> nib.Nifti1Image:
+    """A volume of highdicom (LPS) as NIfTI (RAS+)."""
+    return nib.Nifti1Image(volume.array, np.diag([-1, -1, 1, 1]) @ volume.affine)
+
+
+def read_back(path: Path, study: Study) -> nib.Nifti1Image:
+    """A segmentation or map, by highdicom, on the whole grid of its source."""
+    if dcmread(path, specific_tags=["Modality"]).Modality == "SEG":
+        volume = hd.seg.segread(path).get_volume(combine_segments=True)
+    else:
+        volume = hd.imread(path).get_volume()
+    if study.series.is_dir():
+        source = hd.get_volume_from_series(study.headers)
+    else:
+        source = hd.imread(study.series).get_volume()
+    return as_nifti(volume.match_geometry(source.with_array(np.zeros(source.shape))))
+
+
+def assert_same_image(got: nib.Nifti1Image, wanted: nib.Nifti1Image, atol: float = 0) -> None:
+    got, wanted = nib.as_closest_canonical(got), nib.as_closest_canonical(wanted)
+    np.testing.assert_allclose(got.affine, wanted.affine, atol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(got.dataobj), np.asarray(wanted.dataobj), atol=atol, rtol=0
+    )
+
+
+def labels_of(study: Study) -> nib.Nifti1Image:
+    image = study.anomaly_map
+    return nib.Nifti1Image(anomaly_bands(np.asarray(image.dataobj)), image.affine)
+
+
+def enhanced(folder: Path, sop_class: str = ENHANCED_CT, modality: str = "CT") -> Study:
+    """A multi-frame object whose frames are in no order."""
+    stored = random_volume(shape=(5, 12, 10))
+    cosines = np.array(OBLIQUE)
+    normal = np.cross(cosines[:3], cosines[3:])
+    heights = [15.0, 0.0, 20.0, 5.0, 10.0]
+    dataset = multiframe(
+        stored,
+        sop_class=sop_class,
+        modality=modality,
+        orientation=OBLIQUE,
+        positions=[[round(x, 6) for x in h * normal] for h in heights],
+        thickness=4.0,
+    )
+    for keyword, value in PATIENT.items():
+        setattr(dataset, keyword, value)
+    return study_of(save([dataset], folder) / "im000.dcm")
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS.keys())
+def test_a_marked_voxel_is_at_its_place_in_every_kind(
+    tmp_path: Path, orientation: tuple[float, ...]
+) -> None:
+    slices = ct_slices(random_volume(shape=(5, 12, 10)), orientation=orientation, **PATIENT)
+    for dataset in slices:
+        dataset.WindowCenter, dataset.WindowWidth = 1000, 4000
+    place = world(slices[3], row=7, column=2)
+    # The volume is indexed by column, row and slice along the normal, in which order they are made.
+    values = np.zeros((10, 12, 5), np.float32)
+    values[2, 7, 3] = 0.9375
+    study = study_of(save(slices, tmp_path / "series", seed=1), values)
+    files = study.write(tmp_path / "out")
+
+    for kind in IMAGES:
+        image = dcmread(files[kind][0])
+        assert image.FrameOfReferenceUID == "1.2.3.9"
+        pixels = image.pixel_array.reshape(-1, image.Rows, image.Columns)
+        frame, row, column = np.unravel_index(int(pixels.argmax()), pixels.shape)
+        np.testing.assert_allclose(world(frame_places(image)[frame], row, column), place, atol=1e-4)
+        derived = image.PerFrameFunctionalGroupsSequence[frame].DerivationImageSequence[0]
+        reference = derived.SourceImageSequence[0].ReferencedSOPInstanceUID
+        assert reference == slices[3].SOPInstanceUID
+
+    by_source = {
+        picture.SourceImageSequence[0].ReferencedSOPInstanceUID: picture
+        for picture in map(dcmread, files[DicomKind.OVERLAY])
+    }
+    assert set(by_source) == {dataset.SOPInstanceUID for dataset in slices}
+    coloured = {
+        uid: np.argwhere(np.ptp(picture.pixel_array, axis=-1) > 0).tolist()
+        for uid, picture in by_source.items()
+    }
+    assert {uid: places for uid, places in coloured.items() if places} == {
+        slices[3].SOPInstanceUID: [[7, 2]]
+    }
+
+    report = hd.sr.srread(files[DicomKind.REPORT][0])
+    (found,) = report.content.get_planar_roi_measurement_groups()
+    assert found.roi.value.tolist() == [[2.5, 7.5]]
+    region = found.roi.ContentSequence[0].ReferencedSOPSequence[0]
+    assert region.ReferencedSOPInstanceUID == slices[3].SOPInstanceUID
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS.keys())
+def test_read_by_highdicom_they_equal_our_nifti(
+    tmp_path: Path, orientation: tuple[float, ...]
+) -> None:
+    study = make_study(tmp_path, orientation=orientation)
+    files = study.write(tmp_path / "out", *IMAGES)
+    seg, pm = (read_back(files[kind][0], study) for kind in IMAGES)
+    assert_same_image(seg, labels_of(study))
+    assert_same_image(pm, study.anomaly_map, atol=1e-7)
+    assert len(np.unique(np.asarray(seg.dataobj))) == 4
+
+
+@pytest.mark.parametrize(("sop_class", "modality"), [(ENHANCED_CT, "CT"), (ENHANCED_MR, "MR")])
+def test_results_of_a_multi_frame_object_refer_to_its_frames(
+    tmp_path: Path, sop_class: str, modality: str
+) -> None:
+    study = enhanced(tmp_path / "series", sop_class, modality)
+    source = study.headers[0]
+    files = study.write(tmp_path / "out")
+    for kind, wanted in zip(IMAGES, (labels_of(study), study.anomaly_map), strict=True):
+        path = files[kind][0]
+        assert_same_image(read_back(path, study), wanted, atol=1e-7)
+        image = dcmread(path)
+        for group in image.PerFrameFunctionalGroupsSequence:
+            derived = group.DerivationImageSequence[0].SourceImageSequence[0]
+            assert derived.ReferencedSOPInstanceUID == source.SOPInstanceUID
+            frame = source.PerFrameFunctionalGroupsSequence[derived.ReferencedFrameNumber - 1]
+            assert (
+                frame.PlanePositionSequence[0].ImagePositionPatient
+                == group.PlanePositionSequence[0].ImagePositionPatient
+            )
+    numbers = [
+        dcmread(path).SourceImageSequence[0].ReferencedFrameNumber
+        for path in files[DicomKind.OVERLAY]
+    ]
+    assert numbers == [2, 4, 5, 1, 3]  # by height
+
+
+def test_groups_that_only_single_frames_have_are_understood(tmp_path: Path) -> None:
+    study = enhanced(tmp_path / "series", ENHANCED_MR, "MR")
+    dataset = study.headers[0]
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        for keyword in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+            group[keyword] = shared[keyword]
+    dataset.SharedFunctionalGroupsSequence = Items([Dataset()])
+    dataset.save_as(study.series)
+    study = study_of(study.series)
+    path = study.write(tmp_path / "out", DicomKind.PARAMETRIC_MAP)[DicomKind.PARAMETRIC_MAP][0]
+    got = as_nifti(hd.imread(path).get_volume())
+    assert_same_image(got, study.anomaly_map, atol=1e-7)
+
+
+def test_slices_whose_directions_differ_in_the_last_digits_are_one_series(tmp_path: Path) -> None:
+    slices = ct_slices(random_volume(shape=(4, 6, 8)), orientation=OBLIQUE, **PATIENT)
+    slices[2].ImageOrientationPatient = [x + 1e-5 for x in OBLIQUE]
+    study = study_of(save(slices, tmp_path / "series"))
+    files = study.write(tmp_path / "out", *IMAGES)
+    assert_same_image(
+        as_nifti(hd.imread(files[DicomKind.PARAMETRIC_MAP][0]).get_volume()),
+        study.anomaly_map,
+        atol=1e-7,
+    )
+
+
+def test_a_single_slice_has_results(tmp_path: Path) -> None:
+    study = make_study(tmp_path, shape=(1, 12, 10), values=np.full((10, 12, 1), 0.7, np.float32))
+    files = study.write(tmp_path / "out")
+    assert {kind: len(paths) for kind, paths in files.items()} == dict.fromkeys(DicomKind, 1)
+    measures = (
+        dcmread(files[DicomKind.SEG][0]).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    )
+    assert measures[0].SliceThickness == 5
+
+
+def test_the_distance_of_slices_is_the_true_one_whatever_the_header_says(tmp_path: Path) -> None:
+    study = make_study(tmp_path, SpacingBetweenSlices=2.0, SliceThickness=None)
+    seg = study.read(tmp_path / "out", DicomKind.SEG)
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.SpacingBetweenSlices, measures.SliceThickness) == (5, 5)
+
+
+def test_a_map_whose_axes_come_in_another_order_is_placed_all_the_same(tmp_path: Path) -> None:
+    study = make_study(tmp_path, orientation=SAGITTAL)
+    wanted = study.anomaly_map
+    other = nib.as_closest_canonical(wanted)
+    assert other.shape != wanted.shape
+    path = write_nifti(tmp_path / "turned.nii.gz", np.asarray(other.dataobj), other.affine)
+    files = study.write(tmp_path / "out", DicomKind.PARAMETRIC_MAP, anomaly_map=path)
+    assert_same_image(read_back(files[DicomKind.PARAMETRIC_MAP][0], study), wanted, atol=1e-7)
+
+
+def test_one_binary_segment_is_all_that_reaches_the_threshold(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    files = study.write(tmp_path / "out", DicomKind.SEG, segments=Segments.BINARY)
+    wanted = np.asarray(labels_of(study).dataobj) > 0
+    got = read_back(files[DicomKind.SEG][0], study)
+    assert_same_image(got, nib.Nifti1Image(wanted.astype(np.uint8), study.anomaly_map.affine))
+
+
+def test_bands_follow_the_maps_threshold(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    study.scores["thresholds"] = {"map": 0.8, "volume_score": 0.6}
+    path = study.write(tmp_path / "out", DicomKind.SEG)[DicomKind.SEG][0]
+    seg = hd.seg.segread(path).get_volume(combine_segments=True)
+    assert (seg.array > 0).sum() == (np.asarray(study.anomaly_map.dataobj) >= 0.8).sum()
+
+
+def test_where_nothing_reaches_the_threshold_there_is_no_segmentation(tmp_path: Path) -> None:
+    values = np.full((10, 12, 5), 0.25, np.float32)
+    study = make_study(tmp_path, values=values)
+    study.scores.update(volume_score=0.25, volume_flagged=False)
+    files = study.write(tmp_path / "out")
+    assert files[DicomKind.SEG] == []
+    assert not (tmp_path / "out" / "seg.dcm").exists()
+    report = hd.sr.srread(files[DicomKind.REPORT][0])
+    assert not report.content.get_planar_roi_measurement_groups()
+    assert study.write(tmp_path / "alone", DicomKind.SEG) == {DicomKind.SEG: []}
+    assert list((tmp_path / "alone").iterdir()) == []
+
+
+def test_compressed_slices_have_results(tmp_path: Path) -> None:
+    slices = ct_slices(random_volume(shape=(4, 32, 32)), **PATIENT)
+    plain = study_of(save(slices, tmp_path / "plain"))
+    packed = study_of(save(compressed(slices, JPEG2000Lossless), tmp_path / "packed"))
+    pictures = [
+        np.stack([dcmread(path).pixel_array for path in paths])
+        for paths in (
+            study.write(tmp_path / name, DicomKind.OVERLAY)[DicomKind.OVERLAY]
+            for name, study in (("a", plain), ("b", packed))
+        )
+    ]
+    np.testing.assert_array_equal(*pictures)
+
+
+@pytest.mark.parametrize("kind", list(DicomKind))
+@pytest.mark.parametrize("source", ["slices", "slices of a head", "multi-frame"])
+def test_dciodvfy_finds_no_error(tmp_path: Path, kind: DicomKind, source: str) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy is not installed (Debian's dicom3tools)")
+    if source == "multi-frame":
+        study = enhanced(tmp_path / "series", ENHANCED_MR, "MR")
+    else:
+        part = {"BodyPartExamined": "HEAD"} if "head" in source else {}
+        study = make_study(tmp_path, StudyInstanceUID=generate_uid(), **part)
+    for path in study.write(tmp_path / "out", kind)[kind]:
+        result = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        told = (result.stdout + result.stderr).splitlines()
+        assert not [line for line in told if line.startswith("Error")]
+        assert told  # it names the object's kind
+
+
+def test_dcmqi_reads_the_segments_and_the_map(tmp_path: Path) -> None:
+    if shutil.which("segimage2itkimage") is None:
+        pytest.skip("dcmqi is not installed")
+    study = make_study(tmp_path, orientation=OBLIQUE)
+    files = study.write(tmp_path / "out", *IMAGES)
+    for program, kind in zip(("segimage2itkimage", "paramap2itkimage"), IMAGES, strict=True):
+        folder = tmp_path / kind
+        folder.mkdir()
+        subprocess.run(
+            [program, "-t", "nii", "--inputDICOM", files[kind][0], "--outputDirectory", folder],
+            capture_output=True,
+            check=True,
+        )
+    assert_same_image(nib.load(tmp_path / "pm/pmap.nii.gz"), study.anomaly_map, atol=1e-7)
+    bands = [nib.load(tmp_path / f"seg/{number}.nii.gz") for number in (1, 2, 3)]
+    label = labels_of(study)
+    # The first and the last slice are empty, and not in the segmentation.
+    wanted = np.asarray(label.dataobj)[..., 1:-1]
+    affine = label.affine @ [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]]
+    for number, band in enumerate(bands, 1):
+        assert_same_image(
+            band, nib.Nifti1Image(((wanted == number) * number).astype(np.uint8), affine)
+        )
+
+
+class TestRefusals:
+    """What cannot be is told by name, and leaves nothing."""
+
+    def refused(
+        self, study: Study, tmp_path: Path, match: str, error: type = DicomResultError, **given: Any
+    ) -> None:
+        with pytest.raises(error, match=match):
+            study.write(tmp_path / "out", **given)
+        assert not (tmp_path / "out").exists()
+        assert not list(tmp_path.glob(".partial-*"))
+
+    def test_a_nifti_source(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path)
+        self.refused(study, tmp_path, "need the DICOM series", source=study.map_path)
+
+    def test_a_map_on_another_grid(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path)
+        image = study.anomaly_map
+        shifted = image.affine.copy()
+        shifted[2, 3] += 1
+        for name, values, affine in (
+            ("shifted", np.asarray(image.dataobj), shifted),
+            ("cropped", np.asarray(image.dataobj)[1:], image.affine),
+            ("channels", np.stack([np.asarray(image.dataobj)] * 2, axis=-1), image.affine),
+        ):
+            path = write_nifti(tmp_path / f"{name}.nii.gz", values, affine)
+            self.refused(study, tmp_path, "nothing is resampled", anomaly_map=path)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 1.5])
+    def test_a_map_with_impossible_values(self, tmp_path: Path, value: float) -> None:
+        values = np.zeros((10, 12, 5), np.float32)
+        values[3, 4, 2] = value
+        self.refused(make_study(tmp_path, values=values), tmp_path, r"finite values in \[0, 1\]")
+
+    def test_scores_of_another_patient(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path / "a")
+        other = make_study(tmp_path / "b", PatientID="P8")
+        self.refused(study, tmp_path, "another patient's study", scores=other.scores)
+
+    def test_scores_that_lack_something(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path)
+        thresholds = {"map": 0.5}
+        for lacking, scores in (
+            ("volume_score", {**study.scores, "thresholds": thresholds}),
+            ("volume_p_value", {k: v for k, v in study.scores.items() if k != "volume_p_value"}),
+        ):
+            told = f"lack '{lacking}'.*inference again"
+            self.refused(study, tmp_path, told, scores=scores)
+        self.refused(study, tmp_path, "contradict", scores={**study.scores, "volume_flagged": None})
+        self.refused(
+            study, tmp_path, "must be finite", scores={**study.scores, "volume_score": np.nan}
+        )
+        self.refused(study, tmp_path, "lack 'volume_score'", scores={})
+        self.refused(study, tmp_path, "are a JSON object, got list", scores=[])
+
+    @pytest.mark.parametrize(
+        "keyword", ["StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"]
+    )
+    def test_a_source_without_a_uid(self, tmp_path: Path, keyword: str) -> None:
+        self.refused(make_study(tmp_path, **{keyword: ""}), tmp_path, f"{keyword} missing")
+
+    @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])
+    def test_a_source_of_two_studies_or_frames_of_reference(
+        self, tmp_path: Path, keyword: str
+    ) -> None:
+        slices = ct_slices(random_volume(shape=(4, 6, 8)), **PATIENT)
+        setattr(slices[2], keyword, "1.2.9")
+        study = study_of(save(slices, tmp_path / "series"))
+        self.refused(study, tmp_path, f"2 values of {keyword}")
+
+    @pytest.mark.parametrize("kind", list(DicomKind))
+    def test_a_header_that_is_not_dicoms(self, tmp_path: Path, kind: DicomKind) -> None:
+        study = make_study(tmp_path)
+        for path in study.series.iterdir():
+            path.write_bytes(path.read_bytes().replace(b"101112", b"10:11\0"))
+        scores = {k: v for k, v in study.scores.items() if k != "image_sha256"}
+        match = "series: its header keeps DICOM results from being made: .*10:11"
+        self.refused(study, tmp_path, match, scores=scores, kinds={kind})
+
+    def test_a_source_without_pixels(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path)
+        for path in study.series.iterdir():
+            dataset = dcmread(path)
+            del dataset.PixelData
+            dataset.add_new(0x00091010, "OB", b"\0" * 400)  # as long as it was
+            dataset.save_as(path)
+        scores = {k: v for k, v in study.scores.items() if k != "image_sha256"}
+        self.refused(study, tmp_path, "no pixel data", scores=scores)
+
+    def test_two_series_and_missing_slices(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path)
+        files = sorted(study.series.iterdir())
+        self.refused(
+            study,
+            tmp_path,
+            "missing",
+            error=DicomSeriesError,
+            source=[path for path in files if dcmread(path).InstanceNumber != 3],
+        )
+        dataset = dcmread(files[0])
+        dataset.SeriesInstanceUID = "1.9"
+        dataset.save_as(files[0])
+        self.refused(study, tmp_path, "2 series", error=DicomSeriesError)
+
+    def test_several_multi_frame_objects(self, tmp_path: Path) -> None:
+        halves = []
+        for number in range(2):
+            half = multiframe(
+                random_volume(shape=(2, 6, 8)),
+                positions=[(0, 0, 10.0 * number), (0, 0, 10.0 * number + 5)],
+            )
+            for keyword, value in PATIENT.items():
+                setattr(half, keyword, value)
+            halves.append(half)
+        study = study_of(save(halves, tmp_path / "series"))
+        self.refused(study, tmp_path, "one of 2 multi-frame objects")
+
+    def test_no_kind(self, tmp_path: Path) -> None:
+        self.refused(make_study(tmp_path), tmp_path, "No kind", kinds=set())
+
+    def test_a_folder_with_something_in_it(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path)
+        (tmp_path / "out").mkdir()
+        note = tmp_path / "out" / "note"
+        note.write_text("mine")
+        with pytest.raises(DicomResultError, match="not an empty folder"):
+            study.write(tmp_path / "out")
+        assert note.read_text() == "mine"
+
+    def test_without_highdicom(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "highdicom", None)
+        self.refused(make_study(tmp_path), tmp_path, r"multiad-med\[dicom\]", error=ImportError)
+
+    def test_a_failure_in_the_middle_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(result: Any) -> Any:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("multiad_med.dicom.write.results.report", fail)
+        self.refused(make_study(tmp_path), tmp_path, "No space left", error=OSError)
+
+
+def test_real_ct_in_jpeg_2000(real_data: Path, tmp_path: Path) -> None:
+    files = sorted((real_data / "ct" / "example_ct_dicom").iterdir())[::4]
+    headers = [dcmread(path) for path in files]
+    study_uid, series_uid = generate_uid(), generate_uid()
+    for header in headers:  # as published it has none
+        header.StudyInstanceUID, header.SeriesInstanceUID = study_uid, series_uid
+    study = study_of(save(headers, tmp_path / "series"))
+    out = study.write(tmp_path / "out")
+    assert_same_image(read_back(out[DicomKind.SEG][0], with_uids(study)), labels_of(study))
+    assert len(out[DicomKind.OVERLAY]) == len(files)
+    references = dcmread(out[DicomKind.SEG][0]).SourceImageSequence
+    assert {reference.ReferencedSOPInstanceUID for reference in references} == {
+        header.file_meta.MediaStorageSOPInstanceUID for header in headers
+    }
+
+
+def with_uids(study: Study) -> Study:
+    """The series with the instances' UIDs, which the real one has in its files' headers only."""
+    for path in study.series.iterdir():
+        dataset = dcmread(path)
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+        dataset.save_as(path)
+    return study

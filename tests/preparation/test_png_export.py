@@ -1,0 +1,93 @@
+"""Exported pictures are the prepared slices, in trees that other readers know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multiad_med.data import SliceStore, StoreError
+from multiad_med.datasets import find_bmad, find_mvtec
+from multiad_med.preparation import ExportLayout, export_pictures, load_recipe, prepare
+from multiad_med.preparation.sheet import as_looked_at
+from tests.trees import make_brats, make_mvtec
+
+
+@pytest.fixture(scope="module")
+def brain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("brain")
+    make_brats(folder / "in", rng=np.random.default_rng(0), studies=3, sequences=["flair"])
+    recipe = load_recipe("brats2021", {"size": 32, "margin": 2})
+    prepare(recipe, folder / "in", folder / "out", workers=0, progress=False)
+    return folder / "out"
+
+
+def test_radiological_view_has_front_above_and_right_on_the_left() -> None:
+    # Axes of RAS: first to the patient's right, second to the front.
+    ras = np.zeros((4, 6))
+    ras[3, 5] = 1  # right and front
+    ras[0, 5] = 2  # left and front
+    seen = as_looked_at(ras, upright=False)
+    assert seen.shape == (6, 4)
+    assert seen[0, 0] == 1
+    assert seen[0, -1] == 2
+    assert as_looked_at(ras, upright=True) is ras
+
+
+def test_mvtec_tree_is_read_back_as_mvtec(brain: Path, tmp_path: Path) -> None:
+    count = export_pictures(brain, tmp_path / "tree", progress=False)
+    pictures = [p for p in (tmp_path / "tree").rglob("*.png") if "ground_truth" not in p.parts]
+    assert len(pictures) == count
+    # MVTec has no validation; those slices are beside the tree's own parts.
+    items = find_mvtec(tmp_path / "tree")
+    by_section = {s: [i for i in items if i["section"] == s] for s in ("training", "test")}
+    assert len(by_section["training"]) == len(SliceStore(brain))
+    test = SliceStore(brain, section="test", states=["abnormal"], labels=True)
+    abnormal = [i for i in by_section["test"] if i["anomalous"]]
+    assert len(abnormal) == len(test)
+    for item, slice_ in zip(abnormal, test, strict=True):
+        seen = as_looked_at(slice_["image"].numpy(), upright=False)[0]
+        stored = np.asarray(Image.open(item["image"])) / 255
+        np.testing.assert_allclose(stored, seen, atol=0.503 / 255)
+        mask = np.asarray(Image.open(item["label"]))
+        label = as_looked_at(slice_["label"].numpy(), upright=False)[0]
+        np.testing.assert_array_equal(mask, label * 255)
+
+
+def test_bmad_tree_is_read_back_as_bmad(brain: Path, tmp_path: Path) -> None:
+    export_pictures(brain, tmp_path / "Brain_AD", layout=ExportLayout.BMAD, progress=False)
+    items = find_bmad(tmp_path)
+    count = {s: sum(i["section"] == s for i in items) for s in ("training", "validation", "test")}
+    sure = ["normal", "abnormal"]
+    assert count == {
+        "training": len(SliceStore(brain)),
+        "validation": len(SliceStore(brain, section="validation", states=sure)),
+        "test": len(SliceStore(brain, section="test", states=sure)),
+    }
+
+
+def test_sixteen_bits_keep_every_grey_value(brain: Path, tmp_path: Path) -> None:
+    export_pictures(brain, tmp_path / "tree", bits=16, progress=False)
+    first = SliceStore(brain)[0]
+    path = sorted((tmp_path / "tree/train/good").iterdir())[0]
+    values = np.asarray(Image.open(path)).astype(float) / 65535
+    seen = as_looked_at(first["image"].numpy(), upright=False)[0]
+    np.testing.assert_allclose(values, seen, atol=1e-6)
+
+
+def test_colour_pictures_keep_their_tree(tmp_path: Path) -> None:
+    make_mvtec(tmp_path / "in", rng=np.random.default_rng(0), size=32)
+    recipe = load_recipe("mvtec_ad", {"size": 32})
+    prepare(recipe, tmp_path / "in", tmp_path / "out", workers=0, progress=False)
+    export_pictures(tmp_path / "out", tmp_path / "tree", progress=False)
+    kinds = {(i["category"], i["kind"]) for i in find_mvtec(tmp_path / "tree")}
+    assert kinds == {(i["category"], i["kind"]) for i in find_mvtec(tmp_path / "in")}
+    source = np.asarray(Image.open(find_mvtec(tmp_path / "in", categories=["screw"])[-1]["image"]))
+    exported = find_mvtec(tmp_path / "tree", categories=["screw"])[-1]["image"]
+    np.testing.assert_array_equal(np.asarray(Image.open(exported)), source)
+    with pytest.raises(StoreError, match="bits=16 does not fit"):
+        export_pictures(tmp_path / "out", tmp_path / "x", bits=16, progress=False)
+    with pytest.raises(StoreError, match="not an empty folder"):
+        export_pictures(tmp_path / "out", tmp_path / "tree", progress=False)
