@@ -17,6 +17,7 @@ from typing import Any
 __all__ = ["OldPlaces", "install", "moved_name"]
 
 MODULES = {
+    "transforms.light": "transforms.brightness",
     "cli.log": "cli.messages",
     "convert": "training.add_card",
     "data.errors": "data.study_errors",
@@ -33,6 +34,7 @@ MODULES = {
     "data.layouts.resc": "datasets.resc",
     "data.layouts.visa": "datasets.visa",
     "data.layouts.volumes": "datasets.volumes",
+    "data.store": "data.slice_cache",
     "data.slices": "data.slice_dataset",
     "data.studies": "data.study_dataset",
     "demo.run": "demo.demonstration",
@@ -142,10 +144,42 @@ PACKAGES = {
 }
 """Old package: where its names are now."""
 
+RENAMED = {
+    "BANDS": "SEVERITY_LEVELS",
+    "BAND_COLOURS": "SEVERITY_COLOURS",
+    "Band": "SeverityLevel",
+    "BandThresholds": "SeverityThresholds",
+    "EvenLight": "NormaliseBrightness",
+    "EvenLightd": "NormaliseBrightnessd",
+    "LoadPictureMasks": "LoadImageMasks",
+    "LoadPictureMasksd": "LoadImageMasksd",
+    "LoadPictures": "LoadImages",
+    "LoadPicturesd": "LoadImagesd",
+    "PEERS": "METHODS",
+    "Peer": "TeacherMethod",
+    "PictureError": "ImageError",
+    "PixelFigures": "PixelMetrics",
+    "RandLightd": "RandBrightnessd",
+    "SavePictureMapd": "SaveTiffMapd",
+    "Shortcuts": "Baselines",
+    "SliceStore": "SliceCache",
+    "StoreError": "CacheError",
+    "TrainedPeer": "TrainedMethod",
+    "anomaly_bands": "severity_levels",
+    "build_peer": "build_method",
+    "export_pictures": "export_png",
+    "is_store": "is_slice_cache",
+    "load_pictures": "load_images",
+    "shortcut_note": "baseline_note",
+    "shortcuts_of": "baselines_of",
+}
+"""Old name: new name, wherever it is."""
+
 NAMES = {
     "evaluation.detectors": ["evaluation.predictions"],
     "evaluation.report.pictures": ["visualize.scale_bar"],
     "io.scores": ["scoring", "card"],
+    **{room: [room] for room in ("data", "evaluation", "preparation", "transforms")},
     "networks": ["inference"],
 }
 """Module or package: where else some of its names are now."""
@@ -176,16 +210,17 @@ def moved_name(old: str, name: str, places: Sequence[str] | None = None) -> Any:
     """
     if places is None:
         places = [f"multiad_med.{place}" for place in NAMES[old.removeprefix("multiad_med.")]]
-    if not name.startswith("__"):
+    new = RENAMED.get(name, name)
+    if not name.startswith("__") and not (new == name and places == [old]):
         for place in places:
             module = import_module(place)
-            if hasattr(module, name):
+            if hasattr(module, new):
                 warnings.warn(
-                    f"{old}.{name} is now {place}.{name}; the old place goes with version 0.3.",
+                    f"{old}.{name} is now {place}.{new}; the old place goes with version 0.3.",
                     DeprecationWarning,
                     stacklevel=3,
                 )
-                return getattr(module, name)
+                return getattr(module, new)
     raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
 

@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 FORMAT = 1
+_RENAMED = {"even_light": "normalise_brightness"}
+"""Settings that models of version 0.1 have under another name."""
+
 PACKAGES = ("multiad-med", "monai", "torch")
 
 
@@ -120,7 +123,7 @@ class ModelCard:
             return cls(
                 network=dict(content["network"]),
                 domain=content["domain"],
-                preparation=dict(content["preparation"]),
+                preparation={_RENAMED.get(k, k): v for k, v in content["preparation"].items()},
                 training=dict(content["training"]),
                 levels={
                     Level(name): NormalScores.from_json(scores)

@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from monai.data import partition_dataset
 
 from multiad_med.card import ModelCard
-from multiad_med.data import is_store
+from multiad_med.data import is_slice_cache
 from multiad_med.data.datalist import rank_subjects
 from multiad_med.data.description import studies_sha256
 from multiad_med.detector import AnomalyDetector
@@ -26,15 +26,15 @@ __all__ = ["cross_calibrate"]
 Items = list[dict[str, Any]]
 
 
-def _sections(bundle: str, settings: Mapping[str, Any]) -> dict[str, Items]:
+def _splits(bundle: str, settings: Mapping[str, Any]) -> dict[str, Items]:
     root = {"bundle_root": str(bundle_path(bundle))}
     config = read_config(bundle, "train.json") | literal(root | dict(settings), expressions=True)
-    sections: dict[str, Items] = ConfigParser(config).get_parsed_content("datalist")
-    return sections
+    splits: dict[str, Items] = ConfigParser(config).get_parsed_content("datalist")
+    return splits
 
 
-def _check_sections(sections: Mapping[str, Items], card: ModelCard, dataset_dir: Path) -> None:
-    training = sections["training"]
+def _check_splits(splits: Mapping[str, Items], card: ModelCard, dataset_dir: Path) -> None:
+    training = splits["training"]
     told = card.training.get("training_data", {}).get("studies_sha256")
     if told is None or studies_sha256(training) != told:
         raise InputError(
@@ -87,7 +87,7 @@ def cross_calibrate(
     target = output / "model.pt"
     if target.resolve() == model.resolve():
         raise InputError(f"{target} would replace the model itself; choose another output folder.")
-    if is_store(source):
+    if is_slice_cache(source):
         raise InputError(f"{source} holds prepared slices. Give the volumes that they come from.")
     bundle = f"multiad_{card.domain}"
     own = card.settings(read_config(bundle, "train.json"))
@@ -95,9 +95,9 @@ def cross_calibrate(
     own["score_fraction"] = float(network.score_fraction)
     own["pixel_false_positive_rate"] = float(network.pixel_false_positive_rate)
     common = {**own, **settings}
-    sections = _sections(bundle, {"dataset_dir": str(source), **common})
-    _check_sections(sections, card, source)
-    subjects = rank_subjects([str(i["subject"]) for i in sections["training"]], seed=own["seed"])
+    splits = _splits(bundle, {"dataset_dir": str(source), **common})
+    _check_splits(splits, card, source)
+    subjects = rank_subjects([str(i["subject"]) for i in splits["training"]], seed=own["seed"])
     if not 2 <= folds <= len(subjects):
         raise InputError(
             f"folds must lie between 2 and the number of training subjects, {len(subjects)}, got {folds}."
@@ -108,7 +108,7 @@ def cross_calibrate(
     for number, held_out in enumerate(partition_dataset(subjects, num_partitions=folds)):
         folder = output / f"fold{number}"
         for subject, volume, of_slices in _run_fold(
-            source, folder, set(held_out), sections, card=card, common=common
+            source, folder, set(held_out), splits, card=card, common=common
         ):
             volumes.append(volume)
             slices += of_slices
@@ -129,19 +129,19 @@ def _run_fold(
     source: Path,
     folder: Path,
     held_out: set[str],
-    sections: Mapping[str, Items],
+    splits: Mapping[str, Items],
     *,
     card: ModelCard,
     common: Mapping[str, Any],
 ) -> list[tuple[str, float, list[float]]]:
     """Train without a fold's subjects and score them: subject, score of the volume, of its slices."""
-    training = [i for i in sections["training"] if str(i["subject"]) not in held_out]
-    rest = [i for i in sections["training"] if str(i["subject"]) in held_out]
+    training = [i for i in splits["training"] if str(i["subject"]) not in held_out]
+    rest = [i for i in splits["training"] if str(i["subject"]) in held_out]
     given = {
         **common,
         "self_test": False,
         "datalist": literal(
-            {"training": training, "validation": sections["validation"], "test": rest}
+            {"training": training, "validation": splits["validation"], "test": rest}
         ),
         "network_def": {
             "_target_": "multiad_med.networks.build_multiad",

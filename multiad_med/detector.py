@@ -227,7 +227,7 @@ class AnomalyDetector:
         A study that fails does not stop the others. Studies that are done already are not done anew.
 
         Args:
-            folder: of volumes, DICOM series or images; or a datalist, whose section ``test`` is taken.
+            folder: of volumes, DICOM series or images; or a datalist, whose split ``test`` is taken.
             output: folder for maps, masks, scores and ``summary.csv``; a temporary one if none.
             settings: ids of the bundle's ``inference.json``, such as ``image_glob``.
 

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader
 
 from multiad_med.card import ModelCard, check_calibrated
-from multiad_med.data import DATALIST_NAME, SliceDataset, SliceStore, file_sha256, is_store
+from multiad_med.data import DATALIST_NAME, SliceCache, SliceDataset, file_sha256, is_slice_cache
 from multiad_med.data.description import describe_data
 from multiad_med.data.image_hashes import hashes_by_name
 from multiad_med.datasets.layout_files import first
@@ -55,20 +55,20 @@ class _Source:
 
     def _listed(self) -> Items:
         """Held-out studies of a datalist, or else those for the test; all studies of a folder."""
-        sections: dict[str, Items] = ConfigParser(self._config).get_parsed_content("datalist")
+        splits: dict[str, Items] = ConfigParser(self._config).get_parsed_content("datalist")
         is_list = self.path.is_file() or (self.path / DATALIST_NAME).is_file()
-        return (sections["validation"] if is_list else []) or sections["test"]
+        return (splits["validation"] if is_list else []) or splits["test"]
 
-    def _slices(self, items: Items) -> SliceStore | SliceDataset:
+    def _slices(self, items: Items) -> SliceCache | SliceDataset:
         config = {**self._config, "datalist": literal({"training": [], "validation": items})}
-        slices: SliceStore | SliceDataset = ConfigParser(config).get_parsed_content(
+        slices: SliceCache | SliceDataset = ConfigParser(config).get_parsed_content(
             "validate#held_out"
         )
         return slices
 
-    def normal(self) -> SliceStore | SliceDataset:
+    def normal(self) -> SliceCache | SliceDataset:
         """Normal slices; images that are called anomalous are told and left out."""
-        if is_store(self.path):
+        if is_slice_cache(self.path):
             return self._slices([])
         items = self._listed()
         normal = [item for item in items if not item.get("anomalous")]
@@ -81,9 +81,9 @@ class _Source:
             )
         return self._slices(normal)
 
-    def anomalous(self) -> SliceStore | SliceDataset:
+    def anomalous(self) -> SliceCache | SliceDataset:
         """All slices of the images that are called anomalous, or of all where none is called so."""
-        if is_store(self.path):
+        if is_slice_cache(self.path):
             raise InputError(f"{self.path} holds prepared slices; give the anomalous images.")
         items = self._listed()
         chosen = [item for item in items if item.get("anomalous")] or items
@@ -91,7 +91,7 @@ class _Source:
 
 
 def _check_unseen(
-    card: ModelCard, good: SliceStore | SliceDataset, hashes: Mapping[str, str]
+    card: ModelCard, good: SliceCache | SliceDataset, hashes: Mapping[str, str]
 ) -> bool:
     """Refuse images that the model was trained on; whether some were held out in its training."""
     trained = set(card.image_hashes.get("training", ()))

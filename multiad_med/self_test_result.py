@@ -25,7 +25,7 @@ class Finding:
 
     Attributes:
         kind: see :class:`multiad_med.transforms.PseudoAnomaly`.
-        size: width as a fraction of the picture's shorter side.
+        size: width as a fraction of the image's shorter side.
         slice_auroc: of slice scores, against held-out normals as they are.
         worst_auroc: the same against held-out normals under the nuisance that hurts most; below 0.5
             the nuisance raises scores more than the anomaly.

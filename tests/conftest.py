@@ -78,11 +78,11 @@ def make_small_cohort(parent: Path) -> Path:
     rng = np.random.default_rng(0)
     folder = parent / "cohort"
     affine = np.diag([4.0, 4.0, 8.0, 1.0])
-    sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
-    for index, section in enumerate(["training"] * 3 + ["validation"] + ["test"] * 2):
+    splits: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
+    for index, split in enumerate(["training"] * 3 + ["validation"] + ["test"] * 2):
         volume, name = head(rng), f"s{index}"
         item = {"image": f"images/{name}.nii.gz", "subject": name}
-        if section == "test":
+        if split == "test":
             lesion = np.zeros(volume.shape, np.uint8)
             if index == 5:
                 lesion[18:26, 20:28, 4:6] = 1
@@ -90,8 +90,8 @@ def make_small_cohort(parent: Path) -> Path:
             write_nifti(folder / f"labels/{name}.nii.gz", lesion, affine)
             item["label"] = f"labels/{name}.nii.gz"
         write_nifti(folder / item["image"], volume, affine)
-        sections[section].append(item)
-    (folder / "datalist.json").write_text(json.dumps(sections))
+        splits[split].append(item)
+    (folder / "datalist.json").write_text(json.dumps(splits))
     return folder
 
 

@@ -22,7 +22,7 @@ from monai.utils import optional_import
 
 import multiad_med
 from multiad_med.data import StudyError, study_errors
-from multiad_med.readers import PictureError
+from multiad_med.readers import ImageError
 from multiad_med.utils import FileError, InputError, MultiADError
 from multiad_med.utils.atomic import atomic_path, write_state
 from multiad_med.utils.choose import choose, usable_device
@@ -117,10 +117,10 @@ class TestStudies:
 class TestFiles:
     def test_a_reader_tells_damage_with_the_files_name_and_no_lack_of_memory(self) -> None:
         def read(error: Exception) -> None:
-            with reader_errors("p.png", PictureError, "not a readable picture"):
+            with reader_errors("p.png", ImageError, "not a readable image"):
                 raise error
 
-        with pytest.raises(PictureError, match=r"p\.png: not a readable picture: odd"):
+        with pytest.raises(ImageError, match=r"p\.png: not a readable image: odd"):
             read(SyntaxError("odd"))
         with pytest.raises(FileError, match=r"p\.png cannot be read: Permission denied\."):
             read(PermissionError(errno.EACCES, "Permission denied"))

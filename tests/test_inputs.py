@@ -18,8 +18,8 @@ import tifffile
 from PIL import Image
 
 from multiad_med.data.slice_dataset import open_slices
-from multiad_med.preparation import load_pictures, load_studies, network_input
-from multiad_med.readers import LoadPictures, LoadVolume, LoadVolumed
+from multiad_med.preparation import load_images, load_studies, network_input
+from multiad_med.readers import LoadImages, LoadVolume, LoadVolumed
 from multiad_med.transforms import (
     CheckMaskGridd,
     CheckVolume,
@@ -127,21 +127,19 @@ def stranger(folder: Path) -> None:
 
 def one_subject(folder: Path) -> None:
     write_nifti(folder / "v.nii", VOLUME)
-    sections = load_studies(folder, kind="mr")
+    splits = load_studies(folder, kind="mr")
     open_slices(
-        folder, section="training", data=sections["training"], transform=ForegroundByIntensityd("image")
+        folder, split="training", data=splits["training"], transform=ForegroundByIntensityd("image")
     )  # fmt: skip
 
 
-def datalist(sections: dict[str, list[dict[str, Any]]], mark: bytes = b"") -> Check:
+def datalist(splits: dict[str, list[dict[str, Any]]], mark: bytes = b"") -> Check:
     def check(folder: Path) -> None:
-        for item in (item for items in sections.values() for item in items):
+        for item in (item for items in splits.values() for item in items):
             write_nifti(folder / item["image"], VOLUME)
-        (folder / "datalist.json").write_bytes(mark + json.dumps(sections).encode())
+        (folder / "datalist.json").write_bytes(mark + json.dumps(splits).encode())
         found = load_studies(folder, kind="mr")
-        assert {k: len(v) for k, v in found.items() if v} == {
-            k: len(v) for k, v in sections.items()
-        }
+        assert {k: len(v) for k, v in found.items() if v} == {k: len(v) for k, v in splits.items()}
 
     return check
 
@@ -186,7 +184,7 @@ GREY = np.add.outer(np.arange(60), np.arange(80)).astype(np.uint16)
 def tiff(array: np.ndarray, expected: np.ndarray | None = None, **kwargs: Any) -> Check:
     def check(folder: Path) -> None:
         tifffile.imwrite(folder / "i.tif", array, **kwargs)
-        found = LoadPictures()(folder / "i.tif").numpy()[0, ..., 0]
+        found = LoadImages()(folder / "i.tif").numpy()[0, ..., 0]
         if expected is not None:
             np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -200,20 +198,20 @@ def png(path: Path, array: np.ndarray | None = None) -> Path:
 
 
 def plain_png(folder: Path) -> None:
-    found = LoadPictures()(png(folder / "i.png")).numpy()[0, ..., 0]
+    found = LoadImages()(png(folder / "i.png")).numpy()[0, ..., 0]
     np.testing.assert_allclose(found, GREY / 255, atol=1e-6)
 
 
 def empty_image(folder: Path) -> None:
     (folder / "i.png").write_bytes(b"")
-    LoadPictures()(folder / "i.png")
+    LoadImages()(folder / "i.png")
 
 
 def tree(*names: str, images: int) -> Check:
     def check(folder: Path) -> None:
         for name in ("train/good/a.png", "train/good/b.png", "test/good/c.png", *names):
             png(folder / "bolt" / name)
-        found = load_pictures(folder)
+        found = load_images(folder)
         assert sum(len(items) for items in found.values()) == images
 
     return check
@@ -224,7 +222,7 @@ def mask_beside(folder: Path) -> None:
         png(folder / "good" / f"{number}.png")
         png(folder / "bad" / f"{number}.png")
         png(folder / "bad" / f"{number}_mask.png", np.pad(np.full((9, 9), 255, np.uint8), 20))
-    items = [item for items in load_pictures(folder).values() for item in items]
+    items = [item for items in load_images(folder).values() for item in items]
     assert len({str(item["image"]) for item in items}) == 12
     assert len({str(item["label"]) for item in items if "label" in item}) == 6
 
@@ -256,7 +254,7 @@ def images(*names: str, trained: int = 0, tested: int = 0) -> Check:
             (folder / Path(name).parent).mkdir(parents=True, exist_ok=True)
             if name.endswith(".png"):
                 png(folder / name)
-        found = load_pictures(folder)
+        found = load_images(folder)
         assert len(found["training"]) + len(found["validation"]) == trained
         assert len(found["test"]) == tested
 
@@ -273,7 +271,7 @@ def several_shapes(folder: Path) -> None:
 def other_shape(folder: Path) -> None:
     Image.fromarray(np.zeros((60, 40), np.uint8)).save(folder / "a.png")
     fit = FitInPlane([224, 320], keep_aspect=False, aspects=(1.5, 1.5))
-    assert fit(LoadPictures()(folder / "a.png")).shape[1:3] == (224, 320)
+    assert fit(LoadImages()(folder / "a.png")).shape[1:3] == (224, 320)
 
 
 MIXED = ("P1_Flair.nii.gz", "P1_T1c.nii.gz", "P2_Flair.nii.gz", "P2_T1c.nii.gz")

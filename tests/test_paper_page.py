@@ -28,8 +28,8 @@ def test_files_symbols_and_tests_exist(file: str, symbol: str) -> None:
 
 
 def test_every_equation_and_table_has_its_row() -> None:
-    section = PAGE.split("## Equations")[1].split("\n## ")[0]
-    first = [row.split("|")[1] for row in section.splitlines() if row.startswith("| ")]
+    split = PAGE.split("## Equations")[1].split("\n## ")[0]
+    first = [row.split("|")[1] for row in split.splitlines() if row.startswith("| ")]
     numbers = {int(n) for cell in first for n in re.findall(r"\d+", cell)}
     assert numbers == set(range(1, 16))
     assert {f"Table {n}," in PAGE for n in (1, 2, 3, 4)} == {True}
@@ -37,8 +37,8 @@ def test_every_equation_and_table_has_its_row() -> None:
 
 
 def test_every_setting_of_the_overlay_has_its_row() -> None:
-    section = PAGE.split("## What `paper.json` sets")[1].split("\n## ")[0]
-    told = re.findall(r"^\| `([\w#]+)` \|", section, flags=re.MULTILINE)
+    split = PAGE.split("## What `paper.json` sets")[1].split("\n## ")[0]
+    told = re.findall(r"^\| `([\w#]+)` \|", split, flags=re.MULTILINE)
     assert told == list(read_config("multiad_brain_mri", "paper.json"))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from multiad_med.utils import run_in_process, terminable
 from tests.conftest import make_small_cohort
-from tests.evaluation.stores import make_store
+from tests.evaluation.caches import make_cache
 from tests.processes import descendants, survivors
 from tests.trees import make_brats
 
@@ -114,7 +114,7 @@ def nothing(folder: Path) -> Path:
     [
         pytest.param(code, make, number, id=f"{name}-{number.name}")
         for name, code, make in (
-            ("compare", COMPARE, make_store),
+            ("compare", COMPARE, make_cache),
             ("prepare", PREPARE, brats),
             ("inference", INFERENCE, nothing),
             ("task-of-monai-label", TASK, nothing),

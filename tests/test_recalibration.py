@@ -19,7 +19,7 @@ from multiad_med.scoring import Level
 from multiad_med.utils.errors import InputError
 from tests.bundles.models import infer, train
 from tests.conftest import head, write_nifti
-from tests.trees import picture, save_picture
+from tests.trees import picture, save_image
 
 INDUSTRIAL, BRAIN = "multiad_industrial", "multiad_brain_mri"
 
@@ -27,7 +27,7 @@ INDUSTRIAL, BRAIN = "multiad_industrial", "multiad_brain_mri"
 def pictures(folder: Path, seeds: range, *, defect: bool = False) -> Path:
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        save_picture(folder / f"{seed}.png", picture(64, rng, defect=defect)[0])
+        save_image(folder / f"{seed}.png", picture(64, rng, defect=defect)[0])
     return folder
 
 
@@ -162,7 +162,7 @@ def test_held_out_slices_of_a_store_calibrate_and_are_known_by_their_files(
     target = recalibrate(trained / "models/model.pt", tmp_path / "slices", output=tmp_path / "a.pt")
     card = open_model(target).card
     assert card.level(Level.SLICE).units == 4  # a fifth of twenty is for calibration
-    names = recipe.sections(trained / "good")["validation"]
+    names = recipe.splits(trained / "good")["validation"]
     assert card.image_hashes["calibration"] == sorted(map(image_hash, names))
     with pytest.raises(InputError, match="give the anomalous images"):
         recalibrate(target, trained / "good", bad=tmp_path / "slices", output=tmp_path / "b.pt")

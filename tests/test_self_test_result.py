@@ -1,4 +1,4 @@
-"""What the self-test's result says: figures, sentences, warnings."""
+"""What the self-test's result says: metrics, sentences, warnings."""
 
 from __future__ import annotations
 

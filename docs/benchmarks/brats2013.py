@@ -5,7 +5,7 @@
 DATA holds one folder per patient, at any depth, with ``T1c_*.nii.gz`` or ``Flair_*.nii.gz`` and the
 manual labels ``OTMultiClass.nii.gz``. In each of the four folds one patient is the test set, the next
 one's tumour-free slices calibrate, and the other two's tumour-free slices train. Beside the model's
-figures it prints those of plain smoothed brightness on the very same slices.
+metrics it prints those of plain smoothed brightness on the very same slices.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(config: str, workflow_type: str, **override: object) -> float:
 
 
 def brightness(item: dict[str, str], scored: list[int]) -> dict[str, float]:
-    """Image and pixel figures of the intensity itself, smoothed (sigma 4), on the scored slices."""
+    """Image and pixel metrics of the intensity itself, smoothed (sigma 4), on the scored slices."""
     image = nib.as_closest_canonical(nib.load(item["image"])).get_fdata()
     label = np.asarray(nib.as_closest_canonical(nib.load(item["label"])).dataobj) > 0
     smooth = np.stack([gaussian_filter(image[..., k], 4.0) for k in scored])

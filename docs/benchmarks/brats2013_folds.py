@@ -29,12 +29,12 @@ def main() -> None:
         table = args.output / f"fold{fold}.csv"
         with table.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "label", "subject", "study", "section"])
+            writer.writerow(["image", "label", "subject", "study", "split"])
             for number, image in enumerate(images):
-                section = {fold: "test", (fold + 1) % len(images): "validation"}.get(number)
+                split = {fold: "test", (fold + 1) % len(images): "validation"}.get(number)
                 name = image.parent.name
                 label = image.parent / "OTMultiClass.nii.gz"
-                writer.writerow([image, label, name, name, section or "training"])
+                writer.writerow([image, label, name, name, split or "training"])
         summary = prepare(
             load_recipe("volumes", {"kind": "mr", "size": args.size}),
             source=table,

@@ -154,7 +154,7 @@ def infer(place: Workplace) -> None:
 
 
 def evaluate(place: Workplace) -> None:
-    """Figures and report."""
+    """Metrics and report."""
     command = place.run(
         "evaluating", "evaluate.json", output="evaluation", bootstrap=20, **_model(place)
     )

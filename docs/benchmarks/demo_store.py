@@ -21,15 +21,15 @@ def main() -> None:
     parser.add_argument("demo", type=Path)
     parser.add_argument("output", type=Path)
     args = parser.parse_args()
-    columns = ["image", "label", "subject", "section", "anomalous"]
+    columns = ["image", "label", "subject", "split", "anomalous"]
     table = args.demo.resolve() / "cohort" / "table.csv"
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
-        for section, items in load_datalist(table.parent).items():
+        for split, items in load_datalist(table.parent).items():
             for item in items:
                 normal = "" if "label" in item else "false"
-                writer.writerow(item | {"section": section, "anomalous": normal})
+                writer.writerow(item | {"split": split, "anomalous": normal})
     print(prepare(load_recipe("volumes", {"kind": "mr"}), source=table, target=args.output))
 
 

@@ -75,7 +75,7 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     print(
         f"{args.volumes} volumes of {args.size} x {args.size} x {args.slices}: peak {peak:.0f} MB, "
-        f"pixel AUROC {evaluation.figures['pixels']['pixel_auroc'].value:.4f}"
+        f"pixel AUROC {evaluation.metrics['pixels']['pixel_auroc'].value:.4f}"
     )
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, Subset
 
 from multiad_med.benchmark.compare import multiad_settings
 from multiad_med.benchmark.detectors import MultiADDetector
-from multiad_med.data import SliceStore
+from multiad_med.data import SliceCache
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.metrics import Ranking, aupro, auroc
 from multiad_med.networks import FusionMode, MultiAD, MultiScaleFusion, build_multiad
@@ -77,7 +77,7 @@ def terms(fused: str) -> dict[str, float]:
     return {part: 1 / len(term.split("+")) for term in fused.split() for part in term.split("+")}
 
 
-def figures(maps: Tensor, items: list[dict], *, fraction: float) -> list[float]:
+def metrics(maps: Tensor, items: list[dict], *, fraction: float) -> list[float]:
     """Image AUROC, pixel AUROC and AP, AUPRO."""
     foreground = torch.stack([i["foreground"] for i in items]) > 0
     labels = torch.stack([i["label"] for i in items]) > 0
@@ -126,14 +126,14 @@ def main() -> None:
             )
 
     training, held_out = (
-        SliceStore(args.store, section=section) for section in ("training", "validation")
+        SliceCache(args.cache, split=split) for split in ("training", "validation")
     )
     detector = Detector(settings)
     detector.fit(training, held_out, seed=args.seed)
     network = detector.network.eval()
     network.whitening = torch.nn.ModuleList(map(WhitenedResidual, network.channels))
     fit_experts(network, DataLoader(training, batch_size=16))
-    test = SliceStore(args.store, section="test", states=["normal", "abnormal"], labels=True)
+    test = SliceCache(args.cache, split="test", states=["normal", "abnormal"], labels=True)
     subjects = subjects_of_part(test.index, args.part)
     rows = [i for i, row in enumerate(test.index) if row["subject"] in subjects]
     normal, normal_items = distances(network, held_out)
@@ -148,12 +148,12 @@ def main() -> None:
             writer.writerow(COLUMNS.split())
 
         def write(scale: str, fused: str, maps: Tensor) -> None:
-            found = figures(maps, items, fraction=settings.score_fraction)
+            found = metrics(maps, items, fraction=settings.score_fraction)
             values = [f"{value:.4f}" for value in found]
-            about = [args.store.name, args.teacher, args.epochs, args.seed, args.part, scale, fused]
+            about = [args.cache.name, args.teacher, args.epochs, args.seed, args.part, scale, fused]
             values += [""] * (4 - len(values))
             writer.writerow([*about, *values, " ".join(["python", *sys.argv])])
-            print(args.store.name, scale, fused, *values, flush=True)
+            print(args.cache.name, scale, fused, *values, flush=True)
 
         for mode, choices in SCALES.items():
             for fused in choices:

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from multiad_med.benchmark.detectors import MultiADDetector, Settings
-from multiad_med.data import SliceStore
+from multiad_med.data import SliceCache
 from multiad_med.metrics import Ranking, aupro, auroc
 from multiad_med.networks.losses import FeatureDistillationLoss
 from multiad_med.preparation import load_recipe, prepare
@@ -100,7 +100,7 @@ def with_disc(item: dict[str, Any], *, amount: float, generator: torch.Generator
     return {**item, "image": image, "label": disc[None], "state": "abnormal"}
 
 
-def figures(detector: Detector, items: Sequence[dict[str, Any]]) -> dict[str, float]:
+def metrics(detector: Detector, items: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Image AUROC, and of foreground pixels AUROC and average precision; AUPRO."""
     maps, scores = [], []
     for batch in DataLoader(items, batch_size=BATCH):
@@ -125,14 +125,14 @@ def run(
     """Prepare, train on p07, and measure on its held-out slices and on p01."""
     width = settings["windows"][0][1] - settings["windows"][0][0]
     given = {"size": size, "training": 1, "validation": 0}
-    store = folder / "-".join(
+    cache = folder / "-".join(
         map(str, (settings["view"], *settings["windows"][0], settings["centre"]))
     )
     prepare(
-        load_recipe("liver_ct", {**given, **settings}), source, store, workers=0, progress=False
+        load_recipe("liver_ct", {**given, **settings}), source, cache, workers=0, progress=False
     )
-    healthy = SliceStore(store, section="training")
-    ill = SliceStore(store, section="test", states=["normal", "abnormal"], labels=True)
+    healthy = SliceCache(cache, split="training")
+    ill = SliceCache(cache, split="test", states=["normal", "abnormal"], labels=True)
     training, held_out = divide([int(row["slice"]) for row in healthy.index])
     detector = Detector(
         Settings(
@@ -155,8 +155,8 @@ def run(
     return {
         **settings,
         "slices": [len(part) for part in parts],
-        "self-test": figures(detector, normal + changed),
-        "p01": figures(detector, [ill[i] for i in range(len(ill))]),
+        "self-test": metrics(detector, normal + changed),
+        "p01": metrics(detector, [ill[i] for i in range(len(ill))]),
     }
 
 

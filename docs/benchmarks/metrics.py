@@ -102,7 +102,7 @@ def peak_memory() -> float:
 
 
 def stream(pixels: int, size: int) -> None:
-    """Feed both streaming metrics; the parts are a few pictures, shifted a little each time."""
+    """Feed both streaming metrics; the parts are a few images, shifted a little each time."""
     pictures = [picture(32, size, seed) for seed in range(4)]
     ranking, regions = StreamingRanking(), StreamingAupro()
     marks = [10**k for k in range(7, 19) if 10**k <= pixels]
@@ -126,8 +126,8 @@ def stream(pixels: int, size: int) -> None:
                 (regions.aupro, regions.error_bound),
             ]
             seconds += time.perf_counter() - start
-            figures = " ".join(f"{value:.6f} ({off:.0e})" for value, off in values)
-            print(f"{seen:14} {seconds:8.1f} {peak_memory():6.0f}  {figures}", flush=True)
+            metrics = " ".join(f"{value:.6f} ({off:.0e})" for value, off in values)
+            print(f"{seen:14} {seconds:8.1f} {peak_memory():6.0f}  {metrics}", flush=True)
         else:
             seconds += time.perf_counter() - start
 

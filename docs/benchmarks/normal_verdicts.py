@@ -35,13 +35,13 @@ def judge(images: list[Path], test: set[str], output: Path, args: argparse.Names
         return [{"image": str(path), "subject": path.name} for path in paths]
 
     output.mkdir(parents=True, exist_ok=True)
-    sections = {
+    splits = {
         "training": items(rest[FITTING:]),
         "validation": items(rest[:FITTING]),
         "test": items([image for image in images if image.name in test]),
     }
     datalist = output / "datalist.json"
-    datalist.write_text(json.dumps(sections), encoding="utf-8")
+    datalist.write_text(json.dumps(splits), encoding="utf-8")
     run_bundle(
         BUNDLE,
         "train.json",

@@ -8,7 +8,7 @@ studies of smooth anatomy and noise into a temporary folder, gzipped as the data
 - seconds of ``gzip -dc`` on the same files, of ISA-L in this process, and of the preparation, each
   per study and on one core; and slices per second;
 - the preparation with two processes, beside one;
-- slices per second of the training loader from the prepared store;
+- slices per second of the training loader from the prepared cache;
 - seconds to fit 130 CT slices into 256², by us and by MONAI's ``Resize`` with its antialiasing;
 - peak memory of the preparation of 5 and of 50 small studies.
 """
@@ -36,14 +36,14 @@ from scipy.ndimage import gaussian_filter, zoom
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from multiad_med.data import SliceStore, read_study
+from multiad_med.data import SliceCache, read_study
 from multiad_med.networks import ResNetFeatures
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.transforms import FitInPlane
 
 # An assumption, not a measurement: an H100 has 990 TFLOP/s (dense bf16) on paper, and trains ResNet-50
-# at some 3,000 pictures/s of 24.5 GFLOP each, which is 75 TFLOP/s. Twice that, for the larger
+# at some 3,000 images/s of 24.5 GFLOP each, which is 75 TFLOP/s. Twice that, for the larger
 # matrices of the wide network, is taken for WideResNet-50-2.
 H100_TFLOPS = 150.0
 
@@ -121,8 +121,8 @@ def isal_seconds(files: list[Path]) -> float:
 
 def study_seconds(recipe, source: Path, *, workers: int, studies: int) -> tuple[float, int]:
     """Wall time per study once the workers have started, and the slices of a study."""
-    items = [item for part in recipe.sections(source).values() for item in part]
-    repeated = [{**items[0], "section": "test", "study": f"s{i}"} for i in range(studies + workers)]
+    items = [item for part in recipe.splits(source).values() for item in part]
+    repeated = [{**items[0], "split": "test", "study": f"s{i}"} for i in range(studies + workers)]
     with tempfile.TemporaryDirectory() as target:
         work = StudyPreparation(recipe, source, Path(target), repeated)
         times = []
@@ -153,9 +153,9 @@ def report(name: str, recipe_name: str, source: Path, files: list[Path], studies
 
 
 def loader(folder: Path) -> None:
-    store = SliceStore(folder)
+    cache = SliceCache(folder)
     for workers in (0, 1, 2):
-        batches = DataLoader(store, batch_size=32, shuffle=True, num_workers=workers)
+        batches = DataLoader(cache, batch_size=32, shuffle=True, num_workers=workers)
         rates = []
         for _ in range(3):
             start, count = None, 0

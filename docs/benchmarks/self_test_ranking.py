@@ -6,7 +6,7 @@
 TREE is a category in MVTec's form. The industrial bundle trains once on so many of its normal images, of
 which a quarter is held out. Every choice of fused stages is calibrated and self-tested on those. The
 truth is its image AUROC on up to 48 good test images and 10 defective ones of each kind. Printed are all
-figures, and the rank correlation of each figure of the self-test with the truth over the choices. Few
+metrics, and the rank correlation of each figure of the self-test with the truth over the choices. Few
 images, one seed: rough.
 """
 
@@ -91,7 +91,7 @@ def main() -> None:
     images, defective = test_images(given.tree, parser)
     network = open_model(given.output / "model.pt")
     stages = network.stages
-    figures: dict[str, list[float]] = {}
+    metrics: dict[str, list[float]] = {}
     for fused in (c for n in range(1, len(stages) + 1) for c in combinations(stages, n)):
         network.fusion = MultiScaleFusion(len(stages), fused=[s in fused for s in stages])
         calibrate(network, fit, threshold_batches=thresholds)
@@ -106,11 +106,11 @@ def main() -> None:
             "light": -max(r.auroc for r in found.reactions if r.light),
         }
         for name, value in row.items():
-            figures.setdefault(name, []).append(value)
+            metrics.setdefault(name, []).append(value)
         told = ", ".join(f"{name} {value:.3f}" for name, value in row.items())
         print(f"{fused}: {told}; {seconds:.0f} s of CPU\n  {found.summary}", flush=True)
-    true = figures.pop("truth")
-    for name, values in figures.items():
+    true = metrics.pop("truth")
+    for name, values in metrics.items():
         rank = spearmanr(true, values).statistic
         print(f"rank correlation of {name} with the truth: {rank:.2f}")
 

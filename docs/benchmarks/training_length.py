@@ -4,7 +4,7 @@
 
 STORE is a folder of `multiad prepare`. Each training takes so many of its normal images, drawn once,
 under one cycle of the learning rate over its own steps, as the industrial bundle has it; a ninth as many
-held-out images calibrate. Figures are of the development half of the test section
+held-out images calibrate. Metrics are of the development half of the test split
 (multiad_med.evaluation.Part); the loss is of all held-out images.
 """
 
@@ -23,7 +23,7 @@ from monai.data import DataLoader
 from torch.utils.data import Dataset, Subset
 
 from multiad_med.benchmark.detectors import MultiADDetector, Settings
-from multiad_med.data import SliceStore
+from multiad_med.data import SliceCache
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.metrics import Ranking, aupro, auroc
 from multiad_med.networks.losses import FeatureDistillationLoss
@@ -51,7 +51,7 @@ def mean_loss(detector: Detector, held_out: Dataset) -> float:
     return sum(losses) / len(losses)
 
 
-def figures(detector: Detector, test: Dataset, count: int) -> dict[str, float]:
+def metrics(detector: Detector, test: Dataset, count: int) -> dict[str, float]:
     """Of images AUROC, of pixels AUROC and average precision; AUPRO."""
     maps, scores = [], []
     for batch in DataLoader(test, batch_size=16):
@@ -70,11 +70,11 @@ def figures(detector: Detector, test: Dataset, count: int) -> dict[str, float]:
     }
 
 
-def measure(store: Path, images: int, steps: Sequence[int], seeds: Sequence[int]) -> None:
+def measure(cache: Path, images: int, steps: Sequence[int], seeds: Sequence[int]) -> None:
     """Train for each number of steps and each seed, and print a line of JSON for each."""
-    training = SliceStore(store, section="training")
-    held_out = SliceStore(store, section="validation")
-    test = SliceStore(store, section="test", states=["normal", "abnormal"], labels=True)
+    training = SliceCache(cache, split="training")
+    held_out = SliceCache(cache, split="validation")
+    test = SliceCache(cache, split="test", states=["normal", "abnormal"], labels=True)
     chosen = subjects_of_part(test.index, Part.DEVELOPMENT)
     half = [i for i, row in enumerate(test.index) if row["subject"] in chosen]
     order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0)).tolist()
@@ -87,13 +87,13 @@ def measure(store: Path, images: int, steps: Sequence[int], seeds: Sequence[int]
             start = time.perf_counter()
             detector.fit(taken, calibrating, seed=seed)
             row = {
-                "store": store.name,
+                "store": cache.name,
                 "images": len(taken),
                 "seed": seed,
                 "steps": epochs * math.ceil(len(taken) / BATCH),
                 "seconds": round(time.perf_counter() - start),
                 "held_out_loss": mean_loss(detector, held_out),
-                **figures(detector, Subset(test, half), len(half)),
+                **metrics(detector, Subset(test, half), len(half)),
             }
             print(json.dumps(row), flush=True)
 
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    measure(args.store, args.images, args.steps, args.seeds)
+    measure(args.cache, args.images, args.steps, args.seeds)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 STORE is a folder of `multiad prepare`. Each trial trains once per seed; from its network the maps of
 all stages, fusions, smoothings and score rules are made without training again, and the student's
-moving average beside the student itself. Figures are of the development half of the test section
+moving average beside the student itself. Metrics are of the development half of the test split
 (multiad_med.evaluation.Part): what is chosen on them is reported on the other half. Results are
 appended to OUTPUT/trials.jsonl, one line per variant; --table prints the main ones of that file.
 """
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from multiad_med.benchmark.detectors import MultiADDetector, Settings
-from multiad_med.data import SliceStore
+from multiad_med.data import SliceCache
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.metrics import Ranking, aupro, auroc
 from multiad_med.networks import (
@@ -133,8 +133,8 @@ def augment(item: dict[str, Any]) -> dict[str, Any]:
     )({"image": item["image"], "foreground": item["foreground"]})
 
 
-def even_light(item: dict[str, Any]) -> dict[str, Any]:
-    """Every picture scaled to a median of 0.7 in its foreground, so that its light tells nothing."""
+def normalise_brightness(item: dict[str, Any]) -> dict[str, Any]:
+    """Every image scaled to a median of 0.7 in its foreground, so that its light tells nothing."""
     image = item["image"]
     median = image.mean(dim=0, keepdim=True)[item["foreground"] > 0].median()
     return item | {"image": (image * (0.7 / median)).clamp(max=1)}
@@ -176,12 +176,12 @@ TRIALS: dict[str, tuple[Settings, dict[str, Any]]] = {
     "decoder, D 0.001": (replace(DECODER, adversarial_weight=1e-3), {}),
     "decoder, D 0.01": (replace(DECODER, adversarial_weight=1e-2), {}),
     "decoder, learning rate 1e-3": (replace(DECODER, learning_rate=1e-3), {}),
-    "decoder, even light": (DECODER, {"even_light": True}),
-    "decoder, whole map, even light": (
+    "decoder, brightness normalisation": (DECODER, {"normalise_brightness": True}),
+    "decoder, whole map, brightness normalisation": (
         replace(DECODER, cosine="whole_map"),
-        {"even_light": True},
+        {"normalise_brightness": True},
     ),
-    "paper's student, even light": (IMAGE, {"even_light": True}),
+    "paper's student, brightness normalisation": (IMAGE, {"normalise_brightness": True}),
     "decoder, augmented": (DECODER, {"augmented": True}),
     "decoder, augmented, whole map": (replace(DECODER, cosine="whole_map"), {"augmented": True}),
     "ResNet-50, output stride 32": (replace(RESNET, output_stride=32), {}),
@@ -203,7 +203,7 @@ def stage_maps(network: MultiAD, data: Any) -> tuple[list[Tensor], list[dict[str
 
 
 def variants(network: MultiAD, held_out: Any, test: Any, about: dict[str, Any]) -> list[dict]:
-    """Figures of every stage choice, fusion, smoothing and score rule of one network."""
+    """Metrics of every stage choice, fusion, smoothing and score rule of one network."""
     normal, normal_items = stage_maps(network, held_out)
     normal_foreground = torch.stack([item["foreground"] for item in normal_items])
     levels, items = stage_maps(network, test)
@@ -251,7 +251,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 def print_table(path: Path, *, everything: bool) -> None:
     """Markdown of every choice of stages, z-scored with sigma 4; or of every fusion and sigma too."""
-    figures = [*(f"image_auroc {rule}" for rule in SCORES), "pixel_auroc", "pixel_ap", "aupro"]
+    metrics = [*(f"image_auroc {rule}" for rule in SCORES), "pixel_auroc", "pixel_ap", "aupro"]
     header = [
         "set",
         "trial",
@@ -271,7 +271,7 @@ def print_table(path: Path, *, everything: bool) -> None:
             cells = [row[key] for key in ("store", "trial", "epochs", "seed")]
             cells += [row.get("seconds", ""), "yes" if row["average"] else "no"]
             cells += ["+".join(map(str, row["stages"])), row["fusion"], row["sigma"]]
-            cells += [f"{row[name]:.3f}" if name in row else "" for name in figures]
+            cells += [f"{row[name]:.3f}" if name in row else "" for name in metrics]
             print("| " + " | ".join(map(str, cells)) + " |")
 
 
@@ -294,15 +294,15 @@ def main() -> None:
         print_table(args.output / "trials.jsonl", everything=args.all)
         return
     args.output.mkdir(parents=True, exist_ok=True)
-    training = SliceStore(args.store, section="training")
-    held_out = SliceStore(args.store, section="validation")
-    test = SliceStore(args.store, section="test", states=["normal", "abnormal"], labels=True)
+    training = SliceCache(args.cache, split="training")
+    held_out = SliceCache(args.cache, split="validation")
+    test = SliceCache(args.cache, split="test", states=["normal", "abnormal"], labels=True)
     chosen = subjects_of_part(test.index, Part(args.part))
     half = Subset(test, [i for i, row in enumerate(test.index) if row["subject"] in chosen])
     if args.model is not None:
         network = build_multiad(args.preset, teacher_weights="checkpoint")
         load_model(network, args.model)
-        about = {"store": args.store.name, "trial": "trained model", "epochs": "", "seed": ""}
+        about = {"store": args.cache.name, "trial": "trained model", "epochs": "", "seed": ""}
         write(args.output, variants(network, held_out, half, about | {"average": False}))
         return
     for name in args.trials:
@@ -311,9 +311,9 @@ def main() -> None:
             settings = replace(settings, teacher_weights=args.teacher_weights)
         options = dict(options)
         augmented = options.pop("augmented", False)
-        light = options.pop("even_light", False)
+        light = options.pop("normalise_brightness", False)
         data, calibration, tested = (
-            Dataset(d, even_light) if light else d for d in (training, held_out, half)
+            Dataset(d, normalise_brightness) if light else d for d in (training, held_out, half)
         )
         for seed in args.seeds:
             start = time.perf_counter()
@@ -324,7 +324,7 @@ def main() -> None:
             )
             detector.fit(Dataset(data, augment) if augmented else data, calibration, seed=seed)
             about = {
-                "store": args.store.name,
+                "store": args.cache.name,
                 "size": training.about["size"][0],
                 "trial": name,
                 "epochs": args.epochs,

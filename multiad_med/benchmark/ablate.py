@@ -18,8 +18,8 @@ from multiad_med.benchmark.outcome_tables import (
     write_outcomes,
 )
 from multiad_med.benchmark.outcomes import Job, Outcome, run_jobs
-from multiad_med.data import SliceStore
-from multiad_med.evaluation.baselines import shortcut_note, shortcuts_of
+from multiad_med.data import SliceCache
+from multiad_med.evaluation.baselines import baseline_note, baselines_of
 from multiad_med.evaluation.parts import Part
 from multiad_med.networks import FusionMode
 from multiad_med.utils.atomic import atomic_path
@@ -37,12 +37,12 @@ def _build(settings: Settings, name: str, device: str) -> Detector:
     return MultiADDetector(settings, name=name, device=device)
 
 
-def _without_fusion(detector: Any, held_out: SliceStore) -> None:
+def _without_fusion(detector: Any, held_out: SliceCache) -> None:
     detector.fuse(FusionMode.SUM, held_out)
 
 
 def ablate(
-    stores: Sequence[str | Path],
+    caches: Sequence[str | Path],
     output: str | Path,
     *,
     settings: Settings,
@@ -58,23 +58,23 @@ def ablate(
     run again.
 
     Args:
-        stores: folders of `multiad prepare`; each category of an industrial set is trained alone.
+        caches: folders of `multiad prepare`; each category of an industrial set is trained alone.
         output: folder for the outcomes and tables.
         settings: what the studies have in common.
         adversarial_weight: lambda of Eq. 12 where the discriminator is on.
         seeds: one training each.
-        part: of the test sections; see :class:`Part`.
+        part: of the test splits; see :class:`Part`.
         device: where to run.
 
     Raises:
         InputError: on an unknown part or device.
-        StoreError: when a folder holds no store.
+        CacheError: when a folder holds no cache.
     """
     usable_device(device)
     part = choose(Part, part, what="part")
     numbers = {switches: number for number, switches in STUDIES.items()}
     jobs: list[Job] = []
-    for store, category, _ in sets_of(stores):
+    for cache, category, _ in sets_of(caches):
         for se, discriminator in product([True, False], repeat=2):
             study = replace(
                 settings,
@@ -87,7 +87,7 @@ def ablate(
                     Job(
                         name,
                         partial(_build, study, name, device),
-                        store,
+                        cache,
                         category,
                         seed,
                         part,
@@ -99,9 +99,9 @@ def ablate(
     write_outcomes(Path(output) / "ablation.csv", outcomes)
     with atomic_path(Path(output) / "ablation.md") as temporary:
         text = ablation_table(outcomes)
-        for store, category, _ in sets_of(stores):
-            found = shortcuts_of(store, part=part, categories=[category] if category else None)
-            text += f"\n{f'{Path(store).name} {category}'.strip()}. {shortcut_note(found)}"
+        for cache, category, _ in sets_of(caches):
+            found = baselines_of(cache, part=part, categories=[category] if category else None)
+            text += f"\n{f'{Path(cache).name} {category}'.strip()}. {baseline_note(found)}"
         temporary.write_text(text, encoding="utf-8")
     return outcomes
 
@@ -120,7 +120,7 @@ def ablation_table(outcomes: Sequence[Outcome]) -> str:
         for dataset, category in sets:
             its = [o for o in own if (o.dataset, o.category) == (dataset, category)]
             cells += [
-                mean_and_deviation(o.figures.get(figure) for o in its)
+                mean_and_deviation(o.metrics.get(figure) for o in its)
                 for figure in ("image_auroc", "pixel_auroc")
             ]
         if len(sets) > 1:

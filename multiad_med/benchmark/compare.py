@@ -1,4 +1,4 @@
-"""Multi-AD and its peers, trained and tested on the same slices, teacher, size, split and metrics."""
+"""Multi-AD and its methods, trained and tested on the same slices, teacher, size, split and metrics."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from multiad_med.benchmark.outcome_tables import (
     write_outcomes,
 )
 from multiad_med.benchmark.outcomes import Job, Outcome, run_jobs
-from multiad_med.data import SliceStore
-from multiad_med.evaluation.baselines import shortcut_note, shortcuts_of
+from multiad_med.data import SliceCache
+from multiad_med.evaluation.baselines import baseline_note, baselines_of
 from multiad_med.evaluation.parts import Part
 from multiad_med.metrics import bootstrap_ranking, paired_difference, resamples
 from multiad_med.metrics.bootstrap import Metric
@@ -113,10 +113,10 @@ def _peer(
     device: str,
     **files: Any,
 ) -> Detector:
-    from multiad_med.benchmark.methods import build_peer
+    from multiad_med.benchmark.methods import build_method
 
     network = build_multiad(teacher, teacher_weights=teacher_weights, output_stride=32)
-    return build_peer(
+    return build_method(
         name,
         teacher=network.teacher,
         architecture=teacher,
@@ -127,21 +127,21 @@ def _peer(
     )
 
 
-def sets_of(stores: Sequence[str | Path]) -> list[tuple[str, str, tuple[int, int]]]:
-    """``(store, category, (H, W))`` of every category of every store.
+def sets_of(caches: Sequence[str | Path]) -> list[tuple[str, str, tuple[int, int]]]:
+    """``(store, category, (H, W))`` of every category of every cache.
 
     Raises:
-        StoreError: when a folder holds no store.
+        CacheError: when a folder holds no cache.
         InputError: when two have one name.
     """
-    names = [Path(folder).resolve().name for folder in stores]
+    names = [Path(folder).resolve().name for folder in caches]
     if len(set(names)) < len(names):
         raise InputError(f"Stores must have different names, got {names}; tables go by them.")
     found = []
-    for folder in stores:
-        store = SliceStore(folder)
-        categories = sorted({row["category"] for row in store.index})
-        size = sides(store.about["size"])
+    for folder in caches:
+        cache = SliceCache(folder)
+        categories = sorted({row["category"] for row in cache.index})
+        size = sides(cache.about["size"])
         found += [
             (str(Path(folder).resolve()), category if len(categories) > 1 else "", size)
             for category in categories
@@ -168,7 +168,7 @@ def parse_files(given: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def compare(
-    stores: Sequence[str | Path],
+    caches: Sequence[str | Path],
     output: str | Path,
     *,
     methods: Sequence[str] = METHODS,
@@ -188,7 +188,7 @@ def compare(
     is its own. What is in ``output`` already is not run again.
 
     Args:
-        stores: folders of `multiad prepare`; each category of an industrial set is trained alone.
+        caches: folders of `multiad prepare`; each category of an industrial set is trained alone.
         output: folder for the outcomes and tables.
         methods: of :data:`METHODS`, or presets of :data:`multiad_med.networks.PRESETS`.
         seeds: one training each.
@@ -197,15 +197,15 @@ def compare(
         epochs: of the methods that train by epochs.
         bundle: whose choices for its domain Multi-AD makes: stages, experts and fusion, and the score of
             a slice; without it all stages by z-scores, no expert, and the map's maximum.
-        part: of the test sections; see :class:`Part`.
+        part: of the test splits; see :class:`Part`.
         device: where to run.
-        files: of a peer, by its name: ``weights`` and ``imagenet`` of ``efficient_ad``, ``weights``
+        files: of a method, by its name: ``weights`` and ``imagenet`` of ``efficient_ad``, ``weights``
             and ``encoder`` of ``dinomaly``.
 
     Raises:
-        InputError: on an unknown method, teacher, bundle, part or device, or stores of one name.
+        InputError: on an unknown method, teacher, bundle, part or device, or caches of one name.
         WeightsError: when the teacher's weights cannot be had or do not fit.
-        StoreError: when a folder holds no store.
+        CacheError: when a folder holds no cache.
     """
     unknown = sorted(set(methods) - set(METHODS) - set(PRESETS))
     if unknown:
@@ -216,7 +216,7 @@ def compare(
     usable_device(device)
     part, output = choose(Part, part, what="part"), Path(output)
     jobs: list[Job] = []
-    for store, category, size in sets_of(stores):
+    for cache, category, size in sets_of(caches):
         for method in methods:
             for seed in seeds:
                 if method in MULTIAD or method in PRESETS:
@@ -239,14 +239,14 @@ def compare(
                         device=device,
                         **(files or {}).get(method, {}),
                     )
-                jobs.append(Job(method, build, store, category, seed, part, device))
+                jobs.append(Job(method, build, cache, category, seed, part, device))
     outcomes = run_jobs(jobs, output / "outcomes")
     write_outcomes(output / "comparison.csv", outcomes)
     notes = {
-        (Path(store).name, category): shortcut_note(
-            shortcuts_of(store, part=part, categories=[category] if category else None)
+        (Path(cache).name, category): baseline_note(
+            baselines_of(cache, part=part, categories=[category] if category else None)
         )
-        for store, category, _ in sets_of(stores)
+        for cache, category, _ in sets_of(caches)
     }
     with atomic_path(output / "comparison.md") as temporary:
         temporary.write_text(comparison_table(outcomes, notes), encoding="utf-8")
@@ -325,7 +325,7 @@ def comparison_table(
                 [
                     label,
                     *(
-                        mean_and_deviation(o.figures[name] for o in done)
+                        mean_and_deviation(o.metrics[name] for o in done)
                         for name in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro")
                     ),
                     "" if method == methods[0] or not first else _image_difference(first, done),

@@ -31,7 +31,7 @@ def average_over_sets(outcomes: Sequence[Outcome], figure: str, *, sets: int) ->
     """A figure's mean over all ``sets`` sets and categories, one value per seed that has them all."""
     by_seed: dict[int, list[float | None]] = {}
     for outcome in outcomes:
-        by_seed.setdefault(outcome.seed, []).append(outcome.figures.get(figure))
+        by_seed.setdefault(outcome.seed, []).append(outcome.metrics.get(figure))
     return [
         statistics.fmean(known)
         for _, values in sorted(by_seed.items())
@@ -56,4 +56,4 @@ def write_outcomes(path: str | Path, outcomes: Sequence[Outcome]) -> None:
         writer = csv.DictWriter(stream, columns, extrasaction="ignore")
         writer.writeheader()
         for outcome in outcomes:
-            writer.writerow(asdict(outcome) | outcome.figures)
+            writer.writerow(asdict(outcome) | outcome.metrics)

@@ -18,10 +18,10 @@ import torch
 from tqdm import tqdm
 
 from multiad_med.benchmark.detectors import Detector, UnavailableError
-from multiad_med.data import SliceStore, file_sha256
+from multiad_med.data import SliceCache, file_sha256
 from multiad_med.evaluation.named_metrics import named_metrics
 from multiad_med.evaluation.parts import Part
-from multiad_med.evaluation.pixel_level import PixelFigures
+from multiad_med.evaluation.pixel_level import PixelMetrics
 from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.utils import run_in_process
 from multiad_med.utils.atomic import write_json
@@ -41,21 +41,21 @@ class Outcome:
 
     Attributes:
         method, dataset, category, seed: which run.
-        figures: by the names of :data:`METRICS`, NaN (None in JSON) where undefined.
+        metrics: by the names of :data:`METRICS`, NaN (None in JSON) where undefined.
         scores: ``(study, subject, slice, abnormal, score)`` of every slice, for paired comparison.
         train_seconds: of :meth:`Detector.fit`, calibration included.
         latency_ms: median of one slice at a time.
         peak_mb: largest resident memory of the process up to the first predictions (training or
             memory bank included, metrics not), on a GPU the largest allocated there.
         size_mb: see :class:`Detector`.
-        note: why there are no figures.
+        note: why there are no metrics.
     """
 
     method: str
     dataset: str
     category: str
     seed: int
-    figures: dict[str, float | None] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
     scores: list[tuple[str, str, int, bool, float]] = field(default_factory=list)
     train_seconds: float | None = None
     latency_ms: float | None = None
@@ -71,10 +71,10 @@ class Job:
     Attributes:
         method: name in the tables.
         build: makes the detector in the new process; picklable. May raise :class:`UnavailableError`.
-        store: folder of prepared slices.
-        category: of the store; empty for all.
+        cache: folder of prepared slices.
+        category: of the cache; empty for all.
         seed: of the training.
-        part: of the test section.
+        part: of the test split.
         device: where it runs.
         variants: names of further tests of the trained detector, and what changes it before each,
             called with the detector and the held-out slices; picklable.
@@ -82,28 +82,28 @@ class Job:
 
     method: str
     build: Callable[[], Detector]
-    store: str
+    cache: str
     category: str
     seed: int
     part: Part = Part.ALL
     device: str = "cpu"
-    variants: tuple[tuple[str, Callable[[Any, SliceStore], None]], ...] = ()
+    variants: tuple[tuple[str, Callable[[Any, SliceCache], None]], ...] = ()
 
     @property
     def identifier(self) -> str:
         """A name for its file, which tells settings and data apart."""
         build = self.build
         given = (build.args, build.keywords) if isinstance(build, partial) else build.__qualname__
-        about = f"{given!r} {self.device} {file_sha256(Path(self.store) / 'index.csv')}"
+        about = f"{given!r} {self.device} {file_sha256(Path(self.cache) / 'index.csv')}"
         digest = hashlib.sha256(about.encode()).hexdigest()[:10]
-        names = [Path(self.store).name, self.category, self.method, str(self.part)]
+        names = [Path(self.cache).name, self.category, self.method, str(self.part)]
         names += [f"seed{self.seed}", digest]
         return "-".join(re.sub(r"[^\w.]+", "_", name) for name in names if name)
 
 
-def _latency(detector: Detector, store: SliceStore, device: torch.device) -> float:
+def _latency(detector: Detector, cache: SliceCache, device: torch.device) -> float:
     """Median milliseconds for one slice."""
-    item = store[0]
+    item = cache[0]
     image, foreground = item["image"][None], item["foreground"][None]
     times = []
     for number in range(_WARM_UPS + _TIMED):
@@ -123,20 +123,20 @@ def _peak_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def _without_figures(job: Job, note: str) -> list[Outcome]:
+def _without_metrics(job: Job, note: str) -> list[Outcome]:
     return [
-        Outcome(name, Path(job.store).name, job.category, job.seed, note=note)
+        Outcome(name, Path(job.cache).name, job.category, job.seed, note=note)
         for name in (job.method, *(name for name, _ in job.variants))
     ]
 
 
 def execute(job: Job) -> list[Outcome]:
     """Train, test, and time; one outcome for the detector and for each variant."""
-    dataset = Path(job.store).name
+    dataset = Path(job.cache).name
     categories = [job.category] if job.category else None
     training, held_out = (
-        SliceStore(job.store, section=section, categories=categories)
-        for section in ("training", "validation")
+        SliceCache(job.cache, split=split, categories=categories)
+        for split in ("training", "validation")
     )
     device = torch.device(job.device)
     try:
@@ -144,7 +144,7 @@ def execute(job: Job) -> list[Outcome]:
         start = time.perf_counter()
         detector.fit(training, held_out, seed=job.seed)
     except UnavailableError as error:
-        return _without_figures(job, str(error))
+        return _without_metrics(job, str(error))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - start
@@ -154,9 +154,9 @@ def execute(job: Job) -> list[Outcome]:
             change(detector, held_out)
         latency = _latency(detector, held_out, device)
         peak = _peak_mb(device)
-        pixels = PixelFigures()
+        pixels = PixelMetrics()
         scores: list[tuple[str, str, int, bool, float]] = []
-        for case in predicted_cases(detector, job.store, part=job.part, categories=categories):
+        for case in predicted_cases(detector, job.cache, part=job.part, categories=categories):
             pixels.update(case)
             scores += [
                 (case.study, case.subject, int(n), bool(a), float(s))
@@ -168,10 +168,10 @@ def execute(job: Job) -> list[Outcome]:
                 dataset=dataset,
                 category=job.category,
                 seed=job.seed,
-                figures=named_metrics(
+                metrics=named_metrics(
                     torch.tensor([score for *_, score in scores]),
                     torch.tensor([abnormal for *_, abnormal, _ in scores]),
-                    pixels.figures(),
+                    pixels.metrics(),
                 ),
                 scores=scores,
                 train_seconds=seconds,
@@ -207,7 +207,7 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
         status = run_in_process(_child, job, path, torch.get_num_threads())
         if not path.is_file():
             note = f"{FAILED} with exit status {status}; its error is printed above"
-            return _without_figures(job, note)
+            return _without_metrics(job, note)
     content = read_json(path)
     if any(item["note"] for item in content):
         path.unlink()
@@ -219,7 +219,7 @@ def run_jobs(jobs: Sequence[Job], folder: str | Path) -> list[Outcome]:
     outcomes: list[Outcome] = []
     with tqdm(jobs, unit="run") as bar:
         for job in bar:
-            place = f"{Path(job.store).name} {job.category}".strip()
+            place = f"{Path(job.cache).name} {job.category}".strip()
             bar.set_description(f"{job.method} on {place}, seed {job.seed}")
             outcomes += run_job(job, folder)
     return outcomes

@@ -39,7 +39,7 @@ TestPart = Annotated[Part, typer.Option(help="Which half of the test set.")]
 
 @app.command(epilog=COMPARE, no_args_is_help=True)
 def compare(
-    stores: Stores,
+    caches: Stores,
     output: Annotated[Path, output_option("Folder for outcomes and comparison.md.")],
     methods: Annotated[
         list[Method] | None,
@@ -70,13 +70,13 @@ def compare(
 ) -> None:
     """Train and test Multi-AD, its presets and published methods on the same slices.
 
-    The published methods need the extra peers.
+    The published methods need the extra methods.
     """
     from multiad_med.benchmark.compare import METHODS, parse_files
     from multiad_med.benchmark.compare import compare as run
 
     outcomes = run(
-        stores,
+        caches,
         output,
         methods=[str(method) for method in methods] if methods else METHODS,
         seeds=seeds or [0],
@@ -93,7 +93,7 @@ def compare(
 
 @app.command(epilog=ABLATE, no_args_is_help=True)
 def ablate(
-    stores: Stores,
+    caches: Stores,
     output: Annotated[Path, output_option("Folder for outcomes and ablation.md.")],
     preset: Annotated[Preset, typer.Option(help="The networks.")] = Preset.EFFICIENTNET_LITE0,
     teacher_weights: TeacherWeights = "imagenet",
@@ -113,7 +113,7 @@ def ablate(
     from multiad_med.benchmark.detectors import Settings
 
     outcomes = run(
-        stores,
+        caches,
         output,
         settings=Settings(
             str(preset), teacher_weights=teacher_weights, epochs=epochs, learning_rate=learning_rate

@@ -11,10 +11,10 @@ from multiad_med.utils.errors import InputError
 __all__ = ["IMAGES", "check_data"]
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-"""Ends of images; see :data:`multiad_med.readers.images.PICTURE_SUFFIXES`."""
+"""Ends of images; see :data:`multiad_med.readers.images.IMAGE_SUFFIXES`."""
 
 _VOLUMES = (".nii", ".nii.gz", ".dcm", ".dicom", ".ima", ".mha", ".nrrd")
-_LISTS = ("datalist.json", "store.json")
+_LISTS = ("datalist.json", "cache.json")
 _BESIDE = (".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".html", ".xml", ".log", ".db")
 
 

@@ -31,7 +31,7 @@ def dicom(
     ] = None,
     segments: Annotated[
         Segments, typer.Option(help="What the segmentation tells apart.")
-    ] = Segments.BANDS,
+    ] = Segments.SEVERITY_LEVELS,
 ) -> None:
     """Write a study's map and scores as DICOM, for a PACS. It needs the extra dicom."""
     from multiad_med.dicom.write.results import DicomKind, write_dicom_results

@@ -79,7 +79,7 @@ def torchscript(
 
 @app.command(epilog="Example: multiad export slices slices/ -o png/", no_args_is_help=True)
 def slices(
-    store: Annotated[Path, typer.Argument(help="Folder that `multiad prepare` wrote.")],
+    cache: Annotated[Path, typer.Argument(help="Folder that `multiad prepare` wrote.")],
     output: Annotated[Path | None, output_option("New folder for the PNG files.")] = None,
     target: Annotated[Path | None, typer.Option("--target", hidden=True)] = None,
     layout: Annotated[Layout, typer.Option(help="How the folder is laid out.")] = Layout.MVTEC,
@@ -91,7 +91,7 @@ def slices(
     output = output or target
     if output is None:
         raise typer.BadParameter("Give --output a new folder.")
-    from multiad_med.preparation import ExportLayout, export_pictures
+    from multiad_med.preparation import ExportLayout, export_png
 
-    count = export_pictures(store, output, layout=ExportLayout(layout), bits=int(bits))
+    count = export_png(cache, output, layout=ExportLayout(layout), bits=int(bits))
     typer.echo(f"{count} slices written to {output}")

@@ -1,5 +1,8 @@
 """Datalists, patient splits, and the data sets made from them."""
 
+from typing import Any
+
+from multiad_med._moved import moved_name
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     DatalistError,
@@ -13,9 +16,15 @@ from multiad_med.data.datalist import (
 from multiad_med.data.description import describe_training
 from multiad_med.data.hashes import file_sha256, state_sha256
 from multiad_med.data.held_out import HeldOutPart, held_out_part, held_out_subjects
+from multiad_med.data.slice_cache import (
+    CacheError,
+    SliceCache,
+    is_slice_cache,
+    read_study,
+    write_study,
+)
 from multiad_med.data.slice_dataset import SliceDataset, open_slices
 from multiad_med.data.splits import BmadBrainSplit, BmadLiverSlices, SubjectSplit
-from multiad_med.data.store import SliceStore, StoreError, is_store, read_study, write_study
 from multiad_med.data.study_dataset import StudyDataset, StudyOutcome, StudyStatus
 from multiad_med.data.study_errors import FailureKind, StudyError, study_errors
 from multiad_med.data.study_results import StudyResults
@@ -24,12 +33,12 @@ __all__ = [
     "DATALIST_NAME",
     "BmadBrainSplit",
     "BmadLiverSlices",
+    "CacheError",
     "DatalistError",
     "FailureKind",
     "HeldOutPart",
+    "SliceCache",
     "SliceDataset",
-    "SliceStore",
-    "StoreError",
     "StudyDataset",
     "StudyError",
     "StudyOutcome",
@@ -42,7 +51,7 @@ __all__ = [
     "held_out_part",
     "held_out_subjects",
     "is_result",
-    "is_store",
+    "is_slice_cache",
     "load_datalist",
     "open_slices",
     "read_study",
@@ -53,3 +62,7 @@ __all__ = [
     "study_root",
     "write_study",
 ]
+
+
+def __getattr__(name: str) -> Any:  # names that have changed
+    return moved_name(__name__, name)

@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 DATALIST_NAME = "datalist.json"
-STORE_NAME = "store.json"
-SECTIONS = ("training", "validation", "test")
+CACHE_NAME = "cache.json"
+SPLITS = ("training", "validation", "test")
 PATH_KEYS = ("image", "label", "organ")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PARTS = frozenset(
     [
         "data",
@@ -256,10 +256,10 @@ def _paths(value: Any, key: str, where: str, source: Path) -> list[Path]:
     return [source.parent / name for name in names]
 
 
-def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
+def _check_item(item: Any, split: str, source: Path) -> dict[str, Any]:
     # The Decathlon names its test images without more.
     item = {"image": item} if isinstance(item, str) else item
-    where = f"{source}, section {section!r}"
+    where = f"{source}, split {split!r}"
     if not isinstance(item, Mapping) or not item.get("image"):
         raise DatalistError(f"{where}: an item has no `image`: {item!r}.")
     result = {key: value for key, value in item.items() if value is not None}
@@ -270,20 +270,20 @@ def _check_item(item: Any, section: str, source: Path) -> dict[str, Any]:
     if result.get("label") in (0, 1) and isinstance(result["label"], int):  # a class: 0 is normal
         result.setdefault("anomalous", bool(result.pop("label")))
     # Prepared slices are trained on without the files that they were made from.
-    check = not (source.parent / STORE_NAME).is_file()
+    check = not (source.parent / CACHE_NAME).is_file()
     for key in PATH_KEYS:
         if key in result:
             paths = _paths(result[key], key, where, source)
             for path in paths:
                 if check and not path.exists():
                     raise DatalistError(
-                        f"{source}: {key} {path} of section {section!r} does not exist."
+                        f"{source}: {key} {path} of split {split!r} does not exist."
                     )
             one = isinstance(result[key], str)
             result[key] = str(paths[0]) if one else [str(path) for path in paths]
     image = result["image"]
-    if isinstance(image, str) and Path(image).suffix.lower() in PICTURE_SUFFIXES:
-        # Names of pictures recur from folder to folder.
+    if isinstance(image, str) and Path(image).suffix.lower() in IMAGE_SUFFIXES:
+        # Names of images recur from folder to folder.
         result.setdefault("subject", str(item["image"]))
     return result
 
@@ -306,30 +306,30 @@ def _name_subjects(items: Sequence[dict[str, Any]]) -> None:
         item["subject"] = subject
 
 
-def shared_subjects(sections: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Subjects that are in several sections, each with the names of two of them."""
+def shared_subjects(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Subjects that are in several splits, each with the names of two of them."""
     owner: dict[str, str] = {}
     clashes = []
-    for section, items in sections.items():
+    for split, items in splits.items():
         for subject in sorted({str(item["subject"]) for item in items}):
-            if owner.setdefault(subject, section) != section:
-                clashes.append(f"{subject} ({owner[subject]} and {section})")
+            if owner.setdefault(subject, split) != split:
+                clashes.append(f"{subject} ({owner[subject]} and {split})")
     return clashes
 
 
-def _check_sections(sections: Mapping[str, Sequence[Mapping[str, Any]]], source: Path) -> None:
-    clashes = shared_subjects(sections)
+def _check_splits(splits: Mapping[str, Sequence[Mapping[str, Any]]], source: Path) -> None:
+    clashes = shared_subjects(splits)
     if clashes:
         raise DatalistError(f"{source}: subjects in two splits: {', '.join(clashes[:5])}.")
-    for section in ("training", "validation"):
+    for split in ("training", "validation"):
         abnormal = [
             str(item["image"])
-            for item in sections.get(section, ())
+            for item in splits.get(split, ())
             if item.get("anomalous") and "label" not in item
         ]
         if abnormal:
             raise DatalistError(
-                f"{source}: {len(abnormal)} studies of section {section!r} are marked anomalous and have "
+                f"{source}: {len(abnormal)} studies of split {split!r} are marked anomalous and have "
                 f"no lesion mask that tells their normal slices, first {abnormal[:3]}. Training and "
                 "calibration take normal images only."
             )
@@ -338,7 +338,7 @@ def _check_sections(sections: Mapping[str, Sequence[Mapping[str, Any]]], source:
 def train_or_infer(
     items: Sequence[Mapping[str, Any]], *, validation_fraction: float = 0.2, seed: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
-    """Sections of a folder without datalist, of which it is not known what it is for.
+    """Splits of a folder without datalist, of which it is not known what it is for.
 
     Args:
         items: all studies.
@@ -371,11 +371,11 @@ def load_datalist(
 ) -> dict[str, list[dict[str, Any]]]:
     """Read a datalist, or make one from a folder.
 
-    A datalist is a JSON file in the Medical Decathlon's form: sections ``training``, ``validation``
+    A datalist is a JSON file in the Medical Decathlon's form: splits ``training``, ``validation``
     and ``test``, each a list of items with ``image`` and, optionally, ``label`` (lesion mask, or 0 for
     normal and 1 for anomalous without a mask), ``subject`` and ``anomalous``; paths are relative to the
     file, and null is a thing not given. An item without ``subject`` is called by its file; or by its
-    folder, where files in several folders have one name; each picture by its path. A folder that holds a
+    folder, where files in several folders have one name; each image by its path. A folder that holds a
     ``datalist.json`` means that file. In any other folder every volume is taken as a study, and
     its subjects are divided into training and validation; ``test`` then has every study, for
     inference on a folder.
@@ -386,7 +386,7 @@ def load_datalist(
         validation_fraction, seed: see :func:`split_subjects`; only for such a folder.
 
     Returns:
-        The three sections, each item with absolute or caller-relative paths and a ``subject``.
+        The three splits, each item with absolute or caller-relative paths and a ``subject``.
 
     Raises:
         DatalistError: when the source cannot be read, a file is missing, a subject is in two
@@ -403,14 +403,14 @@ def load_datalist(
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DatalistError(f"{path} is not a readable JSON file: {error}") from error
-    if not isinstance(content, dict) or not any(section in content for section in SECTIONS):
-        raise DatalistError(f"{path} has none of the sections {SECTIONS}.")
-    sections = {
-        section: [_check_item(item, section, path) for item in content.get(section, [])]
-        for section in SECTIONS
+    if not isinstance(content, dict) or not any(split in content for split in SPLITS):
+        raise DatalistError(f"{path} has none of the splits {SPLITS}.")
+    splits = {
+        split: [_check_item(item, split, path) for item in content.get(split, [])]
+        for split in SPLITS
     }
-    _name_subjects([item for items in sections.values() for item in items])
-    # A store's slices are chosen by their state, and its preparation has checked the sections.
-    if not (path.parent / STORE_NAME).is_file():
-        _check_sections(sections, path)
-    return sections
+    _name_subjects([item for items in splits.values() for item in items])
+    # A cache's slices are chosen by their state, and its preparation has checked the splits.
+    if not (path.parent / CACHE_NAME).is_file():
+        _check_splits(splits, path)
+    return splits

@@ -10,8 +10,8 @@ from typing import Any
 
 from multiad_med.data.datalist import first_path
 from multiad_med.data.image_hashes import image_hashes
+from multiad_med.data.slice_cache import SliceCache
 from multiad_med.data.slice_dataset import SliceDataset
-from multiad_med.data.store import SliceStore
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.sizes import shortest
 
@@ -19,7 +19,7 @@ __all__ = ["describe_data", "describe_training", "studies_sha256"]
 
 
 def studies_sha256(items: Iterable[Mapping[str, Any]]) -> str:
-    """One hash over subject, file name and size of each study of a datalist's section."""
+    """One hash over subject, file name and size of each study of a datalist's split."""
     files = [(str(item.get("subject", "")), Path(first_path(item))) for item in items]
     return _hash([[subject, path.name, path.stat().st_size] for subject, path in files])
 
@@ -28,9 +28,9 @@ def _hash(studies: list[list[Any]]) -> str:
     return hashlib.sha256(json.dumps(sorted(studies)).encode()).hexdigest()
 
 
-def describe_data(dataset: SliceStore | SliceDataset) -> dict[str, Any]:
+def describe_data(dataset: SliceCache | SliceDataset) -> dict[str, Any]:
     """How many subjects, studies and slices there are, and one hash over the studies."""
-    if isinstance(dataset, SliceStore):
+    if isinstance(dataset, SliceCache):
         rows = {row["study"]: row for row in dataset.index}
         studies = len(rows)
         digest = _hash([[r["subject"], name, r["source_sha256"]] for name, r in rows.items()])
@@ -50,8 +50,8 @@ def describe_training(
     domain: str,
     preparation: Mapping[str, Any],
     settings: Mapping[str, Any],
-    training: SliceStore | SliceDataset,
-    held_out: SliceStore | SliceDataset,
+    training: SliceCache | SliceDataset,
+    held_out: SliceCache | SliceDataset,
 ) -> dict[str, Any]:
     """The parts of a :class:`multiad_med.card.ModelCard` that a training knows.
 
@@ -67,7 +67,7 @@ def describe_training(
     """
     prepared = dict(preparation)
     source: dict[str, Any] = {}
-    if isinstance(training, SliceStore):
+    if isinstance(training, SliceCache):
         if prepared.get("transform") is not None:
             raise InputError(
                 f"transform {prepared['transform']}: prepared slices have had their transforms. Train on "

@@ -11,8 +11,8 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from multiad_med.data.datalist import first_path, is_result
+from multiad_med.data.slice_cache import SliceCache, study_about, study_path
 from multiad_med.data.slice_dataset import SliceDataset
-from multiad_med.data.store import SliceStore, study_about, study_path
 from multiad_med.utils.errors import file_errors
 
 __all__ = ["KEPT", "hashes_by_name", "image_hash", "image_hashes", "study_hash"]
@@ -55,9 +55,9 @@ def image_hash(item: Mapping[str, Any]) -> str:
     return digests[0][:_LENGTH] if digests else ""
 
 
-def study_hash(store: str | Path, study: str) -> str:
-    """:func:`image_hash` of the image that a store's study was prepared from."""
-    about = study_about(study_path(store, study))
+def study_hash(cache: str | Path, study: str) -> str:
+    """:func:`image_hash` of the image that a cache's study was prepared from."""
+    about = study_about(study_path(cache, study))
     # Of stores older than `image_hash` the same, where a study has one file.
     return str(about.get("image_hash") or about["source_sha256"])[:_LENGTH]
 
@@ -68,18 +68,18 @@ def _chosen(studies: Sequence[Any]) -> Sequence[Any]:
     return random.Random(0).sample(studies, KEPT)
 
 
-def hashes_by_name(dataset: SliceStore | SliceDataset) -> dict[str, str]:
+def hashes_by_name(dataset: SliceCache | SliceDataset) -> dict[str, str]:
     """The hash of each image that slices come from, by its study's name or its path.
 
     Each file is read once; of prepared slices what was noted when they were made counts. Of more images
     than :data:`KEPT` only so many are told.
     """
-    if isinstance(dataset, SliceStore):
+    if isinstance(dataset, SliceCache):
         studies = list(dict.fromkeys(row["study"] for row in dataset.index))
         return {study: study_hash(dataset.folder, study) for study in _chosen(studies)}
     return {first_path(item): image_hash(item) for item in _chosen(list(dataset.data))}
 
 
-def image_hashes(dataset: SliceStore | SliceDataset) -> list[str]:
+def image_hashes(dataset: SliceCache | SliceDataset) -> list[str]:
     """The hashes of :func:`hashes_by_name`, in ascending order."""
     return sorted(set(hashes_by_name(dataset).values()))

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from multiad_med.data.datalist import DATALIST_NAME, first_path
-from multiad_med.data.store import SliceStore, StoreError, is_store
+from multiad_med.data.slice_cache import CacheError, SliceCache, is_slice_cache
 from multiad_med.data.study_errors import StudyError, study_errors
 from multiad_med.transforms import marked_slices
 from multiad_med.utils.errors import InputError
@@ -57,7 +57,7 @@ class SliceDataset(Dataset):
         if not self._index:
             raise InputError(
                 f"No normal, non-empty slice in {len(data)} studies. Training and calibration need "
-                "slices without lesion: check the datalist's sections and masks."
+                "slices without lesion: check the datalist's splits and masks."
             )
 
     def _add(self, item: Mapping[str, Any]) -> None:
@@ -112,51 +112,51 @@ class SliceDataset(Dataset):
 def open_slices(
     source: str | Path,
     *,
-    section: str,
+    split: str,
     data: Sequence[Mapping[str, Any]],
     transform: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     size: Size | None = None,
     channels: Sequence[int] | None = None,
     categories: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> SliceStore | SliceDataset:
-    """Normal slices of a section: from prepared ones where there are any, else from the volumes.
+) -> SliceCache | SliceDataset:
+    """Normal slices of a split: from prepared ones where there are any, else from the volumes.
 
     Args:
         source: folder of prepared slices, of volumes, or a datalist.
-        section: ``training`` or ``validation``.
-        data, transform: of :class:`SliceDataset`; a store has had its own.
-        size: that inference will use, one side of a square or two; a store of another is refused.
-        channels, categories: see :class:`SliceStore`; of a store only.
-        settings: of the recipe that the store must have been prepared with; absent ones there
+        split: ``training`` or ``validation``.
+        data, transform: of :class:`SliceDataset`; a cache has had its own.
+        size: that inference will use, one side of a square or two; a cache of another is refused.
+        channels, categories: see :class:`SliceCache`; of a cache only.
+        settings: of the recipe that the cache must have been prepared with; absent ones there
             count as off.
 
     Raises:
-        StoreError: when the store's slices have another size, or were prepared otherwise.
+        CacheError: when the cache's slices have another size, or were prepared otherwise.
         InputError: when there is no study, as in a folder of one subject, or no slice is left.
     """
-    if is_store(source):
-        store = SliceStore(source, section=section, channels=channels, categories=categories)
-        if size is not None and tuple(store.about["size"]) != sides(size):
-            raise StoreError(
-                f"{source} holds slices of {store.about['size']}, wanted is {size}: prepare them with "
+    if is_slice_cache(source):
+        cache = SliceCache(source, split=split, channels=channels, categories=categories)
+        if size is not None and tuple(cache.about["size"]) != sides(size):
+            raise CacheError(
+                f"{source} holds slices of {cache.about['size']}, wanted is {size}: prepare them with "
                 f"{size_setting(size)}, or train and infer with their size."
             )
         for name, value in (settings or {}).items():
-            own = store.about["settings"].get(name)
+            own = cache.about["settings"].get(name)
             if (own or None) != (value or None):
-                raise StoreError(
+                raise CacheError(
                     f"{source} was prepared with {name}={own}, wanted is {value}: prepare it with "
                     f"--set {name}={json.dumps(value)}, or train and infer with its own."
                 )
-        return store
+        return cache
     if not data:
         datalist = Path(source).is_file() or (Path(source) / DATALIST_NAME).is_file()
         raise InputError(
-            f"{source} lists no study in section {section!r}."
+            f"{source} lists no study in split {split!r}."
             if datalist
             else f"{source} holds normal studies of one subject only, or of none. Training needs two "
             "subjects at least, one of them held out for calibration. A sub-folder is a subject, or else "
-            "a file; a datalist.json names subjects and sections itself."
+            "a file; a datalist.json names subjects and splits itself."
         )
     return SliceDataset(data, transform)

@@ -1,4 +1,4 @@
-"""Who trains, who calibrates, who tests: sections by subject, and the datalist that says so."""
+"""Who trains, who calibrates, who tests: splits by subject, and the datalist that says so."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import SECTIONS, DatalistError, rank_subjects, shared_subjects
+from multiad_med.data.datalist import SPLITS, DatalistError, rank_subjects, shared_subjects
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.json_files import read_json
 
-__all__ = ["BmadBrainSplit", "BmadLiverSlices", "SubjectSplit", "datalist_content", "sections_hash"]
+__all__ = ["BmadBrainSplit", "BmadLiverSlices", "SubjectSplit", "datalist_content", "splits_hash"]
 
 _logger = logging.getLogger(__name__)
 
 Item = Mapping[str, Any]
-Sections = dict[str, list[dict[str, Any]]]
+Splits = dict[str, list[dict[str, Any]]]
 
 
 def _shares(count: int, fractions: Sequence[float]) -> list[int]:
@@ -35,14 +35,14 @@ def _shares(count: int, fractions: Sequence[float]) -> list[int]:
     return shares
 
 
-def _in_order(sections: Sections) -> Sections:
-    return {section: sections.get(section, []) for section in SECTIONS}
+def _in_order(splits: Splits) -> Splits:
+    return {split: splits.get(split, []) for split in SPLITS}
 
 
 class SubjectSplit:
-    """Divide studies into sections so that every subject is in one only.
+    """Divide studies into splits so that every subject is in one only.
 
-    Sections that a data set publishes are kept. Where none is published, subjects are divided by
+    Splits that a data set publishes are kept. Where none is published, subjects are divided by
     the three fractions. Where training and test are published but no validation, a share of the
     training subjects is held out for calibration. A subject with an anomalous study that has no
     mask to tell its normal slices goes to the test. The choice depends on the seed and each
@@ -52,10 +52,10 @@ class SubjectSplit:
         training, validation, test: fractions, which need not add up to 1.
         seed: of the ranking.
         stratify: key of the items, such as ``category``; each of its values is divided on its own.
-        published: sections that a publication calls otherwise, such as ``{validation: test}`` where
+        published: splits that a publication calls otherwise, such as ``{validation: test}`` where
             its validation set is what others test on.
         needs: keys without which a study is left out, such as ``[organ]``.
-        allow_shared_subjects: whether a published split may put a subject into several sections.
+        allow_shared_subjects: whether a published split may put a subject into several splits.
             It is a fault of some releases, and a leak; it is then reported instead of refused.
     """
 
@@ -99,39 +99,39 @@ class SubjectSplit:
                 start += share
         return part
 
-    def __call__(self, items: Sequence[Item]) -> Sections:
-        """The items by section, each with its ``section``.
+    def __call__(self, items: Sequence[Item]) -> Splits:
+        """The items by split, each with its ``split``.
 
         Raises:
-            DatalistError: when a subject is in two sections, or no study is left for training.
+            DatalistError: when a subject is in two splits, or no study is left for training.
         """
-        sections: Sections = defaultdict(list)
+        splits: Splits = defaultdict(list)
         listed = len(items)
         items = [item for item in items if all(key in item for key in self.needs)]
         published = [
-            {**item, "section": self.published.get(item["section"], item["section"])}
+            {**item, "split": self.published.get(item["split"], item["split"])}
             for item in items
-            if "section" in item
+            if "split" in item
         ]
-        free = [item for item in items if "section" not in item]
+        free = [item for item in items if "split" not in item]
         abnormal = {
             str(item["subject"]) for item in free if item.get("anomalous") and "label" not in item
         }
         part = self._divide((i for i in free if str(i["subject"]) not in abnormal), self.fractions)
         for item in free:
-            section = SECTIONS[part.get(str(item["subject"]), 2)]
-            sections[section].append({**item, "section": section})
+            split = SPLITS[part.get(str(item["subject"]), 2)]
+            splits[split].append({**item, "split": split})
         held_out: dict[str, int] = {}
         training, validation, _ = self.fractions
-        if validation > 0 and not any(item["section"] == "validation" for item in published):
-            normal = [item for item in published if item["section"] == "training"]
+        if validation > 0 and not any(item["split"] == "validation" for item in published):
+            normal = [item for item in published if item["split"] == "training"]
             held_out = self._divide(normal, (training, validation)) if not free else {}
         for item in published:
-            section = str(item["section"])
-            if section == "training" and held_out.get(str(item["subject"])) == 1:
-                section = "validation"
-            sections[section].append({**item, "section": section})
-        result = _in_order(sections)
+            split = str(item["split"])
+            if split == "training" and held_out.get(str(item["subject"])) == 1:
+                split = "validation"
+            splits[split].append({**item, "split": split})
+        result = _in_order(splits)
         subjects = {str(item["subject"]) for item in items}
         if not result["training"] and items and abnormal == subjects:
             _logger.warning(
@@ -148,7 +148,7 @@ class SubjectSplit:
         wrong = [
             str(item["image"])
             for item in published
-            if item["section"] == "training" and item.get("anomalous") and "label" not in item
+            if item["split"] == "training" and item.get("anomalous") and "label" not in item
         ]
         if wrong:
             raise DatalistError(
@@ -181,14 +181,14 @@ class BmadBrainSplit:
     def __init__(self, ids: str | Path, *, spacing: Sequence[float] | None = None) -> None:
         self.resampled = spacing is not None
         lists = read_json(ids)
-        self.section_of = {
+        self.split_of = {
             **dict.fromkeys(lists["training"], "training"),
             **dict.fromkeys(lists["validation_normal"], "validation"),
             **dict.fromkeys(lists["test_normal"], "test"),
         }
 
-    def __call__(self, items: Sequence[Item]) -> Sections:
-        """The items by section, with the slices that each gives.
+    def __call__(self, items: Sequence[Item]) -> Splits:
+        """The items by split, with the slices that each gives.
 
         Raises:
             DatalistError: when a subject's name does not end in BraTS 2021's number.
@@ -197,7 +197,7 @@ class BmadBrainSplit:
             raise DatalistError(
                 "BMAD's slice numbers are of volumes as published: set spacing=null."
             )
-        sections: Sections = defaultdict(list)
+        splits: Splits = defaultdict(list)
         abnormal: list[Item] = []
         for item in items:
             number = str(item["subject"]).rsplit("_", 1)[-1]
@@ -206,23 +206,23 @@ class BmadBrainSplit:
                     f"BMAD's split names patients of BraTS 2021, such as BraTS2021_00003; got "
                     f"{item['subject']!r}. Use `split=patient`."
                 )
-            if number in self.section_of:
-                section = self.section_of[number]
+            if number in self.split_of:
+                split = self.split_of[number]
                 rule = {"wanted_slices": list(range(60, 100)), "normal_only": True}
-                sections[section].append({**item, **rule, "section": section})
+                splits[split].append({**item, **rule, "split": split})
             else:
                 abnormal.append(item)
         for index, item in enumerate(sorted(abnormal, key=lambda i: str(i["subject"]))):
             first = index < self.VALIDATION_ABNORMAL
-            section = "validation" if first else "test"
+            split = "validation" if first else "test"
             rule = {"wanted_slices": list(range(60, 100, 10 if first else 8))}
-            sections[section].append({**item, **rule, "section": section})
-        if not sections["training"]:
+            splits[split].append({**item, **rule, "split": split})
+        if not splits["training"]:
             raise DatalistError(
                 f"None of {len(items)} studies is one of BMAD's 424 training patients. Use "
                 "`split=patient`."
             )
-        return _in_order(sections)
+        return _in_order(splits)
 
 
 class BmadLiverSlices:
@@ -239,7 +239,7 @@ class BmadLiverSlices:
         self.count = {"abnormal": abnormal, "normal": normal}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of a store's index, some of ``test`` moved to ``validation``."""
+        """The rows of a cache's index, some of ``test`` moved to ``validation``."""
         left = dict(self.count)
         moved: set[int] = set()
 
@@ -248,38 +248,38 @@ class BmadLiverSlices:
                 f"liver_{str(rows[index]['subject']).rsplit('-', 1)[-1]}_{rows[index]['slice']}.png"
             )
 
-        test = [i for i, row in enumerate(rows) if row["section"] == "test"]
+        test = [i for i, row in enumerate(rows) if row["split"] == "test"]
         for index in sorted(test, key=name):
             state = str(rows[index]["state"])
             if left.get(state, 0) > 0:
                 left[state] -= 1
                 moved.add(index)
         return [
-            {**row, "section": "validation"} if index in moved else dict(row)
+            {**row, "split": "validation"} if index in moved else dict(row)
             for index, row in enumerate(rows)
         ]
 
 
-def sections_hash(sections: Mapping[str, Sequence[Item]]) -> str:
-    """SHA-256 of who is where: section, subject and study, whatever the folder they lie in."""
+def splits_hash(splits: Mapping[str, Sequence[Item]]) -> str:
+    """SHA-256 of who is where: split, subject and study, whatever the folder they lie in."""
     lines = sorted(
-        f"{section}\t{item['subject']}\t{item['study']}"
-        for section, items in sections.items()
+        f"{split}\t{item['subject']}\t{item['study']}"
+        for split, items in splits.items()
         for item in items
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def datalist_content(
-    sections: Mapping[str, Sequence[Item]], *, name: str, description: str, modality: str
+    splits: Mapping[str, Sequence[Item]], *, name: str, description: str, modality: str
 ) -> dict[str, Any]:
     """A datalist in the Medical Decathlon's form, with counts and the hash of its split.
 
-    ``load_decathlon_datalist`` and Auto3DSeg read its sections ``training``, ``validation`` and
+    ``load_decathlon_datalist`` and Auto3DSeg read its splits ``training``, ``validation`` and
     ``test``.
     """
     counts = {
-        section: {
+        split: {
             "studies": len(items),
             "subjects": len({str(item["subject"]) for item in items}),
             **(
@@ -288,7 +288,7 @@ def datalist_content(
                 else {}
             ),
         }
-        for section, items in sections.items()
+        for split, items in splits.items()
     }
     return {
         "name": name,
@@ -298,6 +298,6 @@ def datalist_content(
         "numTraining": counts["training"]["studies"],
         "numTest": counts["test"]["studies"],
         "counts": counts,
-        "split_sha256": sections_hash(sections),
-        **{section: [dict(item) for item in items] for section, items in sections.items()},
+        "split_sha256": splits_hash(splits),
+        **{split: [dict(item) for item in items] for split, items in splits.items()},
     }

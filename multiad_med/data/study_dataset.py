@@ -92,7 +92,7 @@ class StudyDataset(Dataset):
         results: Results | None = None,
     ) -> None:
         if not data:
-            raise DatalistError("There is no study to run: this section of the datalist is empty.")
+            raise DatalistError("There is no study to run: this split of the datalist is empty.")
         self.data = data
         self.transform = transform
         self.results = results

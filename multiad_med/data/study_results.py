@@ -72,7 +72,7 @@ class StudyResults:
         overwrite: whether finished studies are done anew.
 
     Raises:
-        InputError: when the studies lie in ``output_dir`` and results that are named like pictures
+        InputError: when the studies lie in ``output_dir`` and results that are named like images
             could replace some.
 
     Attributes:

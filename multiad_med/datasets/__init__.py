@@ -2,7 +2,7 @@
 
 They look at names of files and folders and at small tables, and open no image. Every item has
 ``image`` (an absolute path, or a list of them: sequences as channels, B-scans of one volume),
-``subject`` and ``study``; ``label``, ``organ``, ``section``, ``anomalous``, ``category`` and ``kind``
+``subject`` and ``study``; ``label``, ``organ``, ``split``, ``anomalous``, ``category`` and ``kind``
 only where the layout gives them.
 """
 

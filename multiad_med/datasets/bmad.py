@@ -1,4 +1,4 @@
-"""BMAD: medical slices as pictures, arranged for anomaly detection (Bao et al., CVPR-W 2024)."""
+"""BMAD: medical slices as images, arranged for anomaly detection (Bao et al., CVPR-W 2024)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiad_med.datasets.layout_files import (
     by_study,
     existing_folder,
     first,
-    is_picture,
+    is_image,
     nothing_found,
     study_name,
     walk,
@@ -30,7 +30,7 @@ _CATEGORIES = {
     "histopathology": r"histopathology(_ad)?|camelyon16(_256)?",
 }
 _WITH_MASKS = ("brain", "liver", "resc")
-_SECTIONS = {
+_SPLITS = {
     "train": "training",
     "valid": "validation",
     "val": "validation",
@@ -56,25 +56,25 @@ def _category(parts: Iterable[str]) -> str | None:
     return None
 
 
-def _subject(category: str, section: str, stem: str) -> str | None:
+def _subject(category: str, split: str, stem: str) -> str | None:
     """The patient that a file's name carries."""
     match = re.fullmatch(_PATIENTS.get(category, r"(?!)"), stem)
     if match is None:
         return None
     if category == "liver":
-        return f"{'btcv' if section == 'training' else 'lits'}-{match.group(1)}"
+        return f"{'btcv' if split == 'training' else 'lits'}-{match.group(1)}"
     if category == "resc":
-        return f"{'training' if section == 'training' else 'validation'}set-{match.group(1)}"
+        return f"{'training' if split == 'training' else 'validation'}set-{match.group(1)}"
     return match.group(1)
 
 
 def find_bmad(source: str | Path) -> list[dict[str, Any]]:
     """List the slices of BMAD, in every spelling of its folders that is known.
 
-    A picture is placed by the names of the folders above it, in whatever case and order: the
-    category (``Brain_AD``, ``BraTS2021_slice``, ``hist_DIY``, ``RESC``, ``Retina_RESC``, …), the section
+    An image is placed by the names of the folders above it, in whatever case and order: the
+    category (``Brain_AD``, ``BraTS2021_slice``, ``hist_DIY``, ``RESC``, ``Retina_RESC``, …), the split
     (``train``, ``valid`` or ``val``, ``test``), ``good`` or ``Ungood``, and ``img`` or a folder of masks
-    (``label``, ``anomaly_mask``, ``val_label``, ``test_label``), whose files have their picture's name.
+    (``label``, ``anomaly_mask``, ``val_label``, ``test_label``), whose files have their image's name.
 
     The file names carry the patient:
 
@@ -84,27 +84,27 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
     - RESC ``9_28.png``: volume 9 and B-scan, numbered anew in either of the challenge's sets; subject
       ``validationset-9`` in validation and test, both cut from the challenge's validation set, and
       ``trainingset-9`` in training [our reading of published names and counts];
-    - OCT2017 ``CNV-6294785-1.jpeg``: patient 6294785; chest: one picture per patient.
+    - OCT2017 ``CNV-6294785-1.jpeg``: patient 6294785; chest: one image per patient.
 
-    A picture whose name has another form, and every histopathology patch, is a subject of its own.
+    An image whose name has another form, and every histopathology patch, is a subject of its own.
 
-    Sections are reported as published, and they share patients: liver's validation and test are the
+    Splits are reported as published, and they share patients: liver's validation and test are the
     first slices and the rest of one sorted list of LiTS slices, RESC's are drawn from the same 15
-    volumes. A check of splits by subject fails on both, rightly: report such figures as BMAD's.
+    volumes. A check of splits by subject fails on both, rightly: report such metrics as BMAD's.
 
     Args:
         source: the folder of all categories, or of one.
 
     Returns:
-        Items with ``image``, ``subject``, ``study`` (``brain/test/ungood/00753_60``), ``section``,
+        Items with ``image``, ``subject``, ``study`` (``brain/test/ungood/00753_60``), ``split``,
         ``anomalous``, ``category`` ("brain", "liver", "resc", "oct2017", "chest" or
-        "histopathology") and, for the anomalous pictures of the first three where the category has
+        "histopathology") and, for the anomalous images of the first three where the category has
         masks, ``label``. Every mask value above 0 is lesion: some releases hold shades, not 0 and
-        255. The (empty) masks of good pictures are not listed.
+        255. The (empty) masks of good images are not listed.
 
     Raises:
-        DatalistError: when nothing matches, an anomalous picture of brain, liver or RESC has no
-            mask while others have, or a picture occurs twice.
+        DatalistError: when nothing matches, an anomalous image of brain, liver or RESC has no
+            mask while others have, or an image occurs twice.
     """
     folder = existing_folder(source)
     masks: dict[tuple[str, str, str], Path] = {}
@@ -112,41 +112,41 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
     files = walk(folder)
     of_normal: set[Path] = set()
     for path in files:
-        if not is_picture(path):
+        if not is_image(path):
             continue
         inside = [part.lower() for part in path.relative_to(folder).parts[-2::-1]]
         category = _category([*inside, folder.name, folder.parent.name])
-        section = next((_SECTIONS[part] for part in inside if part in _SECTIONS), None)
+        split = next((_SPLITS[part] for part in inside if part in _SPLITS), None)
         anomalous = next((_ANOMALOUS[part] for part in inside if part in _ANOMALOUS), None)
-        if category is None or section is None or anomalous is None:
+        if category is None or split is None or anomalous is None:
             continue
         if any(part in _MASK_FOLDERS for part in inside):
             if anomalous:
-                masks[category, section, path.stem] = path
+                masks[category, split, path.stem] = path
             else:
                 of_normal.add(path)
         else:
-            pictures.append((category, section, anomalous, path))
+            pictures.append((category, split, anomalous, path))
     if not pictures:
         raise nothing_found(
             folder,
-            "BMAD pictures such as Brain_AD/BraTS2021_slice/train/good/00753_60.png",
+            "BMAD images such as Brain_AD/BraTS2021_slice/train/good/00753_60.png",
             recipe="bmad",
         )
     with_masks = {category for category, _, _ in masks}
     items, bare = [], []
-    for category, section, anomalous, path in pictures:
-        study = study_name(category, section, "ungood" if anomalous else "good", path.stem)
+    for category, split, anomalous, path in pictures:
+        study = study_name(category, split, "ungood" if anomalous else "good", path.stem)
         item: dict[str, Any] = {
             "image": str(path),
-            "subject": _subject(category, section, path.stem) or study,
+            "subject": _subject(category, split, path.stem) or study,
             "study": study,
-            "section": section,
+            "split": split,
             "anomalous": anomalous,
             "category": category,
         }
         if anomalous and category in _WITH_MASKS and category in with_masks:
-            mask = masks.get((category, section, path.stem))
+            mask = masks.get((category, split, path.stem))
             if mask is None:
                 bare.append(path)
             else:
@@ -154,11 +154,11 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
         items.append(item)
     if bare:
         raise DatalistError(
-            f"{len(bare)} anomalous pictures have no mask of their name in one of the folders "
+            f"{len(bare)} anomalous images have no mask of their name in one of the folders "
             f"{list(_MASK_FOLDERS)}, while others have: {first(bare)}. Unpack the whole release, or "
             "remove all masks."
         )
-    # Some releases have masks of chest and OCT2017 pictures too, which nothing asks for.
+    # Some releases have masks of chest and OCT2017 images too, which nothing asks for.
     asked = [path for path in files if path not in of_normal and path not in set(masks.values())]
     warn_of_unread(
         folder,

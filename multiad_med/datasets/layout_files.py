@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import category
 
-from multiad_med.data.datalist import PICTURE_SUFFIXES, DatalistError
+from multiad_med.data.datalist import IMAGE_SUFFIXES, DatalistError
 from multiad_med.data.tree import is_visible, is_volume, natural_key, volume_name, walk
 from multiad_med.datasets.hints import looks_like
 
@@ -20,7 +20,7 @@ __all__ = [
     "count_suffixes",
     "existing_folder",
     "first",
-    "is_picture",
+    "is_image",
     "natural_key",
     "nothing_found",
     "study_name",
@@ -57,9 +57,9 @@ def sub_folders(folder: Path) -> list[Path]:
     return sorted(found, key=natural_key)
 
 
-def is_picture(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     """Whether a file is PNG, JPEG, BMP or TIFF by its suffix, in whatever case."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def warn_of_unread(
@@ -80,7 +80,7 @@ def warn_of_unread(
         for path in ([item[key]] if isinstance(item.get(key), str) else item.get(key, ()))
     }
     files = list(files)
-    unread = [path for path in files if is_picture(path) and str(path) not in used]
+    unread = [path for path in files if is_image(path) and str(path) not in used]
     if unread:
         warnings.warn(
             f"{len(unread)} images or masks of {folder} passed over: {first(unread)}. {also}",

@@ -72,7 +72,7 @@ def find_lits(source: str | Path) -> list[dict[str, Any]]:
     Returns:
         Items with ``image``, ``label`` and ``organ`` (one file: 1 liver, 2 lesion), ``subject`` and
         ``study``; a volume whose segmentation is missing has no masks, and a warning tells it. The
-        challenge's ``test-volume-*`` come without masks in section ``test``. Some volumes
+        challenge's ``test-volume-*`` come without masks in split ``test``. Some volumes
         hold no lesion, which only their mask tells: no item says ``anomalous``.
 
     Raises:
@@ -101,7 +101,7 @@ def find_lits(source: str | Path) -> list[dict[str, Any]]:
         items.append(item)
     for number, path in sorted(parts["test"].items()):
         name = f"test-volume-{number}"
-        items.append({"image": str(path), "subject": name, "study": name, "section": "test"})
+        items.append({"image": str(path), "subject": name, "study": name, "split": "test"})
     return items
 
 
@@ -134,7 +134,7 @@ def find_btcv(source: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         Items with ``image``, ``organ`` (6 is liver), ``subject`` and ``study``. Volumes of a test
-        folder come without organs in section ``test``; of others without, a warning tells. BTCV marks
+        folder come without organs in split ``test``; of others without, a warning tells. BTCV marks
         no lesions: there is no ``label``.
 
     Raises:
@@ -165,7 +165,7 @@ def find_btcv(source: str | Path) -> list[dict[str, Any]]:
         if case in masks:
             item["organ"] = str(masks[case])
         elif any(map(_TEST_FOLDER.fullmatch, path.relative_to(folder.parent).parts[:-1])):
-            item["section"] = "test"
+            item["split"] = "test"
         else:
             bare.append(path)
         items.append(item)
@@ -206,7 +206,7 @@ def find_liver(
             ``task03_liver``, in whatever case.
 
     Returns:
-        Items as of :func:`find_btcv` in section ``training`` and of :func:`find_lits` in section
+        Items as of :func:`find_btcv` in split ``training`` and of :func:`find_lits` in split
         ``test``; subjects and studies begin with ``btcv-`` or ``lits-``. ``organ_labels`` are the
         values of the liver: 6 in BTCV, 1 and 2 in LiTS, where 2 is lesion; BTCV marks none.
 
@@ -223,10 +223,10 @@ def find_liver(
             **item,
             "subject": f"{prefix}-{item['subject']}",
             "study": f"{prefix}-{item['study']}",
-            "section": section,
+            "split": split,
             "organ_labels": liver,
         }
-        for prefix, section, liver, items in parts
+        for prefix, split, liver, items in parts
         for item in items
         if "organ" in item
     ]

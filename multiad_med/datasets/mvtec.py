@@ -16,7 +16,7 @@ from multiad_med.datasets.layout_files import (
     by_study,
     existing_folder,
     first,
-    is_picture,
+    is_image,
     natural_key,
     nothing_found,
     study_name,
@@ -30,15 +30,15 @@ from multiad_med.datasets.visa import SPLIT_FOLDER, find_visa
 __all__ = ["find_mvtec", "loco_saturation"]
 
 _NORMAL = ("good", "ok", "normal")
-_SECTIONS = {"train": "training", "validation": "validation", "test": "test"}
+_SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 _MASKS = "ground_truth"
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The pictures that lie in a folder itself."""
+    """The images that lie in a folder itself."""
     if not folder.is_dir():
         return []
-    found = (p for p in folder.iterdir() if is_picture(p) and not p.name.startswith("."))
+    found = (p for p in folder.iterdir() if is_image(p) and not p.name.startswith("."))
     return sorted(found, key=natural_key)
 
 
@@ -89,7 +89,7 @@ def _warn_of_others(folder: Path, categories: Sequence[Path]) -> None:
     if folder in categories:
         return
     others = [path for path in sub_folders(folder) if path not in categories]
-    names = [path.name for path in others if any(map(is_picture, walk(path)))]
+    names = [path.name for path in others if any(map(is_image, walk(path)))]
     if names:
         warnings.warn(
             f"{folder}: {first(names)} passed over, for want of a folder train/good (or train/ok).",
@@ -98,10 +98,10 @@ def _warn_of_others(folder: Path, categories: Sequence[Path]) -> None:
 
 
 def _label(inside: Path, masks: dict[Path, Path], truth: Path) -> str | list[str] | None:
-    """A defective picture's masks: all in a folder of its name, or the one file; None without.
+    """A defective image's masks: all in a folder of its name, or the one file; None without.
 
     Args:
-        inside: the picture, relative to its kind's folder.
+        inside: the image, relative to its kind's folder.
         masks: below ``truth``, by their path in it without suffix.
         truth: folder of the kind's masks.
     """
@@ -122,7 +122,7 @@ def _check_kinds(category: Path, part: str) -> None:
     other = [kind.name for kind in sub_folders(category / part) if not _is_normal(kind)]
     if other and part != "test" and (category / _MASKS).is_dir():
         raise DatalistError(
-            f"{category / part} should hold normal pictures only, in a folder named one of "
+            f"{category / part} should hold normal images only, in a folder named one of "
             f"{list(_NORMAL)}; it also has {first(other)}, of which it is not clear whether the masks in "
             f"{category / _MASKS} are theirs. Move that to test/."
         )
@@ -134,11 +134,11 @@ def _check_kinds(category: Path, part: str) -> None:
 
 
 def _kind_items(kind: Path, category: Path, part: str) -> list[dict[str, Any]]:
-    """The pictures of a kind, in its folder and below."""
+    """The images of a kind, in its folder and below."""
     truth = category / _MASKS / kind.name
-    files = [p for p in walk(truth) if is_picture(p)] if truth.is_dir() else []
+    files = [p for p in walk(truth) if is_image(p)] if truth.is_dir() else []
     masks = {path.relative_to(truth).with_suffix(""): path for path in files}
-    pictures, beside = masks_beside([path for path in walk(kind) if is_picture(path)])
+    pictures, beside = masks_beside([path for path in walk(kind) if is_image(path)])
     items = []
     for picture in pictures:
         inside = picture.relative_to(kind)
@@ -147,7 +147,7 @@ def _kind_items(kind: Path, category: Path, part: str) -> list[dict[str, Any]]:
             "image": str(picture),
             "subject": name,
             "study": name,
-            "section": _SECTIONS[part] if _is_normal(kind) else "test",
+            "split": _SPLITS[part] if _is_normal(kind) else "test",
             "category": category.name,
             "kind": kind.name,
             "anomalous": not _is_normal(kind),
@@ -162,26 +162,26 @@ def _kind_items(kind: Path, category: Path, part: str) -> list[dict[str, Any]]:
 
 def _category_items(category: Path) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
-    for part in _SECTIONS:
+    for part in _SPLITS:
         _check_kinds(category, part)
         for kind in sub_folders(category / part):
             items += _kind_items(kind, category, part)
     bare = [Path(i["image"]) for i in items if i["anomalous"] and "label" not in i]
     files = walk(category)
-    masks = [p for p in files if is_picture(p) and p.relative_to(category).parts[0] == _MASKS]
+    masks = [p for p in files if is_image(p) and p.relative_to(category).parts[0] == _MASKS]
     if bare and (masks or any("label" in item for item in items)):
         truth, stem = category / _MASKS / bare[0].parent.name, bare[0].stem
         raise DatalistError(
-            f"{len(bare)} defective test pictures of {category.name!r} have no mask, while there are "
+            f"{len(bare)} defective test images of {category.name!r} have no mask, while there are "
             f"masks: {first(bare)}. Looked in {truth} for {stem}_mask.*, {stem}.* and a folder {stem}/. "
-            f"Add the masks, move these pictures out of test/, or remove {category / _MASKS}."
+            f"Add the masks, move these images out of test/, or remove {category / _MASKS}."
         )
     normal = [category / _MASKS / name for name in _NORMAL]  # masks of normal images are empty
     read = [path for path in files if not any(path.is_relative_to(folder) for folder in normal)]
     beside = {p for folder in ("train", "validation", "test") for p in walk(category / folder)}
     warn_of_unread(
         category,
-        (path for path in read if path not in beside or not is_picture(path)),
+        (path for path in read if path not in beside or not is_image(path)),
         items,
         also="Images belong into train/good, test/good and test/<defect>, masks of defects into "
         f"{_MASKS}/<defect> under the name of their image.",
@@ -192,11 +192,11 @@ def _category_items(category: Path) -> list[dict[str, Any]]:
 def find_mvtec(
     source: str | Path, *, categories: Sequence[str] | str | None = None, split_file: str = "1cls"
 ) -> list[dict[str, Any]]:
-    """List the pictures of MVTec AD, or of a data set in its form.
+    """List the images of MVTec AD, or of a data set in its form.
 
     Read are ``<category>/train/good``, ``test/<kind>`` and ``ground_truth/<kind>``; PNG, JPEG, BMP
-    and TIFF, in sub-folders of these too. A picture ``000.png`` takes its mask from ``000_mask.*``
-    (MVTec AD, MPDD), ``000.*`` (BTAD, whose folders are ``ok`` and ``ko``) or all pictures of the folder
+    and TIFF, in sub-folders of these too. An image ``000.png`` takes its mask from ``000_mask.*``
+    (MVTec AD, MPDD), ``000.*`` (BTAD, whose folders are ``ok`` and ``ko``) or all images of the folder
     ``000/`` (MVTec LOCO), or from beside it. A category may have no masks at all: they are for
     evaluation only.
     A folder with ``split_csv`` is VisA's: see :func:`multiad_med.datasets.visa.find_visa`.
@@ -208,15 +208,15 @@ def find_mvtec(
 
     Returns:
         Items with ``image``, ``subject`` and ``study`` (both ``bottle/test/crack/000``),
-        ``category``, ``kind`` (folder name), ``anomalous``, ``section`` ("validation" only in
-        LOCO), and for defective pictures that have masks ``label``: a path, or a list of paths. In masks
+        ``category``, ``kind`` (folder name), ``anomalous``, ``split`` ("validation" only in
+        LOCO), and for defective images that have masks ``label``: a path, or a list of paths. In masks
         every value above 0 is defect; LOCO's values tell the defect, see :func:`loco_saturation`.
 
     Raises:
         DatalistError: when there is no category of this form or not the one named, some defective
-            pictures have no mask while others have, ``train`` or ``validation`` has another folder
-            than the normal one and there are masks (without masks its pictures are for the test, with a
-            warning), pictures lie in ``train`` or ``test`` itself, or two differ in their
+            images have no mask while others have, ``train`` or ``validation`` has another folder
+            than the normal one and there are masks (without masks its images are for the test, with a
+            warning), images lie in ``train`` or ``test`` itself, or two differ in their
             suffix only.
     """
     folder = existing_folder(source)
@@ -227,7 +227,7 @@ def find_mvtec(
     for category in _category_folders(folder, categories):
         items += _category_items(category)
     if not items:
-        raise nothing_found(folder, "pictures in train/good or test/", recipe="mvtec_ad")
+        raise nothing_found(folder, "images in train/good or test/", recipe="mvtec_ad")
     return by_study(items)
 
 

@@ -1,4 +1,4 @@
-"""OCT volumes of no known data set: files of B-scans, and folders of pictures."""
+"""OCT volumes of no known data set: files of B-scans, and folders of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from multiad_med.data.datalist import subject_of, visible_files
 from multiad_med.data.tree import is_volume
-from multiad_med.datasets.layout_files import existing_folder, is_picture, natural_key
+from multiad_med.datasets.layout_files import existing_folder, is_image, natural_key
 
 __all__ = ["find_bscans"]
 
@@ -18,15 +18,15 @@ def find_bscans(source: str | Path, *, image_glob: str = "**/*") -> list[dict[st
     """List the OCT volumes of a folder that are not DICOM.
 
     A file (:func:`multiad_med.data.tree.is_volume`, ``.npy``, Heidelberg's ``.vol`` and ``.e2e``) is a
-    volume; so is a folder of pictures, each a B-scan, in the natural order of their names.
+    volume; so is a folder of images, each a B-scan, in the natural order of their names.
 
     Args:
         source: the folder.
-        image_glob: pattern of the files and pictures, relative to it.
+        image_glob: pattern of the files and images, relative to it.
 
     Returns:
-        Items with ``image`` (a file, a folder of pictures or, where the pattern leaves some of them
-        out, a list) and ``subject`` (the sub-folder, or else the file's name; of pictures in
+        Items with ``image`` (a file, a folder of images or, where the pattern leaves some of them
+        out, a list) and ``subject`` (the sub-folder, or else the file's name; of images in
         ``source`` itself, its name), in the order of their paths; none if there are no such files.
 
     Raises:
@@ -36,14 +36,14 @@ def find_bscans(source: str | Path, *, image_glob: str = "**/*") -> list[dict[st
     items: list[dict[str, Any]] = []
     pictures: dict[Path, list[Path]] = {}
     for path in visible_files(folder, image_glob):
-        if is_picture(path):
+        if is_image(path):
             pictures.setdefault(path.parent, []).append(path)
         elif is_volume(path) or path.name.lower().endswith(_VOLUMES):
             items.append({"image": str(path), "subject": subject_of(path, folder)})
     for parent, scans in pictures.items():
-        # Of pictures the folder is the volume.
+        # Of images the folder is the volume.
         subject = folder.name if parent == folder else subject_of(parent, folder)
-        whole = len(scans) == sum(is_picture(path) for path in visible_files(parent, "*"))
+        whole = len(scans) == sum(is_image(path) for path in visible_files(parent, "*"))
         images = [str(path) for path in sorted(scans, key=natural_key)]
         items.append({"image": str(parent) if whole else images, "subject": subject})
     return items

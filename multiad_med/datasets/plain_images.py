@@ -1,4 +1,4 @@
-"""Pictures of no known data set: a folder of normal ones, or one with folders of anomalous ones."""
+"""Images of no known data set: a folder of normal ones, or one with folders of anomalous ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multiad_med.datasets.layout_files import (
     by_study,
     existing_folder,
     first,
-    is_picture,
+    is_image,
     nothing_found,
     study_name,
     sub_folders,
@@ -28,7 +28,7 @@ __all__ = ["find_images"]
 _NORMAL = ("normal", "good", "ok")
 _ANOMALOUS = ("bad", "ng", "nok", "ko", "defect", "defects", "defective", "anomalous", "abnormal")
 _MASK_FOLDERS = ("masks", "mask", "ground_truth", "labels")
-_SECTIONS = {
+_SPLITS = {
     **dict.fromkeys(("train", "training"), "training"),
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -37,9 +37,9 @@ _SECTIONS = {
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an image lies: the section that its first or second folder names, and the other folders."""
+    """Where an image lies: the split that its first or second folder names, and the other folders."""
 
-    section: str | None
+    split: str | None
     folders: tuple[str, ...]
 
     @property
@@ -56,23 +56,23 @@ class _Place:
 def _place(inside: Path) -> _Place:
     folders = inside.parts[:-1]
     for depth, name in enumerate(folders[:2]):
-        if section := _SECTIONS.get(name.lower()):
-            return _Place(section, folders[:depth] + folders[depth + 1 :])
+        if split := _SPLITS.get(name.lower()):
+            return _Place(split, folders[:depth] + folders[depth + 1 :])
     return _Place(None, folders)
 
 
 def _places(images: Sequence[Path], folder: Path) -> dict[Path, _Place]:
-    """Each image's place. Sections count where there is one to train on and one to test on."""
+    """Each image's place. Splits count where there is one to train on and one to test on."""
     places = {path: _place(path.relative_to(folder)) for path in images}
-    found = {place.section for place in places.values()}
-    unassigned = any(p.normal for p in places.values() if p.section is None)
+    found = {place.split for place in places.values()}
+    unassigned = any(p.normal for p in places.values() if p.split is None)
     if "test" in found and ("training" in found or unassigned):
         return places
     return {path: _Place(None, path.relative_to(folder).parts[:-1]) for path in images}
 
 
 def _mask(picture: Path, place: _Place, masks: dict[Path, Path]) -> Path | None:
-    """The mask of a picture, under its path within the mask folder or its mere name."""
+    """The mask of an image, under its path within the mask folder or its mere name."""
     for where in (Path(*place.folders), Path()):
         for stem in (picture.stem, f"{picture.stem}_mask"):
             if found := masks.get(where / stem):
@@ -116,11 +116,11 @@ def _check_sorted(folder: Path, places: Mapping[Path, _Place]) -> None:
     loose = [
         path.relative_to(folder)
         for path, place in places.items()
-        if not place.folders and place.section not in ("training", "validation")
+        if not place.folders and place.split not in ("training", "validation")
     ]
     if loose:
         raise DatalistError(
-            f"{folder} has sub-folders of normal and other pictures, and {len(loose)} pictures of "
+            f"{folder} has sub-folders of normal and other images, and {len(loose)} images of "
             f"neither: {first(loose)}. Move them into one of the sub-folders."
         )
 
@@ -128,39 +128,39 @@ def _check_sorted(folder: Path, places: Mapping[Path, _Place]) -> None:
 def _is_sorted(places: Iterable[_Place]) -> bool:
     """Whether kinds are told: by a normal folder, or below ``test`` beside loose training images."""
     places = list(places)
-    trained = any(place.section == "training" and not place.folders for place in places)
-    return any(p.normal or (trained and p.section == "test" and p.folders) for p in places)
+    trained = any(place.split == "training" and not place.folders for place in places)
+    return any(p.normal or (trained and p.split == "test" and p.folders) for p in places)
 
 
 def find_images(source: str | Path) -> list[dict[str, Any]]:
-    """List the pictures of a folder: PNG, JPEG, BMP and TIFF.
+    """List the images of a folder: PNG, JPEG, BMP and TIFF.
 
-    With a sub-folder ``normal``, ``good`` or ``ok``, its pictures are normal and those of the other
-    sub-folders are anomalous, one kind per folder. Without one, every picture is taken as normal.
-    Folders ``train`` and ``test`` may be above or below those (``good/train``, ``test/bad``); pictures
+    With a sub-folder ``normal``, ``good`` or ``ok``, its images are normal and those of the other
+    sub-folders are anomalous, one kind per folder. Without one, every image is taken as normal.
+    Folders ``train`` and ``test`` may be above or below those (``good/train``, ``test/bad``); images
     in ``train`` itself are normal.
-    Masks lie beside their picture (``<name>_mask``, see
+    Masks lie beside their image (``<name>_mask``, see
     :func:`multiad_med.datasets.mask_names.masks_beside`), or in ``masks``, ``mask``, ``ground_truth``
     or ``labels``, as ``<kind>/<name>`` or ``<name>``, with or without ``_mask`` after the name; all
-    anomalous pictures have one, or none.
+    anomalous images have one, or none.
 
     Args:
         source: the folder.
 
     Returns:
         Items with ``image``, ``subject`` and ``study`` (both the path within the folder),
-        ``anomalous``, ``kind`` (the sub-folder), ``section`` ("test" of anomalous pictures, of others
+        ``anomalous``, ``kind`` (the sub-folder), ``split`` ("test" of anomalous images, of others
         what ``train``, ``validation`` or ``test`` says, where there are both a part to train on and
         one to test on) and ``label`` where there are masks; every value above 0 is defect.
 
     Raises:
-        DatalistError: when there is no picture, the folder has a published layout, some anomalous
-            pictures have a mask and some have not, pictures lie beside the sub-folders, a normal folder
-            is empty or lies below others, or two pictures differ in their suffix only.
+        DatalistError: when there is no image, the folder has a published layout, some anomalous
+            images have a mask and some have not, images lie beside the sub-folders, a normal folder
+            is empty or lies below others, or two images differ in their suffix only.
     """
     folder = existing_folder(source)
     files = walk(folder)
-    found = [path for path in files if is_picture(path)]
+    found = [path for path in files if is_image(path)]
     hint = looks_like(path.relative_to(folder).as_posix() for path in found)
     if hint != "images":
         raise nothing_found(folder, "plain folder of PNG, JPEG, BMP or TIFF files", recipe="images")
@@ -179,7 +179,7 @@ def find_images(source: str | Path) -> list[dict[str, Any]]:
         _check_sorted(folder, places)
     else:
         _check_unsorted(folder, places, len(found) - len(pictures))
-    warn_of_unread(folder, [path for path in files if not is_picture(path)], [], also="")
+    warn_of_unread(folder, [path for path in files if not is_image(path)], [], also="")
     items: list[dict[str, Any]] = []
     bare: list[Path] = []
     for path, place in places.items():
@@ -193,8 +193,8 @@ def find_images(source: str | Path) -> list[dict[str, Any]]:
         }
         if sorted_out:
             item["kind"] = place.kind or "good"
-        if anomalous or place.section:
-            item["section"] = "test" if anomalous else place.section
+        if anomalous or place.split:
+            item["split"] = "test" if anomalous else place.split
         if anomalous:
             if path in beside:
                 item["label"] = [str(mask) for mask in beside[path]]
@@ -205,8 +205,8 @@ def find_images(source: str | Path) -> list[dict[str, Any]]:
         items.append(item)
     if bare and any("label" in item for item in items):
         raise DatalistError(
-            f"{len(bare)} anomalous pictures have no mask, while others have: {first(bare)}. Put the "
-            f"mask beside its picture as <name>_mask.png, or as <kind>/<name> into one of "
+            f"{len(bare)} anomalous images have no mask, while others have: {first(bare)}. Put the "
+            f"mask beside its image as <name>_mask.png, or as <kind>/<name> into one of "
             f"{list(_MASK_FOLDERS)}; or remove all masks."
         )
     return by_study(items)

@@ -59,16 +59,16 @@ class Finding:
 
     Args:
         recipe: that fits; None when no reader knows the folder.
-        items: number of studies or pictures.
-        subjects: number of patients or eyes (industrial pictures: as many as items).
-        sections: number of items by section as published; "unassigned" where none is.
+        items: number of studies or images.
+        subjects: number of patients or eyes (industrial images: as many as items).
+        splits: number of items by split as published; "unassigned" where none is.
         note: what is worth knowing, such as why a recipe that nearly fits does not.
     """
 
     recipe: str | None
     items: int = 0
     subjects: int = 0
-    sections: Mapping[str, int] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
 
 
@@ -89,9 +89,9 @@ def _try(recipe: str, reader: _Reader, folder: Path) -> Finding | None:
         return None
     except DatalistError as error:
         return Finding(recipe, note=f"cannot be used as it is: {error}")
-    sections = Counter(item.get("section", "unassigned") for item in items)
+    splits = Counter(item.get("split", "unassigned") for item in items)
     return Finding(
-        recipe, len(items), len({i["subject"] for i in items}), dict(sections), _note(items)
+        recipe, len(items), len({i["subject"] for i in items}), dict(splits), _note(items)
     )
 
 

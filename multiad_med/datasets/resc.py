@@ -16,7 +16,7 @@ from multiad_med.datasets.layout_files import (
     case_name,
     existing_folder,
     first,
-    is_picture,
+    is_image,
     nothing_found,
     study_name,
     walk,
@@ -26,7 +26,7 @@ from multiad_med.datasets.layout_files import (
 __all__ = ["find_resc"]
 
 _PATIENT = re.compile(r"(PC?\d+)_MacularCube.*", re.IGNORECASE)
-_SECTIONS = {
+_SPLITS = {
     "training": "training",
     "train": "training",
     "validation": "validation",
@@ -38,13 +38,13 @@ _LABEL_FOLDERS = ("labels", "label", "label_images")
 _PNET_IMAGES = ("images", "normal_images")
 
 
-def _section(path: Path, folder: Path) -> dict[str, str]:
-    """The section that a folder above the path names, the nearest first; none if none does."""
+def _split(path: Path, folder: Path) -> dict[str, str]:
+    """The split that a folder above the path names, the nearest first; none if none does."""
     inside = path.relative_to(folder.parent).parts[:-1]
     for part in reversed(inside):
         name = re.sub(r"^edema_|_?set$", "", part.lower())
-        if name in _SECTIONS:
-            return {"section": _SECTIONS[name]}
+        if name in _SPLITS:
+            return {"split": _SPLITS[name]}
     return {}
 
 
@@ -54,10 +54,10 @@ def _subject(volume: str) -> str:
 
 
 def _bscans(files: Sequence[Path], marker: tuple[str, ...]) -> dict[Path, list[Path]]:
-    """Pictures in ``<marker>/<volume>/``, by volume's folder, in natural order."""
+    """Images in ``<marker>/<volume>/``, by volume's folder, in natural order."""
     volumes: dict[Path, list[Path]] = {}
     for path in files:
-        if is_picture(path) and path.parent.parent.name.lower() in marker:
+        if is_image(path) and path.parent.parent.name.lower() in marker:
             volumes.setdefault(path.parent, []).append(path)
     return volumes
 
@@ -71,8 +71,8 @@ def _challenge_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]
     items, bare = [], []
     for where, paths in _bscans(files, ("original_images",)).items():
         root, name = where.parent.parent, re.sub(r"\.img$", "", where.name, flags=re.IGNORECASE)
-        section = _section(where, folder)
-        if labelled and root not in labelled and section.get("section") == "test":
+        split = _split(where, folder)
+        if labelled and root not in labelled and split.get("split") == "test":
             continue
         numbers = {int(path.stem) for path in paths if path.stem.isdecimal()}
         gaps = sorted(set(range(1, max(numbers, default=0) + 1)) - numbers)
@@ -86,7 +86,7 @@ def _challenge_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]
             "image": [str(path) for path in paths],
             "subject": _subject(name),
             "study": study_name(name),
-            **section,
+            **split,
         }
         if root in labelled:
             masks = labels.get((root, f"{name}_labelMark".lower()), {})
@@ -105,16 +105,16 @@ def _pnet_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     masks = {path for paths in _bscans(files, ("lesion_mask",)).values() for path in paths}
     items = []
     for where, paths in _bscans(files, _PNET_IMAGES).items():
-        section = _section(where, folder).get("section")
-        if section is None:
+        split = _split(where, folder).get("split")
+        if split is None:
             continue
         kind = where.parent.name
-        anomalous = section != "training" and kind.lower() == "images"
+        anomalous = split != "training" and kind.lower() == "images"
         item: dict[str, Any] = {
             "image": [str(path) for path in paths],
             "subject": _subject(where.name),
-            "study": study_name(section, kind, where.name),
-            "section": section,
+            "study": study_name(split, kind, where.name),
+            "split": split,
             "anomalous": anomalous,
         }
         if anomalous:
@@ -148,7 +148,7 @@ def _volume_items(files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
             "image": str(path),
             "subject": _subject(name),
             "study": study_name(name),
-            **_section(path, folder),
+            **_split(path, folder),
         }
         if name in labels:
             item["label"] = str(labels[name])
@@ -189,7 +189,7 @@ def find_resc(source: str | Path, *, unlabelled: str = "anomalous") -> list[dict
 
     Returns:
         Items with ``image`` (a list of B-scans in numeric order, or a path), ``label`` (the same
-        form, where there are labels), ``subject``, ``study``, ``section`` where folders name it, and
+        form, where there are labels), ``subject``, ``study``, ``split`` where folders name it, and
         ``anomalous`` in P-Net's and BMAD's forms. In labels every value above 0 is lesion. The
         challenge's training volumes have lesions; P-Net and BMAD take their normal B-scans for
         training, and the challenge's validation set for their test.

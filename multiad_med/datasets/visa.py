@@ -1,4 +1,4 @@
-"""VisA: industrial pictures whose sections are in a table of the data set itself."""
+"""VisA: industrial images whose splits are in a table of the data set itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SPLIT_FOLDER", "find_visa"]
 
 SPLIT_FOLDER = "split_csv"
 _COLUMNS = ("object", "split", "label", "image", "mask")
-_SECTIONS = {"train": "training", "test": "test"}
+_SPLITS = {"train": "training", "test": "test"}
 _LABELS = ("normal", "anomaly")
 
 
@@ -45,22 +45,22 @@ def _rows(table: Path) -> list[dict[str, str]]:
 def find_visa(
     source: str | Path, *, categories: Sequence[str] | None = None, split_file: str = "1cls"
 ) -> list[dict[str, Any]]:
-    """List the pictures of VisA after one of its split files.
+    """List the images of VisA after one of its split files.
 
     Args:
         source: the release's folder, which holds ``split_csv``.
         categories: names of the objects wanted; without, all.
         split_file: name of the table in ``split_csv``, without suffix. ``1cls`` trains on normal
-            pictures only; in the ``2cls_*`` tables training has anomalous ones.
+            images only; in the ``2cls_*`` tables training has anomalous ones.
 
     Returns:
         Items with ``image``, ``subject`` and ``study`` (both ``candle/Data/Images/Normal/0001``),
-        ``category``, ``kind`` ("normal" or "anomaly"), ``anomalous``, ``section``, and ``label`` for
-        anomalous pictures. Mask values count kinds of defect from 1: above 0 is defect.
+        ``category``, ``kind`` ("normal" or "anomaly"), ``anomalous``, ``split``, and ``label`` for
+        anomalous images. Mask values count kinds of defect from 1: above 0 is defect.
 
     Raises:
         DatalistError: when the table is missing or has other columns or values, a category is
-            unknown, or a picture or mask in it is missing.
+            unknown, or an image or mask in it is missing.
     """
     folder = existing_folder(source)
     table = folder / SPLIT_FOLDER / f"{split_file}.csv"
@@ -80,10 +80,10 @@ def find_visa(
     for number, row in enumerate(rows, start=2):
         if categories is not None and row["object"] not in categories:
             continue
-        if row["split"] not in _SECTIONS or row["label"] not in _LABELS:
+        if row["split"] not in _SPLITS or row["label"] not in _LABELS:
             raise DatalistError(
                 f"{table}, line {number}: split {row['split']!r} and label {row['label']!r}; allowed "
-                f"are {list(_SECTIONS)} and {list(_LABELS)}."
+                f"are {list(_SPLITS)} and {list(_LABELS)}."
             )
         anomalous = row["label"] == "anomaly"
         files = [folder / row["image"]] + ([folder / (row["mask"] or "")] if anomalous else [])
@@ -93,7 +93,7 @@ def find_visa(
             "image": str(files[0]),
             "subject": name,
             "study": name,
-            "section": _SECTIONS[row["split"]],
+            "split": _SPLITS[row["split"]],
             "category": row["object"],
             "kind": row["label"],
             "anomalous": anomalous,
@@ -103,7 +103,7 @@ def find_visa(
         items.append(item)
     if missing:
         raise DatalistError(
-            f"{len(missing)} pictures or masks of {table} are missing: {first(missing)}. "
+            f"{len(missing)} images or masks of {table} are missing: {first(missing)}. "
             "Unpack the whole release, or choose categories that are there."
         )
     return by_study(sorted(items, key=lambda item: natural_key(str(item["image"]))))

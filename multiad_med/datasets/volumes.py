@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import SECTIONS, DatalistError, find_studies, matching, visible_files
+from multiad_med.data.datalist import SPLITS, DatalistError, find_studies, matching, visible_files
 from multiad_med.datasets.layout_files import (
     by_study,
     case_name,
@@ -21,7 +21,7 @@ __all__ = ["find_volumes"]
 
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _PATHS = ("image", "label", "organ")
-_COLUMNS = (*_PATHS, "subject", "study", "section", "anomalous")
+_COLUMNS = (*_PATHS, "subject", "study", "split", "section", "anomalous")
 _BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -50,10 +50,10 @@ def _table_item(row: dict[str, str], where: str, folder: Path) -> dict[str, Any]
     image = Path(item["image"])
     item["study"] = study_name(row["study"]) if row.get("study") else _study(image, folder)
     item["subject"] = row.get("subject") or item["study"]
-    if section := row.get("section"):
-        if section not in SECTIONS:
-            raise DatalistError(f"{where}: section {section!r}; allowed are {list(SECTIONS)}.")
-        item["section"] = section
+    if split := row.get("split") or row.get("section"):  # which version 0.1 called it
+        if split not in SPLITS:
+            raise DatalistError(f"{where}: split {split!r}; allowed are {list(SPLITS)}.")
+        item["split"] = split
     if anomalous := row.get("anomalous"):
         if anomalous.lower() not in _BOOLEANS:
             raise DatalistError(f"{where}: anomalous {anomalous!r}; allowed are {list(_BOOLEANS)}.")
@@ -101,7 +101,7 @@ def find_volumes(
     Args:
         source: a folder, or a ``.csv`` or ``.tsv`` file in UTF-8 with a header. Its columns are
             ``image`` and, as wanted, ``label`` (lesion mask), ``organ`` (organ mask), ``subject``,
-            ``study``, ``section`` ("training", "validation" or "test") and ``anomalous``; paths are
+            ``study``, ``split`` ("training", "validation" or "test") and ``anomalous``; paths are
             relative to the table. An empty field is one not given.
         image_glob, label_glob: of a folder only; see
             :func:`multiad_med.data.datalist.find_studies`.

@@ -219,21 +219,21 @@ def make_cohort(folder: str | Path, *, cohort: Cohort | None = None, seed: int =
         kind = kinds[i % len(kinds)]
         plan.append(("test", f"test{cohort.healthy_test + i:02d}_{kind}", kind))
 
-    sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
-    for number, (section, subject, kind) in enumerate(
+    splits: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
+    for number, (split, subject, kind) in enumerate(
         tqdm(plan, desc="making subjects", unit="subject")
     ):
         volume, mask = _subject(template, kind, seed * 1000 + 2 * number)
         item = {"image": f"images/{subject}.nii.gz", "subject": subject}
         outputs: list[tuple[NDArray[np.generic], str]] = [(volume, item["image"])]
-        if section == "test":
+        if split == "test":
             item["label"] = f"labels/{subject}.nii.gz"
             outputs.append((mask, item["label"]))
         for array, name in outputs:
             nifti = nib.Nifti1Image(array, affine)
             nifti.header.set_xyzt_units("mm")
             nib.save(nifti, folder / name)
-        sections[section].append(item)
-    content = {"name": "MNI152 demonstration cohort", "seed": seed, **sections}
+        splits[split].append(item)
+    content = {"name": "MNI152 demonstration cohort", "seed": seed, **splits}
     (folder / DATALIST_NAME).write_text(json.dumps(content, indent=2), encoding="utf-8")
     return folder

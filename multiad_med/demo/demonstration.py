@@ -1,4 +1,4 @@
-"""The demonstration: cohort, training, maps, picture and table in one go."""
+"""The demonstration: cohort, training, maps, image and table in one go."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def run_demo(
     detector.fit(data, output=output / "model")
     console.rule("3 of 4: anomaly maps of unseen test volumes")
     metrics = detector.evaluate(data, output=output, training_logs=output / "model")
-    console.rule("4 of 4: picture and table")
+    console.rule("4 of 4: image and table")
     columns = [_column(item, output) for item in load_datalist(data)["test"]]
     save_montage(columns, output / "montage.png")
     _print_tables(metrics, console)

@@ -1,5 +1,8 @@
-"""Evaluation of labelled studies: every figure, the report, comparison with peers, ablation."""
+"""Evaluation of labelled studies: every figure, the report, comparison with methods, ablation."""
 
+from typing import Any
+
+from multiad_med._moved import moved_name
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.evaluate import evaluate_cases
@@ -15,3 +18,7 @@ __all__ = [
     "Thresholds",
     "evaluate_cases",
 ]
+
+
+def __getattr__(name: str) -> Any:  # names that have changed
+    return moved_name(__name__, name)

@@ -19,7 +19,7 @@ from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import predicted_cases
 from multiad_med.metrics import Ranking, StreamingRanking
 
-__all__ = ["BASELINE_METRICS", "Shortcuts", "shortcut_note", "shortcuts_of"]
+__all__ = ["BASELINE_METRICS", "Baselines", "baseline_note", "baselines_of"]
 
 BASELINE_METRICS = ("image_auroc", "image_ap", "foreground_pixel_auroc", "foreground_pixel_ap")
 
@@ -34,7 +34,7 @@ def _better_direction(scores: Tensor, labels: Tensor) -> Ranking:
     return down if down.auroc > up.auroc else up
 
 
-class Shortcuts:
+class Baselines:
     """Collects the baselines' scores of cases, study by study, in memory that does not grow with pixels.
 
     - *intensity*: the image itself, smoothed with a Gaussian of 4 pixels inside the foreground, so
@@ -100,7 +100,7 @@ class Shortcuts:
     def _add(self, name: str, form: int, scores: Tensor) -> None:
         self._slices.setdefault((name, form), []).append(scores)
 
-    def figures(self) -> dict[str, dict[str, float]]:
+    def metrics(self) -> dict[str, dict[str, float]]:
         """``image_auroc`` and ``image_ap`` of each baseline, of two also ``foreground_pixel_*``."""
         labels = torch.cat(self._labels)
         result: dict[str, dict[str, float]] = {}
@@ -122,33 +122,33 @@ class Shortcuts:
 
 
 class _Blind:
-    """A predictor that sees nothing, to read the cases of a store."""
+    """A predictor that sees nothing, to read the cases of a cache."""
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
         """Maps and scores of 0."""
         return torch.zeros_like(foreground, dtype=torch.float32), torch.zeros(len(images))
 
 
-def shortcuts_of(
-    store: str | Path, *, part: Part | str = Part.ALL, categories: Sequence[str] | None = None
+def baselines_of(
+    cache: str | Path, *, part: Part | str = Part.ALL, categories: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
-    """:meth:`Shortcuts.figures` of the test slices of a store.
+    """:meth:`Baselines.metrics` of the test slices of a cache.
 
     Args:
-        store: folder of prepared slices.
+        cache: folder of prepared slices.
         part, categories: see :func:`multiad_med.evaluation.predictions.predicted_cases`.
     """
-    shortcuts = Shortcuts()
-    for case in predicted_cases(_Blind(), store, part=part, categories=categories):
-        shortcuts.update(case)
-    return shortcuts.figures()
+    baselines = Baselines()
+    for case in predicted_cases(_Blind(), cache, part=part, categories=categories):
+        baselines.update(case)
+    return baselines.metrics()
 
 
-def shortcut_note(figures: Mapping[str, Mapping[str, float]]) -> str:
-    """A sentence with the figures of :func:`shortcuts_of`, to stand below a table."""
+def baseline_note(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """A sentence with the metrics of :func:`baselines_of`, to stand below a table."""
     parts = [
         f"{baseline} " + ", ".join(f"{values[n]:.3f}" for n in BASELINE_METRICS if n in values)
-        for baseline, values in figures.items()
+        for baseline, values in metrics.items()
     ]
     return (
         "Trivial baselines on the same slices (image AUROC, image AP; then AUROC and AP of pixels in the "

@@ -14,7 +14,7 @@ __all__ = ["Case"]
 
 @dataclass
 class Case:
-    """The scored slices of one study: of a volume its axial slices, of a picture itself.
+    """The scored slices of one study: of a volume its axial slices, of an image itself.
 
     Attributes:
         study, subject: names; a subject (patient) may have several studies.
@@ -26,9 +26,9 @@ class Case:
         numbers: ``(N,)`` number of each slice in its volume, ascending.
         scores: ``(N,)`` score of each slice.
         abnormal: ``(N,)`` bool, whether the slice is abnormal; a slice without mask can be.
-        spacing: voxel size along X, Y and from slice to slice in mm; None for pictures.
+        spacing: voxel size along X, Y and from slice to slice in mm; None for images.
         category, kind: of product and of defect, where there are any.
-        upright: whether axes are rows and columns of a picture; else RAS (right, front).
+        upright: whether axes are rows and columns of an image; else RAS (right, front).
 
     Raises:
         InputError: when shapes differ, there is no slice, or a map or score is not finite.

@@ -1,4 +1,4 @@
-"""Scores of all cases, and how figures over their subjects are resampled."""
+"""Scores of all cases, and how metrics over their subjects are resampled."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ class Collected:
         """AUROC, AP and largest F1 of items, with intervals."""
         ranking = Ranking(scores, labels)
         drawn = bootstrap_ranking(scores, labels, subjects, self.weights)
-        figures = {
+        metrics = {
             f"{prefix}_{short}": self.interval(drawn[name], getattr(ranking, name))
             for short, name in _RANKING.items()
         }
-        return figures, ranking
+        return metrics, ranking

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from multiad_med.evaluation.baselines import BASELINE_METRICS, Shortcuts
+from multiad_med.evaluation.baselines import BASELINE_METRICS, Baselines
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected, Thresholds
 from multiad_med.evaluation.evaluation import Curve, Evaluation, Histogram
@@ -41,7 +41,7 @@ def _scores_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
 def _studies(
     collected: Collected, rows: list[dict[str, Any]], of_patients: list[dict[str, Any]]
 ) -> tuple[dict[str, Estimate], dict[str, Estimate], Ranking]:
-    """Figures of studies and of patients; a patient scores as its highest study."""
+    """Metrics of studies and of patients; a patient scores as its highest study."""
     scores, anomalous = _scores_of(rows)
     studies: dict[str, Estimate] = {}
     if len(rows) > len(collected.subjects):
@@ -77,12 +77,12 @@ def _precision_recall(name: str, ranking: Ranking) -> Curve:
 
 
 def _unbeaten(
-    figures: Mapping[str, Mapping[str, Estimate]],
+    metrics: Mapping[str, Mapping[str, Estimate]],
     baselines: Mapping[str, Mapping[str, float]],
     words: Words,
 ) -> list[str]:
     """One sentence on all trivial baselines that do as well as the model; none where it beats them."""
-    own = {name: e.value for level in ("slices", "pixels") for name, e in figures[level].items()}
+    own = {name: e.value for level in ("slices", "pixels") for name, e in metrics[level].items()}
     told = []
     for baseline, values in baselines.items():
         better = [
@@ -101,7 +101,7 @@ def _unbeaten(
 
 
 def _remarks(
-    figures: Mapping[str, Mapping[str, Estimate]],
+    metrics: Mapping[str, Mapping[str, Estimate]],
     baselines: Mapping[str, Mapping[str, float]],
     collected: Collected,
     words: Words,
@@ -110,7 +110,7 @@ def _remarks(
     without_masks: bool,
     gaps: int,
 ) -> list[str]:
-    remarks = _unbeaten(figures, baselines, words)
+    remarks = _unbeaten(metrics, baselines, words)
     if (count := len(collected.subjects)) == 1:
         remarks.append(f"Only one {words.patient}: there are no intervals.")
     elif count < _FEW_PATIENTS:
@@ -118,17 +118,17 @@ def _remarks(
     if collected.abnormal.all() or not collected.abnormal.any():
         which = "abnormal" if collected.abnormal.all() else "normal"
         remarks.append(
-            f"All {words.slice}s are {which}: figures that need both classes are undefined."
+            f"All {words.slice}s are {which}: metrics that need both classes are undefined."
         )
     if without_masks:
         remarks.append("There are no masks: metrics are of whole images, none of pixels.")
     elif unmasked:
         remarks.append(
-            f"{unmasked} abnormal {words.slice}s have no mask; pixel figures leave them out."
+            f"{unmasked} abnormal {words.slice}s have no mask; pixel metrics leave them out."
         )
     if gaps:
         remarks.append(
-            f"{gaps} studies lack slices between others; lesion figures and distances leave them out."
+            f"{gaps} studies lack slices between others; lesion metrics and distances leave them out."
         )
     return remarks
 
@@ -161,7 +161,7 @@ class RunningEvaluation:
         _let_go_of_arrays()
         self._pixels = PixelLevel(self.thresholds.pixel)
         self._lesions = LesionLevel()
-        self._shortcuts = Shortcuts()
+        self._baselines = Baselines()
         self._examples = Examples(self.thresholds.pixel)
         self._studies: list[dict[str, Any]] = []
         self._slices: list[dict[str, Any]] = []
@@ -182,7 +182,7 @@ class RunningEvaluation:
         """
         self._pixels.update(case)
         self._lesions.update(case)
-        self._shortcuts.update(case)
+        self._baselines.update(case)
         self._examples.update(case)
         row = study_row(case, self.thresholds)
         self._studies.append(row)
@@ -207,7 +207,7 @@ class RunningEvaluation:
     ) -> Evaluation:
         """Every figure of the cases so far; arguments and errors as of :func:`evaluate_cases`."""
         if not self._studies:
-            raise InputError("There are no predictions to evaluate; the test section is empty.")
+            raise InputError("There are no predictions to evaluate; the test split is empty.")
         subjects = [row["subject"] for row in self._studies]
         collected = Collected(subjects, self._scores, self._abnormal, count=bootstrap, seed=seed)
         slices, ranking = collected.ranking(
@@ -224,7 +224,7 @@ class RunningEvaluation:
             lesions, froc_curve, lesion_count = self._lesions.estimates(collected)
         of_patients = patient_rows(self._studies, self.thresholds)
         studies, patients, patient_ranking = _studies(collected, self._studies, of_patients)
-        figures = {"slices": slices, "pixels": pixels, "lesions": lesions}
+        metrics = {"slices": slices, "pixels": pixels, "lesions": lesions}
         slice_threshold = self.thresholds.level(Level.SLICE).threshold
         histograms = {
             "slices": Histogram(
@@ -240,11 +240,11 @@ class RunningEvaluation:
             "reliability": reliability,
         }
         if len(collected.scores) > len(self._studies):
-            figures["studies"] = studies
+            metrics["studies"] = studies
         if len(collected.scores) > len(collected.subjects):
-            figures["patients"] = patients
+            metrics["patients"] = patients
             curves["roc"].append(_roc("patients", patient_ranking))
-        baselines = self._shortcuts.figures()
+        baselines = self._baselines.metrics()
         volume_scores, patient_scores = _scores_of(self._studies), _scores_of(of_patients)
         calibration = observed_rates(
             self.thresholds,
@@ -262,7 +262,7 @@ class RunningEvaluation:
         grouped = len(collected.subjects) < len(self._studies)
         words = Words(images=self._images, patients=not self._images or grouped)
         own_remarks = _remarks(
-            figures,
+            metrics,
             baselines,
             collected,
             words,
@@ -276,7 +276,7 @@ class RunningEvaluation:
         if len(self._studies) > len(collected.subjects):
             labelled[Level.PATIENT] = patient_scores
         return Evaluation(
-            figures=figures,
+            metrics=metrics,
             baselines=baselines,
             remarks=[*remarks, *own_remarks],
             counts={
@@ -309,25 +309,25 @@ class RunningEvaluation:
         )
 
     def _categories(self, *, pixels: bool) -> dict[str, dict[str, float | None]]:
-        """Figures by category and their means over those that have them; {} for only one."""
+        """Metrics by category and their means over those that have them; {} for only one."""
         of_study = [row["category"] for row in self._studies]
         if len(set(of_study)) < 2:
             return {}
         of_pixels = self._pixels.categories()
         names = [name for name in METRICS if pixels or name.startswith("image")]
-        figures = {}
+        metrics = {}
         for name in sorted(set(of_study)):
             chosen = [i for i, own in enumerate(of_study) if own == name]
             scores, abnormal = (
                 torch.cat([its[i] for i in chosen]) for its in (self._scores, self._abnormal)
             )
             found = named_metrics(scores, abnormal, of_pixels[name])
-            figures[name or "(none)"] = {metric: found[metric] for metric in names}
+            metrics[name or "(none)"] = {metric: found[metric] for metric in names}
         means = {}
         for metric in names:
-            known = [value for own in figures.values() if (value := own[metric]) is not None]
+            known = [value for own in metrics.values() if (value := own[metric]) is not None]
             means[metric] = sum(known) / len(known) if known else None
-        return {**figures, "mean": means}
+        return {**metrics, "mean": means}
 
 
 def evaluate_cases(
@@ -342,11 +342,11 @@ def evaluate_cases(
 ) -> Evaluation:
     """Compute every figure of scored cases.
 
-    Slices, pixels (of all pixels, as published figures are, and inside the foreground), lesions
+    Slices, pixels (of all pixels, as published metrics are, and inside the foreground), lesions
     (see :func:`multiad_med.metrics.froc`), studies and patients; 95 % intervals by bootstrap over
-    patients; trivial baselines beside them; nominal and observed rates of every level. Figures of slices,
+    patients; trivial baselines beside them; nominal and observed rates of every level. Metrics of slices,
     studies and patients are exact, those of pixels within 1e-4 or with a warning; the intervals of
-    pixel figures, and pixel figures of categories, come from histograms
+    pixel metrics, and pixel metrics of categories, come from histograms
     (:class:`multiad_med.metrics.SubjectHistograms`).
 
     Args:

@@ -1,4 +1,4 @@
-"""What an evaluation found: figures with intervals, rows, curves, pictures."""
+"""What an evaluation found: metrics with intervals, rows, curves, images."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ class Evaluation:
     """The result of :func:`multiad_med.evaluation.evaluate_cases`.
 
     Attributes:
-        figures: by level (``slices``, ``pixels``, ``lesions``, ``studies``, ``patients``), then by name.
-        baselines: figures of trivial baselines that look at no anomaly map, by baseline, then by name.
+        metrics: by level (``slices``, ``pixels``, ``lesions``, ``studies``, ``patients``), then by name.
+        baselines: metrics of trivial baselines that look at no anomaly map, by baseline, then by name.
         remarks: sentences that a reader must see first, such as that a baseline does as well.
         counts: numbers of patients, studies, slices, lesions.
         calibration: nominal and observed rates by level: ``pixel``, ``slice``, ``volume``, ``patient``.
@@ -134,14 +134,14 @@ class Evaluation:
         curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
         histograms: by level (``slices``).
         examples: best and worst slices.
-        categories: figures of each product's pictures and, under ``mean``, the mean over products,
+        categories: metrics of each product's images and, under ``mean``, the mean over products,
             where there are several.
         training: L_G by epoch or other curves of the training, where known.
         manifest: versions, seed, hashes.
         words: what its parts are called.
     """
 
-    figures: dict[str, dict[str, Estimate]]
+    metrics: dict[str, dict[str, Estimate]]
     baselines: dict[str, dict[str, float]]
     remarks: list[str]
     counts: dict[str, int]
@@ -162,12 +162,12 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Every figure under its name, undefined ones None, intervals beside them."""
-        figures = {k: v for level in self.figures.values() for k, v in level.items()}
+        metrics = {k: v for level in self.metrics.values() for k, v in level.items()}
         return {
-            **{name: finite_or_none(e.value) for name, e in figures.items()},
+            **{name: finite_or_none(e.value) for name, e in metrics.items()},
             "intervals_95": {
                 name: [finite_or_none(e.low), finite_or_none(e.high)]
-                for name, e in figures.items()
+                for name, e in metrics.items()
                 if math.isfinite(e.low)
             },
             "baselines": {

@@ -33,11 +33,11 @@ class EvaluationHandler:
     A slice is an axial slice that was scored (the occupied ones); pixels are all those of such
     slices, on the source's resolution. Writes ``metrics.json``, ``slices.csv``, ``studies.csv`` and
     ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`. Each study is reduced to its
-    figures when it comes.
+    metrics when it comes.
 
     The evaluator's batches must have ``label`` and ``foreground``, its output ``pred`` and ``image``,
     all ``(1, X, Y, Z)`` in RAS+ (or depth, width, B-scan) on the source's grid (``image`` may have
-    several channels), and ``slice_scores (Z,)``, NaN where skipped. Pictures ``(C, H, W, 1)`` have no
+    several channels), and ``slice_scores (Z,)``, NaN where skipped. Images ``(C, H, W, 1)`` have no
     unit of length; their ``label`` may be missing, and what their item calls ``anomalous`` is.
 
     Args:
@@ -46,12 +46,12 @@ class EvaluationHandler:
         model: its file, whose hash goes into the manifest.
         data: what was evaluated, for the manifest.
         title: of the report.
-        upright: whether slices are B-scans, rows and columns of a picture; else axial ones in RAS.
+        upright: whether slices are B-scans, rows and columns of an image; else axial ones in RAS.
         dataset: the studies that are run, whose failures are told.
         config: settings of the run, for the manifest.
         training_logs: folder of the training's TensorBoard log, for its curves.
         bootstrap: number of resamples.
-        pictures: whether the studies are pictures.
+        images: whether the studies are images.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class EvaluationHandler:
         outcomes = [] if self.dataset is None else self.dataset.outcomes
         if skipped := sum(o.status is StudyStatus.SKIPPED for o in outcomes):
             raise StudyError(
-                f"{skipped} of {len(outcomes)} studies were skipped as finished, and figures would be "
+                f"{skipped} of {len(outcomes)} studies were skipped as finished, and metrics would be "
                 "of the others only. Evaluate with overwrite."
             )
         if self._running is None:
@@ -167,6 +167,6 @@ class EvaluationHandler:
         if self.dataset is not None:
             note_seen_images(evaluation, self.network.card, hashes_of(self.dataset.data))
         engine.state.metrics.update(
-            {k: e.value for level in evaluation.figures.values() for k, e in level.items()}
+            {k: e.value for level in evaluation.metrics.values() for k, e in level.items()}
         )
         write_report(evaluation, self.output_dir, title=self.title)

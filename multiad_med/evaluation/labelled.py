@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from multiad_med.card import NotCalibratedError, check_given
-from multiad_med.data import SliceStore, is_store
+from multiad_med.data import SliceCache, is_slice_cache
 from multiad_med.data.image_hashes import study_hash
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
@@ -74,7 +74,7 @@ def evaluate_model(
         model: ``model.pt`` of a finished training.
         output: folder for ``metrics.json``, ``slices.csv``, ``studies.csv`` and ``report.html``.
         bundle: of a model whose card does not tell it.
-        part: of a store's test section; see :class:`Part`.
+        part: of a cache's test split; see :class:`Part`.
         images: glob of the images in a folder of volumes, such as ``**/*_flair.nii.gz``.
         labels: glob of the lesion masks in a folder of volumes, such as ``**/*_seg.nii.gz``. Every
             volume needs one; that of a healthy subject is empty.
@@ -96,7 +96,7 @@ def evaluate_model(
     globs = {"image_glob": images, "label_glob": labels}
     chosen = {**settings, **{key: glob for key, glob in globs.items() if glob is not None}}
     curves = [] if training_logs is None else training_curves(training_logs)
-    if not is_store(data):
+    if not is_slice_cache(data):
         if part != Part.ALL:
             raise InputError("Parts are of prepared slices only; volumes are evaluated all.")
         run_bundle(
@@ -118,7 +118,7 @@ def evaluate_model(
             "out."
         )
     network = open_model(model)
-    about = SliceStore(data, section="test").about
+    about = SliceCache(data, split="test").about
     told = dict(network.card.preparation)
     if "size" in told:  # of tiles, their own
         told["size"] = shortest(told.get("tile") or told["size"])

@@ -26,7 +26,7 @@ SIZES_MM3 = {"small": (0.0, 100.0), "medium": (100.0, 1000.0), "large": (1000.0,
 class LesionLevel:
     """Sensitivity at rates of false positives per scan, and the FROC score.
 
-    A lesion is a component of the mask, 26-connected in volumes and 8-connected in pictures; it is
+    A lesion is a component of the mask, 26-connected in volumes and 8-connected in images; it is
     found at a threshold that flags a tenth of it or more. Sizes are told apart where voxels have a
     size in mm. Studies with an abnormal slice that has no mask, or with missing slices in between,
     are left out. A case is reduced to :class:`multiad_med.metrics.ScanLesions` at once.
@@ -51,7 +51,7 @@ class LesionLevel:
         self._scans.append(scan_lesions(*grids[:2], foreground=grids[2], spacing=spacing))
 
     def estimates(self, collected: Collected) -> tuple[dict[str, Estimate], list[Curve], int]:
-        """Figures, the curve, and the number of lesions; an undefined score where there is none."""
+        """Metrics, the curve, and the number of lesions; an undefined score where there is none."""
         if not any(scan.voxels for scan in self._scans) or not any(
             len(scan.scores) for scan in self._scans
         ):
@@ -64,15 +64,15 @@ class LesionLevel:
             drawn = bootstrap_froc(*common, of_scan, collected.weights, **options)
             return collected.interval(drawn, value)
 
-        figures = {"froc_score": estimate(result.score)}
+        metrics = {"froc_score": estimate(result.score)}
         for rate, value in result.at_rates.items():
-            figures[f"lesion_sensitivity_{rate:g}"] = estimate(value, rates=[rate])
+            metrics[f"lesion_sensitivity_{rate:g}"] = estimate(value, rates=[rate])
         if self._in_mm:
             volumes = [scan.volumes for scan in self._scans]
             for name, size_range in SIZES_MM3.items():
                 sized: dict[str, Any] = {"volumes": volumes, "size_range": size_range}
                 part = froc(*common, **sized)
                 if part.lesions:
-                    figures[f"froc_score_{name}"] = estimate(part.score, **sized)
+                    metrics[f"froc_score_{name}"] = estimate(part.score, **sized)
         curve = Curve("lesions", list(result.false_positives), list(result.sensitivity))
-        return figures, [curve], result.lesions
+        return metrics, [curve], result.lesions

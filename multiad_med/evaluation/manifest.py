@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from multiad_med.data import file_sha256, is_store
-from multiad_med.data.datalist import STORE_NAME
+from multiad_med.data import file_sha256, is_slice_cache
+from multiad_med.data.datalist import CACHE_NAME
 from multiad_med.utils.json_files import read_json
 
 __all__ = ["data_manifest", "run_manifest"]
@@ -23,10 +23,10 @@ _PACKAGES = ("multiad-med", "torch", "monai", "numpy", "scikit-image", "nibabel"
 
 
 def data_manifest(source: str | Path) -> dict[str, Any]:
-    """What tells a data set from another: a store's recipe, split and index hashes, a file's hash."""
+    """What tells a data set from another: a cache's recipe, split and index hashes, a file's hash."""
     path = Path(source)
-    if is_store(path):
-        about = read_json(path / STORE_NAME)
+    if is_slice_cache(path):
+        about = read_json(path / CACHE_NAME)
         return {
             "folder": path.name,
             **{

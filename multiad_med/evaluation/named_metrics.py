@@ -31,7 +31,7 @@ def named_metrics(
 
     Args:
         scores, abnormal: of every slice.
-        pixels: figures of pixels, more or fewer.
+        pixels: metrics of pixels, more or fewer.
     """
     images = Ranking(scores, abnormal)
     found = {

@@ -31,7 +31,7 @@ def subjects_of_part(rows: Sequence[Mapping[str, str]], part: Part | str) -> set
     the subjects' identifiers alone.
 
     Args:
-        rows: of a store's index, with ``subject``, ``category``, ``kind`` and ``state``.
+        rows: of a cache's index, with ``subject``, ``category``, ``kind`` and ``state``.
         part: see :class:`Part`.
 
     Raises:

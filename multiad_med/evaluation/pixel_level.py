@@ -1,4 +1,4 @@
-"""Figures of pixels, study by study: once for an evaluation, once for a comparison."""
+"""Metrics of pixels, study by study: once for an evaluation, once for a comparison."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from multiad_med.metrics import (
 )
 from multiad_med.utils.errors import InputError
 
-__all__ = ["PixelFigures", "PixelLevel"]
+__all__ = ["PixelLevel", "PixelMetrics"]
 
 _RELIABILITY_BINS = 20
 _SLICES = 16  # at a time: what a step copies must be small beside a volume
@@ -49,8 +49,8 @@ def _parts(case: Case) -> Iterator[_Part]:
             )
 
 
-class PixelFigures:
-    """Figures of the pixels of slices whose truth is known, all of them and those in the foreground.
+class PixelMetrics:
+    """Metrics of the pixels of slices whose truth is known, all of them and those in the foreground.
 
     Maps are of any scale. Memory does not grow with the number of cases; how far a figure may be off is
     told by :class:`multiad_med.metrics.StreamingRanking`: less than 1e-4, or a warning.
@@ -71,7 +71,7 @@ class PixelFigures:
                 self._any_inside = True
                 self._foreground.update(part.maps[part.inside], part.labels[part.inside])
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What has been found so far.
 
         Returns:
@@ -81,22 +81,22 @@ class PixelFigures:
         """
         if not self._any:
             return {}
-        figures = {
+        metrics = {
             "pixel_auroc": self._everywhere.auroc,
             "pixel_ap": self._everywhere.average_precision,
             "best_dice": self._everywhere.f1_max,
             "aupro": self._regions.aupro,
         }
         if self._any_inside:
-            figures |= {
+            metrics |= {
                 "foreground_pixel_auroc": self._foreground.auroc,
                 "foreground_pixel_ap": self._foreground.average_precision,
             }
-        return figures
+        return metrics
 
 
 class PixelLevel:
-    """:class:`PixelFigures` of calibrated maps in [0, 1], with intervals and figures of categories.
+    """:class:`PixelMetrics` of calibrated maps in [0, 1], with intervals and metrics of categories.
 
     Intervals and categories are of histograms (:class:`multiad_med.metrics.SubjectHistograms`), one for
     each subject and category.
@@ -107,7 +107,7 @@ class PixelLevel:
 
     def __init__(self, threshold: float) -> None:
         at_threshold = torch.tensor([threshold], dtype=torch.float64)
-        self._figures = PixelFigures()
+        self._pixel_metrics = PixelMetrics()
         self._columns: dict[tuple[str, str], int] = {}
         self._everywhere = SubjectHistograms(map_edges(), regions=True)
         self._foreground = SubjectHistograms(map_edges())
@@ -127,7 +127,7 @@ class PixelLevel:
                 f"{case.study}: map values from {low:g} to {high:g}; an evaluated map lies in [0, 1], "
                 "such as m / (m + t) of a score m and its threshold t."
             )
-        self._figures.update(case)
+        self._pixel_metrics.update(case)
         column = self._columns.setdefault((case.subject, case.category), len(self._columns))
         nothing = torch.zeros(0)
         for histogram in (self._foreground, self._flagged, self._rates):
@@ -145,8 +145,8 @@ class PixelLevel:
                 self._reliability[row] += chosen.bincount(minlength=_RELIABILITY_BINS)
 
     def estimates(self, collected: Collected) -> tuple[dict[str, Estimate], list[Curve]]:
-        """The figures and Dice at the threshold with intervals, and the map's reliability."""
-        values = self._figures.figures()
+        """The metrics and Dice at the threshold with intervals, and the map's reliability."""
+        values = self._pixel_metrics.metrics()
         if not values:
             return {}, []
         weights = self._of_columns(collected, collected.weights)
@@ -162,11 +162,11 @@ class PixelLevel:
             if positives.any()
             else math.nan
         )
-        figures = {name: collected.interval(drawn[name], value) for name, value in values.items()}
-        return figures, self._reliability_curve()
+        metrics = {name: collected.interval(drawn[name], value) for name, value in values.items()}
+        return metrics, self._reliability_curve()
 
     def categories(self) -> dict[str, dict[str, float]]:
-        """Figures of each category's pixels."""
+        """Metrics of each category's pixels."""
         result = {}
         for name in {category for _, category in self._columns}:
             chosen = torch.tensor([[own == name for _, own in self._columns]], dtype=torch.float64)
@@ -193,7 +193,7 @@ class PixelLevel:
         return weights[:, [collected.position[subject] for subject, _ in self._columns]].double()
 
     def _metrics(self, weights: Tensor) -> dict[str, Tensor]:
-        """Metrics of the histograms under the names of :class:`PixelFigures`."""
+        """Metrics of the histograms under the names of :class:`PixelMetrics`."""
         everywhere, foreground = (h.metrics(weights) for h in (self._everywhere, self._foreground))
         return {
             "pixel_auroc": everywhere["auroc"],

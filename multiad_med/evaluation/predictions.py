@@ -13,8 +13,8 @@ from monai.data import DataLoader
 from torch import Tensor
 from torch.utils.data import Subset
 
-from multiad_med.data import SliceStore
-from multiad_med.data.store import StoreError, study_about, study_path
+from multiad_med.data import SliceCache
+from multiad_med.data.slice_cache import CacheError, study_about, study_path
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.networks import MultiAD
@@ -51,9 +51,9 @@ def map_slices(network: MultiAD, images: Tensor, foreground: Tensor) -> tuple[Te
     return maps, image_scores(maps, foreground, fraction=float(network.score_fraction))
 
 
-def _spacing(store: SliceStore, study: str) -> tuple[float, float, float] | None:
-    affine = study_about(study_path(store.folder, study)).get("affine")
-    if affine is None or store.about.get("upright", False):
+def _spacing(cache: SliceCache, study: str) -> tuple[float, float, float] | None:
+    affine = study_about(study_path(cache.folder, study)).get("affine")
+    if affine is None or cache.about.get("upright", False):
         return None
     x, y, z = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
     return float(x), float(y), float(z)
@@ -61,34 +61,34 @@ def _spacing(store: SliceStore, study: str) -> tuple[float, float, float] | None
 
 def predicted_cases(
     detector: Predictor,
-    store: str | Path,
+    cache: str | Path,
     *,
-    section: str = "test",
+    split: str = "test",
     part: Part | str = Part.ALL,
     categories: Sequence[str] | None = None,
     batch_size: int = 16,
 ) -> Iterator[Case]:
-    """Let a detector map the slices of a store, study by study.
+    """Let a detector map the slices of a cache, study by study.
 
     Slices whose state is unsure are left out.
 
     Args:
         detector: what maps slices, fitted where it needs it.
-        store: folder of prepared slices.
-        section: of the store.
+        cache: folder of prepared slices.
+        split: of the cache.
         part: which subjects; see :class:`Part`.
-        categories: of the store; none means all.
+        categories: of the cache; none means all.
         batch_size: slices per call of the detector.
 
     Yields:
-        One case per study, in the order of the store; the slices of one study are held at a time.
+        One case per study, in the order of the cache; the slices of one study are held at a time.
 
     Raises:
-        StoreError: when no slice is left.
+        CacheError: when no slice is left.
     """
-    slices = SliceStore(
-        store,
-        section=section,
+    slices = SliceCache(
+        cache,
+        split=split,
         states=["normal", "abnormal"],
         labels=True,
         categories=categories,
@@ -97,7 +97,7 @@ def predicted_cases(
     subjects = subjects_of_part(rows, part)
     chosen = [i for i, row in enumerate(rows) if row["subject"] in subjects]
     if not chosen:
-        raise StoreError(f"{store}: no slice in part {part} of section {section!r}.")
+        raise CacheError(f"{cache}: no slice in part {part} of split {split!r}.")
     upright = bool(slices.about.get("upright", False))
     loader = DataLoader(Subset(slices, chosen), batch_size=batch_size)
 

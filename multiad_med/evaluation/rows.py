@@ -43,7 +43,7 @@ def _false_alarms(case: Case, thresholds: Thresholds) -> dict[str, Any]:
 
 
 def study_row(case: Case, thresholds: Thresholds) -> dict[str, Any]:
-    """One study's own figures on its whole grid."""
+    """One study's own metrics on its whole grid."""
     maps, label = case.volume("anomaly_map"), case.volume("label")
     known = bool(case.masked.all())
     solid = known and not case.has_gaps
@@ -74,7 +74,7 @@ def study_row(case: Case, thresholds: Thresholds) -> dict[str, Any]:
 
 
 def slice_rows(case: Case, thresholds: Thresholds) -> Iterable[dict[str, Any]]:
-    """Each slice's own figures."""
+    """Each slice's own metrics."""
     for i, number in enumerate(case.numbers.tolist()):
         flagged = case.anomaly_map[i] >= thresholds.pixel
         yield {

@@ -1,4 +1,4 @@
-"""The main figures of an evaluation in a terminal."""
+"""The main metrics of an evaluation in a terminal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _rates(calibration: Mapping[str, Mapping[str, Any]], words: Words) -> Table:
 
 
 def print_summary(metrics: Mapping[str, Any], console: Console, *, title: str) -> None:
-    """Print figures with their intervals, rates at the thresholds, baselines, and the remarks.
+    """Print metrics with their intervals, rates at the thresholds, baselines, and the remarks.
 
     Args:
         metrics: content of ``metrics.json``.

@@ -1,4 +1,4 @@
-"""A volume's axial slices, or a large picture's tiles, through a 2D network."""
+"""A volume's axial slices, or a large image's tiles, through a 2D network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class AxialInferer(SliceInferer):
     Which count the image's metadata tells (:class:`multiad_med.transforms.MarkOccupiedd`); of an image
     without that answer, all do.
 
-    Axial is the last axis of a volume in RAS+ ``(B, C, X, Y, Z)``; a picture ``(B, C, H, W, 1)`` is
+    Axial is the last axis of a volume in RAS+ ``(B, C, X, Y, Z)``; an image ``(B, C, H, W, 1)`` is
     a volume of one slice.
 
     Args:

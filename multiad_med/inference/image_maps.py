@@ -1,4 +1,4 @@
-"""The map of a picture as files: float TIFF for programs, an overlay for people."""
+"""The map of an image as files: float TIFF for programs, an overlay for people."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from PIL import Image
 from multiad_med.card import CalibratedNetwork
 from multiad_med.data.study_results import OVERLAY, StudyResults
 from multiad_med.inference.scores import SLICE_SCORES, study_scores
-from multiad_med.readers.images import LoadPictures
+from multiad_med.readers.images import LoadImages
 from multiad_med.scoring import decision
 from multiad_med.utils.atomic import atomic_path
 from multiad_med.utils.errors import InputError
 from multiad_med.visualize.colours import overlaid
 from multiad_med.visualize.overlay_file import save_overlay
 
-__all__ = ["SavePictureMapd"]
+__all__ = ["SaveTiffMapd"]
 
 TIFF = ".tiff"
 
 
-class SavePictureMapd(MapTransform):
-    """Write a picture's anomaly map, at the picture's own size.
+class SaveTiffMapd(MapTransform):
+    """Write an image's anomaly map, at the image's own size.
 
     - ``<name>.tiff``: float32 values. In an MVTec tree that is ``<category>/test/<defect>/<id>.tiff``,
       where MVTec's evaluation code looks for maps.
-    - ``<name>_anomaly.png``: the map's heat over the picture, a line around what reaches 0.5; below
+    - ``<name>_anomaly.png``: the map's heat over the image, a line around what reaches 0.5; below
       it the score, the verdict and the colours of the map.
 
     Args:
-        keys: the calibrated map ``(1, H, W, 1)``, one key; its metadata tell the picture's file. Its
+        keys: the calibrated map ``(1, H, W, 1)``, one key; its metadata tell the image's file. Its
             scores are those of :class:`ScoreSlicesd`.
         results: where they go.
     """
@@ -44,13 +44,13 @@ class SavePictureMapd(MapTransform):
     def __init__(self, keys: KeysCollection, *, results: StudyResults) -> None:
         super().__init__(keys)
         self.results = results
-        self.load = LoadPictures(colour=True)
+        self.load = LoadImages(colour=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write both files.
 
         Raises:
-            InputError: when the map has not the size of the picture's file.
+            InputError: when the map has not the size of the image's file.
         """
         result = dict(data)
         image = result[self.first_key(result)]
@@ -61,7 +61,7 @@ class SavePictureMapd(MapTransform):
         picture = np.asarray(self.load(source))[..., 0].transpose(1, 2, 0)
         if picture.shape[:2] != anomaly_map.shape:
             raise InputError(
-                f"{source}: a map of {anomaly_map.shape} (rows, columns) for a picture of "
+                f"{source}: a map of {anomaly_map.shape} (rows, columns) for an image of "
                 f"{picture.shape[:2]}."
             )
         np.rint(picture * np.float32(255), out=picture)

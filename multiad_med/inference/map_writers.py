@@ -99,7 +99,7 @@ class StudyMapWriter(NibabelWriter):
 
 
 class BScanMapWriter(StudyMapWriter):
-    """Maps of B-scans ``(depth, width, B-scan)`` as NIfTI stores pictures: columns, rows, B-scans.
+    """Maps of B-scans ``(depth, width, B-scan)`` as NIfTI stores images: columns, rows, B-scans.
 
     The map of a NIfTI volume then lies on its file's own grid; see
     :class:`multiad_med.readers.LoadBScans`.

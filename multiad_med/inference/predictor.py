@@ -72,7 +72,7 @@ class StudyPredictor:
         config = read_config(self.bundle, CONFIG) | {
             "bundle_root": literal(str(bundle_path(self.bundle))),
             "ckpt_path": literal(str(model)),
-            "section": "test",
+            "split": "test",
             "handlers": [],
         }
         parser = ConfigParser(config)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from multiad_med.utils.errors import InputError
 
-__all__ = ["BAND_COLOURS", "Band", "BandThresholds", "anomaly_bands"]
+__all__ = ["SEVERITY_COLOURS", "SeverityLevel", "SeverityThresholds", "severity_levels"]
 
 
-class Band(IntEnum):
+class SeverityLevel(IntEnum):
     """Label values of an anomaly map's bands; 0 is below them all."""
 
     LOW = 1
@@ -22,17 +22,17 @@ class Band(IntEnum):
     HIGH = 3
 
 
-BAND_COLOURS = {
-    Band.LOW: (101, 21, 110),
-    Band.MODERATE: (212, 72, 66),
-    Band.HIGH: (250, 148, 7),
+SEVERITY_COLOURS = {
+    SeverityLevel.LOW: (101, 21, 110),
+    SeverityLevel.MODERATE: (212, 72, 66),
+    SeverityLevel.HIGH: (250, 148, 7),
 }
-"""RGB of each band wherever it is shown: what maps have, in every picture, where the band begins (see
+"""RGB of each band wherever it is shown: what maps have, in every image, where the band begins (see
 :func:`multiad_med.visualize.colours.heat_colours`)."""
 
 
 @dataclass(frozen=True)
-class BandThresholds:
+class SeverityThresholds:
     """The lowest map value of each band.
 
     A calibrated map is ``m / (m + t)``, t being the threshold set on held-out normals (see
@@ -59,7 +59,7 @@ class BandThresholds:
             )
 
     @classmethod
-    def above(cls, threshold: float) -> BandThresholds:
+    def above(cls, threshold: float) -> SeverityThresholds:
         """Bands where m is 1, 1.5 and 2 times what a threshold of the map stands for.
 
         Args:
@@ -74,16 +74,16 @@ class BandThresholds:
         return cls(low, moderate, high)
 
 
-def anomaly_bands(
-    anomaly_map: NDArray[Any], thresholds: BandThresholds | None = None
+def severity_levels(
+    anomaly_map: NDArray[Any], thresholds: SeverityThresholds | None = None
 ) -> NDArray[np.uint8]:
-    """The band of each value of a calibrated map: 0 for none, else a :class:`Band`.
+    """The band of each value of a calibrated map: 0 for none, else a :class:`SeverityLevel`.
 
     Args:
         anomaly_map: of any shape.
         thresholds: the bands' lowest values, which belong to them.
     """
-    bands = thresholds or BandThresholds()
+    bands = thresholds or SeverityThresholds()
     label = (anomaly_map >= bands.low).astype(np.uint8)
     for threshold in (bands.moderate, bands.high):
         label += anomaly_map >= threshold

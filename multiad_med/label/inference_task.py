@@ -23,14 +23,19 @@ from pydicom.sr.coding import Code
 from multiad_med.detector import AnomalyDetector
 from multiad_med.dicom.read.header import image_files, read_header, text
 from multiad_med.dicom.write.instance import FINDING, FINDING_CATEGORY
-from multiad_med.inference.severity import BAND_COLOURS, Band, BandThresholds, anomaly_bands
+from multiad_med.inference.severity import (
+    SEVERITY_COLOURS,
+    SeverityLevel,
+    SeverityThresholds,
+    severity_levels,
+)
 from multiad_med.label.server_options import InferOptions, ResultType, check_device, check_name
 from multiad_med.resources import read_config
 from multiad_med.result import Result
 
 __all__ = ["HEATMAP_FILE", "LABELS", "AnomalyInferTask", "check_modality", "dicom_modality"]
 
-LABELS = {f"anomaly_{band.name.lower()}": int(band) for band in Band}
+LABELS = {f"anomaly_{band.name.lower()}": int(band) for band in SeverityLevel}
 """Names of the label's values."""
 
 MODEL = "model.pt"
@@ -51,14 +56,14 @@ def _coded(code: Code) -> dict[str, str]:
     }
 
 
-def label_info(model: str, bands: BandThresholds, found: Sequence[int]) -> list[dict[str, Any]]:
+def label_info(model: str, bands: SeverityThresholds, found: Sequence[int]) -> list[dict[str, Any]]:
     """What MONAI Label's DICOM SEG says of each label value, in the order of the values."""
     infos = []
     for name, value in LABELS.items():
         if value not in found:
             continue
-        colour = list(BAND_COLOURS[Band(value)])
-        above = getattr(bands, Band(value).name.lower())
+        colour = list(SEVERITY_COLOURS[SeverityLevel(value)])
+        above = getattr(bands, SeverityLevel(value).name.lower())
         attribute = {
             "labelID": value,
             "SegmentLabel": name,
@@ -147,14 +152,15 @@ class AnomalyInferTask(InferTask):
         image = Path(request["image"])
         check_modality(_modality(image), self.modality, "The study")
         result = detector.predict(image, organ=request.get("organ"))
-        label = anomaly_bands(result.map, options.bands)
+        label = severity_levels(result.map, options.bands)
         infos = label_info(self.path.name, options.bands, np.unique(label).tolist())
         parameters = {
             "anomaly_score": result.score,
             "anomalous": result.anomalous,
             "p_value": result.p_value,
             "bands": {
-                name: getattr(options.bands, Band(v).name.lower()) for name, v in LABELS.items()
+                name: getattr(options.bands, SeverityLevel(v).name.lower())
+                for name, v in LABELS.items()
             },
             **{name: result.scores[name] for name in _SCORES},
             "label_info": infos,

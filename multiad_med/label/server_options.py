@@ -13,7 +13,7 @@ from fastapi import HTTPException
 from monailabel.utils.others.generic import name_to_device
 
 from multiad_med.dicom.read.header import is_uid
-from multiad_med.inference.severity import BandThresholds
+from multiad_med.inference.severity import SeverityThresholds
 
 __all__ = [
     "EXTENSIONS",
@@ -109,7 +109,7 @@ class InferOptions:
         heatmap: whether the map is stored beside the study as a label with tag ``heatmap``.
     """
 
-    bands: BandThresholds = field(default_factory=BandThresholds)
+    bands: SeverityThresholds = field(default_factory=SeverityThresholds)
     result: ResultType = ResultType.LABEL
     extension: str = EXTENSIONS[0]
     heatmap: bool = False
@@ -142,7 +142,7 @@ class InferOptions:
                 for name in ("low", "moderate", "high")
                 for key in [f"threshold_{name}"]
             ]
-            bands = BandThresholds(*values)
+            bands = SeverityThresholds(*values)
         except (TypeError, ValueError) as error:
             raise HTTPException(400, str(error)) from error
         result = request.get("result_dtype") or default.result

@@ -164,7 +164,7 @@ class StreamingRanking:
 
     def __init__(self) -> None:
         self._histogram = _Histogram(np.int64)
-        self._figures: dict[str, tuple[float, float]] | None = None
+        self._metrics: dict[str, tuple[float, float]] | None = None
 
     def update(self, scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> None:
         """Add scores of any shape, and labels of the same shape, anomalous where not 0.
@@ -176,7 +176,7 @@ class StreamingRanking:
         check_same_shape(scores, labels)
         values, rounded = _as_single(as_scores(scores))
         anomalous = as_anomalous(labels)
-        self._figures = None
+        self._metrics = None
         self._histogram.rounded |= rounded
         for start in range(0, values.size, CHUNK):
             part = slice(start, start + CHUNK)
@@ -185,7 +185,7 @@ class StreamingRanking:
     def merge(self, other: StreamingRanking) -> None:
         """Add all that another one has seen."""
         self._histogram.merge(other._histogram)
-        self._figures = None
+        self._metrics = None
 
     def over_ranks(self) -> Self:
         """What all ranks have seen together, on each; every rank must call it."""
@@ -223,9 +223,9 @@ class StreamingRanking:
 
     @property
     def _computed(self) -> dict[str, tuple[float, float]]:
-        if self._figures is None:
-            self._figures = self._compute()
-        return self._figures
+        if self._metrics is None:
+            self._metrics = self._compute()
+        return self._metrics
 
     def _compute(self) -> dict[str, tuple[float, float]]:
         negatives, positives = (
@@ -233,9 +233,9 @@ class StreamingRanking:
         )
         if not negatives + positives:
             raise InputError("There are no scores; call update() before asking for a figure.")
-        figures = dict.fromkeys(("auroc", "average_precision", "f1_max"), (math.nan, math.nan))
+        metrics = dict.fromkeys(("auroc", "average_precision", "f1_max"), (math.nan, math.nan))
         if not positives:
-            return figures
+            return metrics
         true = false = 0
         area = area_off = precision = best_precision = worst_precision = f1 = best_f1 = 0.0
         for normal, tied in self._histogram.descending():
@@ -252,12 +252,12 @@ class StreamingRanking:
             best_f1 = max(best_f1, float(best.max()))
         inexact = 0.0 if self._histogram.exact else 1.0
         off = max(best_precision - precision, precision - worst_precision)
-        figures["average_precision"] = precision / positives, inexact * off / positives
-        figures["f1_max"] = f1, inexact * (best_f1 - f1)
+        metrics["average_precision"] = precision / positives, inexact * off / positives
+        metrics["f1_max"] = f1, inexact * (best_f1 - f1)
         if negatives:
             pairs = float(positives) * negatives
-            figures["auroc"] = area / pairs, inexact * area_off / pairs
-        return figures
+            metrics["auroc"] = area / pairs, inexact * area_off / pairs
+        return metrics
 
 
 def _worst_precision(

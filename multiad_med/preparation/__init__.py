@@ -1,8 +1,11 @@
 """From the files of a data set, as published, to prepared slices: recipes and how they are run."""
 
-from multiad_med.preparation.image_splits import load_pictures
+from typing import Any
+
+from multiad_med._moved import moved_name
+from multiad_med.preparation.image_splits import load_images
 from multiad_med.preparation.network_size import network_input, recommended_size
-from multiad_med.preparation.png_export import ExportLayout, export_pictures
+from multiad_med.preparation.png_export import ExportLayout, export_png
 from multiad_med.preparation.recipe_run import PreparationError, Summary, prepare
 from multiad_med.preparation.recipes import Recipe, RecipeError, load_recipe, recipe_names
 from multiad_med.preparation.sheet import save_contact_sheet
@@ -15,9 +18,9 @@ __all__ = [
     "RecipeError",
     "StudyKind",
     "Summary",
-    "export_pictures",
+    "export_png",
     "find_nifti_and_dicom",
-    "load_pictures",
+    "load_images",
     "load_recipe",
     "load_studies",
     "network_input",
@@ -26,3 +29,7 @@ __all__ = [
     "recommended_size",
     "save_contact_sheet",
 ]
+
+
+def __getattr__(name: str) -> Any:  # names that have changed
+    return moved_name(__name__, name)

@@ -20,13 +20,13 @@ from multiad_med.data.image_hashes import image_hash
 from multiad_med.data.splits import SubjectSplit
 from multiad_med.datasets import find_images, find_mvtec
 from multiad_med.datasets.hints import looks_like
-from multiad_med.datasets.layout_files import existing_folder, is_picture, study_name, walk
+from multiad_med.datasets.layout_files import existing_folder, is_image, study_name, walk
 from multiad_med.networks import read_card
 
-__all__ = ["load_pictures"]
+__all__ = ["load_images"]
 
 Items = list[dict[str, Any]]
-Sections = dict[str, Items]
+Splits = dict[str, Items]
 
 # Parts of MVTec's tree, and what only a plain folder has: images in `train` itself, `good` at the top.
 _MVTEC_PART = re.compile(r"(^|/)(train|test)/[^/]+/[^/]+$")
@@ -63,7 +63,7 @@ def _untested(items: Items, *, plain: bool, seed: int) -> tuple[Items, set[str]]
         own = [item for item in items if item.get("category") == category]
         normal = [item for item in own if not item["anomalous"]]
         all_normal = len(normal) == len(own)
-        if any(item.get("section") == "test" for item in normal) or (all_normal and not plain):
+        if any(item.get("split") == "test" for item in normal) or (all_normal and not plain):
             continue
         found += normal
         subjects = {item["subject"] for item in normal}
@@ -84,25 +84,25 @@ def _unseen(items: Items, model: str | Path) -> Items | None:
 
 def _divided(
     items: Items, *, plain: bool, validation: float, seed: int, model: str | Path | None
-) -> Sections:
+) -> Splits:
     untested, held = _untested(items, plain=plain, seed=seed)
-    in_parts = any(item.get("section") for item in items if not item["anomalous"])
-    normal = [i for i in items if not i["anomalous"] and i.get("section") != "test"]
+    in_parts = any(item.get("split") for item in items if not item["anomalous"])
+    normal = [i for i in items if not i["anomalous"] and i.get("split") != "test"]
     training = [item for item in normal if item["subject"] not in held]
     if plain and not in_parts:
-        sections = train_or_infer(training, validation_fraction=validation, seed=seed)
+        splits = train_or_infer(training, validation_fraction=validation, seed=seed)
     else:
         split = SubjectSplit(
             training=1 - validation, validation=validation, test=0, seed=seed, stratify="category"
         )
-        sections = split([{"section": "training", **item} for item in training])
+        splits = split([{"split": "training", **item} for item in training])
     back = [item for item in untested if item["subject"] in held]
     if model is not None:
         unseen = _unseen(untested, model)
         back = unseen if unseen is not None else back or untested
     elif plain and not in_parts:
         back = untested  # for inference, every image
-    tested = {i["subject"] for i in items if i["anomalous"] or i.get("section") == "test"}
+    tested = {i["subject"] for i in items if i["anomalous"] or i.get("split") == "test"}
     tested |= {item["subject"] for item in back}
     test = [item for item in items if item["subject"] in tested]
     if model is not None and untested and not test:
@@ -110,17 +110,17 @@ def _divided(
             f"{model} has seen all {len(items)} images in its training. Evaluate images that it has not "
             "seen."
         )
-    return {**sections, "test": test}
+    return {**splits, "test": test}
 
 
-def load_pictures(
+def load_images(
     source: str | Path,
     *,
     categories: Sequence[str] | str | None = None,
     validation: float = 0.1,
     seed: int = 0,
     model: str | Path | None = None,
-) -> Sections:
+) -> Splits:
     """The images to train on, to infer or to evaluate: MVTec's tree, a plain folder, or a datalist.
 
     Args:
@@ -145,7 +145,7 @@ def load_pictures(
             :func:`multiad_med.data.load_datalist` refuses.
     """
     path = Path(source).expanduser()
-    if path.is_file() and is_picture(path):
+    if path.is_file() and is_image(path):
         one = {"image": str(path.absolute()), "subject": path.stem, "study": study_name(path.stem)}
         return _of_categories({"training": [], "validation": [], "test": [one]}, categories, path)
     if path.is_file() or (path / DATALIST_NAME).is_file():
@@ -156,28 +156,28 @@ def load_pictures(
         items = _without_results(find_images(folder))
         return _of_categories(_divided(items, plain=True, **options), categories, path)
     items = _without_results(find_mvtec(folder, categories=categories))
-    sections = _divided(items, plain=False, **options)
-    trained = {item["category"] for item in sections["training"]}
+    splits = _divided(items, plain=False, **options)
+    trained = {item["category"] for item in splits["training"]}
     if bare := sorted({item["category"] for item in items} - trained):
         raise DatalistError(
-            f"{folder}: no normal picture for training in the categories {bare}. Put normal pictures "
+            f"{folder}: no normal image for training in the categories {bare}. Put normal images "
             f"into train/good, or choose among {sorted(trained)} by `categories`."
         )
-    return sections
+    return splits
 
 
 def _of_categories(
-    sections: Mapping[str, Items], categories: Sequence[str] | str | None, source: Path
-) -> Sections:
+    splits: Mapping[str, Items], categories: Sequence[str] | str | None, source: Path
+) -> Splits:
     if categories is None:
-        return dict(sections)
+        return dict(splits)
     categories = ensure_tuple(categories)
-    known = {str(item.get("category", "")) for items in sections.values() for item in items} - {""}
+    known = {str(item.get("category", "")) for items in splits.values() for item in items} - {""}
     if unknown := sorted(set(categories) - known):
         raise DatalistError(
             f"{source} has no category {unknown}; it has {sorted(known) or 'none'}."
         )
     return {
         name: [item for item in items if item.get("category") in categories]
-        for name, items in sections.items()
+        for name, items in splits.items()
     }

@@ -11,8 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from multiad_med.data.datalist import STORE_NAME, first_path
-from multiad_med.data.store import is_store
+from multiad_med.data.datalist import CACHE_NAME, first_path
+from multiad_med.data.slice_cache import is_slice_cache
 from multiad_med.readers.image_file import image_size
 from multiad_med.transforms.fit import LIKE
 from multiad_med.utils.errors import InputError, MultiADError
@@ -123,7 +123,7 @@ def network_input(
     fixed = {
         "size": size,
         "tile": tile,
-        "prepared slices": str(source) if is_store(source) else None,
+        "prepared slices": str(source) if is_slice_cache(source) else None,
     }
     if smallest is not None and (given := [k for k, v in fixed.items() if v is not None]):
         raise InputError(
@@ -139,8 +139,8 @@ def network_input(
         )
         return {"size": shortest(size or math.isqrt(AREA)), "aspects": None}
     found = {path: known for item in images if (known := _size_of(path := first_path(item)))}
-    if is_store(source):
-        size = size or read_json(Path(source) / STORE_NAME)["size"]
+    if is_slice_cache(source):
+        size = size or read_json(Path(source) / CACHE_NAME)["size"]
     if not found:
         if smallest is not None:
             raise InputError(

@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from multiad_med.data.store import SliceStore, StoreError, read_slice
+from multiad_med.data.slice_cache import CacheError, SliceCache, read_slice
 from multiad_med.preparation.sheet import as_looked_at
 from multiad_med.transforms import SliceState
 from multiad_med.utils.atomic import atomic_path
 
-__all__ = ["ExportLayout", "export_pictures"]
+__all__ = ["ExportLayout", "export_png"]
 
 
 class ExportLayout(StrEnum):
@@ -39,17 +39,17 @@ def _paths(row: Mapping[str, Any], layout: ExportLayout) -> tuple[Path, Path | N
     abnormal = row["state"] == SliceState.ABNORMAL.name.lower()
     category = Path(row["category"] or ".")
     if layout is ExportLayout.BMAD:
-        if row["section"] == "training":
+        if row["split"] == "training":
             return category / "train" / "good" / f"{name}.png", None
-        folder = category / {"validation": "valid", "test": "test"}[row["section"]]
+        folder = category / {"validation": "valid", "test": "test"}[row["split"]]
         folder /= "Ungood" if abnormal else "good"
         return folder / "img" / f"{name}.png", folder / "label" / f"{name}.png"
     if not abnormal:
-        section = {"training": "train"}.get(row["section"], row["section"])
-        return category / section / "good" / f"{name}.png", None
+        split = {"training": "train"}.get(row["split"], row["split"])
+        return category / split / "good" / f"{name}.png", None
     kind = row["kind"] or "abnormal"
     return (
-        category / row["section"] / kind / f"{name}.png",
+        category / row["split"] / kind / f"{name}.png",
         category / "ground_truth" / kind / f"{name}_mask.png",
     )
 
@@ -59,20 +59,20 @@ def _save(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(pixels).save(temporary)
 
 
-def export_pictures(
-    store: str | Path,
+def export_png(
+    cache: str | Path,
     target: str | Path,
     *,
     layout: ExportLayout = ExportLayout.MVTEC,
     bits: int = 8,
     progress: bool = True,
 ) -> int:
-    """Write the slices of a store as PNG, upright, with masks of 0 and 255.
+    """Write the slices of a cache as PNG, upright, with masks of 0 and 255.
 
     Unsure slices (see :class:`SliceState`) are left out: the layouts have no place for them.
 
     Args:
-        store: what ``multiad prepare`` wrote.
+        cache: what ``multiad prepare`` wrote.
         target: folder for the tree, new or empty.
         layout: of the tree.
         bits: 8, which every tool reads, or 16, which keeps all grey values (one channel only; many
@@ -83,38 +83,38 @@ def export_pictures(
         The number of slices.
 
     Raises:
-        StoreError: when the store cannot be used, ``target`` is not empty, or ``bits`` do not fit.
+        CacheError: when the cache cannot be used, ``target`` is not empty, or ``bits`` do not fit.
     """
     target = Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise StoreError(f"{target} is not an empty folder; choose another.")
+        raise CacheError(f"{target} is not an empty folder; choose another.")
     states = [SliceState.NORMAL, SliceState.ABNORMAL]
     rows: list[Mapping[str, Any]] = []
     about: dict[str, Any] = {}
-    for section in ("training", "validation", "test"):
-        only_normal = layout is ExportLayout.MVTEC and section == "validation"
+    for split in ("training", "validation", "test"):
+        only_normal = layout is ExportLayout.MVTEC and split == "validation"
         try:
-            part = SliceStore(store, section=section, states=states[:1] if only_normal else states)
-        except StoreError:
-            if section == "training":
+            part = SliceCache(cache, split=split, states=states[:1] if only_normal else states)
+        except CacheError:
+            if split == "training":
                 raise
             continue
         rows += part.index
         about = part.about
     channels = about["channels"]
     if channels not in (1, 3):
-        raise StoreError(f"A picture has one or three channels; {store} has {channels}.")
+        raise CacheError(f"An image has one or three channels; {cache} has {channels}.")
     if bits not in (8, 16) or (bits == 16 and (channels != 1 or about["bits"] != 16)):
-        raise StoreError(
+        raise CacheError(
             f"bits={bits} does not fit slices of {channels} channels and {about['bits']} bits: 8 always "
             "does, 16 only one channel of 16."
         )
     paths = [_paths(row, layout)[0] for row in rows]
     twice = [str(path) for path, n in Counter(paths).items() if n > 1]
     if twice:
-        raise StoreError(f"Two slices would have one name, first {twice[0]}. Rename their studies.")
+        raise CacheError(f"Two slices would have one name, first {twice[0]}. Rename their studies.")
     for row in _progress(rows, progress):
-        slice_ = read_slice(store, row["study"], int(row["position"]))
+        slice_ = read_slice(cache, row["study"], int(row["position"]))
         image, label = (
             as_looked_at(slice_[key], upright=about["upright"]) for key in ("image", "label")
         )

@@ -47,9 +47,9 @@ def explain_folder(folder: Path) -> str:
         if finding.recipe is None:
             lines.append(finding.note)
             continue
-        sections = ", ".join(f"{n} {section}" for section, n in finding.sections.items())
+        splits = ", ".join(f"{n} {split}" for split, n in finding.splits.items())
         counts = f"{finding.items} studies of {finding.subjects} subjects" if finding.items else ""
-        lines.append("; ".join(part for part in (counts, sections, finding.note) if part))
+        lines.append("; ".join(part for part in (counts, splits, finding.note) if part))
         lines[-1] = f"{finding.recipe}: {lines[-1]}"
     if all(finding.recipe is None for finding in findings):
         search = find_series(folder)

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 from multiad_med.data.datalist import PATH_KEYS
 from multiad_med.data.hashes import file_sha256
 from multiad_med.data.image_hashes import image_hash
-from multiad_med.data.store import StoreError, study_about, study_path, write_study
+from multiad_med.data.slice_cache import CacheError, study_about, study_path, write_study
 from multiad_med.data.study_errors import StudyError, study_errors
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.utils import end_with_parent
@@ -74,7 +74,7 @@ class StudyPreparation(Dataset):
             return False
         try:
             about = study_about(path)
-        except StoreError:  # written anew
+        except CacheError:  # written anew
             return False
         if {k: about.get(k) for k in wanted} != wanted:
             return False

@@ -16,9 +16,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from multiad_med.data.datalist import DATALIST_NAME, SECTIONS, STORE_NAME, shared_subjects
+from multiad_med.data.datalist import CACHE_NAME, DATALIST_NAME, SPLITS, shared_subjects
+from multiad_med.data.slice_cache import INDEX_NAME, index_rows, slice_shape, write_index
 from multiad_med.data.splits import datalist_content
-from multiad_med.data.store import INDEX_NAME, index_rows, slice_shape, write_index
 from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.preparation.sheet import save_contact_sheet
@@ -45,7 +45,7 @@ class Summary:
 
     Attributes:
         written, unchanged: studies prepared now, and those that were there already.
-        slices: number of slices by (section, state).
+        slices: number of slices by (split, state).
         failures: messages of the studies that could not be prepared.
         warnings: what should be known about the split.
         seconds: wall time.
@@ -63,10 +63,10 @@ class Summary:
             f"{self.written} studies prepared, {self.unchanged} unchanged, {len(self.failures)} failed, "
             f"in {self.seconds:.1f} s"
         ]
-        for section in ("training", "validation", "test"):
-            states = {state: n for (name, state), n in self.slices.items() if name == section}
+        for split in ("training", "validation", "test"):
+            states = {state: n for (name, state), n in self.slices.items() if name == split}
             counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none"
-            lines.append(f"  {section}: {counts}")
+            lines.append(f"  {split}: {counts}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         lines += [f"  failed: {failure}" for failure in self.failures]
         return "\n".join(lines)
@@ -134,9 +134,9 @@ def prepare(
     """Prepare a data set.
 
     ``target`` receives ``datalist.json`` (the split), ``studies/*.safetensors`` (the slices),
-    ``index.csv`` (one row per slice), ``contact_sheet.png`` and, last, ``store.json``. Interrupted,
+    ``index.csv`` (one row per slice), ``contact_sheet.png`` and, last, ``cache.json``. Interrupted,
     the same call goes on where it stopped; repeated, it prepares only studies whose files, recipe
-    or section changed. A study that cannot be prepared is reported and passed over.
+    or split changed. A study that cannot be prepared is reported and passed over.
 
     Args:
         recipe: which, with its settings.
@@ -152,29 +152,29 @@ def prepare(
     """
     start = time.perf_counter()
     source, target = Path(source), Path(target)
-    sections = recipe.sections(source)
-    items = [item for section in sections.values() for item in section]
+    splits = recipe.splits(source)
+    items = [item for split in splits.values() for item in split]
     _check_names(items)
     _check_target(source, target, recipe)
     with file_errors(target, "made"):
         target.mkdir(parents=True, exist_ok=True)
     with terminable(), _alone_in(target):
-        # The store is complete once it says so. What a killed run left half-written goes.
-        (target / STORE_NAME).unlink(missing_ok=True)
+        # The cache is complete once it says so. What a killed run left half-written goes.
+        (target / CACHE_NAME).unlink(missing_ok=True)
         for partial in list(target.rglob(".partial-*")):
             shutil.rmtree(partial, ignore_errors=True)
-        _write_datalist(target, recipe, sections)
+        _write_datalist(target, recipe, splits)
         summary = _prepare_studies(recipe, source, target, items, workers, progress)
     summary.seconds = time.perf_counter() - start
     return summary
 
 
 def _write_datalist(
-    target: Path, recipe: Recipe, sections: Mapping[str, Sequence[Mapping[str, Any]]]
+    target: Path, recipe: Recipe, splits: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> str:
     """Write the datalist; returns the hash of its split."""
     content = datalist_content(
-        sections, name=recipe.name, description=recipe.title, modality=recipe.modality
+        splits, name=recipe.name, description=recipe.title, modality=recipe.modality
     )
     write_json(target / DATALIST_NAME, content)
     return str(content["split_sha256"])
@@ -231,12 +231,12 @@ def _as_is(result: Any) -> Any:
 
 
 def _finish(recipe: Recipe, target: Path, items: list[dict[str, Any]], summary: Summary) -> None:
-    rows = recipe.slice_sections(list(index_rows(target, items)))
-    sections: dict[str, list[dict[str, Any]]] = {name: [] for name in SECTIONS}
+    rows = recipe.slice_splits(list(index_rows(target, items)))
+    splits: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for item in items:
-        sections[item["section"]].append(item)
-    split = _write_datalist(target, recipe, sections)
-    subjects = {name: [r for r in rows if r["section"] == name] for name in SECTIONS}
+        splits[item["split"]].append(item)
+    split = _write_datalist(target, recipe, splits)
+    subjects = {name: [r for r in rows if r["split"] == name] for name in SPLITS}
     clashes = shared_subjects(subjects)
     if clashes:
         summary.warnings.append(
@@ -244,7 +244,7 @@ def _finish(recipe: Recipe, target: Path, items: list[dict[str, Any]], summary: 
             "calibrated on validation is not independent of test"
         )
     for row in rows:
-        summary.slices[row["section"], row["state"]] += 1
+        summary.slices[row["split"], row["state"]] += 1
     if not rows:
         raise PreparationError("No study has a slice that the recipe keeps.")
     with atomic_path(target / INDEX_NAME) as temporary:
@@ -261,7 +261,7 @@ def _finish(recipe: Recipe, target: Path, items: list[dict[str, Any]], summary: 
     channels, *size = next(iter(shapes))
     save_contact_sheet(target / "contact_sheet.png", target, rows, upright=recipe.upright)
     write_json(
-        target / STORE_NAME,
+        target / CACHE_NAME,
         {
             "recipe": recipe.name,
             "recipe_sha256": recipe.sha256,
@@ -271,7 +271,7 @@ def _finish(recipe: Recipe, target: Path, items: list[dict[str, Any]], summary: 
             "channels": int(channels),
             "size": [int(n) for n in size],
             "split_sha256": split,
-            "slices": {f"{section} {state}": n for (section, state), n in summary.slices.items()},
+            "slices": {f"{split} {state}": n for (split, state), n in summary.slices.items()},
             "failures": summary.failures,
             "warnings": summary.warnings,
             "versions": {name: version(name) for name in ("multiad-med", "monai", "torch")},

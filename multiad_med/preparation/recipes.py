@@ -20,8 +20,8 @@ from multiad_med.utils.errors import FileError, MultiADError, reader_errors, use
 
 __all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_names"]
 
-REQUIRED = ("title", "about", "modality", "upright", "bits", "items", "sections", "transforms")
-_NOT_SETTABLE = {*REQUIRED, "choices", "imports", "source", "slice_sections"}
+REQUIRED = ("title", "about", "modality", "upright", "bits", "items", "splits", "transforms")
+_NOT_SETTABLE = {*REQUIRED, "choices", "imports", "source", "slice_splits"}
 
 
 class RecipeError(MultiADError, ValueError):
@@ -106,7 +106,7 @@ class Recipe:
         given = {key: literal(self.config[key]) for key in self._given}
         return ConfigParser({**self.config, **given, "source": literal(str(source))})
 
-    def sections(self, source: str | Path) -> dict[str, list[dict[str, Any]]]:
+    def splits(self, source: str | Path) -> dict[str, list[dict[str, Any]]]:
         """Find the studies in ``source`` and divide them.
 
         Raises:
@@ -115,7 +115,7 @@ class Recipe:
         parser = self._parser(source)
         with _own_errors(self.path):
             items: Sequence[Mapping[str, Any]] = parser.get_parsed_content("items")
-            divide: Callable[..., Any] = parser.get_parsed_content("sections")
+            divide: Callable[..., Any] = parser.get_parsed_content("splits")
             return divide(items)
 
     def transforms(self, source: str | Path) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -123,11 +123,11 @@ class Recipe:
         with _own_errors(self.path):
             return self._parser(source).get_parsed_content("transforms")
 
-    def slice_sections(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of the index, moved to other sections where a published split goes by slices."""
-        if "slice_sections" not in self.config:
+    def slice_splits(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of the index, moved to other splits where a published split goes by slices."""
+        if "slice_splits" not in self.config:
             return rows
-        move = self._parser("").get_parsed_content("slice_sections")
+        move = self._parser("").get_parsed_content("slice_splits")
         return move(rows)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from multiad_med.data.store import read_slice
+from multiad_med.data.slice_cache import read_slice
 from multiad_med.utils.atomic import atomic_path
 
 __all__ = ["as_looked_at", "save_contact_sheet"]
@@ -20,16 +20,16 @@ COLUMNS = 8
 def as_looked_at(array: NDArray[Any], *, upright: bool) -> NDArray[Any]:
     """Turn the last two axes from RAS (to the right, to the front) to rows and columns.
 
-    Radiological: front above, the patient's right on the left. Upright pictures stay.
+    Radiological: front above, the patient's right on the left. Upright images stay.
     """
     return array if upright else array[..., ::-1, ::-1].swapaxes(-1, -2)
 
 
 def _choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Slices spread evenly over each section and state."""
+    """Slices spread evenly over each split and state."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(f"{row['section']}\n{row['state']}", []).append(row)
+        groups.setdefault(f"{row['split']}\n{row['state']}", []).append(row)
     return {
         name: [
             group[i] for i in np.linspace(0, len(group) - 1, min(COLUMNS, len(group))).astype(int)
@@ -39,13 +39,13 @@ def _choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, An
 
 
 def save_contact_sheet(
-    path: str | Path, store: str | Path, rows: Sequence[Mapping[str, Any]], *, upright: bool
+    path: str | Path, cache: str | Path, rows: Sequence[Mapping[str, Any]], *, upright: bool
 ) -> None:
     """Draw slices with the outline of their foreground (yellow) and of their lesions (red).
 
     Args:
         path: of the PNG.
-        store: folder of the prepared slices.
+        cache: folder of the prepared slices.
         rows: of its index, at least one.
         upright: see :func:`as_looked_at`.
     """
@@ -66,7 +66,7 @@ def save_contact_sheet(
             transform=line[0].transAxes,
         )  # fmt: skip
         for axis, row in zip(line, chosen, strict=False):
-            slice_ = read_slice(store, str(row["study"]), int(row["position"]))
+            slice_ = read_slice(cache, str(row["study"]), int(row["position"]))
             image, foreground, lesion = (
                 as_looked_at(slice_[key], upright=upright)
                 for key in ("image", "foreground", "label")

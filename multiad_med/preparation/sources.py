@@ -33,13 +33,13 @@ from multiad_med.data.tree import is_volume, volume_name
 from multiad_med.datasets import find_bscans, find_volumes
 from multiad_med.datasets.layout_files import by_study, first, study_name
 from multiad_med.dicom.read.series import NOT_DICOM, DicomSeries, SeriesSearch, find_series
-from multiad_med.preparation.image_splits import load_pictures  # its place before 0.1.0
+from multiad_med.preparation.image_splits import load_images  # its place before 0.1.0
 from multiad_med.utils.choose import choose
 
 __all__ = [
     "StudyKind",
     "find_nifti_and_dicom",
-    "load_pictures",
+    "load_images",
     "load_studies",
     "looks_like_mask",
 ]
@@ -333,7 +333,7 @@ def load_studies(
         image_glob, label_glob, organ_glob: of NIfTI in a folder; see
             :func:`multiad_med.data.find_studies`. ``image_glob`` chooses DICOM series too, by a path
             or by SeriesDescription (``*flair*``). With ``kind=oct`` ``image_glob`` is of volumes and
-            pictures, see :func:`multiad_med.datasets.find_bscans`, and masks need a datalist.
+            images, see :func:`multiad_med.datasets.find_bscans`, and masks need a datalist.
         kind: what the volumes are; DICOM series of another modality are passed over.
         seed: see :func:`multiad_med.data.load_datalist`.
 

@@ -3,28 +3,28 @@
 from multiad_med.readers.archives import ArchiveError, unpack
 from multiad_med.readers.bscans import LoadBScans, LoadBScansd, OctError
 from multiad_med.readers.images import (
-    LoadPictureMasks,
-    LoadPictureMasksd,
-    LoadPictures,
-    LoadPicturesd,
-    PictureError,
+    ImageError,
+    LoadImageMasks,
+    LoadImageMasksd,
+    LoadImages,
+    LoadImagesd,
 )
 from multiad_med.readers.load_volume import LoadVolume, LoadVolumed
 from multiad_med.readers.nifti import NiftiError, NiftiReader
 
 __all__ = [
     "ArchiveError",
+    "ImageError",
     "LoadBScans",
     "LoadBScansd",
-    "LoadPictureMasks",
-    "LoadPictureMasksd",
-    "LoadPictures",
-    "LoadPicturesd",
+    "LoadImageMasks",
+    "LoadImageMasksd",
+    "LoadImages",
+    "LoadImagesd",
     "LoadVolume",
     "LoadVolumed",
     "NiftiError",
     "NiftiReader",
     "OctError",
-    "PictureError",
     "unpack",
 ]

@@ -15,7 +15,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple, optional_import
 
 from multiad_med.datasets.layout_files import natural_key
-from multiad_med.readers.images import PICTURE_SUFFIXES, LoadPictureMasks, LoadPictures
+from multiad_med.readers.images import IMAGE_SUFFIXES, LoadImageMasks, LoadImages
 from multiad_med.readers.load_volume import LoadVolume
 from multiad_med.utils.errors import InputError, MultiADError, reader_errors
 
@@ -37,7 +37,7 @@ def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
     if not available:
         raise OctError(
             f"{path}: Heidelberg's formats are read by the package eyepy, which is not installed. "
-            "Run `pip install 'multiad-med[oct]'`, or export the volume as DICOM or pictures."
+            "Run `pip install 'multiad-med[oct]'`, or export the volume as DICOM or images."
         )
     with reader_errors(path, OctError, "not a readable Heidelberg volume"):
         if path.suffix.lower() == ".vol":
@@ -57,20 +57,20 @@ def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
     return torch.from_numpy(data[0]).permute(1, 2, 0)[None], spacing
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    """The pictures directly in a folder, in the natural order of their names."""
+def _images_in(folder: Path) -> list[Path]:
+    """The images directly in a folder, in the natural order of their names."""
     visible = (p for p in folder.iterdir() if not p.name.startswith("."))
-    return sorted((p for p in visible if p.suffix.lower() in PICTURE_SUFFIXES), key=natural_key)
+    return sorted((p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
 
 
 class LoadBScans(Transform):
     """Read an OCT volume with its B-scans upright: rows are depth, columns run along the scan.
 
-    - A list of pictures, B-scans in order, or a folder of them, in the natural order of their names:
+    - A list of images, B-scans in order, or a folder of them, in the natural order of their names:
       in [0, 1].
     - ``.npy``: ``(B-scan, depth, width)``.
     - NIfTI and multi-frame DICOM (ophthalmic tomography): columns, rows, B-scans, as these formats
-      store pictures, with their spacing.
+      store images, with their spacing.
     - Heidelberg ``.vol`` and ``.e2e``: through the package eyepy, if it is installed.
 
     The last three keep their values; :class:`monai.transforms.ScaleIntensity` maps them to [0, 1].
@@ -89,7 +89,7 @@ class LoadBScans(Transform):
         self.spacing = None if spacing is None else [float(s) for s in spacing]
         self.volume = LoadVolume()
         self.pictures = (
-            LoadPictureMasks(stack=True, keep_values=True) if mask else LoadPictures(colour=False)
+            LoadImageMasks(stack=True, keep_values=True) if mask else LoadImages(colour=False)
         )
 
     def __call__(
@@ -97,20 +97,20 @@ class LoadBScans(Transform):
     ) -> torch.Tensor:
         """Volume ``(1, depth, width, B-scan)`` with the affine of its axes, to mm.
 
-        :class:`multiad_med.inference.BScanMapWriter` writes maps back as NIfTI stores pictures: columns,
+        :class:`multiad_med.inference.BScanMapWriter` writes maps back as NIfTI stores images: columns,
         rows, B-scans, with the affine of the file or, where it tells none, with the spacing's.
 
         Raises:
             OctError: when the file holds no OCT volume.
-            InputError: when a file cannot be read; see :class:`LoadVolume`, :class:`LoadPictures`.
+            InputError: when a file cannot be read; see :class:`LoadVolume`, :class:`LoadImages`.
         """
         path = Path(ensure_tuple(filename)[0])
         spacing = self.spacing
         meta: dict[str, Any] = {}
         grid: torch.Tensor | None = None  # of (width, depth, B-scan), where the file tells it
-        if path.is_dir() and (inside := _pictures_in(path)):
+        if path.is_dir() and (inside := _images_in(path)):
             volume = self.pictures(inside)
-        elif path.suffix.lower() in PICTURE_SUFFIXES:
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
             volume = self.pictures(filename)
         elif path.suffix.lower() in _HEIDELBERG:
             volume, stated = _heidelberg(path)

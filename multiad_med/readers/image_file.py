@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from multiad_med.utils.errors import MultiADError, reader_errors
 
-__all__ = ["ImageFile", "PictureError", "image_size", "open_image"]
+__all__ = ["ImageError", "ImageFile", "image_size", "open_image"]
 
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _GREY = ("1", "L", "LA", "F", *_DEEP)
@@ -29,7 +29,7 @@ _PER_BYTE_OF_ONE_BIT = 1_000_000  # fax codes: a blank row is a bit
 _pillow_limit = threading.Lock()
 
 
-class PictureError(MultiADError, ValueError):
+class ImageError(MultiADError, ValueError):
     """An image cannot be read, or does not fit the others of its volume."""
 
 
@@ -85,11 +85,11 @@ class ImageFile:
         Signed values are shifted to begin at 0.
 
         Raises:
-            PictureError: on floating-point or 32-bit values, whose range nobody knows.
+            ImageError: on floating-point or 32-bit values, whose range nobody knows.
         """
         if self.image.mode == "F" or self.bits > 16:
             kind = "floating-point" if self.image.mode == "F" else f"{self.bits}-bit"
-            raise PictureError(f"{self.path}: {kind} pictures have no range; save 16 bits.")
+            raise ImageError(f"{self.path}: {kind} images have no range; save 16 bits.")
         if not self.is_deep:
             values = np.asarray(self.image.convert("L"))
             return values ^ np.uint8(128) if self.signed else values
@@ -132,7 +132,7 @@ class ImageFile:
         try:
             return self.image.convert(mode)
         except ValueError as error:
-            raise PictureError(
+            raise ImageError(
                 f"{self.path}: colours of kind {self.image.mode} are not read; save it as RGB."
             ) from error
 
@@ -154,13 +154,13 @@ def _open(path: Path) -> Image.Image:
     # From memory: a damaged length makes Pillow ask for gigabytes, which a file would allocate.
     content = path.read_bytes()
     if not content:
-        raise PictureError(f"{path}: not a readable picture: it is empty (0 bytes)")
+        raise ImageError(f"{path}: not a readable image: it is empty (0 bytes)")
     try:
         with _any_size():
             image = Image.open(BytesIO(content))
     except UnidentifiedImageError as error:
-        raise PictureError(
-            f"{path}: not a readable picture: damaged, or of a kind that is not read; save it as "
+        raise ImageError(
+            f"{path}: not a readable image: damaged, or of a kind that is not read; save it as "
             "PNG of 8 or 16 bits."
         ) from error
     _check_size(image, len(content))
@@ -171,9 +171,9 @@ def image_size(path: Path) -> tuple[int, int]:
     """Rows and columns of an image as it is looked at, by its header.
 
     Raises:
-        PictureError, FileError: as of :func:`open_image`, of the header only.
+        ImageError, FileError: as of :func:`open_image`, of the header only.
     """
-    with reader_errors(path, PictureError, "not a readable picture"):
+    with reader_errors(path, ImageError, "not a readable image"):
         image = _open(path)
         # Pillow tells the size of a TIFF as it is looked at, of other kinds as it is stored.
         as_stored = image.format != "TIFF"
@@ -185,16 +185,16 @@ def open_image(path: Path) -> ImageFile:
     """Read an image of any size.
 
     Raises:
-        PictureError: naming the file and what is wrong with it.
+        ImageError: naming the file and what is wrong with it.
         FileError: when there is none, or it cannot be opened.
     """
-    with reader_errors(path, PictureError, "not a readable picture"):
+    with reader_errors(path, ImageError, "not a readable image"):
         image = _open(path)
         bits = _stored_bits(image)
         image.load()
     pages = getattr(image, "n_frames", 1)
     if pages > 1 and image.format != "MPO":  # a telephone's JPEG, followed by previews
-        raise PictureError(f"{path}: {pages} pages; save each as a picture of its own.")
+        raise ImageError(f"{path}: {pages} pages; save each as an image of its own.")
     tags = getattr(image, "tag_v2", {})
     signed = _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1))
     inverted = image.mode in _DEEP and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO

@@ -1,4 +1,4 @@
-"""Pictures as one-slice volumes, and B-scans as the slices of one volume."""
+"""Images as one-slice volumes, and B-scans as the slices of one volume."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ImageMetaKey, ensure_tuple
 from numpy.typing import NDArray
 
-from multiad_med.readers.image_file import ImageFile, PictureError, open_image
+from multiad_med.readers.image_file import ImageError, ImageFile, open_image
 
 __all__ = [
-    "PICTURE_SUFFIXES",
-    "LoadPictureMasks",
-    "LoadPictureMasksd",
-    "LoadPictures",
-    "LoadPicturesd",
-    "PictureError",
+    "IMAGE_SUFFIXES",
+    "ImageError",
+    "LoadImageMasks",
+    "LoadImageMasksd",
+    "LoadImages",
+    "LoadImagesd",
 ]
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LOSSY = (".jpg", ".jpeg")
 _NOISE = 32  # of JPEG's blacks, in 8 bits
 
@@ -36,8 +36,8 @@ def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.divide(values, np.float32(np.iinfo(values.dtype).max), dtype=np.float32)
 
 
-class LoadPictures(Transform):
-    """Read one picture, or several of one size as the slices of a volume, upright, in [0, 1].
+class LoadImages(Transform):
+    """Read one image, or several of one size as the slices of a volume, upright, in [0, 1].
 
     Integers of 8 and 16 bits become [0, 1] by the full range of their type, signed ones too, white
     always 1. Transparency is dropped, palettes are resolved.
@@ -79,10 +79,10 @@ class LoadPictures(Transform):
     def __call__(
         self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
     ) -> MetaTensor:
-        """Pictures ``(C, H, W, N)``, float32 in [0, 1]; the affine is the identity, in pixels.
+        """Images ``(C, H, W, N)``, float32 in [0, 1]; the affine is the identity, in pixels.
 
         Raises:
-            PictureError: naming the file that cannot be read, or has another size than the first.
+            ImageError: naming the file that cannot be read, or has another size than the first.
         """
         slices: list[NDArray[np.float32]] = []
         colour = self.colour
@@ -93,7 +93,7 @@ class LoadPictures(Transform):
             values = image.channels() if colour else image.grey()[None]
             self._warn_of_few_bits(image, values)
             if slices and values.shape != slices[0].shape:
-                raise PictureError(
+                raise ImageError(
                     f"{path}: {values.shape[1]}x{values.shape[2]} pixels, but the volume's first slice "
                     f"has {slices[0].shape[1]}x{slices[0].shape[2]}."
                 )
@@ -105,12 +105,12 @@ class LoadPictures(Transform):
         return MetaTensor(torch.from_numpy(volume), meta={ImageMetaKey.FILENAME_OR_OBJ: first})
 
 
-class LoadPictureMasks(Transform):
-    """Read the masks of a picture as one, or those of B-scans as a volume's slices.
+class LoadImageMasks(Transform):
+    """Read the masks of an image as one, or those of B-scans as a volume's slices.
 
     Args:
         stack: whether several files are the slices of a volume; otherwise they are parts of one
-            picture's mask, which is where any of them is.
+            image's mask, which is where any of them is.
         keep_values: whether grey values are kept as labels; otherwise a pixel is 1 where its value
             is above 0 in any channel and not transparent, in JPEG files above half of their highest
             value, since their blacks are not exact.
@@ -127,9 +127,7 @@ class LoadPictureMasks(Transform):
             low, high = values.min(initial=0), values.max(initial=0)
             if low < 0 or high > 255 or not np.array_equal(values, values.astype(np.uint8)):
                 wrong = high if high > 255 else low
-                raise PictureError(
-                    f"{path}: label {wrong}; whole labels of 0 to 255 are supported."
-                )
+                raise ImageError(f"{path}: label {wrong}; whole labels of 0 to 255 are supported.")
             return values.astype(np.uint8)
         values = image.marked()
         limit = max(values.max(initial=0) // 2, _NOISE) if path.suffix.lower() in _LOSSY else 0
@@ -141,13 +139,13 @@ class LoadPictureMasks(Transform):
         """Masks ``(1, H, W, N)``, uint8; N is 1 unless ``stack``.
 
         Raises:
-            PictureError: naming the file that cannot be read, or has another size than the first.
+            ImageError: naming the file that cannot be read, or has another size than the first.
         """
         masks: list[NDArray[np.uint8]] = []
         for path in (Path(name) for name in ensure_tuple(filename)):
             mask = self._read(path)
             if masks and mask.shape != masks[0].shape:
-                raise PictureError(
+                raise ImageError(
                     f"{path}: {mask.shape[0]}x{mask.shape[1]} pixels, but the first mask has "
                     f"{masks[0].shape[0]}x{masks[0].shape[1]}."
                 )
@@ -156,12 +154,12 @@ class LoadPictureMasks(Transform):
         return torch.from_numpy(volume[None])
 
 
-class LoadPicturesd(MapTransform):
-    """Dictionary form of :class:`LoadPictures`."""
+class LoadImagesd(MapTransform):
+    """Dictionary form of :class:`LoadImages`."""
 
     def __init__(self, keys: KeysCollection, *, colour: bool | None = None) -> None:
         super().__init__(keys)
-        self.load = LoadPictures(colour=colour)
+        self.load = LoadImages(colour=colour)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read each key's file or files."""
@@ -171,15 +169,15 @@ class LoadPicturesd(MapTransform):
         return result
 
 
-class LoadPictureMasksd(MapTransform):
-    """Dictionary form of :class:`LoadPictureMasks`, checking the size against the picture's.
+class LoadImageMasksd(MapTransform):
+    """Dictionary form of :class:`LoadImageMasks`, checking the size against the image's.
 
     Of an item that is ``anomalous``, a mask that marks nothing or everything is warned of by name.
 
     Args:
         keys: masks, read where present.
-        image_key: the picture they belong to, already read.
-        stack, keep_values: see :class:`LoadPictureMasks`.
+        image_key: the image they belong to, already read.
+        stack, keep_values: see :class:`LoadImageMasks`.
     """
 
     def __init__(
@@ -192,22 +190,22 @@ class LoadPictureMasksd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.image_key = image_key
-        self.load = LoadPictureMasks(stack=stack, keep_values=keep_values)
+        self.load = LoadImageMasks(stack=stack, keep_values=keep_values)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read each key's mask or masks.
 
         Raises:
-            PictureError: when a mask has another size than its picture.
+            ImageError: when a mask has another size than its image.
         """
         result = dict(data)
         for key in self.key_iterator(result):
             source = ensure_tuple(result[key])[0]
             mask = self.load(result[key])
             if mask.shape[1:] != result[self.image_key].shape[1:]:
-                raise PictureError(
+                raise ImageError(
                     f"{source}: a mask of shape {tuple(mask.shape[1:])} (rows, columns, slices) for a "
-                    f"picture of {tuple(result[self.image_key].shape[1:])}."
+                    f"image of {tuple(result[self.image_key].shape[1:])}."
                 )
             if result.get("anomalous") and (not mask.any() or mask.all()):
                 what = "everything" if mask.any() else "nothing"

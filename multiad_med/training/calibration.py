@@ -80,7 +80,7 @@ def _check_any(pixels: int, device: str | torch.device) -> int:
     if everywhere == 0:
         raise InputError(
             "Calibration needs held-out normal images with foreground, and got none: add subjects to "
-            "the datalist's validation section."
+            "the datalist's validation split."
         )
     return everywhere
 

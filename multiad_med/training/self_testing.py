@@ -55,7 +55,7 @@ def _sample(batches: Iterable[dict[str, Any]], limit: int, device: str | torch.d
     if not gathered(torch.tensor([total]), device=device).any():
         raise InputError(
             "The self-test needs held-out normal images with foreground, and got none: add subjects to "
-            "the datalist's validation section."
+            "the datalist's validation split."
         )
     count = min(limit, total)
     wanted = torch.tensor([int((i + 0.5) * total / count) for i in range(count)], dtype=torch.long)

@@ -24,7 +24,7 @@ _BINS = 64  # per tensor and epoch; torch would write some 1500
 class TensorBoardMapHandler(TensorBoardHandler):
     """Shows distance maps of a few held-out slices after each validation, and histograms of all.
 
-    MONAI's ``TensorBoardImageHandler`` shows one item of the last batch, each picture scaled by
+    MONAI's ``TensorBoardImageHandler`` shows one item of the last batch, each image scaled by
     itself. This one shows slices spread over the whole validation set, always the same ones, each
     above its overlay inside the foreground, on one scale from 0 to their highest distance.
     Distances are those before calibration (``pred`` of
@@ -38,7 +38,7 @@ class TensorBoardMapHandler(TensorBoardHandler):
         log_dir: folder of the event file.
         slices: how many are shown.
         radiological: turn axial slices ``(X, Y)`` in RAS+ as radiologists look at them, anterior
-            above, the patient's right on the left. False shows pictures ``(H, W)`` as they are.
+            above, the patient's right on the left. False shows images ``(H, W)`` as they are.
     """
 
     def __init__(self, log_dir: str, *, slices: int = 6, radiological: bool = True) -> None:
@@ -80,7 +80,7 @@ class TensorBoardMapHandler(TensorBoardHandler):
             self.seen += 1
 
     def write(self, engine: Engine) -> None:
-        """Write the picture and the histograms, at the training's epoch."""
+        """Write the image and the histograms, at the training's epoch."""
         epoch = engine.state.epoch
         highest = max(float(distance.max()) for _, distance in self.shown)
         columns = [self._column(image, d / max(highest, 1e-6)) for image, d in self.shown]

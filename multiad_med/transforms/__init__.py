@@ -1,5 +1,8 @@
 """Transforms that MONAI lacks, each as an array and a dictionary form."""
 
+from typing import Any
+
+from multiad_med._moved import moved_name
 from multiad_med.transforms.axial_slices import (
     AxialSlices,
     AxialSlicesd,
@@ -7,6 +10,11 @@ from multiad_med.transforms.axial_slices import (
     NeighbourSlicesd,
 )
 from multiad_med.transforms.bmad import BmadLiver, BmadLiverd
+from multiad_med.transforms.brightness import (
+    NormaliseBrightness,
+    NormaliseBrightnessd,
+    RandBrightnessd,
+)
 from multiad_med.transforms.centre import CentreHounsfield, CentreHounsfieldd
 from multiad_med.transforms.check import CheckMaskGridd, CheckVolume, CheckVolumed, VolumeError
 from multiad_med.transforms.crop import CropInPlane, CropInPlaned
@@ -24,7 +32,6 @@ from multiad_med.transforms.foreground import (
 )
 from multiad_med.transforms.intensity import ScaleForegroundIntensity, ScaleForegroundIntensityd
 from multiad_med.transforms.labels import KeepSlicesd, SliceLabels, SliceLabelsd, SliceState
-from multiad_med.transforms.light import EvenLight, EvenLightd, RandLightd
 from multiad_med.transforms.nuisance import EXTREMES, LIGHT, Nuisance, NuisanceChange
 from multiad_med.transforms.occupancy import MarkOccupiedd, marked_slices
 from multiad_med.transforms.plugged import PluggedTransformd
@@ -47,8 +54,6 @@ __all__ = [
     "CheckVolumed",
     "CropInPlane",
     "CropInPlaned",
-    "EvenLight",
-    "EvenLightd",
     "FitInPlane",
     "FitInPlaned",
     "ForegroundByHounsfield",
@@ -63,11 +68,13 @@ __all__ = [
     "MarkOccupiedd",
     "NeighbourSlices",
     "NeighbourSlicesd",
+    "NormaliseBrightness",
+    "NormaliseBrightnessd",
     "Nuisance",
     "NuisanceChange",
     "PluggedTransformd",
     "PseudoAnomaly",
-    "RandLightd",
+    "RandBrightnessd",
     "ScaleForegroundIntensity",
     "ScaleForegroundIntensityd",
     "SliceLabels",
@@ -83,3 +90,7 @@ __all__ = [
     "occupied_slices",
     "put_pseudo_anomalies",
 ]
+
+
+def __getattr__(name: str) -> Any:  # names that have changed
+    return moved_name(__name__, name)

@@ -23,7 +23,7 @@ class AxialSlices(Transform):
     of the file; its slices then run along x (to the patient's right) and y (to the front).
 
     Args:
-        orient: whether to bring the volume to RAS; not so for B-scans and pictures, whose frame is
+        orient: whether to bring the volume to RAS; not so for B-scans and images, whose frame is
             not the patient's.
     """
 

@@ -1,4 +1,4 @@
-"""BMAD's own preparation of liver CT, faults included, to compare with its published figures."""
+"""BMAD's own preparation of liver CT, faults included, to compare with its published metrics."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class BmadLiverd(MapTransform):
         keys: the CT, one key.
         mask_key: the liver.
         label_key: the lesions, where present.
-        window: of the studies whose ``section`` is not training.
+        window: of the studies whose ``split`` is not training.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class BmadLiverd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Prepare the item's slices."""
         result = dict(data)
-        prepare = self.unclipped if result.get("section") == "training" else self.clipped
+        prepare = self.unclipped if result.get("split") == "training" else self.clipped
         for key in self.key_iterator(result):
             result[key] = prepare(result[key], result[self.mask_key])
         for key in (self.mask_key, self.label_key):

@@ -58,7 +58,7 @@ class FitInPlane(InvertibleTransform):
             columns of images ``(C, H, W, 1)``, X and Y of volumes.
         mode: ``bilinear`` for images or ``nearest`` for masks.
         keep_aspect: whether to keep the aspect; otherwise both sides fill ``size``, as is usual
-            for industrial pictures and for OCT, whose pixels are far from square.
+            for industrial images and for OCT, whose pixels are far from square.
         aspects: least and greatest aspect, columns to rows, of the images that are expected. One
             that is wider or narrower by more than :data:`LIKE` is told by a warning with its name.
             None expects nothing.

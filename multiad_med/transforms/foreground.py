@@ -179,7 +179,7 @@ class ForegroundByLabel(Transform):
 
 
 class WholeForeground(Transform):
-    """Foreground of a picture of a product: all of it, black parts too."""
+    """Foreground of an image of a product: all of it, black parts too."""
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Mask ``(1, H, W, N)``, uint8, 1 everywhere, of ``(C, H, W, N)``."""

@@ -108,7 +108,7 @@ class SliceLabelsd(MapTransform):
 
     Args:
         keys: the lesion mask, one key, which may be absent: without it, slices of a study that is
-            ``anomalous`` are unsure, and all others normal. A single picture is abnormal where its
+            ``anomalous`` are unsure, and all others normal. A single image is abnormal where its
             item says so, whatever its mask.
         image_key: tells the number of slices where there is no mask.
         state_key: where the states go.
@@ -175,7 +175,7 @@ class KeepSlicesd(MapTransform):
         mask_key: foreground; without it every slice counts as occupied.
         state_key: states ``(Z,)``.
         min_fraction: see :func:`occupied_slices`.
-        normal_sections: sections of the datalist of which only normal slices are kept.
+        normal_splits: splits of the datalist of which only normal slices are kept.
         slice_key: where the kept slices' numbers ``(n,)`` go.
     """
 
@@ -186,14 +186,14 @@ class KeepSlicesd(MapTransform):
         mask_key: str = "foreground",
         state_key: str = "state",
         min_fraction: float = 0.1,
-        normal_sections: Sequence[str] = ("training",),
+        normal_splits: Sequence[str] = ("training",),
         slice_key: str = "slices",
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.mask_key = mask_key
         self.state_key = state_key
         self.min_fraction = min_fraction
-        self.normal_sections = tuple(normal_sections)
+        self.normal_splits = tuple(normal_splits)
         self.slice_key = slice_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -205,7 +205,7 @@ class KeepSlicesd(MapTransform):
             keep &= occupied_slices(_plain(result[self.mask_key]), min_fraction=self.min_fraction)
         if "wanted_slices" in result:
             keep &= torch.isin(torch.arange(len(keep)), torch.as_tensor(result["wanted_slices"]))
-        if result.get("normal_only") or result.get("section") in self.normal_sections:
+        if result.get("normal_only") or result.get("split") in self.normal_splits:
             keep &= state == SliceState.NORMAL
         kept = keep.nonzero().flatten()
         for key in self.key_iterator(result):

@@ -1,4 +1,4 @@
-"""Changes of a picture that are no anomaly: light, a slight blur, a shift by a few pixels."""
+"""Changes of an image that are no anomaly: light, a slight blur, a shift by a few pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHIFT = 3
 
 
 class Nuisance(StrEnum):
-    """A change that must not make a normal picture look anomalous."""
+    """A change that must not make a normal image look anomalous."""
 
     DARKER = "darker"
     """All values times 0.9."""
@@ -50,7 +50,7 @@ class NuisanceChange:
         gain: that values are multiplied by.
         gamma: power that values are raised to.
         sigma: standard deviation of a Gaussian blur, in pixels.
-        shift: by how many pixels the picture moves along H and W; the border is continued.
+        shift: by how many pixels the image moves along H and W; the border is continued.
 
     Raises:
         InputError: when the gain or the gamma is not positive, or sigma is negative.
@@ -75,7 +75,7 @@ class NuisanceChange:
         return cls(gain=1 + _GAIN * gain, gamma=1 + _GAMMA * gamma)
 
     def image(self, image: Tensor) -> Tensor:
-        """Change a picture ``(C, H, W)`` in [0, 1]."""
+        """Change an image ``(C, H, W)`` in [0, 1]."""
         changed = (self.gain * image**self.gamma).clamp(0, 1)
         if self.sigma:
             smooth = GaussianFilter(2, self.sigma).to(image.device)

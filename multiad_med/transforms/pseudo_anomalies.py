@@ -1,4 +1,4 @@
-"""Anomalies that are made: what a detector should find, put into pictures that have none."""
+"""Anomalies that are made: what a detector should find, put into images that have none."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _CELLS = 4
 
 
 class PseudoAnomaly(StrEnum):
-    """What is put into a picture."""
+    """What is put into an image."""
 
     FOREIGN_PATCH = "foreign patch"
-    """A square of another picture, from another place (CutPaste: Li et al., CVPR 2021)."""
+    """A square of another image, from another place (CutPaste: Li et al., CVPR 2021)."""
     PERLIN_BLEND = "Perlin blend"
-    """Another picture, half transparent, in a ragged shape of Perlin noise (DRAEM: Zavrtanik et al.,
+    """Another image, half transparent, in a ragged shape of Perlin noise (DRAEM: Zavrtanik et al.,
     ICCV 2021)."""
     INTENSITY = "intensity"
     """A disc that is brighter or darker by 0.15 to 0.4."""
@@ -39,7 +39,7 @@ class PseudoAnomaly(StrEnum):
 
 @dataclass(frozen=True)
 class _Box:
-    """A square inside a picture."""
+    """A square inside an image."""
 
     top: int
     left: int
@@ -55,7 +55,7 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _box(foreground: Tensor, side: int, generator: torch.Generator) -> _Box:
-    """A box around a random foreground pixel of ``(1, H, W)``, moved into the picture."""
+    """A box around a random foreground pixel of ``(1, H, W)``, moved into the image."""
     inside = foreground[0].nonzero()
     chosen = int(torch.randint(len(inside), (), generator=generator))
     top, left = (
@@ -115,7 +115,7 @@ def _put(
     """Change ``image (C, H, W)`` in place; the mask ``(1, H, W)`` of what was changed.
 
     Args:
-        source: picture that foreign content comes from, and its foreground.
+        source: image that foreign content comes from, and its foreground.
     """
     box = _box(foreground, side, generator)
     patch, inside = box.of(image), box.of(foreground)
@@ -150,10 +150,10 @@ def put_pseudo_anomalies(
     size: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Put one pseudo-anomaly into each picture, around a random place of its foreground.
+    """Put one pseudo-anomaly into each image, around a random place of its foreground.
 
-    Foreign content comes from the next picture of the batch; where there is one alone, from another
-    place of it. All channels are changed alike, so that grey pictures stay grey. What has no foreground
+    Foreign content comes from the next image of the batch; where there is one alone, from another
+    place of it. All channels are changed alike, so that grey images stay grey. What has no foreground
     stays as it is.
 
     Args:
@@ -164,7 +164,7 @@ def put_pseudo_anomalies(
         generator: decides places and strengths.
 
     Returns:
-        The changed pictures, and masks ``(B, 1, H, W)`` of the anomalies, true inside.
+        The changed images, and masks ``(B, 1, H, W)`` of the anomalies, true inside.
 
     Raises:
         InputError: when the kind is unknown, the size is not in (0, 1], or the shapes do not fit.

@@ -1,4 +1,4 @@
-"""A large picture as the slices of a volume: overlapping tiles of one size."""
+"""A large image as the slices of a volume: overlapping tiles of one size."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TILE_OVERLAP = 0.25
 
 
 class Tiles(Transform):
-    """Cut a picture ``(C, H, W, 1)`` into the tiles that MONAI's sliding window looks at.
+    """Cut an image ``(C, H, W, 1)`` into the tiles that MONAI's sliding window looks at.
 
-    Where a side is shorter than the tile the picture is padded equally on both sides, as the
+    Where a side is shorter than the tile the image is padded equally on both sides, as the
     sliding window does too.
 
     Args:
         tile: side of the square tiles in pixels, or their rows and columns.
-        mode: of the padding, as in ``numpy.pad``: ``edge`` for pictures, ``constant`` for masks.
+        mode: of the padding, as in ``numpy.pad``: ``edge`` for images, ``constant`` for masks.
     """
 
     def __init__(self, tile: Size, *, mode: str = "edge") -> None:
@@ -39,11 +39,11 @@ class Tiles(Transform):
         """Tiles ``(C, *tile, N)``, row by row.
 
         Raises:
-            InputError: when it is no single picture.
+            InputError: when it is no single image.
         """
         if image.ndim != 4 or image.shape[-1] != 1:
             raise InputError(
-                f"Tiles are cut from one picture (C, H, W, 1), got shape {tuple(image.shape)}."
+                f"Tiles are cut from one image (C, H, W, 1), got shape {tuple(image.shape)}."
             )
         padded = self.pad(torch.as_tensor(image).as_subclass(torch.Tensor))
         plain = torch.as_tensor(padded).as_subclass(torch.Tensor)[..., 0]
@@ -60,7 +60,7 @@ class Tilesd(MapTransform):
     """Dictionary form of :class:`Tiles`.
 
     Args:
-        keys: the picture and its masks; absent ones are passed over.
+        keys: the image and its masks; absent ones are passed over.
         tile: see :class:`Tiles`.
         mode: padding, one for all keys or one for each.
     """
@@ -72,7 +72,7 @@ class Tilesd(MapTransform):
         self.tiles = [Tiles(tile, mode=m) for m in ensure_tuple_rep(mode, len(self.keys))]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Cut each key's picture."""
+        """Cut each key's image."""
         result = dict(data)
         for key, tiles in self.key_iterator(result, self.tiles):
             result[key] = tiles(result[key])

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 EXTRAS = {
-    "anomalib": "peers",
+    "anomalib": "methods",
     "dicomweb_client": "pacs",
     "eyepy": "oct",
     "gdcm": "gdcm",

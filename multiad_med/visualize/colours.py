@@ -44,7 +44,7 @@ def heat_colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def outlined(
     picture: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]
 ) -> NDArray[np.uint8]:
-    """The picture ``(H, W, 3)`` with a line of two pixels around the mask, and a shadow to be seen on
+    """The image ``(H, W, 3)`` with a line of two pixels around the mask, and a shadow to be seen on
     any ground.
     """
     line = ndimage.binary_dilation(mask, iterations=2) & ~mask
@@ -58,10 +58,10 @@ def outlined(
 def overlaid(
     picture: NDArray[np.uint8], anomaly_map: NDArray[np.float32], *, threshold: float = 0.5
 ) -> NDArray[np.uint8]:
-    """The map's heat over a picture, with a white line around what reaches the threshold.
+    """The map's heat over an image, with a white line around what reaches the threshold.
 
     Args:
-        picture: ``(H, W, 3)``.
+        image: ``(H, W, 3)``.
         anomaly_map: ``(H, W)``, calibrated, in [0, 1).
         threshold: of the line.
     """

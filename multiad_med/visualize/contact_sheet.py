@@ -26,7 +26,7 @@ from multiad_med.visualize.worst_slice import write_overlay
 __all__ = ["SHOWN", "VIEWERS", "write_contact_sheet"]
 
 SHOWN = 200
-"""Studies with a picture, at most."""
+"""Studies with an image, at most."""
 
 VIEWERS = 10
 """How many of the worst studies get a viewer if they are volumes: each page holds the whole volume."""
@@ -75,9 +75,9 @@ def _tile(row: Mapping[str, Any], folder: Path, place: int, **reading: Any) -> H
     try:
         _prepare(str(row["image"]), anomaly_map, **reading)
         picture: Html = _thumbnail(overlay)
-    except Exception as error:  # a picture that cannot be made costs no other study its own
-        _logger.warning("%s: no picture on the contact sheet: %s", row["image"], error)
-        picture = element("span", f"No picture: {error}", class_="absent")
+    except Exception as error:  # an image that cannot be made costs no other study its own
+        _logger.warning("%s: no image on the contact sheet: %s", row["image"], error)
+        picture = element("span", f"No image: {error}", class_="absent")
     opens = next((path for path in (page, overlay) if path.is_file()), None)
     if opens is not None:
         what = "Open the viewer" if opens == page else "Open the overlay"
@@ -107,13 +107,13 @@ def _sentences(judged: Sequence[Mapping[str, Any]], failed: int) -> Iterator[str
     volumes = sum(_is_volume(Path(str(row["map"]))) for row in judged)
     if volumes > VIEWERS:
         yield (
-            f"A picture is the worst slice. Of the {VIEWERS} studies with the highest scores a click "
+            f"An image is the worst slice. Of the {VIEWERS} studies with the highest scores a click "
             "opens the viewer; for another: multiad view STUDY MAP --output DIR."
         )
     elif volumes:
-        yield "A picture is the worst slice; a click on it opens the viewer."
+        yield "An image is the worst slice; a click on it opens the viewer."
     elif judged:
-        yield "A click on a picture opens it at its full size."
+        yield "A click on an image opens it at its full size."
     yield (
         "The white line surrounds what reaches the threshold of the map. For research, not for "
         "diagnostic use."
@@ -126,9 +126,9 @@ def write_contact_sheet(
     *,
     bscans: bool = False,
 ) -> None:
-    """Write the page beside the results, with a picture of each of the worst 200 studies.
+    """Write the page beside the results, with an image of each of the worst 200 studies.
 
-    A volume's picture is its worst slice, which is written beside its map as ``<name>_anomaly.png``
+    A volume's image is its worst slice, which is written beside its map as ``<name>_anomaly.png``
     where it is not there yet; the worst ten also get ``<name>_anomaly_viewer.html``. A content security
     policy in the page forbids the browser any request.
 

@@ -7,7 +7,7 @@ from html import escape
 __all__ = ["Html", "element", "fragment"]
 
 _VOID = {"circle", "img", "line", "meta", "rect"}
-_OWN_LINE = {"figure", "h1", "h2", "h3", "li", "p", "section", "style", "table", "tr"}
+_OWN_LINE = {"figure", "h1", "h2", "h3", "li", "p", "split", "style", "table", "tr"}
 
 
 class Html(str):

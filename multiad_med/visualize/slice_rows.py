@@ -22,7 +22,7 @@ __all__ = ["MontageColumn", "save_montage"]
 
 @dataclass(frozen=True)
 class MontageColumn:
-    """One axial slice of a study, arrays ``(X, Y)`` in RAS+; or a picture ``(rows, columns)``.
+    """One axial slice of a study, arrays ``(X, Y)`` in RAS+; or an image ``(rows, columns)``.
 
     Attributes:
         title: shown above.
@@ -30,7 +30,7 @@ class MontageColumn:
         anomaly_map: calibrated map in [0, 1], 0.5 being the threshold.
         lesion: true lesion mask, or none where the truth is unknown.
         spacing: pixel size along the two axes in mm.
-        upright: whether it is a picture, such as a B-scan, to be shown as it is.
+        upright: whether it is an image, such as a B-scan, to be shown as it is.
         limits: intensities shown black and white; by default the slice's own range.
         threshold: of the map; a line surrounds what reaches it.
     """

@@ -92,7 +92,7 @@ def read_scores(anomaly_map: Path) -> dict[str, Any]:
     """The scores beside a map, as ``<name>_anomaly.json``; empty where there are none.
 
     Args:
-        anomaly_map: ``<name>_anomaly_map.nii.gz``, or of a picture ``<name>.tiff``.
+        anomaly_map: ``<name>_anomaly_map.nii.gz``, or of an image ``<name>.tiff``.
 
     Raises:
         ViewError: when the file is no score JSON.

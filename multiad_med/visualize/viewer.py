@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from multiad_med.data.study_results import study_path
-from multiad_med.readers import LoadPictures
-from multiad_med.readers.images import PICTURE_SUFFIXES
+from multiad_med.readers import LoadImages
+from multiad_med.readers.images import IMAGE_SUFFIXES
 from multiad_med.scoring import decision
 from multiad_med.transforms import Window
 from multiad_med.utils.errors import reader_errors
@@ -24,9 +24,9 @@ MONTAGE = "montage.png"
 PAGE = "viewer.html"
 
 
-def _view_picture(picture: Path, anomaly_map: Path, output: Path) -> None:
-    image = np.asarray(LoadPictures(colour=False)(picture))[0, ..., 0]
-    with reader_errors(anomaly_map, ViewError, "not a readable picture"):
+def _view_image(picture: Path, anomaly_map: Path, output: Path) -> None:
+    image = np.asarray(LoadImages(colour=False)(picture))[0, ..., 0]
+    with reader_errors(anomaly_map, ViewError, "not a readable image"):
         heat = np.asarray(Image.open(anomaly_map))
     if heat.dtype.kind != "f" or heat.shape != image.shape:
         raise ViewError(
@@ -48,11 +48,11 @@ def view(
     window: Window | str | None = None,
     bscans: bool = False,
 ) -> list[Path]:
-    """Write ``montage.png`` and ``viewer.html`` of a study and its map; of a picture the montage only.
+    """Write ``montage.png`` and ``viewer.html`` of a study and its map; of an image the montage only.
 
     Args:
-        study: NIfTI file, folder of one DICOM series, OCT volume, or picture.
-        anomaly_map: the map on its grid, as the bundles write it: float32 NIfTI, of a picture TIFF.
+        study: NIfTI file, folder of one DICOM series, OCT volume, or image.
+        anomaly_map: the map on its grid, as the bundles write it: float32 NIfTI, of an image TIFF.
         output_dir: folder, which is made.
         window: see :func:`load_study`.
         bscans: see :func:`load_study`.
@@ -66,8 +66,8 @@ def view(
     """
     study, anomaly_map, output = Path(study), Path(anomaly_map), Path(output_dir)
     montage, page = output / MONTAGE, output / PAGE
-    if study.suffix.lower() in PICTURE_SUFFIXES and not bscans:
-        _view_picture(study, anomaly_map, montage)
+    if study.suffix.lower() in IMAGE_SUFFIXES and not bscans:
+        _view_image(study, anomaly_map, montage)
         return [montage]
     viewed = load_study(study, anomaly_map, window=window, bscans=bscans)
     write_montage(viewed, montage)

@@ -1,4 +1,4 @@
-"""A volume in one picture: its worst slice under the map."""
+"""A volume in one image: its worst slice under the map."""
 
 from __future__ import annotations
 

@@ -14,16 +14,16 @@ from multiad_med.benchmark.detectors import MultiADDetector, Settings
 from multiad_med.benchmark.outcome_tables import average_over_sets, mean_and_deviation
 from multiad_med.benchmark.outcomes import Job, Outcome, execute
 from multiad_med.resources import bundles_dir, read_config
-from tests.evaluation.stores import make_store
+from tests.evaluation.caches import make_cache
 
 
 def _outcome(method: str, value: float, *, dataset: str = "a", seed: int = 0) -> Outcome:
-    figures = dict.fromkeys(("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro"), value)
+    metrics = dict.fromkeys(("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro"), value)
     scores = [
         (f"study{i}", f"patient{i // 2}", 0, i % 2 == 0, value * (i % 2 == 0) + 0.01 * i)
         for i in range(60)
     ]
-    return Outcome(method, dataset, "", seed, figures, scores, 1.0, 2.0, 3.0, 4.0)  # type: ignore[arg-type]
+    return Outcome(method, dataset, "", seed, metrics, scores, 1.0, 2.0, 3.0, 4.0)  # type: ignore[arg-type]
 
 
 def test_mean_and_deviation_by_hand() -> None:
@@ -90,10 +90,10 @@ def test_stores_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_size_of_a_store_is_its_rows_and_columns(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "strips")
-    about = json.loads((store / "store.json").read_text()) | {"size": [32, 96]}
-    (store / "store.json").write_text(json.dumps(about))
-    assert comparison.sets_of([store]) == [(str(store), "", (32, 96))]
+    cache = make_cache(tmp_path / "strips")
+    about = json.loads((cache / "cache.json").read_text()) | {"size": [32, 96]}
+    (cache / "cache.json").write_text(json.dumps(about))
+    assert comparison.sets_of([cache]) == [(str(cache), "", (32, 96))]
 
 
 def test_files_of_peers_are_parsed_and_checked(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_ablation_trains_four_networks_for_eight_studies(
         return execute(job)
 
     monkeypatch.setattr("multiad_med.benchmark.outcomes.run_job", run)
-    store = make_store(tmp_path / "pictures")
+    cache = make_cache(tmp_path / "images")
     outcomes = ablation.ablate(
-        [store],
+        [cache],
         tmp_path / "out",
         settings=Settings("efficientnet_lite0", teacher_weights="random", epochs=2),
     )
@@ -154,9 +154,9 @@ def test_ablation_trains_four_networks_for_eight_studies(
 
 def test_comparison_writes_a_row_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiad_med.benchmark.outcomes.run_job", _here)
-    store = make_store(tmp_path / "pictures", categories=("nut", "screw"))
+    cache = make_cache(tmp_path / "images", categories=("nut", "screw"))
     outcomes = comparison.compare(
-        [store],
+        [cache],
         tmp_path / "out",
         methods=["multiad", "mkd"],
         seeds=[0, 1],

@@ -1,4 +1,4 @@
-"""Peers by anomalib: the contract of a detector, agreement with anomalib itself, and refusals."""
+"""Methods by anomalib: the contract of a detector, agreement with anomalib itself, and refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from multiad_med.benchmark.detectors import UnavailableError
-from multiad_med.benchmark.methods import PEERS, build_peer
+from multiad_med.benchmark.methods import METHODS, build_method
 from multiad_med.benchmark.methods.base import Stages
 from multiad_med.benchmark.methods.memory_bank import in_place
 from multiad_med.networks import ResNetFeatures, build_extractor
@@ -25,7 +25,7 @@ COMMON_TEACHER = ("padim", "patchcore", "stfpm", "supersimplenet")
 
 needs_anomalib = pytest.mark.skipif(
     importlib.util.find_spec("anomalib") is None,
-    reason="anomalib is not installed: pip install '.[peers]'",
+    reason="anomalib is not installed: pip install '.[methods]'",
 )
 
 
@@ -53,7 +53,7 @@ def lesion(size: int = SIZE) -> tuple[Tensor, Tensor]:
 
 
 def options(architecture: str = "efficientnet_lite0", **changes: Any) -> dict[str, Any]:
-    """Arguments of build_peer with a random teacher."""
+    """Arguments of build_method with a random teacher."""
     torch.manual_seed(0)
     given = {
         "teacher": build_extractor(architecture),
@@ -71,7 +71,7 @@ def test_contract_of_a_detector(name: str) -> None:
     given = options()
     before = {k: v.clone() for k, v in given["teacher"].state_dict().items()}
     given["teacher"].train()
-    peer = build_peer(name, **given)
+    peer = build_method(name, **given)
     training = slices(6)
     peer.fit(training, training[:2], seed=3)
     images, _ = lesion()
@@ -104,7 +104,7 @@ def test_contract_of_a_detector(name: str) -> None:
 @needs_anomalib
 @pytest.mark.parametrize("name", ["padim", "patchcore", "reverse_distillation", "stfpm"])
 def test_a_lesion_is_found(name: str) -> None:
-    peer = build_peer(name, **options("resnet18", epochs=15))
+    peer = build_method(name, **options("resnet18", epochs=15))
     peer.fit(slices(8), slices(2), seed=0)
     images, mask = lesion()
     maps, scores = peer.predict(images, torch.ones(2, 1, SIZE, SIZE, dtype=torch.bool))
@@ -127,7 +127,7 @@ def test_a_lesion_in_a_rectangle_is_found_where_it_is(name: str) -> None:
 
     whole = torch.ones(1, rows, columns, dtype=torch.bool)
     normal = [{"image": image(), "foreground": whole} for _ in range(8)]
-    peer = build_peer(name, **options("resnet18", size=(rows, columns), epochs=15))
+    peer = build_method(name, **options("resnet18", size=(rows, columns), epochs=15))
     peer.fit(normal, normal[:2], seed=0)
     bad = image()
     chequers = (torch.arange(24)[:, None] // 3 + torch.arange(24) // 3) % 2
@@ -143,7 +143,9 @@ def test_a_lesion_in_a_rectangle_is_found_where_it_is(name: str) -> None:
 def test_super_simple_net_learns_from_noise_that_its_features_do_not_hide() -> None:
     losses = {}
     for noise_std in (0.015, 20.0):
-        peer: Any = build_peer("supersimplenet", **options(size=72, epochs=8, noise_std=noise_std))
+        peer: Any = build_method(
+            "supersimplenet", **options(size=72, epochs=8, noise_std=noise_std)
+        )
         peer.fit(slices(8, size=72), slices(2, size=72), seed=0)
         losses[noise_std] = min(peer.losses[-3:])
     assert losses[20.0] < 0.85 * losses[0.015]
@@ -161,7 +163,7 @@ def test_maps_equal_anomalibs_own_on_the_same_weights(name: str) -> None:
     teacher = ResNetFeatures("resnet18").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = own.feature_extractor.feature_extractor.state_dict()
     teacher.load_state_dict(teacher.state_dict() | weights)
-    peer: Any = build_peer(name, **options("resnet18", teacher=teacher))
+    peer: Any = build_method(name, **options("resnet18", teacher=teacher))
     peer.fit(slices(6), slices(2), seed=0)
     images, _ = lesion()
     maps, scores = peer.predict(images, torch.ones(2, 1, SIZE, SIZE))
@@ -201,7 +203,7 @@ def test_a_grey_image_equals_three_equal_channels() -> None:
     foreground = torch.ones(1, 1, SIZE, SIZE)
     maps = []
     for items in (grey, colour):
-        peer = build_peer("patchcore", **options())
+        peer = build_method("patchcore", **options())
         peer.fit(items, items, seed=0)
         maps.append(peer.predict(items[0]["image"][None], foreground)[0])
     assert torch.equal(*maps)
@@ -209,14 +211,14 @@ def test_a_grey_image_equals_three_equal_channels() -> None:
 
 @needs_anomalib
 def test_images_of_another_size_are_refused() -> None:
-    peer: Any = build_peer("patchcore", **options())
+    peer: Any = build_method("patchcore", **options())
     with pytest.raises(ValueError, match=r"\(B, 1 or 3, 96, 96\)"):
         peer.prepare(torch.rand(1, 3, 64, 64))
 
 
 @needs_anomalib
 def test_divergence_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer: Any = build_peer("stfpm", **options())
+    peer: Any = build_method("stfpm", **options())
     monkeypatch.setattr(
         type(peer), "loss", lambda self, images: self._loss(*self.model(images)) / 0
     )
@@ -227,25 +229,27 @@ def test_divergence_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_anomalib
 def test_what_a_teacher_does_not_allow_is_refused() -> None:
     with pytest.raises(UnavailableError, match="mirrors ResNets"):
-        build_peer("reverse_distillation", **options())
+        build_method("reverse_distillation", **options())
     dilated = build_extractor("resnet18", output_stride=8)
     with pytest.raises(UnavailableError, match=r"strides \(4, 8, 8\)"):
-        build_peer("reverse_distillation", **options("resnet18", teacher=dilated))
+        build_method("reverse_distillation", **options("resnet18", teacher=dilated))
     with pytest.raises(UnavailableError, match="larger than 64 pixels"):
-        build_peer("supersimplenet", **options(size=64))
-    peer = build_peer("stfpm", **options(architecture="resnet18") | {"architecture": "resnet50"})
+        build_method("supersimplenet", **options(size=64))
+    peer = build_method("stfpm", **options(architecture="resnet18") | {"architecture": "resnet50"})
     with pytest.raises(ValueError, match="architecture must name the teacher's"):
         peer.fit(slices(2), slices(1), seed=0)
 
 
 @needs_anomalib
 def test_methods_with_a_teacher_of_their_own_need_its_files(tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match="ImageNet pictures"):
-        build_peer("efficient_ad", **options())
-    with pytest.raises(UnavailableError, match="ImageNet pictures"):
-        build_peer("efficient_ad", **options(weights=tmp_path / "a.pth", imagenet=tmp_path / "no"))
+    with pytest.raises(UnavailableError, match="ImageNet images"):
+        build_method("efficient_ad", **options())
+    with pytest.raises(UnavailableError, match="ImageNet images"):
+        build_method(
+            "efficient_ad", **options(weights=tmp_path / "a.pth", imagenet=tmp_path / "no")
+        )
     with pytest.raises(UnavailableError, match="DINOv2"):
-        build_peer("dinomaly", **options())
+        build_method("dinomaly", **options())
 
 
 @needs_anomalib
@@ -258,7 +262,7 @@ def test_efficient_ad_with_files(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(folder / "0.png")
     state = SmallPatchDescriptionNetwork(384).state_dict()
     torch.save(state, tmp_path / "teacher.pth")
-    peer: Any = build_peer(
+    peer: Any = build_method(
         "efficient_ad",
         **options(
             epochs=1,
@@ -292,7 +296,7 @@ def test_dinomaly_with_a_file(tmp_path: Path) -> None:
     torch.save(encoder, tmp_path / "timm.pth")
     torch.save(state, tmp_path / "dinov2.pth")
     for file in ("timm.pth", "dinov2.pth"):
-        peer: Any = build_peer(
+        peer: Any = build_method(
             "dinomaly", **options(epochs=1, weights=tmp_path / file, encoder=name)
         )
         extractor: Any = peer.extractor(backbone=name, layers=["blocks.2"], output_fmt="NLC")
@@ -323,25 +327,25 @@ def test_stages_are_the_networks_and_never_train_when_frozen() -> None:
     assert learner.train()(x)["layer1"].requires_grad
 
 
-@pytest.mark.parametrize("name", sorted(set(PEERS) - {"mkd", "simplenet"}))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"mkd", "simplenet"}))
 def test_without_anomalib_the_reason_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     for module in [m for m in sys.modules if m == "anomalib" or m.startswith("anomalib.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "anomalib", None)
-    with pytest.raises(UnavailableError, match=r"pip install 'multiad-med\[peers\]'"):
-        build_peer(name, **options())
+    with pytest.raises(UnavailableError, match=r"pip install 'multiad-med\[methods\]'"):
+        build_method(name, **options())
 
 
 @pytest.mark.parametrize("name", ["mkd", "simplenet"])
 def test_methods_without_a_package_are_listed_as_unavailable(name: str) -> None:
     with pytest.raises(UnavailableError, match="no maintained package"):
-        build_peer(name, **options())
+        build_method(name, **options())
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="Unknown peer 'resnet'; choose one of"):
-        build_peer("resnet", **options())
+    with pytest.raises(ValueError, match="Unknown method 'resnet'; choose one of"):
+        build_method("resnet", **options())
     with pytest.raises(ValueError, match="must be positive"):
-        build_peer("padim", **options(epochs=0))
+        build_method("padim", **options(epochs=0))

@@ -23,7 +23,7 @@ __all__ = ["COHORTS", "FAST", "bundle_names", "write_fake_model"]
 FAST = {"size": 64, "device": "$torch.device('cpu')"}
 """What every config of a bundle is overridden with; training is also given few epochs."""
 
-SECTIONS = ["training"] * 3 + ["validation"] + ["test"] * 2
+SPLITS = ["training"] * 3 + ["validation"] + ["test"] * 2
 
 
 def bundle_names() -> list[str]:
@@ -33,14 +33,14 @@ def bundle_names() -> list[str]:
 
 def _write(folder: Path, studies: list[dict[str, np.ndarray]], affine: np.ndarray) -> Path:
     """Six studies, the last one with a lesion, and their datalist."""
-    sections: dict[str, list[dict[str, str]]] = {name: [] for name in SECTIONS}
-    for index, (section, study) in enumerate(zip(SECTIONS, studies, strict=True)):
+    splits: dict[str, list[dict[str, str]]] = {name: [] for name in SPLITS}
+    for index, (split, study) in enumerate(zip(SPLITS, studies, strict=True)):
         item = {"subject": f"s{index}"}
         for key, volume in study.items():
             item[key] = f"{key}s/s{index}.nii.gz"
             save_nifti(folder / item[key], volume, affine)
-        sections[section].append(item)
-    (folder / "datalist.json").write_text(json.dumps(sections))
+        splits[split].append(item)
+    (folder / "datalist.json").write_text(json.dumps(splits))
     return folder
 
 
@@ -49,8 +49,8 @@ def make_abdomens(parent: Path) -> Path:
     rng = np.random.default_rng(0)
     shape = (48, 48, 10)
     studies = []
-    for index in range(len(SECTIONS)):
-        ct, liver, lesions = abdomen(shape, rng, lesion=index == len(SECTIONS) - 1)
+    for index in range(len(SPLITS)):
+        ct, liver, lesions = abdomen(shape, rng, lesion=index == len(SPLITS) - 1)
         study = {"image": ct.astype(np.int16), "organ": liver.astype(np.uint8)}
         studies.append({**study, "label": lesions.astype(np.uint8)})
     return _write(parent / "cohort", studies, ct_affine(shape))
@@ -60,8 +60,8 @@ def make_retinas(parent: Path) -> Path:
     """OCT volumes ``(B-scan's width, its depth, B-scans)``."""
     rng = np.random.default_rng(0)
     studies = []
-    for index in range(len(SECTIONS)):
-        lesion = index == len(SECTIONS) - 1
+    for index in range(len(SPLITS)):
+        lesion = index == len(SPLITS) - 1
         pairs = [bscan((64, 48), rng, lesion=lesion and scan > 2) for scan in range(6)]
         image, label = (np.stack(part, axis=-1).swapaxes(0, 1) for part in zip(*pairs, strict=True))
         study = {"image": image.astype(np.uint8), "label": (label > 0).astype(np.uint8)}

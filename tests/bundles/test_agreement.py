@@ -30,17 +30,17 @@ OWN = {
 for the domain by measurement. Parts of them are compared below."""
 
 VOLUMES_ONLY = {"image_glob", "label_glob", "min_fraction", "channels"}
-"""Settings of volumes' readers and transforms, which pictures need not have."""
+"""Settings of volumes' readers and transforms, which images need not have."""
 
 SHAPES = "aspects"
-"""Of the pictures that trained, kept on the card to tell other ones; it changes no map."""
+"""Of the images that trained, kept on the card to tell other ones; it changes no map."""
 
 CHOSEN = {"size", SHAPES}
-"""What a training on pictures chooses by them."""
+"""What a training on images chooses by them."""
 
 
 def is_pictures(root: Path) -> bool:
-    return "Pictures" in json.dumps(load(root, "inference")["preprocessing"])
+    return "Images" in json.dumps(load(root, "inference")["preprocessing"])
 
 
 def load(root: Path, name: str) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def load(root: Path, name: str) -> dict[str, Any]:
 def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The steps as they act on all but the lesion mask.
 
-    Training cuts pictures into tiles, which inference leaves to its inferer.
+    Training cuts images into tiles, which inference leaves to its inferer.
     """
     steps = []
     for step in transforms:
@@ -183,11 +183,11 @@ def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path)
     for name in MIXINS:
         ours, first = (load(folder, name.removesuffix(".json")) for folder in (root, FIRST))
         if is_pictures(root) and "calibrating" in ours:
-            # Tiles are parts of a picture, in federated calibration as in training.
+            # Tiles are parts of an image, in federated calibration as in training.
             handlers = load(root, "train")["train"]["handlers"]
             (group,) = (h["group"] for h in handlers if "group" in h)
             assert ours["calibrating"][0].pop("group") == group
-            # Sites do not know each other's pictures, by which one alone chooses the size.
+            # Sites do not know each other's images, by which one alone chooses the size.
             assert ours.pop("prepared#images") == []
             # Sums of a Gaussian may be shared, patches of patients may not.
             assert ours.pop("experts") == ["position_gaussian"]
@@ -197,7 +197,7 @@ def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path)
 
 def test_postprocessing_and_handlers_differ_in_writer_and_title_only(root: Path) -> None:
     def plain(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        own = ("writer", "oriented", "title", "config", "upright", "pictures", "desc")
+        own = ("writer", "oriented", "title", "config", "upright", "images", "desc")
         return [{k: v for k, v in step.items() if k not in own} for step in steps]
 
     ours, first = load(root, "inference"), load(FIRST, "inference")

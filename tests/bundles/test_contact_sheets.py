@@ -21,7 +21,7 @@ def test_every_bundle_leaves_a_sheet_with_all_pictures(bundle: str, tmp_path: Pa
     rows = infer(bundle, data, model, out)
     page = (out / "summary.html").read_text()
     reader = Reader(page)
-    assert "No picture" not in page
+    assert "No image" not in page
     studies = json.loads((out / "summary.json").read_text())["studies"]
     assert len(reader.values("src")) == len(studies)
     links = [out / link for link in reader.values("href")]

@@ -36,10 +36,10 @@ def make_sites(folder: Path) -> dict[str, Path]:
     """A site with three training subjects, and one with a single one that is another's."""
     sites = {name: make_small_cohort(folder / name) for name in ("large", "small")}
     datalist = sites["small"] / "datalist.json"
-    sections = json.loads(datalist.read_text())
-    sections["training"], sections["validation"] = sections["test"][:1], sections["training"][:1]
-    del sections["test"], sections["training"][0]["label"]
-    datalist.write_text(json.dumps(sections))
+    splits = json.loads(datalist.read_text())
+    splits["training"], splits["validation"] = splits["test"][:1], splits["training"][:1]
+    del splits["test"], splits["training"][0]["label"]
+    datalist.write_text(json.dumps(splits))
     return sites
 
 

@@ -15,7 +15,7 @@ from multiad_med.scoring import Level
 from multiad_med.utils.errors import InputError, user_error
 from tests.bundles.cohorts import FAST
 from tests.conftest import head, write_nifti
-from tests.trees import save_picture
+from tests.trees import save_image
 from tests.trees.shapes import texture
 
 AFFINE = np.diag([4.0, 4.0, 8.0, 1.0])
@@ -27,7 +27,7 @@ def cloth(seed: int, shape: tuple[int, int] = (64, 64)) -> np.ndarray:
 
 def images(folder: Path, pictures: list[np.ndarray]) -> Path:
     for index, values in enumerate(pictures):
-        save_picture(folder / "in" / f"{index}.png", values)
+        save_image(folder / "in" / f"{index}.png", values)
     return folder / "in"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from multiad_med.evaluation.labelled import evaluate_model
 from tests.bundles.models import infer, train
-from tests.trees import picture, save_picture
+from tests.trees import picture, save_image
 
 BUNDLE = "multiad_industrial"
 UNSEEN = {"datalist#model": "@ckpt_path"}
@@ -26,7 +26,7 @@ def fill(folder: Path, **counts: int) -> Path:
         defect = not name.endswith(("good", "train"))
         for number in range(count):
             image = picture(64, rng, defect=defect)[0]
-            save_picture(folder / name.replace("__", "/") / f"{number:03d}.png", image)
+            save_image(folder / name.replace("__", "/") / f"{number:03d}.png", image)
     return folder
 
 
@@ -78,8 +78,8 @@ def test_another_folder_is_evaluated_whole_by_the_command(tmp_path: Path) -> Non
     new = tmp_path / "new"
     rng = np.random.default_rng(9)
     for number in range(5):
-        save_picture(new / "good" / f"{number}.png", picture(64, rng, defect=False)[0])
-        save_picture(new / "bad" / f"{number}.png", picture(64, rng, defect=True)[0])
+        save_image(new / "good" / f"{number}.png", picture(64, rng, defect=False)[0])
+        save_image(new / "bad" / f"{number}.png", picture(64, rng, defect=True)[0])
     evaluate_model(new, tmp_path / "models/model.pt", tmp_path / "out", bootstrap=20)
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     check_image_level_only(metrics, tmp_path / "out")
@@ -91,7 +91,7 @@ def test_a_flat_folder_trains_and_another_of_unknown_images_is_judged(tmp_path: 
     train(BUNDLE, data, tmp_path / "models")
     rng = np.random.default_rng(9)
     for number in range(3):
-        save_picture(tmp_path / "new" / f"{number}.png", picture(64, rng, defect=True)[0])
+        save_image(tmp_path / "new" / f"{number}.png", picture(64, rng, defect=True)[0])
     rows = infer(BUNDLE, tmp_path / "new", tmp_path / "models/model.pt", tmp_path / "maps")
     assert sorted(rows) == ["0.png", "1.png", "2.png"]
     assert {row["decision"] for row in rows.values()} == {

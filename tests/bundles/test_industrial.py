@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from multiad_med.card import CardError
-from multiad_med.data import DatalistError, StoreError, StudyError
+from multiad_med.data import CacheError, DatalistError, StudyError
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError, open_model
 from multiad_med.preparation import load_recipe, prepare
@@ -23,7 +23,7 @@ from multiad_med.training import save_model
 from multiad_med.utils.errors import MultiADError, user_error
 from multiad_med.visualize.overlay_file import read_overlay
 from tests.bundles import models
-from tests.trees import make_mvtec, picture, save_picture
+from tests.trees import make_mvtec, picture, save_image
 from tests.trees.shapes import texture
 
 NAME = "multiad_industrial"
@@ -77,7 +77,7 @@ def tile_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of tiles of a texture that is larger than they are."""
     folder = tmp_path_factory.mktemp("tiles")
     for seed in range(6):
-        save_picture(folder / f"in/{seed}.png", cloth((96, 96), seed))
+        save_image(folder / f"in/{seed}.png", cloth((96, 96), seed))
     return train(folder / "in", folder, tile=TILE, max_epochs=2)
 
 
@@ -109,7 +109,7 @@ def test_maps_lie_where_mvtecs_evaluation_code_looks_for_them(
             (tmp_path / category / "test" / kind / f"{source.stem}_anomaly.json").read_text()
         )
         assert scores["image"] == str(source)
-        # Pictures of the network's size: nothing is resized after scoring.
+        # Images of the network's size: nothing is resized after scoring.
         assert scores["volume_score"] == pytest.approx(float(written.max()), abs=1e-6)
         shown = read_overlay(tmp_path / category / "test" / kind / f"{source.stem}_anomaly.png")
         assert (shown.size, shown.mode) == ((SIZE, SIZE), "RGB")
@@ -158,7 +158,7 @@ def test_a_picture_called_anomalous_counts_though_it_has_no_mask(
 ) -> None:
     rng = np.random.default_rng(0)
     for name in ("ok/0.png", "ok/1.png", "broken/0.png"):
-        save_picture(tmp_path / "in" / name, picture(48, rng, defect=name[0] == "b")[0])
+        save_image(tmp_path / "in" / name, picture(48, rng, defect=name[0] == "b")[0])
     infer(tmp_path / "in", model, tmp_path / "out", "evaluate.json", bootstrap=50)
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["counts"]["abnormal_slices"] == 1
@@ -185,7 +185,7 @@ def test_any_size_and_depth_in_a_plain_folder(model: Path, tmp_path: Path) -> No
     for name, values in pictures.items():
         maps[name] = tifffile.imread((tmp_path / "out" / name).with_suffix(".tiff"))
         assert maps[name].shape == values.shape[:2], name
-    # The same picture in 8 and in 16 bits.
+    # The same image in 8 and in 16 bits.
     np.testing.assert_allclose(maps["a/grey.png"], maps["a/deep.png"], atol=1e-5)
 
 
@@ -199,7 +199,7 @@ def test_a_plain_folder_and_a_datalist_train(mvtec: Path, tmp_path: Path) -> Non
 
 
 def test_a_black_picture_is_judged_as_any_other(model: Path, tmp_path: Path) -> None:
-    save_picture(tmp_path / "in/black.png", np.zeros((SIZE, SIZE, 3)))
+    save_image(tmp_path / "in/black.png", np.zeros((SIZE, SIZE, 3)))
     infer(tmp_path / "in", model, tmp_path / "out")
     assert json.loads((tmp_path / "out/black_anomaly.json").read_text())["volume_score"] > 0
 
@@ -214,14 +214,14 @@ def test_light_no_longer_changes_the_map_where_it_is_evened(model: Path, tmp_pat
     model = prepared_by_any(model, tmp_path)
     image = 0.5 * picture(SIZE, np.random.default_rng(0), defect=True)[0]
     for name, factor in (("bright", 1.0), ("dark", 0.5)):
-        save_picture(tmp_path / f"in/{name}.png", factor * image)
+        save_image(tmp_path / f"in/{name}.png", factor * image)
 
     def difference(out: Path, **options: Any) -> float:
         infer(tmp_path / "in", model, out, **options)
         bright, dark = (tifffile.imread(out / f"{name}.tiff") for name in ("bright", "dark"))
         return float(np.abs(bright - dark).max())
 
-    evened = difference(tmp_path / "evened", even_light=True)
+    evened = difference(tmp_path / "evened", normalise_brightness=True)
     assert evened < 0.5 * difference(tmp_path / "plain")
 
 
@@ -245,7 +245,7 @@ def test_a_picture_of_exactly_one_tile_has_the_map_without_tiles(
 def test_a_defect_in_a_large_picture_is_where_it_is(tile_model: Path, tmp_path: Path) -> None:
     large = cloth((160, 224), 9)
     large[112:124, 40:52] = 255
-    save_picture(tmp_path / "in/large.png", large)
+    save_image(tmp_path / "in/large.png", large)
     infer(tmp_path / "in", tile_model, tmp_path / "out", tile=TILE)
     heat = tifffile.imread(tmp_path / "out/large.tiff")
     assert heat.shape == (160, 224)
@@ -258,7 +258,7 @@ def test_pictures_smaller_than_the_tile_are_padded_in_training_and_inference(
     tmp_path: Path,
 ) -> None:
     for seed in range(3):
-        save_picture(tmp_path / f"in/{seed}.png", cloth((20, 60), seed))
+        save_image(tmp_path / f"in/{seed}.png", cloth((20, 60), seed))
     model = train(tmp_path / "in", tmp_path, tile=TILE)
     infer(tmp_path / "in", model, tmp_path / "out", tile=TILE)
     assert tifffile.imread(tmp_path / "out/0.tiff").shape == (20, 60)
@@ -267,23 +267,23 @@ def test_pictures_smaller_than_the_tile_are_padded_in_training_and_inference(
 # --- prepared slices
 
 
-def dataset(source: Path, section: str, **settings: Any) -> Any:
+def dataset(source: Path, split: str, **settings: Any) -> Any:
     """A data set of train.json."""
     config = ConfigParser.load_config_file(CONFIGS / "train.json")
     parser = ConfigParser({**config, "dataset_dir": str(source), "size": SIZE, **settings})
-    return parser.get_parsed_content(f"{section}#dataset")
+    return parser.get_parsed_content(f"{split}#dataset")
 
 
-@pytest.mark.parametrize(("tile", "even_light"), [(None, False), (48, True)])
+@pytest.mark.parametrize(("tile", "normalise_brightness"), [(None, False), (48, True)])
 def test_prepared_slices_are_those_of_the_pictures(
-    mvtec: Path, tmp_path: Path, tile: int | None, even_light: bool
+    mvtec: Path, tmp_path: Path, tile: int | None, normalise_brightness: bool
 ) -> None:
-    settings = {"tile": tile, "even_light": even_light}
+    settings = {"tile": tile, "normalise_brightness": normalise_brightness}
     recipe = load_recipe("mvtec_ad", {"size": SIZE, **settings})
     prepare(recipe, mvtec, tmp_path, workers=0, progress=False)
     options = {**settings, "categories": ["screw"]}
-    for section in ("train", "validate"):
-        stored, made = (dataset(folder, section, **options) for folder in (tmp_path, mvtec))
+    for split in ("train", "validate"):
+        stored, made = (dataset(folder, split, **options) for folder in (tmp_path, mvtec))
         assert len(stored) == len(made) > 0
         for i in range(len(made)):
             assert stored[i]["subject"] == made[i]["subject"]
@@ -292,10 +292,10 @@ def test_prepared_slices_are_those_of_the_pictures(
                 stored[i]["image"], made[i]["image"], atol=0.51 / 255, rtol=0
             )
     with pytest.raises(RuntimeError) as error:
-        dataset(tmp_path, "train", tile=tile, even_light=not even_light)
+        dataset(tmp_path, "train", tile=tile, normalise_brightness=not normalise_brightness)
     cause = user_error(error.value)
-    assert isinstance(cause, StoreError)
-    assert f"was prepared with even_light={even_light}" in str(cause)
+    assert isinstance(cause, CacheError)
+    assert f"was prepared with normalise_brightness={normalise_brightness}" in str(cause)
 
 
 # --- bad input
@@ -312,7 +312,7 @@ def test_an_unreadable_picture_is_passed_over_and_the_run_ends_with_an_error(
         infer(tmp_path / "in", model, tmp_path / "out")
     assert isinstance(user_error(error.value), StudyError)
     assert "1 of 3 studies failed" in str(user_error(error.value))
-    assert "b.png: not a readable picture" in str(user_error(error.value))
+    assert "b.png: not a readable image" in str(user_error(error.value))
     assert files(tmp_path / "out", "*.tiff") == ["a.tiff", "c.tiff"]
     assert not list((tmp_path / "out").rglob(".partial*"))
 
@@ -374,7 +374,7 @@ def test_wrong_models_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-# --- real pictures
+# --- real images
 
 
 def test_real_hazelnuts(real_data: Path, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_worker_that_is_killed_is_told_with_what_to_do(
 
 
 def interruptions() -> Iterator[tuple[str, Any, str]]:
-    """Where a study's files are written: of volumes map, mask, scores; of images map, picture, scores."""
+    """Where a study's files are written: of volumes map, mask, scores; of images map, image, scores."""
     for bundle in (BUNDLE, "multiad_industrial"):
         written = 2 if bundle == BUNDLE else 1
         for number in range(written + 1):

@@ -13,7 +13,7 @@ from multiad_med.networks import read_card
 from multiad_med.resources import read_config, run_bundle
 from multiad_med.utils.errors import InputError, user_error
 from tests.bundles.cohorts import FAST, bundle_names
-from tests.trees import save_picture
+from tests.trees import save_image
 
 
 def parsed(name: str, batches: int, *ids: str, **override: Any) -> list[int]:
@@ -46,7 +46,7 @@ def test_epochs_that_are_given_decide() -> None:
 def images(tmp_path: Path) -> Path:
     for index in range(12):  # 11 train: 3 batches of 4
         values = np.random.default_rng(index).uniform(0, 255, (64, 64))
-        save_picture(tmp_path / "in" / f"{index}.png", values)
+        save_image(tmp_path / "in" / f"{index}.png", values)
     return tmp_path / "in"
 
 

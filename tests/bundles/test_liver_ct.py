@@ -14,7 +14,7 @@ import torch
 from monai.bundle import ConfigParser
 from scipy.spatial.transform import Rotation
 
-from multiad_med.data import SliceDataset, SliceStore
+from multiad_med.data import SliceCache, SliceDataset
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.readers import LoadVolume
 from multiad_med.resources import bundle_path
@@ -31,13 +31,13 @@ LITS: dict[str, Any] = {"lesion_labels": [2]}
 def make_tree(folder: Path) -> Path:
     """Five LiTS volumes with a datalist: three training, one validation, one test."""
     make_lits(folder, rng=np.random.default_rng(0), volumes=5, healthy=0, shape=SHAPE)
-    sections: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
-    for number, section in enumerate(["training"] * 3 + ["validation", "test"]):
+    splits: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
+    for number, split in enumerate(["training"] * 3 + ["validation", "test"]):
         (image,) = folder.rglob(f"volume-{number}.nii")
         mask = str(image.with_name(f"segmentation-{number}.nii"))
         item = {"image": str(image), "organ": mask, "label": mask, "subject": f"volume-{number}"}
-        sections[section].append(item)
-    (folder / "datalist.json").write_text(json.dumps(sections))
+        splits[split].append(item)
+    (folder / "datalist.json").write_text(json.dumps(splits))
     return folder
 
 
@@ -236,11 +236,11 @@ TABLE = "volumes"
 def test_prepared_slices_are_those_that_the_bundle_makes(
     data: Path, tmp_path: Path, recipe: str, settings: dict[str, Any], override: dict[str, Any]
 ) -> None:
-    sections = json.loads((data / "datalist.json").read_text())
-    items = [item for section in sections.values() for item in section]
+    splits = json.loads((data / "datalist.json").read_text())
+    items = [item for split in splits.values() for item in split]
     source = data
     if recipe == TABLE:
-        rows = ["image,subject,section,organ"]
+        rows = ["image,subject,split,organ"]
         for item in items:
             del item["label"]
             if override.get("region") == "body":
@@ -249,17 +249,17 @@ def test_prepared_slices_are_those_that_the_bundle_makes(
         source = tmp_path / "table.csv"
         source.write_text("\n".join([*rows[:4], rows[4].replace("training", "validation")]))
     prepare(load_recipe(recipe, {"size": 64, **settings}), source, tmp_path / "store", workers=0)
-    store = SliceStore(tmp_path / "store", section="training")
+    cache = SliceCache(tmp_path / "store", split="training")
     config = ConfigParser.load_config_file(bundle_path(BUNDLE) / "configs/train.json")
     config.update({"size": 64, **override})
     config["windows"] = settings.get("windows", config["windows"])
     transform = ConfigParser(config).get_parsed_content("train#preprocessing")
-    subjects = {row["subject"] for row in store.index}
+    subjects = {row["subject"] for row in cache.index}
     chosen = [item for item in items if item["subject"] in subjects]
     made = SliceDataset(chosen, transform, progress=False)
-    assert len(made) == len(store) > 10
+    assert len(made) == len(cache) > 10
     for ours, theirs in zip(
-        *(sorted(part, key=lambda s: (s["subject"], s["slice"])) for part in (made, store)),
+        *(sorted(part, key=lambda s: (s["subject"], s["slice"])) for part in (made, cache)),
         strict=True,
     ):
         assert (ours["subject"], ours["slice"]) == (theirs["subject"], theirs["slice"])

@@ -53,7 +53,7 @@ def lines(text: str) -> list[str]:
     shown = [part.rpartition("\r")[2].strip() for part in text.replace(" \r", "\r").splitlines()]
     untimed = [re.sub(r"^\d{4}-\d\d-\d\d [\d:,]+ - ", "", line) for line in shown]
     ours = [s for s in untimed if s and not s.startswith((MONAI, "INFO - Setting logging prop"))]
-    return [s for s in ours if not re.match(r"(training|studies|pictures|images)\b.*\[", s)]
+    return [s for s in ours if not re.match(r"(training|studies|images|images)\b.*\[", s)]
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     write_fake_model("multiad_brain_mri", folder / "model.pt")
     data = COHORTS["multiad_brain_mri"](folder)
-    sections = json.loads((data / "datalist.json").read_text())
-    (data / sections["test"][0]["image"]).write_bytes(b"none")
+    splits = json.loads((data / "datalist.json").read_text())
+    (data / splits["test"][0]["image"]).write_bytes(b"none")
     return folder
 
 

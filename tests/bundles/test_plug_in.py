@@ -14,13 +14,13 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 from torch import Tensor, nn
 
-from multiad_med.data import SliceStore, describe_training
+from multiad_med.data import SliceCache, describe_training
 from multiad_med.networks import build_multiad, open_model, read_card
 from multiad_med.resources import bundle_path
 from multiad_med.transforms import PluggedTransformd
 from multiad_med.utils import InputError
 from tests.bundles.cohorts import COHORTS
-from tests.evaluation.stores import make_store
+from tests.evaluation.caches import make_cache
 
 PAGE = Path(__file__).parents[2] / "docs" / "plug-in.md"
 BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -198,12 +198,12 @@ def test_a_transform_that_spoils_the_image_is_refused(name: str, message: str) -
 
 
 def test_prepared_slices_are_refused_with_a_transform(tmp_path: Path) -> None:
-    store = SliceStore(make_store(tmp_path), section="training")
+    cache = SliceCache(make_cache(tmp_path), split="training")
     with pytest.raises(InputError, match="prepared slices have had their transforms"):
         describe_training(
             domain="brain_mri",
             preparation={"transform": "a.B"},
             settings={},
-            training=store,
-            held_out=store,
+            training=cache,
+            held_out=cache,
         )

@@ -20,7 +20,7 @@ from multiad_med.visualize.overlay_file import read_overlay
 from tests.bundles import models
 from tests.bundles.cohorts import COHORTS, bundle_names
 from tests.bundles.test_industrial import CONFIGS, cloth, dataset, infer, train
-from tests.trees import save_picture
+from tests.trees import save_image
 
 SIZE = [64, 96]  # X, Y of volumes
 REGIONS = {"multiad_brain_mri": "images", "multiad_liver_ct": "organs"}
@@ -53,12 +53,12 @@ def test_a_rectangle_is_on_the_card_and_maps_have_the_volumes_grid(
                 np.testing.assert_allclose(edge(mapped, 0)[:2], edge(inside, 0)[:2], atol=2)
 
 
-# --- pictures: rows, columns
+# --- images: rows, columns
 
 
 @pytest.fixture(scope="module")
 def strips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A category of pictures of 96 rows and 256 columns; a defect is a white square left below."""
+    """A category of images of 96 rows and 256 columns; a defect is a white square left below."""
     folder = tmp_path_factory.mktemp("strips")
     for seed in range(8):
         values = cloth((96, 256), seed)
@@ -67,8 +67,8 @@ def strips(tmp_path_factory: pytest.TempPathFactory) -> Path:
             values[70:82, 30:42] = 255
             mask = np.zeros(values.shape)
             mask[70:82, 30:42] = 255
-            save_picture(folder / f"ground_truth/spot/{seed}_mask.png", mask)
-        save_picture(folder / part / f"{seed}.png", values)
+            save_image(folder / f"ground_truth/spot/{seed}_mask.png", mask)
+        save_image(folder / part / f"{seed}.png", values)
     return folder
 
 
@@ -125,16 +125,16 @@ def test_rectangular_tiles_train_and_map_a_picture_at_its_own_size(
 def test_rectangular_slices_train_with_their_own_size_and_no_other(
     strips: Path, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    prepare(load_recipe("mvtec_ad", {"size": [64, 160]}), strips, store, workers=0, progress=False)
-    assert json.loads((store / "store.json").read_text())["size"] == [64, 160]
-    assert dataset(store, "train", size=None)[0]["image"].shape == (3, 64, 160)
+    cache = tmp_path / "store"
+    prepare(load_recipe("mvtec_ad", {"size": [64, 160]}), strips, cache, workers=0, progress=False)
+    assert json.loads((cache / "cache.json").read_text())["size"] == [64, 160]
+    assert dataset(cache, "train", size=None)[0]["image"].shape == (3, 64, 160)
     with pytest.raises(RuntimeError) as error:
-        dataset(store, "train", size=[160, 64])
+        dataset(cache, "train", size=[160, 64])
     assert "slices of [64, 160], wanted is [160, 64]" in str(user_error(error.value))
-    model = train(store, tmp_path / "model", size=None)
+    model = train(cache, tmp_path / "model", size=None)
     assert open_model(model).card.preparation["size"] == [64, 160]
-    evaluate_model(store, model, tmp_path / "report", bootstrap=5)
+    evaluate_model(cache, model, tmp_path / "report", bootstrap=5)
     assert json.loads((tmp_path / "report/metrics.json").read_text())["counts"]["slices"] > 0
 
 

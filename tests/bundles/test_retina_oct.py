@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from multiad_med.data import SliceDataset, SliceStore
+from multiad_med.data import SliceCache, SliceDataset
 from multiad_med.datasets import find_resc
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path
@@ -34,7 +34,7 @@ EYEPY = importlib.util.find_spec("eyepy") is not None
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four volumes as folders of pictures with a datalist; lesions in each one's second half."""
+    """Four volumes as folders of images with a datalist; lesions in each one's second half."""
     folder = tmp_path_factory.mktemp("resc")
     rng = np.random.default_rng(0)
     volumes = {"training": 3, "validation": 1}
@@ -47,8 +47,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         for item in find_resc(folder)
     ]
-    sections = {"training": items[:2], "validation": items[2:3], "test": items[3:]}
-    (folder / "datalist.json").write_text(json.dumps(sections))
+    splits = {"training": items[:2], "validation": items[2:3], "test": items[3:]}
+    (folder / "datalist.json").write_text(json.dumps(splits))
     return folder
 
 
@@ -71,11 +71,11 @@ def b_scans(data: Path) -> np.ndarray:
 
 
 def write_forms(folder: Path, scans: np.ndarray) -> None:
-    """The same volume as pictures, NumPy, NIfTI and multi-frame DICOM, and as Heidelberg's."""
+    """The same volume as images, NumPy, NIfTI and multi-frame DICOM, and as Heidelberg's."""
     depth, width, step = SPACING
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     for index, scan in enumerate(scans):
-        Image.fromarray(scan).save(folder / f"pictures/{index}.png")
+        Image.fromarray(scan).save(folder / f"images/{index}.png")
     np.save(folder / "numpy.npy", scans)
     image = nib.Nifti1Image(scans.transpose(2, 1, 0), np.diag([width, depth, step, 1]))
     image.header.set_xyzt_units("mm")
@@ -101,7 +101,7 @@ def test_all_forms_of_a_volume_in_one_folder_give_the_same_map_on_its_grid(
     write_forms(tmp_path / "in", b_scans(data))
     rows = infer(tmp_path / "in", model, tmp_path / "out", spacing=SPACING)
     assert {row["status"] for row in rows.values()} == {"done"}
-    names = ["pictures", "numpy", "nifti", "dicom/im000", *(["heidelberg"] if EYEPY else [])]
+    names = ["images", "numpy", "nifti", "dicom/im000", *(["heidelberg"] if EYEPY else [])]
     maps = [nib.load(tmp_path / f"out/{name}_anomaly_map.nii.gz") for name in names]
     for name, heat in zip(names, maps, strict=True):
         assert heat.shape == (WIDTH, DEPTH, SCANS), name
@@ -198,16 +198,16 @@ def test_prepared_b_scans_are_those_that_the_bundle_makes_and_train_it(
     data: Path, tmp_path: Path
 ) -> None:
     prepare(load_recipe("resc", {"size": 64}), data, tmp_path / "store", workers=0)
-    store = SliceStore(tmp_path / "store", section="training")
+    cache = SliceCache(tmp_path / "store", split="training")
     config = ConfigParser.load_config_file(bundle_path(BUNDLE) / "configs/train.json")
     config["size"] = 64
     transform = ConfigParser(config).get_parsed_content("train#preprocessing")
-    subjects = {row["subject"] for row in store.index}
+    subjects = {row["subject"] for row in cache.index}
     items = [item for item in find_resc(data) if item["subject"] in subjects]
     made = SliceDataset(items, transform, progress=False)
-    assert len(made) == len(store) >= 2 * SCANS // 2
+    assert len(made) == len(cache) >= 2 * SCANS // 2
     for ours, theirs in zip(
-        *(sorted(part, key=lambda s: (s["subject"], s["slice"])) for part in (made, store)),
+        *(sorted(part, key=lambda s: (s["subject"], s["slice"])) for part in (made, cache)),
         strict=True,
     ):
         assert (ours["subject"], ours["slice"]) == (theirs["subject"], theirs["slice"])

@@ -35,19 +35,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A model trained on prepared slices whose volumes are gone."""
     folder = tmp_path_factory.mktemp("prepared")
     data = make_small_cohort(folder)
-    table = ["image,subject,section"]
-    for section, items in json.loads((data / "datalist.json").read_text()).items():
-        table += [f"{data / i['image']},{i['subject']},{section}" for i in items]
+    table = ["image,subject,split"]
+    for split, items in json.loads((data / "datalist.json").read_text()).items():
+        table += [f"{data / i['image']},{i['subject']},{split}" for i in items]
     (folder / "table.csv").write_text("\n".join(table))
-    store = folder / "store"
-    summary = prepare(load_recipe("volumes", {"size": 64}), folder / "table.csv", store, workers=0)
+    cache = folder / "store"
+    summary = prepare(load_recipe("volumes", {"size": 64}), folder / "table.csv", cache, workers=0)
     assert summary.failures == []
     for image in (data / "images").iterdir():
         image.unlink()
     run(
         "train",
         "train.json",
-        dataset_dir=str(store),
+        dataset_dir=str(cache),
         ckpt_dir=str(folder / "models"),
         output_dir=str(folder / "out"),
         **FAST,

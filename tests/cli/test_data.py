@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multiad_med.cli.data import IMAGES, check_data
-from multiad_med.readers.images import PICTURE_SUFFIXES
+from multiad_med.readers.images import IMAGE_SUFFIXES
 from multiad_med.utils import InputError
 
 VOLUMES = ["brain_mri", "liver_ct"]
@@ -25,7 +25,7 @@ def _folder(parent: Path, *names: str) -> Path:
 
 
 def test_ends_of_images_are_those_that_are_read() -> None:
-    assert set(IMAGES) == set(PICTURE_SUFFIXES)
+    assert set(IMAGES) == set(IMAGE_SUFFIXES)
 
 
 @pytest.mark.parametrize("domain", VOLUMES)
@@ -61,7 +61,7 @@ def test_an_empty_folder_and_none_are_told(tmp_path: Path, domain: str) -> None:
         *(("retina_oct", name) for name in ("x.png", "x.nii.gz", "x.vol")),
         *(("industrial", name) for name in ("x.png", "x.webp")),
         ("brain_mri", "datalist.json"),
-        ("industrial", "store.json"),
+        ("industrial", "cache.json"),
     ],
 )
 def test_what_may_fit_passes(tmp_path: Path, domain: str, name: str) -> None:

@@ -109,24 +109,24 @@ def test_subject_in_two_splits_is_refused_and_named(tmp_path: Path) -> None:
         load_datalist(_write(tmp_path, content))
 
 
-@pytest.mark.parametrize("section", ["training", "validation"])
-def test_anomalous_study_without_mask_is_refused_for_training(tmp_path: Path, section: str) -> None:
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_anomalous_study_without_mask_is_refused_for_training(tmp_path: Path, split: str) -> None:
     _volume(tmp_path / "a.nii")
-    content = {section: [{"image": "a.nii", "anomalous": True}]}
+    content = {split: [{"image": "a.nii", "anomalous": True}]}
     with pytest.raises(DatalistError, match=r"marked anomalous.*a\.nii"):
         load_datalist(_write(tmp_path, content))
     _volume(tmp_path / "mask.nii")
-    content[section][0]["label"] = "mask.nii"
-    assert load_datalist(_write(tmp_path, content))[section]
+    content[split][0]["label"] = "mask.nii"
+    assert load_datalist(_write(tmp_path, content))[split]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"training": [{"image": "missing.nii"}]}, r"missing\.nii of section 'training' does not"),
+        ({"training": [{"image": "missing.nii"}]}, r"missing\.nii of split 'training' does not"),
         ({"training": [{"label": "x"}]}, "has no `image`"),
-        ({"train": []}, "none of the sections"),
-        ([1], "none of the sections"),
+        ({"train": []}, "none of the splits"),
+        ([1], "none of the splits"),
     ],
 )
 def test_wrong_datalists_are_refused(tmp_path: Path, content: object, message: str) -> None:

@@ -11,14 +11,14 @@ from torch.utils.data import Dataset
 
 from multiad_med.data import (
     HeldOutPart,
+    SliceCache,
     SliceDataset,
-    SliceStore,
     describe_training,
     held_out_part,
     held_out_subjects,
 )
 from tests.conftest import head, write_nifti
-from tests.evaluation.stores import make_store
+from tests.evaluation.caches import make_cache
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def description(dataset: Any, **preparation: Any) -> dict[str, Any]:
 
 
 def test_prepared_slices_tell_how_they_were_prepared(tmp_path: Path) -> None:
-    store = SliceStore(make_store(tmp_path / "pictures"))
-    store.about["settings"] = {"windows": [[0, 80]], "spacing": None}
-    card = description(store, windows=[[-200, 250]], spacing=3, size=32)
+    cache = SliceCache(make_cache(tmp_path / "images"))
+    cache.about["settings"] = {"windows": [[0, 80]], "spacing": None}
+    card = description(cache, windows=[[-200, 250]], spacing=3, size=32)
     assert card["preparation"] == {"windows": [[0, 80]], "spacing": 3, "size": 32}
-    assert card["training"]["recipe_settings"] == store.about["settings"]
-    assert card["training"]["training_data"]["slices"] == len(store)
+    assert card["training"]["recipe_settings"] == cache.about["settings"]
+    assert card["training"]["training_data"]["slices"] == len(cache)
 
 
 def test_other_volumes_are_told_apart(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from multiad_med.card import ModelCard
-from multiad_med.data import SliceDataset, SliceStore, describe_training, image_hashes
+from multiad_med.data import SliceCache, SliceDataset, describe_training, image_hashes
 from multiad_med.data.image_hashes import image_hash
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.training import ResumableTraining
@@ -48,10 +48,10 @@ def test_prepared_slices_have_the_hashes_of_their_files(tmp_path: Path) -> None:
     make_mvtec(tmp_path / "in", rng=np.random.default_rng(0), size=16, train=4, categories=["nut"])
     recipe = load_recipe("mvtec_ad", {"size": 16})
     prepare(recipe, tmp_path / "in", tmp_path / "slices", workers=0, progress=False)
-    store = SliceStore(tmp_path / "slices")
-    items = recipe.sections(tmp_path / "in")["training"]
+    cache = SliceCache(tmp_path / "slices")
+    items = recipe.splits(tmp_path / "in")["training"]
     assert len(items) > 1
-    assert image_hashes.image_hashes(store) == sorted(image_hash(item) for item in items)
+    assert image_hashes.image_hashes(cache) == sorted(image_hash(item) for item in items)
 
 
 def test_a_large_set_keeps_so_many_hashes_and_the_same_ones_each_time(

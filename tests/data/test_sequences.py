@@ -80,10 +80,10 @@ def test_each_sequence_is_chosen_by_the_glob_that_the_error_gives(
     assert refused(lambda: find_nifti_and_dicom(tmp_path, kind="mr")) == globs
     assert set(globs) == {sequence_of(word) for word in words}
     for word in words:
-        sections = load_studies(tmp_path, kind="mr", image_glob=globs[sequence_of(word)])
-        chosen = sorted(Path(item["image"]) for item in sections["test"])
+        splits = load_studies(tmp_path, kind="mr", image_glob=globs[sequence_of(word)])
+        chosen = sorted(Path(item["image"]) for item in splits["test"])
         assert chosen == sorted(tmp_path / pattern.format(patient, word) for patient in "123")
-        assert len(sections["training"]) + len(sections["validation"]) == 3
+        assert len(splits["training"]) + len(splits["validation"]) == 3
 
 
 def test_masks_beside_are_left_out_by_the_globs(tmp_path: Path) -> None:

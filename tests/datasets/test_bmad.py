@@ -16,7 +16,7 @@ from multiad_med.datasets import find_bmad
 from tests.trees import make_bmad
 
 Touch = Callable[..., Path]
-SPLITS = Path(__file__).parents[3] / "preprocessing" / "splits"
+SPLITS = Path(__file__).parents[2] / "preprocessing" / "splits"
 
 
 @pytest.mark.parametrize("spelling", ["release", "script", "mirror"])
@@ -25,7 +25,7 @@ def test_every_spelling_gives_the_same_studies(
 ) -> None:
     make_bmad(tmp_path, rng=rng, spelling=spelling, train=2, test=1)
     items = find_bmad(tmp_path)
-    assert Counter((i["category"], i["section"], i["anomalous"]) for i in items) == {
+    assert Counter((i["category"], i["split"], i["anomalous"]) for i in items) == {
         (category, *rest): count
         for category in ("brain", "liver", "resc")
         for rest, count in (

@@ -28,7 +28,7 @@ def test_every_year_is_read(tmp_path: Path, rng: np.random.Generator, year: str)
         assert ("t2f" if year == "2023" else "flair") in Path(item["image"]).name
         assert "seg" in Path(item["label"]).name
         assert item["anomalous"] is True
-        assert "section" not in item
+        assert "split" not in item
         # Where the release tells grades apart by folders, half of its studies are of each.
         assert (
             item.get("grade") == ({"HGG", "LGG"} & set(Path(item["image"]).parts) or {None}).pop()

@@ -35,7 +35,7 @@ def test_lits_is_read_over_its_batches(
     ]
     assert all(item["label"] == item["organ"] for item in items[:3])
     assert [_values(item["label"]) for item in items[:2]] == [{0, 1}, {0, 1, 2}]
-    assert [item.get("section") for item in items] == [None, None, None, "test"]
+    assert [item.get("split") for item in items] == [None, None, None, "test"]
     assert "label" not in items[3]
 
 
@@ -55,7 +55,7 @@ def test_lits_of_the_decathlon(touch: Touch) -> None:
     )
     labelled, unlabelled = find_lits(folder)
     assert labelled["label"].endswith("labelsTr/liver_0.nii.gz")
-    assert unlabelled["section"] == "test"
+    assert unlabelled["split"] == "test"
 
 
 def test_lits_without_segmentation_is_listed_without_masks_and_told(
@@ -88,8 +88,8 @@ def test_btcv_is_read_in_every_naming(
 def test_btcv_test_volumes_have_no_organs(tmp_path: Path, rng: np.random.Generator) -> None:
     make_btcv(tmp_path, rng=rng, volumes=1, tests=1, shape=SHAPE)
     test, training = find_btcv(tmp_path)
-    assert (test["study"], test["section"], "organ" in test) == ("img0061", "test", False)
-    assert (training["study"], "section" in training) == ("img0001", False)
+    assert (test["study"], test["split"], "organ" in test) == ("img0061", "test", False)
+    assert (training["study"], "split" in training) == ("img0001", False)
 
 
 def test_btcv_training_volume_without_organs_is_listed_and_told(
@@ -115,7 +115,7 @@ def test_each_tells_the_other(touch: Touch, reader: Callable, recipe: str) -> No
 def test_liver_trains_on_btcv_and_tests_on_lits(tmp_path: Path, rng: np.random.Generator) -> None:
     make_liver(tmp_path, rng=rng, btcv=2, lits=2, shape=SHAPE)
     items = find_liver(tmp_path)
-    assert [(item["section"], item["subject"]) for item in items] == [
+    assert [(item["split"], item["subject"]) for item in items] == [
         ("training", "btcv-img0001"),
         ("training", "btcv-img0002"),
         ("test", "lits-volume-0"),

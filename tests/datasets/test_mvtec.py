@@ -22,7 +22,7 @@ CATEGORY = ("c/train/good/000.png", "c/test/good/000.png")
 def test_all_categories_are_read(tmp_path: Path, rng: np.random.Generator) -> None:
     make_mvtec(tmp_path, rng=rng, train=3, good=1, defects={"crack": 2})
     items = find_mvtec(tmp_path)
-    assert Counter((i["category"], i["section"], i["kind"]) for i in items) == {
+    assert Counter((i["category"], i["split"], i["kind"]) for i in items) == {
         (category, *rest): count
         for category in ("bottle", "screw")
         for rest, count in (
@@ -51,7 +51,7 @@ def test_one_category_by_folder_or_by_name(tmp_path: Path, rng: np.random.Genera
 def test_loco_has_validation_and_several_masks(tmp_path: Path, rng: np.random.Generator) -> None:
     make_loco(tmp_path, rng=rng)
     items = find_mvtec(tmp_path)
-    assert Counter(item["section"] for item in items) == {"training": 4, "validation": 2, "test": 4}
+    assert Counter(item["split"] for item in items) == {"training": 4, "validation": 2, "test": 4}
     labels = {item["kind"]: item["label"] for item in items if item["anomalous"]}
     assert set(labels) == {"logical_anomalies", "structural_anomalies"}
     assert [Path(p).name for p in labels["logical_anomalies"]] == ["000.png", "001.png"]
@@ -73,7 +73,7 @@ def test_loco_saturation_needs_its_file(touch: Touch) -> None:
 def test_btad_has_ok_and_ko(tmp_path: Path, rng: np.random.Generator) -> None:
     make_btad(tmp_path, rng=rng)
     items = find_mvtec(tmp_path)
-    assert Counter((i["section"], i["kind"]) for i in items) == {
+    assert Counter((i["split"], i["kind"]) for i in items) == {
         ("training", "ok"): 2,
         ("test", "ok"): 2,
         ("test", "ko"): 1,
@@ -103,7 +103,7 @@ def test_defects_in_training_are_for_the_test_or_an_error_where_masks_may_be_the
     with pytest.warns(UserWarning, match=r"c/train has bad beside .* for the test only"):
         items = find_mvtec(folder)
     moved = [item for item in items if "/train/bad/" in item["image"]]
-    assert [(item["section"], item["anomalous"]) for item in moved] == [("test", True)]
+    assert [(item["split"], item["anomalous"]) for item in moved] == [("test", True)]
     with pytest.raises(DatalistError, match="also has bad"):
         find_mvtec(touch("c/ground_truth/bad/000.png"))
 
@@ -122,7 +122,7 @@ def test_visa_follows_its_table(tmp_path: Path, rng: np.random.Generator) -> Non
     make_visa(tmp_path, rng=rng)
     items = find_mvtec(tmp_path)
     assert items == find_visa(tmp_path, categories=["candle"])
-    assert Counter((i["section"], i["anomalous"]) for i in items) == {
+    assert Counter((i["split"], i["anomalous"]) for i in items) == {
         ("training", False): 3,
         ("test", False): 1,
         ("test", True): 1,
@@ -152,13 +152,13 @@ def test_visa_faults_are_named(tmp_path: Path, rng: np.random.Generator) -> None
 
 def test_real_screws_are_complete(real_data: Path) -> None:
     items = find_mvtec(real_data / "industrial" / "mvtec_screw_512")
-    counts = Counter((item["section"], item["anomalous"]) for item in items)
+    counts = Counter((item["split"], item["anomalous"]) for item in items)
     assert counts == {("training", False): 320, ("test", False): 41, ("test", True): 119}
 
 
 def test_real_pictures_in_two_formats(real_data: Path) -> None:
     items = find_mvtec(real_data / "industrial", categories=["hazelnut_toy"])
-    counts = Counter((item["section"], item["anomalous"]) for item in items)
+    counts = Counter((item["split"], item["anomalous"]) for item in items)
     assert counts == {("training", False): 28, ("test", False): 6, ("test", True): 17}
     assert all(Path(item["label"]).is_file() for item in items if item["anomalous"])
 
@@ -171,7 +171,7 @@ def test_pictures_below_a_kind_are_of_that_kind(touch: Touch) -> None:
         "c/ground_truth/bad/line1/000_mask.png",
     )
     items = {item["study"]: item for item in find_mvtec(folder)}
-    assert items["c/train/good/monday/000"]["section"] == "training"
+    assert items["c/train/good/monday/000"]["split"] == "training"
     assert items["c/test/bad/line1/000"]["label"].endswith("ground_truth/bad/line1/000_mask.png")
     assert len(items) == 4
 

@@ -1,4 +1,4 @@
-"""Plain folders of pictures: all normal, or sorted into sub-folders."""
+"""Plain folders of images: all normal, or sorted into sub-folders."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Touch = Callable[..., Path]
 def test_loose_pictures_are_normal(touch: Touch) -> None:
     items = find_images(touch("b10.PNG", "b2.jpg", "deep/c.tiff", "notes.txt"))
     assert [item["study"] for item in items] == ["b2", "b10", "deep/c"]
-    assert not any(item["anomalous"] or "section" in item or "kind" in item for item in items)
+    assert not any(item["anomalous"] or "split" in item or "kind" in item for item in items)
 
 
 @pytest.mark.parametrize("normal", ["normal", "Good", "ok"])
 def test_other_folders_beside_the_normal_one_are_anomalous(touch: Touch, normal: str) -> None:
     items = find_images(touch(f"{normal}/a.png", "dent/a.png", "rust/x/a.png"))
-    assert {item["study"]: (item.get("section"), item["kind"]) for item in items} == {
+    assert {item["study"]: (item.get("split"), item["kind"]) for item in items} == {
         f"{normal}/a": (None, normal),
         "dent/a": ("test", "dent"),
         "rust/x/a": ("test", "rust"),
@@ -52,7 +52,7 @@ def test_mask_missing_from_some_is_an_error(touch: Touch) -> None:
 
 
 def test_loose_pictures_beside_sorted_ones_are_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"1 pictures of neither: b\.png"):
+    with pytest.raises(DatalistError, match=r"1 images of neither: b\.png"):
         find_images(touch("ok/a.png", "b.png"))
 
 
@@ -118,7 +118,7 @@ def test_a_mask_without_its_picture_is_refused_and_the_advice_works(touch: Touch
 
 def test_masks_missing_from_some_may_be_added_or_all_removed(touch: Touch) -> None:
     folder = touch("ok/a.png", "dent/a.png", "dent/b.png", "masks/dent/a.png")
-    with pytest.raises(DatalistError, match=r"dent/b\.png\. Put the mask beside its picture"):
+    with pytest.raises(DatalistError, match=r"dent/b\.png\. Put the mask beside its image"):
         find_images(folder)
     touch("dent/b_mask.png")
     assert sum("label" in item for item in find_images(folder)) == 2
@@ -179,7 +179,7 @@ def test_folders_of_parts_say_what_is_tested(
     touch: Touch, names: list[str], expected: dict[str, str | None]
 ) -> None:
     items = find_images(touch(*names))
-    assert {item["study"]: item.get("section") for item in items} == expected
+    assert {item["study"]: item.get("split") for item in items} == expected
     assert [i["study"] for i in items if i["anomalous"]] == [n for n in expected if "dent" in n]
 
 

@@ -38,7 +38,7 @@ def test_every_published_tree_is_recognised(
     findings = recognise(tmp_path)
     best = findings[0]
     assert best.recipe == recipe
-    assert best.items == sum(best.sections.values()) > 0
+    assert best.items == sum(best.splits.values()) > 0
     assert 0 < best.subjects <= best.items
     assert not {"volumes", "images"} & {finding.recipe for finding in findings}
 
@@ -47,7 +47,7 @@ def test_counts_are_those_of_the_reader(tmp_path: Path, rng: np.random.Generator
     trees.make_bmad(tmp_path, rng=rng, categories=["brain"], train=2, test=1)
     best = recognise(tmp_path)[0]
     assert (best.items, best.subjects) == (12, 6)
-    assert best.sections == {"training": 4, "validation": 4, "test": 4}
+    assert best.splits == {"training": 4, "validation": 4, "test": 4}
     assert best.note == "4 with lesion or defect masks, 4 marked anomalous, brain: 12"
 
 

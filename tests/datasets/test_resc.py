@@ -27,13 +27,13 @@ def _challenge(numbers: range, *, labels: range) -> list[str]:
 def test_challenge_volumes_are_lists_of_bscans(tmp_path: Path, rng: np.random.Generator) -> None:
     make_resc(tmp_path, rng=rng, volumes={"training": 2, "validation": 1, "test": 1}, bscans=12)
     items = find_resc(tmp_path)
-    assert sorted(item["section"] for item in items) == ["training", "training", "validation"]
+    assert sorted(item["split"] for item in items) == ["training", "training", "validation"]
     for item in items:
         assert [Path(p).stem for p in item["image"]] == [str(n) for n in range(1, 13)]
         assert "label" in item
         assert item["study"].startswith(f"{item['subject']}_MacularCube512x128")
         assert "anomalous" not in item
-    (item,) = [item for item in items if item["section"] == "validation"]
+    (item,) = [item for item in items if item["split"] == "validation"]
     for image, label in zip(item["image"], item["label"], strict=True):
         assert Path(image).name == Path(label).name
     values = np.unique(np.asarray(Image.open(item["label"][-1])))
@@ -72,7 +72,7 @@ def test_pnet_keeps_normal_and_lesion_bscans_apart(
 ) -> None:
     make_pnet(tmp_path, rng=rng, volumes=1, bscans=6)
     items = {item["study"]: item for item in find_resc(tmp_path)}
-    assert {name: (item["section"], item["anomalous"]) for name, item in items.items()} == {
+    assert {name: (item["split"], item["anomalous"]) for name, item in items.items()} == {
         "test/images/case1": ("test", True),
         "test/normal_images/case1": ("test", False),
         "training/images/case0": ("training", False),
@@ -112,7 +112,7 @@ def test_the_challenges_volumes_are_read_without_labels(touch: Touch) -> None:
 def test_volume_in_one_file_with_its_partner(touch: Touch, suffix: str, label: str) -> None:
     folder = touch(f"Edema_trainingset/a{suffix}", f"{label}{suffix}")
     (item,) = find_resc(folder)
-    assert (item["subject"], item["section"]) == ("a", "training")
+    assert (item["subject"], item["split"]) == ("a", "training")
     assert item["label"] == str(folder / f"{label}{suffix}")
 
 

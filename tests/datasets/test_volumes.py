@@ -41,7 +41,7 @@ def test_folder_without_volumes_tells_what_it_holds(touch: Touch) -> None:
 def test_table_gives_every_column(touch: Touch) -> None:
     folder = touch("images/a.nii.gz", "b.nii", "m.nii")
     text = (
-        "\ufeffimage,label,organ,subject,study,section,anomalous\n"
+        "\ufeffimage,label,organ,subject,study,split,anomalous\n"
         "images/a.nii.gz,m.nii,m.nii,p1,first visit,test,Yes\n"
         "b.nii,,,,,,no\n"
     )
@@ -52,7 +52,7 @@ def test_table_gives_every_column(touch: Touch) -> None:
             "organ": str(folder / "m.nii"),
             "subject": "p1",
             "study": "first_visit",
-            "section": "test",
+            "split": "test",
             "anomalous": True,
         },
         {"image": str(folder / "b.nii"), "subject": "b", "study": "b", "anomalous": False},
@@ -76,7 +76,7 @@ def test_table_with_tabs(touch: Touch) -> None:
     [
         ("image\nx.nii\n", r"line 2: image .*x\.nii does not exist"),
         ("image,label\na.nii,x.nii\n", "label .* does not exist"),
-        ("image,section\na.nii,train\n", "section 'train'; allowed are"),
+        ("image,split\na.nii,train\n", "split 'train'; allowed are"),
         ("image,anomalous\na.nii,maybe\n", "anomalous 'maybe'; allowed are"),
         ("image,labels\na.nii,\n", r"columns \['image', 'labels'\].*only \['label'"),
         ("label\na.nii\n", "`image` is needed"),

@@ -55,7 +55,7 @@ def rates(**changes: Any) -> LevelRates:
 
 def full(**changes: Any) -> Evaluation:
     content: dict[str, Any] = {
-        "figures": {
+        "metrics": {
             "slices": {
                 "image_auroc": Estimate(0.9312, 0.881, 0.9689),
                 "image_ap": Estimate(0.8, NAN, NAN),

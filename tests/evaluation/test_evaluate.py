@@ -1,4 +1,4 @@
-"""Figures of whole evaluations, derived by hand or from scikit-learn."""
+"""Metrics of whole evaluations, derived by hand or from scikit-learn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from multiad_med.evaluation import Case, Thresholds, evaluate_cases
 from multiad_med.evaluation.evaluate import RunningEvaluation
 from multiad_med.scoring import Level, NormalScores
 from multiad_med.utils.errors import InputError
-from tests.evaluation.stores import SIZE, blob, volume_case
+from tests.evaluation.caches import SIZE, blob, volume_case
 
 # Of 19 held-out normals none scores above 0.49: what scores more is anomalous at a rate of 5 %.
 LEVELS = Thresholds(
@@ -36,7 +36,7 @@ def _cohort(count: int = 4) -> list[Case]:
 
 
 def _value(evaluation, name: str) -> float:
-    return next(level[name].value for level in evaluation.figures.values() if name in level)
+    return next(level[name].value for level in evaluation.metrics.values() if name in level)
 
 
 def test_a_perfect_map_gives_one_everywhere() -> None:
@@ -50,7 +50,7 @@ def test_a_perfect_map_gives_one_everywhere() -> None:
     assert _value(evaluation, "hd95") == 0
     # Lesions of 6 x 6 x 2 voxels of 1 x 2 x 3 mm are 432 mm3: medium.
     assert _value(evaluation, "froc_score_medium") == 1
-    assert "froc_score_small" not in evaluation.figures["lesions"]
+    assert "froc_score_small" not in evaluation.metrics["lesions"]
     assert evaluation.counts == {
         "patients": 4,
         "studies": 4,
@@ -82,7 +82,7 @@ def test_figures_equal_scikit_learn_on_a_noisy_map() -> None:
     assert _value(evaluation, "dice") == pytest.approx(
         2 * (flagged & labels).sum() / (flagged.sum() + labels.sum())
     )
-    estimate = evaluation.figures["pixels"]["pixel_auroc"]
+    estimate = evaluation.metrics["pixels"]["pixel_auroc"]
     assert estimate.low <= estimate.value <= estimate.high
 
 
@@ -376,7 +376,7 @@ def test_pictures_have_no_patients_of_their_own() -> None:
             )
         )
     evaluation = evaluate_cases(cases, bootstrap=20)
-    assert set(evaluation.figures) == {"slices", "pixels", "lesions"}
+    assert set(evaluation.metrics) == {"slices", "pixels", "lesions"}
     assert _value(evaluation, "froc_score") == 1
     assert len(evaluation.slices) == len(evaluation.studies) == 6
 
@@ -411,7 +411,7 @@ def test_nothing_known_of_any_pixel_leaves_slice_figures() -> None:
         abnormal=torch.ones(6),
     )
     evaluation = evaluate_cases([unmasked], bootstrap=5)
-    assert evaluation.figures["pixels"] == {}
+    assert evaluation.metrics["pixels"] == {}
     assert "foreground_pixel_auroc" not in evaluation.baselines["intensity"]
     assert _value(evaluation, "image_ap") == 1
 
@@ -422,7 +422,7 @@ def test_pictures_of_one_patient_make_patient_figures() -> None:
         label = blob() & torch.tensor(i < 4)
         cases.append(
             Case(
-                study=f"picture{i}",
+                study=f"image{i}",
                 subject=f"patient{i // 2}",
                 image=torch.rand(1, SIZE, SIZE),
                 anomaly_map=(0.1 * torch.rand(SIZE, SIZE) + 0.8 * label)[None],
@@ -446,7 +446,7 @@ def test_no_predictions_is_an_error() -> None:
 
 def test_same_seed_gives_the_same_intervals() -> None:
     first, again, other = (
-        evaluate_cases(_noisy(), thresholds=LEVELS, bootstrap=50, seed=seed).figures["slices"]
+        evaluate_cases(_noisy(), thresholds=LEVELS, bootstrap=50, seed=seed).metrics["slices"]
         for seed in (1, 1, 2)
     )
     assert first == again
@@ -490,7 +490,7 @@ def test_each_category_has_its_own_figures_and_there_is_a_mean() -> None:
     # Of "tile" no defect was tested: it has no figure and does not count in the mean.
     assert found == {"nut": 1.0, "screw": 0.0, "tile": None, "mean": 0.5}
     assert evaluation.categories["nut"]["pixel_auroc"] == 1.0
-    # Over all pictures it is another: of six pairs of defect and normal picture three are in order.
+    # Over all images it is another: of six pairs of defect and normal image three are in order.
     assert _value(evaluation, "image_auroc") == pytest.approx(3 / 6)
     assert evaluation.as_json()["categories"] == evaluation.categories
     assert evaluate_cases(cases[:2], bootstrap=20).categories == {}

@@ -13,41 +13,41 @@ from typer.testing import CliRunner
 
 from multiad_med.card import CardError, NotCalibratedError
 from multiad_med.cli import app
-from multiad_med.data import SliceStore
+from multiad_med.data import SliceCache
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.labelled import TrainedDetector, evaluate_model
 from multiad_med.evaluation.manifest import run_manifest
 from multiad_med.networks import build_multiad, open_model
 from multiad_med.training import calibrate, save_model
 from multiad_med.utils.errors import InputError
+from tests.evaluation.caches import make_cache
 from tests.evaluation.reports import Reader, rows_of
-from tests.evaluation.stores import make_store
 
 PRESET = "efficientnet_lite0_decoder"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    return make_store(tmp_path / "pictures")
+def cache(tmp_path: Path) -> Path:
+    return make_cache(tmp_path / "images")
 
 
 @pytest.fixture
-def model(store: Path, tmp_path: Path) -> Path:
-    """An untrained but calibrated network: figures mean nothing, everything else does."""
+def model(cache: Path, tmp_path: Path) -> Path:
+    """An untrained but calibrated network: metrics mean nothing, everything else does."""
     torch.manual_seed(0)
     network = build_multiad(PRESET, teacher_weights="random")
-    batches = torch.utils.data.DataLoader(SliceStore(store, section="validation"), batch_size=2)
+    batches = torch.utils.data.DataLoader(SliceCache(cache, split="validation"), batch_size=2)
     calibrate(network, batches)
     network.card.domain = "industrial"
     torch.save(network.state_dict(), tmp_path / "model.pt")
     return tmp_path / "model.pt"
 
 
-def test_command_writes_report_tables_and_metrics(store: Path, model: Path, tmp_path: Path) -> None:
+def test_command_writes_report_tables_and_metrics(cache: Path, model: Path, tmp_path: Path) -> None:
     output = tmp_path / "evaluation"
     result = CliRunner().invoke(
         app,
-        ["evaluate", str(store), "--model", str(model), "--output", str(output), "--bootstrap", "20"],
+        ["evaluate", str(cache), "--model", str(model), "--output", str(output), "--bootstrap", "20"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "What trivial baselines reach" in result.output
@@ -70,8 +70,8 @@ def test_command_writes_report_tables_and_metrics(store: Path, model: Path, tmp_
     assert not re.search("patient|lesion|slice", result.output)
 
 
-def test_a_report_on_images_speaks_of_images(store: Path, model: Path, tmp_path: Path) -> None:
-    evaluate_model(store, model, tmp_path, bootstrap=5)
+def test_a_report_on_images_speaks_of_images(cache: Path, model: Path, tmp_path: Path) -> None:
+    evaluate_model(cache, model, tmp_path, bootstrap=5)
     reader = Reader((tmp_path / "report.html").read_text())
     assert "8 images · 4 abnormal images · 4 abnormal regions" in reader.text
     # Metrics of the machine-readable files keep their names, which the manifest lists.
@@ -90,26 +90,26 @@ def test_a_report_on_images_speaks_of_images(store: Path, model: Path, tmp_path:
     [({"labels": "**/*_seg*"}, "label_glob"), ({"image_glob": "*"}, "image_glob")],
 )
 def test_what_prepared_slices_cannot_heed_is_refused(
-    store: Path, model: Path, tmp_path: Path, given: dict[str, str], named: str
+    cache: Path, model: Path, tmp_path: Path, given: dict[str, str], named: str
 ) -> None:
     with pytest.raises(InputError, match=f"holds prepared slices, which {named} cannot change"):
-        evaluate_model(store, model, tmp_path / "out", **given)
+        evaluate_model(cache, model, tmp_path / "out", **given)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part_is_half_of_the_test_set(store: Path, model: Path, tmp_path: Path) -> None:
-    evaluate_model(store, model, tmp_path / "e", part="report", bootstrap=5)
+def test_a_part_is_half_of_the_test_set(cache: Path, model: Path, tmp_path: Path) -> None:
+    evaluate_model(cache, model, tmp_path / "e", part="report", bootstrap=5)
     assert json.loads((tmp_path / "e" / "metrics.json").read_text())["counts"]["slices"] == 4
 
 
 def test_slices_that_were_prepared_otherwise_are_refused_with_both_values(
-    store: Path, model: Path, tmp_path: Path
+    cache: Path, model: Path, tmp_path: Path
 ) -> None:
     network = open_model(model)
     save_model(network, tmp_path / "other.pt", card={"preparation": {"size": 999}})
     result = CliRunner().invoke(
         app,
-        ["evaluate", str(store), "--model", str(tmp_path / "other.pt"), "--output", str(tmp_path / "e")],
+        ["evaluate", str(cache), "--model", str(tmp_path / "other.pt"), "--output", str(tmp_path / "e")],
     )  # fmt: skip
     assert result.exit_code == 2
     assert "size 999, asked for is" in result.output
@@ -117,12 +117,12 @@ def test_slices_that_were_prepared_otherwise_are_refused_with_both_values(
 
 
 def test_slices_that_are_tiles_have_the_tiles_size(
-    store: Path, model: Path, tmp_path: Path
+    cache: Path, model: Path, tmp_path: Path
 ) -> None:
-    side = SliceStore(store, section="test").about["size"][0]
+    side = SliceCache(cache, split="test").about["size"][0]
     card = {"preparation": {"size": 999, "tile": side}}
     save_model(open_model(model), tmp_path / "tiles.pt", card=card)
-    assert evaluate_model(store, tmp_path / "tiles.pt", tmp_path / "e", bootstrap=5).is_file()
+    assert evaluate_model(cache, tmp_path / "tiles.pt", tmp_path / "e", bootstrap=5).is_file()
 
 
 def test_another_bundle_than_the_models_is_refused(model: Path, tmp_path: Path) -> None:

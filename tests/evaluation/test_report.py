@@ -25,6 +25,7 @@ from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
 from multiad_med.self_test_result import SelfTest
 from multiad_med.utils import FileError, InputError
+from tests.evaluation.caches import volume_case
 from tests.evaluation.reports import (
     NAME,
     NAN,
@@ -36,11 +37,10 @@ from tests.evaluation.reports import (
     rows_of,
     study,
 )
-from tests.evaluation.stores import volume_case
 from tests.test_self_test_result import result as self_test_result
 
-SECTIONS = [
-    "Figures",
+SPLITS = [
+    "Metrics",
     "Trivial baselines",
     "Curves",
     "Scores",
@@ -58,7 +58,7 @@ def test_the_page_says_everything_in_order(tmp_path: Path) -> None:
     reader = Reader(page)
     assert [text for tag, text in reader.texts if tag in ("h1", "title")] == ["A title"] * 2
     headings = [text for tag, text in reader.texts if tag == "h2"]
-    assert headings == ["Read this first", *SECTIONS]
+    assert headings == ["Read this first", *SPLITS]
     assert [text for tag, text in reader.texts if tag == "h3"] == [
         "ROC",
         "Precision and recall",
@@ -86,7 +86,7 @@ def test_the_page_says_everything_in_order(tmp_path: Path) -> None:
 
 
 def test_figures_have_intervals_units_and_reasons(tmp_path: Path) -> None:
-    rows = rows_of(page_of(full(), tmp_path), "figures")
+    rows = rows_of(page_of(full(), tmp_path), "metrics")
 
     def row(start: str) -> list[str]:
         return next(row for row in rows if row[0].startswith(start))
@@ -114,7 +114,7 @@ def test_the_better_of_model_and_baselines_is_bold(tmp_path: Path) -> None:
 
 def test_a_draw_with_a_baseline_is_bold_on_both_sides(tmp_path: Path) -> None:
     drawn = full(
-        figures={"slices": {"image_auroc": Estimate(0.93121, 0.9, 0.95)}},
+        metrics={"slices": {"image_auroc": Estimate(0.93121, 0.9, 0.95)}},
         baselines={"intensity": {"image_auroc": 0.93119}},
     )
     assert page_of(drawn, tmp_path).count("<strong>0.931</strong>") == 2
@@ -234,7 +234,7 @@ def test_metrics_and_tables_are_written(tmp_path: Path) -> None:
 def test_an_empty_evaluation_says_what_is_missing(tmp_path: Path) -> None:
     page = page_of(empty(), tmp_path)
     reader = Reader(page)
-    assert [text for tag, text in reader.texts if tag == "h2"] == SECTIONS
+    assert [text for tag, text in reader.texts if tag == "h2"] == SPLITS
     assert page.count('class="absent"') == 15
     assert "No chart “FROC”: it needs lesions with masks." in reader.text
     assert not re.search(r"<table|<img|class=\"chart", page)
@@ -245,7 +245,7 @@ def test_an_empty_evaluation_says_what_is_missing(tmp_path: Path) -> None:
 def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
     page = page_of(
         full(
-            figures={"slices": {"image_auroc": Estimate(NAN, NAN, NAN)}},
+            metrics={"slices": {"image_auroc": Estimate(NAN, NAN, NAN)}},
             curves={
                 "roc": [Curve("a", [NAN, 1], [0, 1]), Curve("none", [0], [NAN])],
                 "froc": [Curve("none", [], [])],
@@ -263,7 +263,7 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
     )
     text = Reader(page).text
     for words in (
-        "No headline figures",
+        "No headline metrics",
         "No chart “FROC”",
         "No chart “other”: it has no points.",
         "No calibration",
@@ -330,11 +330,11 @@ def test_names_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
 def test_a_real_evaluation_knows_all_its_names(tmp_path: Path) -> None:
     cases = [volume_case(f"p{i}_t1", lesion=i % 2 == 0, seed=i) for i in range(4)]
     evaluation = evaluate_cases(cases, bootstrap=10)
-    assert {name for level in evaluation.figures.values() for name in level} <= set(
+    assert {name for level in evaluation.metrics.values() for name in level} <= set(
         metric_names(Words())
     )
     page = page_of(evaluation, tmp_path)
-    for name in ("figures", "baselines", "calibration", "wide"):
+    for name in ("metrics", "baselines", "calibration", "wide"):
         assert len(rows_of(page, name)) > 2
     Reader(page)
 

@@ -17,7 +17,7 @@ from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
 from multiad_med.preparation import load_recipe, prepare
 from tests.bundles.models import train
 from tests.conftest import make_small_cohort
-from tests.evaluation.stores import volume_case
+from tests.evaluation.caches import volume_case
 from tests.trees import make_mvtec
 
 BUNDLE = "multiad_industrial"

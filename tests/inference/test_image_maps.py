@@ -1,4 +1,4 @@
-"""Maps of pictures as files, and how results are named."""
+"""Maps of images as files, and how results are named."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from PIL import Image
 
 from multiad_med.data.study_results import StudyResults
-from multiad_med.inference import SavePictureMapd
+from multiad_med.inference import SaveTiffMapd
 from multiad_med.inference import image_maps as picture_maps
 from multiad_med.scoring import Level, NormalScores
 from multiad_med.visualize.colours import overlaid
@@ -43,7 +43,7 @@ def grey(tmp_path: Path) -> Path:
 
 def test_maps_keep_every_bit_rows_and_columns(grey: Path, tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((6, 9)).astype(np.float32)
-    save = SavePictureMapd("pred", results=results(tmp_path / "in", tmp_path / "out"))
+    save = SaveTiffMapd("pred", results=results(tmp_path / "in", tmp_path / "out"))
     save(anomaly_map(grey, values))
     written = tifffile.imread(tmp_path / "out/a/000.tiff")
     assert written.dtype == np.float32
@@ -63,7 +63,7 @@ def test_the_overlay_tells_score_verdict_and_colours_below_the_picture(
     monkeypatch.setattr(picture_maps, "save_overlay", save_overlay)
     its = results(tmp_path / "in", tmp_path / "out")
     its.network.card.levels = {level: NormalScores((0.5,) * 19, 0.05) for level in Level}
-    SavePictureMapd("pred", results=its)(anomaly_map(grey, np.zeros((6, 9))))
+    SaveTiffMapd("pred", results=its)(anomaly_map(grey, np.zeros((6, 9))))
     # 0.75 lies above all 19 normal scores: p = 1/20; the threshold lies just above 0.5.
     assert captions == ["score 0.750, p-value 0.05, threshold 0.500: anomalous"]
 
@@ -81,8 +81,8 @@ def test_overlay_is_the_picture_where_the_map_is_low_and_a_line_around_what_is_h
 
 
 def test_a_map_of_another_size_is_refused(grey: Path, tmp_path: Path) -> None:
-    save = SavePictureMapd("pred", results=results(tmp_path / "in", tmp_path / "out"))
-    with pytest.raises(ValueError, match=r"a map of \(9, 6\).*picture of \(6, 9\)"):
+    save = SaveTiffMapd("pred", results=results(tmp_path / "in", tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"a map of \(9, 6\).*image of \(6, 9\)"):
         save(anomaly_map(grey, np.zeros((9, 6))))
     assert not (tmp_path / "out").exists()
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multiad_med.inference.severity import BAND_COLOURS, Band, BandThresholds, anomaly_bands
+from multiad_med.inference.severity import (
+    SEVERITY_COLOURS,
+    SeverityLevel,
+    SeverityThresholds,
+    severity_levels,
+)
 from multiad_med.visualize.colours import heat_colours
 
 
 def test_each_value_has_the_band_that_it_reaches() -> None:
     values = np.float32([0, 0.49, 0.5, 0.59, 0.61, 0.66, 0.67, 0.99])
-    bands = anomaly_bands(values)
+    bands = severity_levels(values)
     assert bands.dtype == np.uint8
     assert bands.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert [int(band) for band in Band] == [1, 2, 3]
+    assert [int(band) for band in SeverityLevel] == [1, 2, 3]
 
 
 def test_default_bands_begin_at_1_1_5_and_2_times_the_calibrated_threshold() -> None:
     threshold = 0.02
     distances = threshold * np.array([0.9, 1.1, 1.4, 1.6, 1.9, 2.1])
-    assert anomaly_bands(distances / (distances + threshold)).tolist() == [0, 1, 1, 2, 2, 3]
-    above = BandThresholds.above(0.5)
+    assert severity_levels(distances / (distances + threshold)).tolist() == [0, 1, 1, 2, 2, 3]
+    above = SeverityThresholds.above(0.5)
     np.testing.assert_allclose(
         [above.low, above.moderate, above.high], [1 / 2, 3 / 5, 2 / 3], rtol=1e-12
     )
@@ -29,7 +34,7 @@ def test_default_bands_begin_at_1_1_5_and_2_times_the_calibrated_threshold() -> 
 
 def test_bands_above_another_threshold_keep_their_multiples() -> None:
     # 0.2 is m = t / 4, so the bands begin at m = t / 4, 3 t / 8, t / 2.
-    bands = BandThresholds.above(0.2)
+    bands = SeverityThresholds.above(0.2)
     np.testing.assert_allclose([bands.low, bands.moderate, bands.high], [0.2, 3 / 11, 1 / 3])
 
 
@@ -38,17 +43,17 @@ def test_bands_above_another_threshold_keep_their_multiples() -> None:
 )
 def test_thresholds_out_of_order_are_refused(values: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="0 < low < moderate < high < 1"):
-        BandThresholds(*values)
+        SeverityThresholds(*values)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, float("nan")])
 def test_a_threshold_outside_the_map_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\)"):
-        BandThresholds.above(threshold)
+        SeverityThresholds.above(threshold)
 
 
 def test_a_band_has_the_colour_that_pictures_give_its_lowest_value() -> None:
-    default = BandThresholds()
+    default = SeverityThresholds()
     values = np.float32([default.low, default.moderate, default.high])
     colours = (255 * heat_colours(values)[:, :3]).round().astype(int)
-    assert [list(BAND_COLOURS[band]) for band in Band] == colours.tolist()
+    assert [list(SEVERITY_COLOURS[band]) for band in SeverityLevel] == colours.tolist()

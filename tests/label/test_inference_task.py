@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from multiad_med.inference.severity import BAND_COLOURS, Band, BandThresholds, anomaly_bands
+from multiad_med.inference.severity import (
+    SEVERITY_COLOURS,
+    SeverityLevel,
+    SeverityThresholds,
+    severity_levels,
+)
 from tests.label.conftest import BRAIN, LIVER, RETINA, Server
 
 
@@ -60,7 +65,7 @@ def test_the_label_has_three_bands_of_the_map(server: Server, tmp_path: Path) ->
     label = image_of(server.ask(BRAIN, "permuted", "image", **bands), tmp_path / "label.nii.gz")
     assert label.get_data_dtype() == np.uint8
     assert label.shape == nib.load(server.studies / "permuted.nii.gz").shape
-    expected = anomaly_bands(values, BandThresholds(low, moderate, high))
+    expected = severity_levels(values, SeverityThresholds(low, moderate, high))
     np.testing.assert_array_equal(np.asarray(label.dataobj), expected)
     assert set(np.unique(expected)) == {0, 1, 2, 3}
 
@@ -168,8 +173,12 @@ def test_models_tell_their_labels_options_and_dimension(server: Server) -> None:
     }
     infos = [i["segmentAttribute"] for i in model["label_info"]]
     assert [i["labelID"] for i in infos] == [1, 2, 3]
-    assert [i["color"] for i in model["label_info"]] == [list(BAND_COLOURS[b]) for b in Band]
-    assert [i["recommendedDisplayRGBValue"] for i in infos] == [list(BAND_COLOURS[b]) for b in Band]
+    assert [i["color"] for i in model["label_info"]] == [
+        list(SEVERITY_COLOURS[b]) for b in SeverityLevel
+    ]
+    assert [i["recommendedDisplayRGBValue"] for i in infos] == [
+        list(SEVERITY_COLOURS[b]) for b in SeverityLevel
+    ]
     for attribute in infos:  # no lesion, no disease
         assert attribute["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == "unusual-region"
         assert attribute["SegmentedPropertyCategoryCodeSequence"]["CodeValue"] == "309825002"

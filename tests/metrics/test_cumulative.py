@@ -176,7 +176,7 @@ def _work(rank: int, folder: str) -> None:
     maps, masks = _images([(9, 12), (8, 8), (20, 7), (5, 9)])
     # The second rank's maps are in double precision and coarser pages; in the last round it has none.
     shares = [[slice(0, 3), slice(3, 4)], [slice(0, 4), None], [None, None]]
-    figures: list[Any] = []
+    metrics: list[Any] = []
     for share in shares:
         for kind in (AUROC, AUPRO):
             for streaming in (False, True):
@@ -185,10 +185,10 @@ def _work(rank: int, folder: str) -> None:
                     precise = [m.double() if rank else m for m in maps[share[rank]]]
                     metric(precise, masks[share[rank]])
                 try:
-                    figures.append(metric.aggregate())
+                    metrics.append(metric.aggregate())
                 except ValueError as error:
-                    figures.append(str(error))
-    torch.save(figures, Path(folder) / f"{rank}.pt")
+                    metrics.append(str(error))
+    torch.save(metrics, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -198,7 +198,7 @@ def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     maps, masks = _images([(9, 12), (8, 8), (20, 7), (5, 9)])
     whole = [_expected(kind, maps, masks) for kind in (AUROC, AUPRO) for _ in range(2)]
     for rank in range(2):
-        figures = torch.load(tmp_path / f"{rank}.pt")
-        assert figures[:8] == pytest.approx(whole * 2, abs=1e-12)
-        assert all("no predictions" in f or "There are no" in f for f in figures[8:])
-        assert len(figures) == 12
+        metrics = torch.load(tmp_path / f"{rank}.pt")
+        assert metrics[:8] == pytest.approx(whole * 2, abs=1e-12)
+        assert all("no predictions" in f or "There are no" in f for f in metrics[8:])
+        assert len(metrics) == 12

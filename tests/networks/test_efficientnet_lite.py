@@ -72,7 +72,7 @@ def test_features_equal_the_reference_implementation(variant: str) -> None:
 
 
 def picture(name: str) -> Tensor:
-    """A picture of scikit-image, ``(1, 3, 256, 256)``, normalised."""
+    """An image of scikit-image, ``(1, 3, 256, 256)``, normalised."""
     from skimage import data
 
     x = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)[None].float() / 255

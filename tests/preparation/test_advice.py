@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from multiad_med.data import DatalistError, StoreError, open_slices
+from multiad_med.data import CacheError, DatalistError, open_slices
 from multiad_med.preparation import (
     PreparationError,
     RecipeError,
-    export_pictures,
+    export_png,
     load_recipe,
     prepare,
 )
 from multiad_med.preparation.prepare_command import run as run_command
-from tests.trees import make_lits, make_liver, make_mvtec, make_visa, picture, save_picture
+from tests.trees import make_lits, make_liver, make_mvtec, make_visa, picture, save_image
 
 Make = Callable[[Path], None]
 
@@ -33,12 +33,12 @@ def source(tmp_path: Path) -> Path:
 
 def pictures(folder: Path, *names: str) -> None:
     for name in names:
-        save_picture(folder / name, picture(16, np.random.default_rng(0), defect=False)[0])
+        save_image(folder / name, picture(16, np.random.default_rng(0), defect=False)[0])
 
 
 def studies(recipe: str, source: Path, **settings: Any) -> int:
-    sections = load_recipe(recipe, settings).sections(source)
-    return sum(map(len, sections.values()))
+    splits = load_recipe(recipe, settings).splits(source)
+    return sum(map(len, splits.values()))
 
 
 def liver_with_other_names(folder: Path) -> None:
@@ -151,17 +151,17 @@ def test_what_is_no_tree_is_read_by_the_recipe_that_is_named(
 
 
 def test_a_category_without_normal_pictures_is_helped_both_ways(source: Path) -> None:
-    from multiad_med.preparation import load_pictures
+    from multiad_med.preparation import load_images
 
     two_categories(source)
     shutil.rmtree(source / "screw/train/good")
     (source / "screw/train/good").mkdir()
-    message = r"Put normal pictures into train/good, or choose among \['bottle'\]"
+    message = r"Put normal images into train/good, or choose among \['bottle'\]"
     with pytest.raises(DatalistError, match=message):
-        load_pictures(source)
-    assert load_pictures(source, categories=["bottle"])["training"]
+        load_images(source)
+    assert load_images(source, categories=["bottle"])["training"]
     pictures(source, "screw/train/good/1.png", "screw/train/good/2.png")
-    assert {item["category"] for item in load_pictures(source)["training"]} == {"bottle", "screw"}
+    assert {item["category"] for item in load_images(source)["training"]} == {"bottle", "screw"}
 
 
 def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
@@ -176,15 +176,15 @@ def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
         try:
             slices = open_slices(
                 target,
-                section="training",
+                split="training",
                 data=[],
                 transform=dict,
                 size=48,
-                settings={"even_light": True, "colour": False},
+                settings={"normalise_brightness": True, "colour": False},
             )
-        except StoreError as error:
+        except CacheError as error:
             settings += re.findall(r"--set (\w+=\w+)", str(error))
-    assert settings == ["size=48", "even_light=true", "colour=false"]
+    assert settings == ["size=48", "normalise_brightness=true", "colour=false"]
     assert slices[0]["image"].shape == (1, 48, 48)
 
 
@@ -221,6 +221,6 @@ def test_another_folder_helps_where_one_is_full_or_inside(source: Path, tmp_path
         with pytest.raises(PreparationError, match=message):
             prepare(recipe, source, target, workers=0, progress=False)
     prepare(recipe, source, tmp_path / "out", workers=0, progress=False)
-    with pytest.raises(StoreError, match="is not an empty folder; choose another"):
-        export_pictures(tmp_path / "out", tmp_path / "full", progress=False)
-    assert export_pictures(tmp_path / "out", tmp_path / "new", progress=False) == 5
+    with pytest.raises(CacheError, match="is not an empty folder; choose another"):
+        export_png(tmp_path / "out", tmp_path / "full", progress=False)
+    assert export_png(tmp_path / "out", tmp_path / "new", progress=False) == 5

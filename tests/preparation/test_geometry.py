@@ -1,4 +1,4 @@
-"""A marked voxel through preparation: same world point in the store, whatever the file."""
+"""A marked voxel through preparation: same world point in the cache, whatever the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from monai.transforms import Compose, Invertd, Orientationd
 
 from multiad_med.data import read_study
-from multiad_med.data.store import STUDIES
+from multiad_med.data.slice_cache import STUDIES
 from multiad_med.inference.axial_inferer import AxialInferer
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.readers import LoadVolumed

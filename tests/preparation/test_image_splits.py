@@ -1,4 +1,4 @@
-"""Which pictures train, which calibrate, which are looked at."""
+"""Which images train, which calibrate, which are looked at."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from multiad_med.data import DatalistError, study_root
 from multiad_med.data.image_hashes import image_hash
 from multiad_med.networks import build_multiad
-from multiad_med.preparation import load_pictures
+from multiad_med.preparation import load_images
 from multiad_med.training import save_model
-from tests.trees import make_mvtec, picture, save_picture
+from tests.trees import make_mvtec, picture, save_image
 
 
 @pytest.fixture
@@ -31,52 +31,52 @@ def names(items: list[dict[str, Any]], folder: Path) -> list[str]:
 def pictures(folder: Path, *paths: str) -> Path:
     rng = np.random.default_rng(0)
     for path in paths:
-        save_picture(folder / path, picture(8, rng, defect=False)[0])
+        save_image(folder / path, picture(8, rng, defect=False)[0])
     return folder
 
 
 def test_a_share_of_the_normal_training_pictures_calibrates_and_never_the_test(
     mvtec: Path,
 ) -> None:
-    sections = load_pictures(mvtec, validation=0.2)
-    assert {name: len(items) for name, items in sections.items()} == {
+    splits = load_images(mvtec, validation=0.2)
+    assert {name: len(items) for name, items in splits.items()} == {
         "training": 16, "validation": 4, "test": 10,
     }  # fmt: skip
-    for section in ("training", "validation"):
-        assert all("/train/good/" in item["image"] for item in sections[section])
-        assert {item["category"] for item in sections[section]} == {"bottle", "screw"}
-    assert all("/test/" in item["image"] for item in sections["test"])
+    for split in ("training", "validation"):
+        assert all("/train/good/" in item["image"] for item in splits[split])
+        assert {item["category"] for item in splits[split]} == {"bottle", "screw"}
+    assert all("/test/" in item["image"] for item in splits["test"])
 
 
 def test_one_category_is_chosen_by_its_folder_or_by_its_name(mvtec: Path) -> None:
-    assert load_pictures(mvtec / "screw") == load_pictures(mvtec, categories=["screw"])
+    assert load_images(mvtec / "screw") == load_images(mvtec, categories=["screw"])
 
 
 def test_a_plain_folder_trains_on_all_and_looks_at_all(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "p", *(f"line{i}/{j}.png" for i in range(2) for j in range(5)))
-    sections = load_pictures(folder)
-    assert {name: len(items) for name, items in sections.items()} == {
+    splits = load_images(folder)
+    assert {name: len(items) for name, items in splits.items()} == {
         "training": 9, "validation": 1, "test": 10,
     }  # fmt: skip
 
 
 def test_a_sorted_folder_trains_on_its_normal_pictures_only(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "p", "ok/0.png", "ok/1.png", "broken/0.png")
-    sections = load_pictures(folder)
-    trained = names(sections["training"] + sections["validation"], folder)
+    splits = load_images(folder)
+    trained = names(splits["training"] + splits["validation"], folder)
     assert sorted(trained) == ["ok/0.png", "ok/1.png"]
-    assert names(sections["test"], folder) == ["broken/0.png", "ok/0.png", "ok/1.png"]
+    assert names(splits["test"], folder) == ["broken/0.png", "ok/0.png", "ok/1.png"]
 
 
 def test_a_datalist_counts_and_its_categories_can_be_chosen(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "p", "a.png", "b.png")
     items = [{"image": f"{c}.png", "subject": c, "category": f"part {c}"} for c in "ab"]
     (folder / "datalist.json").write_text(json.dumps({"training": items}))
-    assert len(load_pictures(folder)["training"]) == 2
-    chosen = load_pictures(folder, categories=["part b"])["training"]
+    assert len(load_images(folder)["training"]) == 2
+    chosen = load_images(folder, categories=["part b"])["training"]
     assert names(chosen, folder) == ["b.png"]
     with pytest.raises(DatalistError, match=r"no category \['c'\]; it has \['part a', 'part b'\]"):
-        load_pictures(folder, categories=["c"])
+        load_images(folder, categories=["c"])
 
 
 def test_what_cannot_be_used_is_refused_by_name(mvtec: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_cannot_be_used_is_refused_by_name(mvtec: Path, tmp_path: Path) -> 
         (plain, {"categories": ["nut"]}, r"no category \['nut'\]; it has none"),
     ):
         with pytest.raises(DatalistError, match=message):
-            load_pictures(folder, **options)
+            load_images(folder, **options)
 
 
 @pytest.mark.parametrize("depth", ["category", "root"])
@@ -99,15 +99,15 @@ def test_a_tree_without_train_good_is_not_taken_for_a_folder_of_normal_pictures(
     for category in ("bottle", "screw"):
         shutil.rmtree(mvtec / category / "train")
     with pytest.raises(DatalistError, match="no category with train/good"):
-        load_pictures(mvtec / "screw" if depth == "category" else mvtec)
+        load_images(mvtec / "screw" if depth == "category" else mvtec)
 
 
 def test_a_category_without_normal_pictures_is_named(mvtec: Path) -> None:
     for path in (mvtec / "screw/train/good").iterdir():
         path.unlink()
     with pytest.raises(DatalistError, match=r"in the categories \['screw'\]"):
-        load_pictures(mvtec)
-    assert load_pictures(mvtec, categories=["bottle"])["training"]
+        load_images(mvtec)
+    assert load_images(mvtec, categories=["bottle"])["training"]
 
 
 def test_root_of_the_studies_names(tmp_path: Path) -> None:
@@ -125,18 +125,18 @@ def test_root_of_the_studies_names(tmp_path: Path) -> None:
 
 def test_maps_of_an_earlier_inference_are_no_pictures(tmp_path: Path) -> None:
     pictures(tmp_path, "a.png", "maps/a.tiff", "maps/a_anomaly.png")
-    assert len(load_pictures(tmp_path)["test"]) == 3
+    assert len(load_images(tmp_path)["test"]) == 3
     (tmp_path / "maps" / "a_anomaly.json").write_text("{}")
-    assert [i["image"] for i in load_pictures(tmp_path)["test"]] == [str(tmp_path / "a.png")]
+    assert [i["image"] for i in load_images(tmp_path)["test"]] == [str(tmp_path / "a.png")]
 
 
 @pytest.mark.parametrize("name", ["a.png", "B.TIFF"])
 def test_a_single_picture_is_inferred(tmp_path: Path, name: str) -> None:
     folder = pictures(tmp_path, name)
-    sections = load_pictures(folder / name)
-    assert (sections["training"], sections["validation"]) == ([], [])
-    assert names(sections["test"], folder) == [name]
-    assert study_root(sections["test"], folder / name) == str(folder)
+    splits = load_images(folder / name)
+    assert (splits["training"], splits["validation"]) == ([], [])
+    assert names(splits["test"], folder) == [name]
+    assert study_root(splits["test"], folder / name) == str(folder)
 
 
 def test_equal_names_in_different_folders_are_different_subjects(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_equal_names_in_different_folders_are_different_subjects(tmp_path: Path)
         "test": [{"image": "c/001.png"}],
     }
     (folder / "datalist.json").write_text(json.dumps(content))
-    sections = load_pictures(folder)
-    subjects = [item["subject"] for items in sections.values() for item in items]
+    splits = load_images(folder)
+    subjects = [item["subject"] for items in splits.values() for item in items]
     assert subjects == ["a/001.png", "b/001.png", "c/001.png"]
 
 
@@ -160,30 +160,30 @@ def test_a_class_in_a_datalist_says_whether_a_picture_is_anomalous(tmp_path: Pat
         "test": [{"image": "c.png", "label": 0}, {"image": "d.png", "label": 1}],
     }
     (folder / "datalist.json").write_text(json.dumps(content))
-    sections = load_pictures(folder)
-    assert [item["anomalous"] for item in sections["test"]] == [False, True]
-    assert not any("label" in item for items in sections.values() for item in items)
+    splits = load_images(folder)
+    assert [item["anomalous"] for item in splits["test"]] == [False, True]
+    assert not any("label" in item for items in splits.values() for item in items)
     content["training"] = [{"image": "a.png", "label": 1}]
     (folder / "datalist.json").write_text(json.dumps(content))
     with pytest.raises(DatalistError, match="marked anomalous"):
-        load_pictures(folder)
+        load_images(folder)
 
 
 def test_a_tree_without_masks_trains_and_is_judged(mvtec: Path) -> None:
     for category in ("bottle", "screw"):
         shutil.rmtree(mvtec / category / "ground_truth")
-    sections = load_pictures(mvtec)
-    assert {name: len(items) for name, items in sections.items()} == {
+    splits = load_images(mvtec)
+    assert {name: len(items) for name, items in splits.items()} == {
         "training": 18, "validation": 2, "test": 10,
     }  # fmt: skip
-    assert sum(item["anomalous"] for item in sections["test"]) == 6
+    assert sum(item["anomalous"] for item in splits["test"]) == 6
 
 
 def test_a_tree_without_train_good_is_inferred_as_its_error_says(mvtec: Path) -> None:
     shutil.rmtree(mvtec / "screw" / "train")
     with pytest.raises(DatalistError, match=f"give {mvtec}/screw/test"):
-        load_pictures(mvtec / "screw")
-    assert len(load_pictures(mvtec / "screw" / "test")["test"]) == 5
+        load_images(mvtec / "screw")
+    assert len(load_images(mvtec / "screw" / "test")["test"]) == 5
 
 
 def numbered(folder: Path, **counts: int) -> Path:
@@ -197,28 +197,28 @@ def test_a_fifth_of_the_normal_pictures_is_held_back_where_the_test_has_none(
     tmp_path: Path,
 ) -> None:
     folder = numbered(tmp_path / "p", good=20, dent=3, rust=2)
-    sections = load_pictures(folder)
-    trained = names(sections["training"] + sections["validation"], folder)
-    assert (len(sections["training"]), len(sections["validation"])) == (14, 2)
+    splits = load_images(folder)
+    trained = names(splits["training"] + splits["validation"], folder)
+    assert (len(splits["training"]), len(splits["validation"])) == (14, 2)
     assert all(name.startswith("good/") for name in trained)
-    assert load_pictures(folder) == sections
-    other = load_pictures(folder, seed=1)
-    assert names(other["training"], folder) != names(sections["training"], folder)
+    assert load_images(folder) == splits
+    other = load_images(folder, seed=1)
+    assert names(other["training"], folder) != names(splits["training"], folder)
     tree = numbered(tmp_path / "t", train__good=20, test__dent=3)
-    sections = load_pictures(tree)
-    assert [len(sections[s]) for s in ("training", "validation", "test")] == [14, 2, 4 + 3]
-    everything = [name for items in sections.values() for name in names(items, tree)]
+    splits = load_images(tree)
+    assert [len(splits[s]) for s in ("training", "validation", "test")] == [14, 2, 4 + 3]
+    everything = [name for items in splits.values() for name in names(items, tree)]
     assert len(set(everything)) == len(everything) == 23
 
 
 def test_a_folder_that_says_train_and_test_is_not_trained_on_its_test(tmp_path: Path) -> None:
     folder = numbered(tmp_path / "p", train=9, test=4)
-    sections = load_pictures(folder)
-    assert [len(sections[s]) for s in ("training", "validation", "test")] == [8, 1, 4]
-    assert all(name.startswith("test/") for name in names(sections["test"], folder))
+    splits = load_images(folder)
+    assert [len(splits[s]) for s in ("training", "validation", "test")] == [8, 1, 4]
+    assert all(name.startswith("test/") for name in names(splits["test"], folder))
     # A part without the other is a name as any.
     only = numbered(tmp_path / "q", test=4, more=2)
-    assert len(load_pictures(only)["test"]) == 6
+    assert len(load_images(only)["test"]) == 6
 
 
 def with_hashes(path: Path, **hashes: list[str]) -> Path:
@@ -231,22 +231,22 @@ def test_of_a_plain_folder_a_model_is_tested_on_what_it_has_not_seen(tmp_path: P
     rng = np.random.default_rng(0)
     for kind, number in [("good", n) for n in range(6)] + [("bad", n) for n in range(2)]:
         image = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        save_picture(tmp_path / "p" / kind / f"{number}.png", image)
+        save_image(tmp_path / "p" / kind / f"{number}.png", image)
     folder = tmp_path / "p"
     seen = [image_hash({"image": folder / f"good/{number}.png"}) for number in range(4)]
     model = with_hashes(tmp_path / "model.pt", training=seen[:3], held_out=seen[3:])
-    test = names(load_pictures(folder, model=model)["test"], folder)
+    test = names(load_images(folder, model=model)["test"], folder)
     assert test == ["bad/0.png", "bad/1.png", "good/4.png", "good/5.png"]
     # A model that does not tell is tested on the share that its training held back.
     older = with_hashes(tmp_path / "older.pt")
-    test = load_pictures(folder, model=older)["test"]
+    test = load_images(folder, model=older)["test"]
     assert len(test) == 2 + 1
-    trained = load_pictures(folder)
+    trained = load_images(folder)
     assert not {i["image"] for i in test} & {
         i["image"] for i in trained["training"] + trained["validation"]
     }
     with pytest.raises(DatalistError, match="has seen all 4 images"):
-        load_pictures(
+        load_images(
             with_links(tmp_path / "flat", [folder / f"good/{n}.png" for n in range(4)]), model=model
         )
 

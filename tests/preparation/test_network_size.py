@@ -14,15 +14,15 @@ import pytest
 from multiad_med.preparation import network_input, recommended_size
 from multiad_med.preparation.network_size import fitting_size, visible_defect
 from multiad_med.utils import InputError
-from tests.evaluation.stores import make_store
-from tests.trees import save_picture
+from tests.evaluation.caches import make_cache
+from tests.trees import save_image
 
 
 def items(folder: Path, *shapes: tuple[int, int]) -> list[dict[str, Any]]:
-    """A black picture of each shape."""
+    """A black image of each shape."""
     paths = [folder / f"{i}.png" for i in range(len(shapes))]
     for path, shape in zip(paths, shapes, strict=True):
-        save_picture(path, np.zeros(shape))
+        save_image(path, np.zeros(shape))
     return [{"image": str(path)} for path in paths]
 
 
@@ -121,14 +121,14 @@ def test_images_of_another_shape_are_told_by_name(tmp_path: Path) -> None:
 
 def test_unreadable_images_are_left_to_the_training(tmp_path: Path) -> None:
     images = items(tmp_path, (100, 250))
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "bad.png").write_bytes(b"no image")
     images += [{"image": str(tmp_path / "bad.png")}, {"image": str(tmp_path / "gone.png")}]
     assert network_input(source=tmp_path, images=images)["size"] == [160, 416]
     assert network_input(source=tmp_path, images=images[1:]) == {"size": 256, "aspects": None}
 
 
 def test_prepared_slices_have_a_size(tmp_path: Path) -> None:
-    make_store(tmp_path)
+    make_cache(tmp_path)
     assert network_input(source=tmp_path, images=[])["size"] == 32
     # Another one is refused where they are opened.
     assert network_input(source=tmp_path, images=[], size=64)["size"] == 64
@@ -155,7 +155,7 @@ def test_smallest_and_something_else_that_decides_are_refused(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     if options.pop("store", False):
-        make_store(tmp_path)
+        make_cache(tmp_path)
     with pytest.raises(InputError, match=rf"smallest=8 decides.*{message}"):
         network_input(source=tmp_path, images=[], smallest=8, **options)
 

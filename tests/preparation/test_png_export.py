@@ -1,4 +1,4 @@
-"""Exported pictures are the prepared slices, in trees that other readers know."""
+"""Exported images are the prepared slices, in trees that other readers know."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multiad_med.data import SliceStore, StoreError
+from multiad_med.data import CacheError, SliceCache
 from multiad_med.datasets import find_bmad, find_mvtec
-from multiad_med.preparation import ExportLayout, export_pictures, load_recipe, prepare
+from multiad_med.preparation import ExportLayout, export_png, load_recipe, prepare
 from multiad_med.preparation.sheet import as_looked_at
 from tests.trees import make_brats, make_mvtec
 
@@ -37,14 +37,14 @@ def test_radiological_view_has_front_above_and_right_on_the_left() -> None:
 
 
 def test_mvtec_tree_is_read_back_as_mvtec(brain: Path, tmp_path: Path) -> None:
-    count = export_pictures(brain, tmp_path / "tree", progress=False)
+    count = export_png(brain, tmp_path / "tree", progress=False)
     pictures = [p for p in (tmp_path / "tree").rglob("*.png") if "ground_truth" not in p.parts]
     assert len(pictures) == count
     # MVTec has no validation; those slices are beside the tree's own parts.
     items = find_mvtec(tmp_path / "tree")
-    by_section = {s: [i for i in items if i["section"] == s] for s in ("training", "test")}
-    assert len(by_section["training"]) == len(SliceStore(brain))
-    test = SliceStore(brain, section="test", states=["abnormal"], labels=True)
+    by_section = {s: [i for i in items if i["split"] == s] for s in ("training", "test")}
+    assert len(by_section["training"]) == len(SliceCache(brain))
+    test = SliceCache(brain, split="test", states=["abnormal"], labels=True)
     abnormal = [i for i in by_section["test"] if i["anomalous"]]
     assert len(abnormal) == len(test)
     for item, slice_ in zip(abnormal, test, strict=True):
@@ -57,20 +57,20 @@ def test_mvtec_tree_is_read_back_as_mvtec(brain: Path, tmp_path: Path) -> None:
 
 
 def test_bmad_tree_is_read_back_as_bmad(brain: Path, tmp_path: Path) -> None:
-    export_pictures(brain, tmp_path / "Brain_AD", layout=ExportLayout.BMAD, progress=False)
+    export_png(brain, tmp_path / "Brain_AD", layout=ExportLayout.BMAD, progress=False)
     items = find_bmad(tmp_path)
-    count = {s: sum(i["section"] == s for i in items) for s in ("training", "validation", "test")}
+    count = {s: sum(i["split"] == s for i in items) for s in ("training", "validation", "test")}
     sure = ["normal", "abnormal"]
     assert count == {
-        "training": len(SliceStore(brain)),
-        "validation": len(SliceStore(brain, section="validation", states=sure)),
-        "test": len(SliceStore(brain, section="test", states=sure)),
+        "training": len(SliceCache(brain)),
+        "validation": len(SliceCache(brain, split="validation", states=sure)),
+        "test": len(SliceCache(brain, split="test", states=sure)),
     }
 
 
 def test_sixteen_bits_keep_every_grey_value(brain: Path, tmp_path: Path) -> None:
-    export_pictures(brain, tmp_path / "tree", bits=16, progress=False)
-    first = SliceStore(brain)[0]
+    export_png(brain, tmp_path / "tree", bits=16, progress=False)
+    first = SliceCache(brain)[0]
     path = sorted((tmp_path / "tree/train/good").iterdir())[0]
     values = np.asarray(Image.open(path)).astype(float) / 65535
     seen = as_looked_at(first["image"].numpy(), upright=False)[0]
@@ -81,13 +81,13 @@ def test_colour_pictures_keep_their_tree(tmp_path: Path) -> None:
     make_mvtec(tmp_path / "in", rng=np.random.default_rng(0), size=32)
     recipe = load_recipe("mvtec_ad", {"size": 32})
     prepare(recipe, tmp_path / "in", tmp_path / "out", workers=0, progress=False)
-    export_pictures(tmp_path / "out", tmp_path / "tree", progress=False)
+    export_png(tmp_path / "out", tmp_path / "tree", progress=False)
     kinds = {(i["category"], i["kind"]) for i in find_mvtec(tmp_path / "tree")}
     assert kinds == {(i["category"], i["kind"]) for i in find_mvtec(tmp_path / "in")}
     source = np.asarray(Image.open(find_mvtec(tmp_path / "in", categories=["screw"])[-1]["image"]))
     exported = find_mvtec(tmp_path / "tree", categories=["screw"])[-1]["image"]
     np.testing.assert_array_equal(np.asarray(Image.open(exported)), source)
-    with pytest.raises(StoreError, match="bits=16 does not fit"):
-        export_pictures(tmp_path / "out", tmp_path / "x", bits=16, progress=False)
-    with pytest.raises(StoreError, match="not an empty folder"):
-        export_pictures(tmp_path / "out", tmp_path / "tree", progress=False)
+    with pytest.raises(CacheError, match="bits=16 does not fit"):
+        export_png(tmp_path / "out", tmp_path / "x", bits=16, progress=False)
+    with pytest.raises(CacheError, match="not an empty folder"):
+        export_png(tmp_path / "out", tmp_path / "tree", progress=False)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from multiad_med.cli import app
-from multiad_med.data import SliceStore, is_store
+from multiad_med.data import SliceCache, is_slice_cache
 from multiad_med.preparation import recipe_names
 from tests.dicom_files import ct_slices, save
 from tests.trees import make_brats, make_lits, make_mvtec
@@ -51,30 +51,30 @@ def test_check_says_what_a_folder_holds(brats: Path, tmp_path: Path) -> None:
 
 
 def test_prepare_and_export_with_settings(brats: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
+    cache = tmp_path / "store"
     status, output = multiad(
-        "prepare", "brats2021", "--source", brats, "--target", store,
+        "prepare", "brats2021", "--source", brats, "--target", cache,
         "--set", "size=32", "--set", "margin=1", "--workers", 0,
     )  # fmt: skip
     assert status == 0
     assert "3 studies prepared, 0 unchanged, 0 failed" in output
-    assert SliceStore(store).about["settings"]["margin"] == 1
-    status, output = multiad("export", store, "--target", tmp_path / "png", "--layout", "bmad")
+    assert SliceCache(cache).about["settings"]["margin"] == 1
+    status, output = multiad("export", cache, "--target", tmp_path / "png", "--layout", "bmad")
     assert status == 0
     assert (tmp_path / "png/train/good").is_dir()
-    assert multiad("export", store, "--target", tmp_path / "png")[0] == 2
+    assert multiad("export", cache, "--target", tmp_path / "png")[0] == 2
 
 
 def test_a_failed_study_makes_the_status_non_zero(brats: Path, tmp_path: Path) -> None:
     bad = next(brats.rglob("*flair.nii.gz"))
     bad.write_bytes(b"no volume")
-    store = tmp_path / "store"
+    cache = tmp_path / "store"
     status, output = multiad(
-        "prepare", "brats2021", "--source", brats, "--target", store, "--workers", 0
+        "prepare", "brats2021", "--source", brats, "--target", cache, "--workers", 0
     )
     assert status == 1
     assert f"failed: {bad}" in output
-    assert is_store(store)
+    assert is_slice_cache(cache)
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "gztar"])
@@ -118,8 +118,8 @@ def test_a_messy_zip_of_dicom_becomes_one_volume_per_series(tmp_path: Path) -> N
     assert "4 studies prepared" in output
     subjects = {
         row["subject"]
-        for section in ("training", "validation")
-        for row in SliceStore(tmp_path / "store", section=section).index
+        for split in ("training", "validation")
+        for row in SliceCache(tmp_path / "store", split=split).index
     }
     assert subjects == {"anna", "berta"}
 

@@ -16,15 +16,15 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from multiad_med.data import SliceDataset, SliceStore, is_store
-from multiad_med.data.datalist import SECTIONS
-from multiad_med.data.store import STUDIES
+from multiad_med.data import SliceCache, SliceDataset, is_slice_cache
+from multiad_med.data.datalist import SPLITS
+from multiad_med.data.slice_cache import STUDIES
 from multiad_med.preparation import PreparationError, Recipe, load_recipe, prepare
 from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.preparation.recipe_run import _alone_in
 from multiad_med.resources import bundle_path
 from tests.conftest import head, write_nifti
-from tests.data.test_store import make_store
+from tests.data.test_slice_cache import make_cache
 from tests.trees import make_brats, make_mvtec
 
 
@@ -50,9 +50,9 @@ def test_what_is_written_and_nothing_else(brats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     _run(brats, target)
     assert sorted(p.name for p in target.iterdir()) == [
-        "contact_sheet.png", "datalist.json", "index.csv", "store.json", "studies",
+        "cache.json", "contact_sheet.png", "datalist.json", "index.csv", "studies",
     ]  # fmt: skip
-    about = json.loads((target / "store.json").read_text())
+    about = json.loads((target / "cache.json").read_text())
     assert about["recipe"] == "brats2021"
     assert about["settings"]["size"] == 32
     assert about["size"] == [32, 32]
@@ -82,7 +82,7 @@ def test_other_settings_prepare_anew_and_another_recipe_is_refused(
     target = tmp_path / "out"
     _run(brats, target)
     assert _run(brats, target, _recipe(size=16)).written == 4
-    assert SliceStore(target)[0]["image"].shape == (1, 16, 16)
+    assert SliceCache(target)[0]["image"].shape == (1, 16, 16)
     make_mvtec(tmp_path / "mvtec", rng=np.random.default_rng(0))
     with pytest.raises(PreparationError, match="holds slices of the recipe 'brats2021'"):
         _run(tmp_path / "mvtec", target, load_recipe("mvtec_ad"))
@@ -121,10 +121,10 @@ def test_a_worker_ended_from_outside_is_said_and_the_rest_resumed(
 def test_another_seed_prepares_only_who_moved(brats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     _run(brats, target)
-    before = {r["study"]: s for s in SECTIONS for r in SliceStore(target, section=s).index}
+    before = {r["study"]: s for s in SPLITS for r in SliceCache(target, split=s).index}
     summary = _run(brats, target, _recipe(seed=2))
-    after = {r["study"]: s for s in SECTIONS for r in SliceStore(target, section=s).index}
-    moved = sum(before[study] != section for study, section in after.items())
+    after = {r["study"]: s for s in SPLITS for r in SliceCache(target, split=s).index}
+    moved = sum(before[study] != split for study, split in after.items())
     assert 0 < moved < 4
     assert (summary.written, summary.unchanged) == (moved, 4 - moved)
 
@@ -153,7 +153,7 @@ def test_a_bad_study_is_named_and_the_others_are_prepared(brats: Path, tmp_path:
         path.write_bytes(b"")
     with pytest.raises(PreparationError, match="None of 4 studies could be prepared"):
         _run(brats, tmp_path / "none")
-    assert not is_store(tmp_path / "none")
+    assert not is_slice_cache(tmp_path / "none")
 
 
 def test_a_mask_on_another_grid_is_refused(brats: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_killed_while_preparing_it_goes_on_where_it_stopped(tmp_path: Path) -> N
     process.wait()
     done = len(list(target.glob(f"{STUDIES}/*.safetensors")))
     assert 3 <= done < 12
-    assert not is_store(target)
+    assert not is_slice_cache(target)
     recipe = load_recipe("brats2021", {"size": 256})
     summary = _run(source, target, recipe)
     assert (summary.written, summary.unchanged) == (12 - done, done)
@@ -196,15 +196,15 @@ def test_prepared_slices_equal_those_straight_from_the_volumes(tmp_path: Path) -
         write_nifti(tmp_path / f"in/s{index}.nii.gz", head(rng), np.diag([4.0, 4, 8, 1]))
     target = tmp_path / "out"
     _run(tmp_path / "in", target, load_recipe("volumes", {"size": 64}))
-    store = SliceStore(target)
+    cache = SliceCache(target)
     parser = ConfigParser()
     parser.read_config(bundle_path("multiad_brain_mri") / "configs/train.json")
     parser["size"] = 64
     transform = parser.get_parsed_content("train#preprocessing")
     data = json.loads((target / "datalist.json").read_text())["training"]
     direct = SliceDataset(data, transform, progress=False)
-    assert len(direct) == len(store) > 10
-    for a, b in zip(direct, store, strict=True):
+    assert len(direct) == len(cache) > 10
+    for a, b in zip(direct, cache, strict=True):
         assert (a["slice"], a["subject"]) == (b["slice"], b["subject"])
         torch.testing.assert_close(a["image"], b["image"], atol=1 / 65535, rtol=0)
         assert torch.equal(a["foreground"], b["foreground"])
@@ -212,9 +212,9 @@ def test_prepared_slices_equal_those_straight_from_the_volumes(tmp_path: Path) -
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc")
 def test_no_file_stays_open_for_a_study_that_was_read(tmp_path: Path) -> None:
-    """Else a store of a thousand studies would exceed what a process may open."""
-    make_store(tmp_path)
-    store = SliceStore(tmp_path, section="training")
+    """Else a cache of a thousand studies would exceed what a process may open."""
+    make_cache(tmp_path)
+    cache = SliceCache(tmp_path, split="training")
     before = len(os.listdir("/proc/self/fd"))
-    assert len({slice_["study"] for slice_ in store}) == 2
+    assert len({slice_["study"] for slice_ in cache}) == 2
     assert len(os.listdir("/proc/self/fd")) == before

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from torch.nn.functional import max_pool2d
 
-from multiad_med.data import DatalistError, SliceStore, open_slices, read_study
-from multiad_med.data.store import study_path
+from multiad_med.data import DatalistError, SliceCache, open_slices, read_study
+from multiad_med.data.slice_cache import study_path
 from multiad_med.preparation import (
     PreparationError,
     RecipeError,
@@ -37,7 +37,7 @@ from tests.trees import (
     make_resc,
     make_visa,
     picture,
-    save_picture,
+    save_image,
 )
 
 
@@ -58,8 +58,8 @@ def run(recipe: str, folder: Path, **settings: Any) -> tuple[Summary, Path]:
     )
 
 
-def states(summary: Summary, section: str) -> dict[str, int]:
-    return {state: n for (name, state), n in summary.slices.items() if name == section}
+def states(summary: Summary, split: str) -> dict[str, int]:
+    return {state: n for (name, state), n in summary.slices.items() if name == split}
 
 
 def test_all_recipes_of_the_plan_are_there_and_documented() -> None:
@@ -81,7 +81,7 @@ def test_brats_of_every_year(tmp_path: Path, rng: np.random.Generator, year: str
     assert (summary.written, summary.failures) == (4, [])
     assert set(states(summary, "training")) == {"normal"}
     assert set(states(summary, "test")) == {"normal", "abnormal"}
-    for row in SliceStore(target, section="test", states=["abnormal"]).index:
+    for row in SliceCache(target, split="test", states=["abnormal"]).index:
         # The tree's tumours lie in the upper half of 24 slices.
         assert int(row["slice"]) >= 12
         assert int(row["lesion_area"]) > 0
@@ -92,13 +92,13 @@ def test_brats_sequences_become_channels_each_on_its_own_scale(
 ) -> None:
     make_brats(tmp_path / "source", rng=rng, studies=3)
     _, target = run("brats2021", tmp_path, sequences=["t1", "t1ce", "t2", "flair"])
-    store = SliceStore(target)
-    slice_ = store[len(store) // 2]
+    cache = SliceCache(target)
+    slice_ = cache[len(cache) // 2]
     assert slice_["image"].shape == (4, 32, 32)
     inside = slice_["image"][:, slice_["foreground"][0]]
     # The median of each sequence's brain is 0.4.
     np.testing.assert_allclose(inside.median(dim=1).values, 0.4, atol=0.06)
-    assert SliceStore(target, channels=[0, 1, 3])[0]["image"].shape == (3, 32, 32)
+    assert SliceCache(target, channels=[0, 1, 3])[0]["image"].shape == (3, 32, 32)
 
 
 def test_margin_keeps_slices_beside_the_tumour_out_of_the_normal_ones(
@@ -106,7 +106,7 @@ def test_margin_keeps_slices_beside_the_tumour_out_of_the_normal_ones(
 ) -> None:
     make_brats(tmp_path / "source", rng=rng, studies=3)
     _, target = run("brats2021", tmp_path, margin=3)
-    rows = SliceStore(target, section="test").index
+    rows = SliceCache(target, split="test").index
     tumour = [int(r["slice"]) for r in rows if r["state"] == "abnormal"]
     normal = [int(r["slice"]) for r in rows if r["state"] == "normal"]
     assert min(abs(n - t) for n in normal for t in tumour) == 4
@@ -119,7 +119,7 @@ def test_lits_windows_and_views(tmp_path: Path, rng: np.random.Generator) -> Non
     assert summary.written == 4
     assert summary.failures == []
     assert states(summary, "test")["abnormal"] > 0
-    one = SliceStore(target)[0]
+    one = SliceCache(target)[0]
     # But for the pixels that interpolation shares between liver and blackness.
     near = max_pool2d(one["foreground"].float(), 3, stride=1, padding=1) > 0
     assert one["image"][~near].max() == 0
@@ -128,7 +128,7 @@ def test_lits_windows_and_views(tmp_path: Path, rng: np.random.Generator) -> Non
         folder.mkdir()
         (folder / "source").symlink_to(tmp_path / "source")
         _, other = run("lits", folder, view=view, windows=["liver", "abdomen", [-200, 250]])
-        slice_ = SliceStore(other)[0]
+        slice_ = SliceCache(other)[0]
         assert slice_["image"].shape == (3, 32, 32)
         assert slice_["image"][:, ~slice_["foreground"][0]].max() > 0
         if view == "crop":
@@ -140,19 +140,19 @@ def test_btcv_is_all_normal_and_liver_only(tmp_path: Path, rng: np.random.Genera
     summary, target = run("btcv", tmp_path)
     assert summary.written == 4
     assert {state for _, state in summary.slices} == {"normal"}
-    assert SliceStore(target)[0]["foreground"].any()
+    assert SliceCache(target)[0]["foreground"].any()
 
 
 def test_liver_ct_gives_both_sets_the_same_window(tmp_path: Path, rng: np.random.Generator) -> None:
     make_liver(tmp_path / "source", rng=rng)
     summary, target = run("liver_ct", tmp_path)
     assert set(states(summary, "test")) >= {"normal", "abnormal"}
-    train, test = SliceStore(target), SliceStore(target, section="test", states=["normal"])
+    train, test = SliceCache(target), SliceCache(target, split="test", states=["normal"])
     assert all(r["subject"].startswith("btcv-") for r in train.index)
     assert all(r["subject"].startswith("lits-") for r in test.index)
     levels = [
-        np.median(np.concatenate([s["image"][s["foreground"]].numpy() for s in store]))
-        for store in (train, test)
+        np.median(np.concatenate([s["image"][s["foreground"]].numpy() for s in cache]))
+        for cache in (train, test)
     ]
     assert abs(levels[0] - levels[1]) < 0.05
 
@@ -165,8 +165,8 @@ def test_liver_as_bmad_shares_patients_and_says_where_they_come_from(
     assert set(states(summary, "training")) == {"normal"}
     # Fewer test slices than BMAD's 93 + 73: all of them validate.
     assert sum(states(summary, "validation").values()) > 0
-    assert SliceStore(target, section="validation", states=["abnormal"]).index
-    image = read_study(study_path(target, SliceStore(target).index[0]["study"]))["image"]
+    assert SliceCache(target, split="validation", states=["abnormal"]).index
+    image = read_study(study_path(target, SliceCache(target).index[0]["study"]))["image"]
     assert image.dtype == np.uint8
 
 
@@ -177,7 +177,7 @@ def test_resc_labels_choose_the_normal_bscans(tmp_path: Path, rng: np.random.Gen
     # Lesions lie in the second half of every volume's eight B-scans.
     assert states(summary, "test") == {"normal": 4, "abnormal": 4}
     assert set(states(summary, "training")) == {"normal"}
-    assert all(int(r["slice"]) < 4 for r in SliceStore(target).index)
+    assert all(int(r["slice"]) < 4 for r in SliceCache(target).index)
     only_ped, _ = run("resc", tmp_path, lesions=[128])
     assert only_ped.written == 4
 
@@ -205,7 +205,7 @@ def test_resc_masks_of_other_values_count_or_are_refused(
         np.save(tmp_path / f"source/eye{index}.npy", rng.random(mask.shape).astype(np.float32))
         np.save(tmp_path / f"source/eye{index}_label.npy", mask)
     summary, target = run("resc", tmp_path)
-    assert all(int(r["slice"]) < 3 for r in SliceStore(target).index)
+    assert all(int(r["slice"]) < 3 for r in SliceCache(target).index)
     assert states(summary, "test") == {"normal": 3, "abnormal": 3}
     with pytest.raises(PreparationError, match="known are 0 and"):
         run("resc", tmp_path, lesions=[128, 191])
@@ -216,13 +216,13 @@ def test_no_tumour_is_in_the_channels_of_a_normal_slice(
 ) -> None:
     make_lits(tmp_path / "source", rng=rng, volumes=4, healthy=0)
     _, target = run("lits", tmp_path, neighbours=3)
-    for section in ("training", "test"):
-        rows = SliceStore(target, section=section).index
+    for split in ("training", "test"):
+        rows = SliceCache(target, split=split).index
         tumour = {(r["study"], int(r["slice"])) for r in rows if r["state"] == "abnormal"}
         for row in rows:
             if row["state"] == "normal":
                 assert not {(row["study"], int(row["slice"]) + d) for d in (-1, 1)} & tumour
-    assert SliceStore(target)[0]["image"].shape == (3, 32, 32)
+    assert SliceCache(target)[0]["image"].shape == (3, 32, 32)
 
 
 def test_the_crop_does_not_depend_on_which_slices_are_kept(
@@ -255,9 +255,9 @@ def test_an_organ_mask_in_a_table_is_the_foreground(
     (tmp_path / "source").symlink_to("source.csv")
     recipe = load_recipe("volumes", {"size": 48})
     prepare(recipe, tmp_path / "source.csv", tmp_path / "out", workers=0, progress=False)
-    store = SliceStore(tmp_path / "out")
-    assert {int(r["slice"]) for r in store.index} == {3, 4, 5, 6}
-    assert {int(r["foreground_area"]) for r in store.index} == {100}
+    cache = SliceCache(tmp_path / "out")
+    assert {int(r["slice"]) for r in cache.index} == {3, 4, 5, 6}
+    assert {int(r["foreground_area"]) for r in cache.index} == {100}
 
 
 def test_masks_among_the_images_are_noticed(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -287,7 +287,7 @@ def test_industrial_trees(tmp_path: Path, rng: np.random.Generator, make: Any) -
     assert summary.failures == []
     assert set(states(summary, "training")) == set(states(summary, "validation")) == {"normal"}
     assert set(states(summary, "test")) == {"normal", "abnormal"}
-    abnormal = SliceStore(target, section="test", states=["abnormal"], labels=True)
+    abnormal = SliceCache(target, split="test", states=["abnormal"], labels=True)
     assert all(slice_["label"].any() for slice_ in abnormal)
     assert abnormal[0]["image"].shape == (3, 32, 32)
 
@@ -295,13 +295,13 @@ def test_industrial_trees(tmp_path: Path, rng: np.random.Generator, make: Any) -
 def test_one_industrial_category_or_several(tmp_path: Path, rng: np.random.Generator) -> None:
     make_mvtec(tmp_path / "source", rng=rng)
     _, target = run("mvtec_ad", tmp_path)
-    assert {r["category"] for r in SliceStore(target).index} == {"bottle", "screw"}
-    only = SliceStore(target, categories=["screw"])
+    assert {r["category"] for r in SliceCache(target).index} == {"bottle", "screw"}
+    only = SliceCache(target, categories=["screw"])
     assert {r["category"] for r in only.index} == {"screw"}
     (tmp_path / "one").mkdir()
     (tmp_path / "one/source").symlink_to(tmp_path / "source")
     _, single = run("mvtec_ad", tmp_path / "one", categories=["screw"])
-    assert {r["category"] for r in SliceStore(single).index} == {"screw"}
+    assert {r["category"] for r in SliceCache(single).index} == {"screw"}
 
 
 @pytest.mark.parametrize("spelling", ["release", "script", "mirror"])
@@ -309,7 +309,7 @@ def test_bmad_in_every_spelling(tmp_path: Path, rng: np.random.Generator, spelli
     make_bmad(tmp_path / "source", rng=rng, spelling=spelling)
     summary, target = run("bmad", tmp_path)
     assert summary.failures == []
-    assert {r["category"] for r in SliceStore(target).index} == {"brain", "liver", "resc"}
+    assert {r["category"] for r in SliceCache(target).index} == {"brain", "liver", "resc"}
     assert states(summary, "test")["abnormal"] > 0
 
 
@@ -318,7 +318,7 @@ def test_bmads_shared_patients_are_refused_or_reported(
 ) -> None:
     source = tmp_path / "source/Liver_AD/hist_DIY"
     for name in ("train/good/1_3", "valid/good/img/2_4", "test/good/img/2_9"):
-        save_picture(source / f"{name}.png", picture(16, rng, defect=False)[0])
+        save_image(source / f"{name}.png", picture(16, rng, defect=False)[0])
     summary, target = run("bmad", tmp_path)
     assert "1 subjects are in two splits" in summary.warnings[0]
     # What was accepted once can be trained on.
@@ -329,9 +329,9 @@ def test_bmads_shared_patients_are_refused_or_reported(
 
 def test_a_folder_of_pictures(tmp_path: Path, rng: np.random.Generator) -> None:
     for index in range(6):
-        save_picture(tmp_path / f"source/good/{index}.png", picture(24, rng, defect=False)[0])
+        save_image(tmp_path / f"source/good/{index}.png", picture(24, rng, defect=False)[0])
     for index in range(2):
-        save_picture(tmp_path / f"source/bad/{index}.png", picture(24, rng, defect=True)[0])
+        save_image(tmp_path / f"source/bad/{index}.png", picture(24, rng, defect=True)[0])
     summary, _ = run("images", tmp_path)
     assert summary.failures == []
     assert set(states(summary, "training")) == {"normal"}
@@ -343,13 +343,13 @@ def test_pictures_are_stretched_as_the_bundle_does_or_keep_their_aspect(tmp_path
     for index in range(3):
         (tmp_path / "source").mkdir(exist_ok=True)
         Image.fromarray(wide).save(tmp_path / f"source/{index}.png")
-    # A picture of one grey value shows nothing, but is a picture.
+    # An image of one grey value shows nothing, but is an image.
     _, target = run("images", tmp_path, colour=False)
-    assert bool((SliceStore(target)[0]["image"] > 0).all())
+    assert bool((SliceCache(target)[0]["image"] > 0).all())
     settings = {"colour": False, "keep_aspect": False}
-    open_slices(target, section="training", data=[], transform=dict, size=32, settings=settings)
+    open_slices(target, split="training", data=[], transform=dict, size=32, settings=settings)
     _, target = run("images", tmp_path, colour=False, keep_aspect=True)
-    image = SliceStore(target)[0]["image"][0]
+    image = SliceCache(target)[0]["image"][0]
     assert int((image > 0).any(dim=1).sum()) == 8  # 32 * 10 / 40 rows
     assert int((image > 0).any(dim=0).sum()) == 32
 
@@ -399,11 +399,11 @@ def test_a_source_and_settings_with_signs_of_monais_configs_are_taken_as_they_ar
 ) -> None:
     for name in ("source#1", "source"):
         for index in range(3):
-            save_picture(
+            save_image(
                 tmp_path / f"{name}/@line/train/good/{index}.png", picture(24, rng, defect=False)[0]
             )
     recipe = load_recipe("mvtec_ad", {"categories": ["@line"]})
-    sections = recipe.sections(tmp_path / "source#1")
-    paths = [item["image"] for items in sections.values() for item in items]
+    splits = recipe.splits(tmp_path / "source#1")
+    paths = [item["image"] for items in splits.values() for item in items]
     assert len(paths) == 3
     assert all(path.startswith(f"{tmp_path}/source#1/@line") for path in paths)

@@ -39,8 +39,8 @@ def test_nifti_and_dicom_are_listed_together(mixed: Path) -> None:
 
 
 def test_both_are_divided_by_subject(mixed: Path) -> None:
-    sections = load_studies(mixed, kind="ct")
-    assert {len(sections[name]) for name in ("training", "validation")} == {1}
+    splits = load_studies(mixed, kind="ct")
+    assert {len(splits[name]) for name in ("training", "validation")} == {1}
 
 
 def test_series_of_another_modality_are_passed_over(
@@ -84,8 +84,8 @@ def test_a_file_that_looks_like_a_mask_is_no_image(mixed: Path) -> None:
 VOXELS = np.arange(64, dtype=np.int16).reshape(4, 4, 4)
 
 
-def images(sections: dict[str, list[dict]], section: str = "test") -> list[str]:
-    return sorted(Path(item["image"]).name for item in sections[section])
+def images(splits: dict[str, list[dict]], split: str = "test") -> list[str]:
+    return sorted(Path(item["image"]).name for item in splits[split])
 
 
 def test_every_volume_of_a_folder_is_listed(tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_patients_of_one_identifier_in_folders_of_their_own_are_several(
     tmp_path: Path, identifier: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = patients(tmp_path, {f"p{k}/CT": identifier for k in range(3)})
-    sections = load_studies(folder, kind="ct")
-    assert {item["subject"] for item in sections["test"]} == {"p0", "p1", "p2"}
-    assert (len(sections["training"]), len(sections["validation"])) == (2, 1)
+    splits = load_studies(folder, kind="ct")
+    assert {item["subject"] for item in splits["test"]} == {"p0", "p1", "p2"}
+    assert (len(splits["training"]), len(splits["validation"])) == (2, 1)
     assert "each of the 3 sub-folders is taken for a subject" in caplog.text
     items = find_nifti_and_dicom(folder)
     assert {item["subject"] for item in items} == {"p0", "p1", "p2"}
@@ -239,18 +239,18 @@ def test_patients_whose_identifiers_differ_in_any_sign_differ(tmp_path: Path) ->
 
 def test_one_subject_only_is_said_when_it_is_to_be_trained_on(tmp_path: Path) -> None:
     patients(tmp_path, {"p0/a": "P1", "p0/b": "P1"})
-    sections = load_studies(tmp_path, kind="ct")
-    assert len(sections["test"]) == 2
+    splits = load_studies(tmp_path, kind="ct")
+    assert len(splits["test"]) == 2
     with pytest.raises(ValueError, match=r"one subject only.*two subjects at least"):
-        open_slices(tmp_path, section="training", data=sections["training"], transform=dict)
+        open_slices(tmp_path, split="training", data=splits["training"], transform=dict)
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.img", "B.NII.GZ", "im.dcm"])
 def test_one_file_is_one_study_for_inference(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
-    sections = load_studies(tmp_path / name, kind="mr")
-    assert [len(items) for items in sections.values()] == [0, 0, 1]
-    assert sections["test"][0]["image"] == str(tmp_path / name)
+    splits = load_studies(tmp_path / name, kind="mr")
+    assert [len(items) for items in splits.values()] == [0, 0, 1]
+    assert splits["test"][0]["image"] == str(tmp_path / name)
 
 
 def test_a_table_is_no_source_of_a_bundle(tmp_path: Path) -> None:

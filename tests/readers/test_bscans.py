@@ -119,7 +119,7 @@ def test_the_affine_is_that_of_the_files_voxels(tmp_path: Path) -> None:
 def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
     scans = np.repeat(b_scans(), 4, axis=0)
     pictures(tmp_path / "p", scans)
-    (tmp_path / "p/notes.txt").write_text("no picture")
+    (tmp_path / "p/notes.txt").write_text("no image")
     volume = LoadBScans()(tmp_path / "p")
     np.testing.assert_allclose(as_stored(volume) * 255, scans, atol=1e-4)
     assert volume.meta["filename_or_obj"] == str(tmp_path / "p")

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from multiad_med.data import StudyError, study_errors
-from multiad_med.readers import LoadPictureMasks, LoadPictures, LoadVolume
+from multiad_med.readers import LoadImageMasks, LoadImages, LoadVolume
 
 TRIES = 1000
 SLOWEST = 2.0  # seconds; a whole file takes about 1 ms
@@ -74,9 +74,9 @@ def outcome(load: Callable[[Path], torch.Tensor], path: Path) -> str:
     [
         ("v.nii", volume(), LoadVolume()),
         ("v.nii.gz", gzip.compress(volume(), mtime=0), LoadVolume()),
-        ("grey.png", picture("L"), LoadPictures()),
-        ("colour.png", picture("RGB"), LoadPictures()),
-        ("palette.png", picture("P"), LoadPictureMasks()),
+        ("grey.png", picture("L"), LoadImages()),
+        ("colour.png", picture("RGB"), LoadImages()),
+        ("palette.png", picture("P"), LoadImageMasks()),
     ],
 )
 def test_damaged_files_are_refused_by_name(

@@ -1,4 +1,4 @@
-"""Pictures of every common kind become values in [0, 1]; masks become 0 and 1, or keep labels."""
+"""Images of every common kind become values in [0, 1]; masks become 0 and 1, or keep labels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from PIL import ExifTags, Image
 
 from multiad_med.readers import (
-    LoadPictureMasks,
-    LoadPictureMasksd,
-    LoadPictures,
-    LoadPicturesd,
-    PictureError,
+    ImageError,
+    LoadImageMasks,
+    LoadImageMasksd,
+    LoadImages,
+    LoadImagesd,
 )
 from multiad_med.readers.image_file import image_size
 from multiad_med.utils import FileError
@@ -43,7 +43,7 @@ def test_the_size_of_a_file_is_that_of_what_is_read(
         exif[ExifTags.Base.Orientation] = orientation
     path = tmp_path / f"p{suffix}"
     image.save(path, **({} if suffix == ".bmp" else {"exif": exif}))
-    assert image_size(path) == tuple(LoadPictures()(path).shape[1:3])
+    assert image_size(path) == tuple(LoadImages()(path).shape[1:3])
 
 
 def palette(path: Path, indices: np.ndarray, colours: list[tuple[int, int, int]]) -> Path:
@@ -62,7 +62,7 @@ def upright(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
 def test_eight_bits_become_0_to_1_upright(tmp_path: Path, suffix: str) -> None:
-    result = LoadPictures()(write(tmp_path / f"p{suffix}", GREY))
+    result = LoadImages()(write(tmp_path / f"p{suffix}", GREY))
     assert result.dtype == torch.float32
     np.testing.assert_allclose(result, upright(FIFTHS), atol=1e-7)
 
@@ -71,7 +71,7 @@ def test_eight_bits_become_0_to_1_upright(tmp_path: Path, suffix: str) -> None:
 def test_sixteen_bits_become_0_to_1_by_their_own_range(tmp_path: Path, suffix: str) -> None:
     values = (FIFTHS * 65535).round().astype(np.uint16)
     values[0, 1] = 1  # finer than 8 bits can tell
-    result = LoadPictures()(write(tmp_path / f"p{suffix}", values))
+    result = LoadImages()(write(tmp_path / f"p{suffix}", values))
     np.testing.assert_allclose(result, upright(values / 65535), rtol=1e-6)
 
 
@@ -79,19 +79,19 @@ def test_big_endian_tiff_is_the_same_picture(tmp_path: Path) -> None:
     values = (FIFTHS * 65535).round().astype(np.uint16)
     image = Image.frombytes("I;16B", (3, 2), values.astype(">u2").tobytes())
     image.save(tmp_path / "p.tif")
-    np.testing.assert_allclose(LoadPictures()(tmp_path / "p.tif"), upright(FIFTHS), atol=1e-6)
+    np.testing.assert_allclose(LoadImages()(tmp_path / "p.tif"), upright(FIFTHS), atol=1e-6)
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
     bits = np.array([[True, False, True], [False, False, True]])
     path = write(tmp_path / "p.png", bits)
     assert Image.open(path).mode == "1"
-    np.testing.assert_array_equal(LoadPictures()(path), upright(bits))
-    np.testing.assert_array_equal(LoadPictureMasks()(path), upright(bits))
+    np.testing.assert_array_equal(LoadImages()(path), upright(bits))
+    np.testing.assert_array_equal(LoadImageMasks()(path), upright(bits))
 
 
 def test_colour_has_three_channels(tmp_path: Path) -> None:
-    result = LoadPictures()(write(tmp_path / "p.png", RGB))
+    result = LoadImages()(write(tmp_path / "p.png", RGB))
     np.testing.assert_allclose(result, upright(RGB / 255), atol=1e-7)
 
 
@@ -100,7 +100,7 @@ def test_transparency_is_dropped_not_blended(tmp_path: Path, base: np.ndarray) -
     alpha = np.array([[0, 10, 100], [255, 255, 0]], np.uint8)
     path = write(tmp_path / "p.png", np.dstack([base, alpha]))
     assert Image.open(path).mode in ("LA", "RGBA")
-    np.testing.assert_allclose(LoadPictures()(path), upright(base / 255), atol=1e-7)
+    np.testing.assert_allclose(LoadImages()(path), upright(base / 255), atol=1e-7)
 
 
 def test_palettes_are_resolved(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_palettes_are_resolved(tmp_path: Path) -> None:
     colours = [(255, 0, 0), (0, 255, 51), (0, 0, 102)]
     path = palette(tmp_path / "p.png", indices, colours)
     expected = np.array(colours, float)[indices] / 255
-    np.testing.assert_allclose(LoadPictures()(path), upright(expected), atol=1e-7)
+    np.testing.assert_allclose(LoadImages()(path), upright(expected), atol=1e-7)
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(None, 1), (False, 1), (True, 3)])
@@ -117,52 +117,52 @@ def test_grey_may_be_asked_for_as_colour(
     tmp_path: Path, colour: bool | None, channels: int, dtype: type
 ) -> None:
     values = (FIFTHS * np.iinfo(dtype).max).round().astype(dtype)
-    result = LoadPictures(colour=colour)(write(tmp_path / "p.png", values))
+    result = LoadImages(colour=colour)(write(tmp_path / "p.png", values))
     np.testing.assert_allclose(result, np.repeat(upright(FIFTHS), channels, axis=0), atol=1e-6)
 
 
 def test_colour_may_be_asked_for_as_grey(tmp_path: Path) -> None:
     even = np.repeat(GREY[..., None], 3, axis=-1)  # equal channels have their own value as luma
-    result = LoadPictures(colour=False)(write(tmp_path / "p.png", even))
+    result = LoadImages(colour=False)(write(tmp_path / "p.png", even))
     np.testing.assert_allclose(result, upright(FIFTHS), atol=1e-7)
 
 
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tif", FIFTHS.astype(np.float32))
-    with pytest.raises(PictureError, match=r"p\.tif: floating-point pictures have no range"):
-        LoadPictures()(path)
+    with pytest.raises(ImageError, match=r"p\.tif: floating-point images have no range"):
+        LoadImages()(path)
 
 
 def test_several_pictures_are_slices_in_their_order(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{i}.png", np.full((4, 6), i, np.uint8)) for i in (3, 1, 2)]
-    result = LoadPictures()(paths)
+    result = LoadImages()(paths)
     assert result.shape == (1, 4, 6, 3)
     torch.testing.assert_close(result[0, 0, 0] * 255, torch.tensor([3.0, 1, 2]))
 
 
 def test_the_first_picture_decides_on_colour(tmp_path: Path) -> None:
     grey, colour = write(tmp_path / "g.png", GREY), write(tmp_path / "c.png", RGB)
-    assert LoadPictures()([grey, colour]).shape == (1, 2, 3, 2)
-    both = LoadPictures()([colour, grey])
+    assert LoadImages()([grey, colour]).shape == (1, 2, 3, 2)
+    both = LoadImages()([colour, grey])
     assert both.shape == (3, 2, 3, 2)
     np.testing.assert_allclose(both[..., 1:], np.repeat(upright(FIFTHS), 3, axis=0), atol=1e-7)
 
 
 def test_slices_of_two_sizes_are_refused(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.png", GREY), write(tmp_path / "b.png", GREY.T.copy())
-    with pytest.raises(PictureError, match=r"b\.png: 3x2 pixels, but .* first slice has 2x3"):
-        LoadPictures()([first, second])
-    with pytest.raises(PictureError, match=r"b\.png: 3x2 pixels, but the first mask has 2x3"):
-        LoadPictureMasks(stack=True)([first, second])
+    with pytest.raises(ImageError, match=r"b\.png: 3x2 pixels, but .* first slice has 2x3"):
+        LoadImages()([first, second])
+    with pytest.raises(ImageError, match=r"b\.png: 3x2 pixels, but the first mask has 2x3"):
+        LoadImageMasks(stack=True)([first, second])
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(50)])
-@pytest.mark.parametrize("load", [LoadPictures(), LoadPictureMasks()])
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(50)])
+@pytest.mark.parametrize("load", [LoadImages(), LoadImageMasks()])
 def test_what_is_no_picture_is_refused_by_name(
-    tmp_path: Path, load: LoadPictures | LoadPictureMasks, content: bytes
+    tmp_path: Path, load: LoadImages | LoadImageMasks, content: bytes
 ) -> None:
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(PictureError, match=r"x\.png: not a readable picture"):
+    with pytest.raises(ImageError, match=r"x\.png: not a readable image"):
         load(tmp_path / "x.png")
 
 
@@ -173,12 +173,12 @@ def test_truncated_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
     content = path.read_bytes()
     for length in (10, len(content) // 3, len(content) // 2):
         path.write_bytes(content[:length])
-        with pytest.raises(PictureError, match=f"p{suffix}: not a readable picture"):
-            LoadPictures()(path)
+        with pytest.raises(ImageError, match=f"p{suffix}: not a readable image"):
+            LoadImages()(path)
 
 
 def test_absent_pictures_are_told(tmp_path: Path) -> None:
-    for load in (LoadPictures(), LoadPictureMasks()):
+    for load in (LoadImages(), LoadImageMasks()):
         with pytest.raises(FileError, match=r"none\.png"):
             load(tmp_path / "none.png")
 
@@ -197,7 +197,7 @@ def test_a_mask_is_where_any_value_is_above_0(tmp_path: Path) -> None:
         ),
     }
     for kind, path in masks.items():
-        mask = LoadPictureMasks()(path)
+        mask = LoadImageMasks()(path)
         assert mask.dtype == torch.uint8, kind
         np.testing.assert_array_equal(mask, expected, err_msg=kind)
 
@@ -212,22 +212,22 @@ def test_jpeg_masks_are_above_half_since_their_blacks_are_not_exact(
     Image.fromarray(mask).save(path, format="JPEG", quality=60)
     stored = np.asarray(Image.open(path))
     assert ((stored > 0) != (mask > 0)).any()  # the encoder left grey specks
-    np.testing.assert_array_equal(LoadPictureMasks()(path), upright(mask > 0))
+    np.testing.assert_array_equal(LoadImageMasks()(path), upright(mask > 0))
 
 
 def test_parts_of_a_mask_are_united(tmp_path: Path) -> None:
     parts = np.zeros((3, 4, 5), np.uint8)
     parts[0, 0, 0], parts[1, 1, 1], parts[2, 1, 1:3] = 255, 7, 9
     paths = [write(tmp_path / f"{i}.png", part) for i, part in enumerate(parts)]
-    united = LoadPictureMasks()(paths)
+    united = LoadImageMasks()(paths)
     np.testing.assert_array_equal(united, upright(parts.any(axis=0)))
-    stacked = LoadPictureMasks(stack=True)(paths)
+    stacked = LoadImageMasks(stack=True)(paths)
     np.testing.assert_array_equal(stacked[0], np.moveaxis(parts > 0, 0, -1))
 
 
 def test_labels_are_kept_where_asked_for(tmp_path: Path) -> None:
     labels = np.array([[0, 1, 2], [3, 128, 255]], np.uint8)
-    keep = LoadPictureMasks(stack=True, keep_values=True)
+    keep = LoadImageMasks(stack=True, keep_values=True)
     colours = [(9, 9, 9), (0, 0, 0), (255, 255, 255), (1, 2, 3)]
     small = labels.clip(0, 3)
     even = np.repeat(labels[..., None], 3, axis=-1)
@@ -244,37 +244,37 @@ def test_labels_are_kept_where_asked_for(tmp_path: Path) -> None:
 
 def test_labels_that_no_byte_holds_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "m.png", np.array([[0, 256]], np.uint16))
-    with pytest.raises(PictureError, match=r"m\.png: .*256"):
-        LoadPictureMasks(keep_values=True)(path)
-    assert LoadPictureMasks()(path).flatten().tolist() == [0, 1]
+    with pytest.raises(ImageError, match=r"m\.png: .*256"):
+        LoadImageMasks(keep_values=True)(path)
+    assert LoadImageMasks()(path).flatten().tolist() == [0, 1]
 
 
 def test_dictionary_form_reads_each_key(tmp_path: Path) -> None:
     path = str(write(tmp_path / "p.png", GREY))
-    data = LoadPicturesd(["image", "prior"], colour=True)({"image": path, "prior": [path, path]})
+    data = LoadImagesd(["image", "prior"], colour=True)({"image": path, "prior": [path, path]})
     assert data["image"].shape == (3, 2, 3, 1)
     assert data["prior"].shape == (3, 2, 3, 2)
 
 
 def test_a_mask_must_have_its_pictures_size(tmp_path: Path) -> None:
-    image = LoadPictures()(write(tmp_path / "p.png", GREY))
+    image = LoadImages()(write(tmp_path / "p.png", GREY))
     good = str(write(tmp_path / "good.png", GREY))
     bad = str(write(tmp_path / "bad.png", GREY[:, :2].copy()))
-    load = LoadPictureMasksd("label")
+    load = LoadImageMasksd("label")
     data = load({"image": image, "label": [good]})
     np.testing.assert_array_equal(data["label"], upright(GREY > 0))
-    with pytest.raises(PictureError, match=r"bad\.png: a mask of shape \(2, 2, 1\).*\(2, 3, 1\)"):
+    with pytest.raises(ImageError, match=r"bad\.png: a mask of shape \(2, 2, 1\).*\(2, 3, 1\)"):
         load({"image": image, "label": bad})
-    with pytest.raises(PictureError, match=r"good\.png: .*\(2, 3, 2\).*\(2, 3, 1\)"):
-        LoadPictureMasksd("label", stack=True)({"image": image, "label": [good, good]})
+    with pytest.raises(ImageError, match=r"good\.png: .*\(2, 3, 2\).*\(2, 3, 1\)"):
+        LoadImageMasksd("label", stack=True)({"image": image, "label": [good, good]})
     assert set(load({"image": image})) == {"image"}
 
 
 def test_several_pages_are_refused(tmp_path: Path) -> None:
     page = Image.new("L", (4, 4))
     page.save(tmp_path / "p.tif", save_all=True, append_images=[page])
-    with pytest.raises(PictureError, match=r"p\.tif: 2 pages"):
-        LoadPictures()(tmp_path / "p.tif")
+    with pytest.raises(ImageError, match=r"p\.tif: 2 pages"):
+        LoadImages()(tmp_path / "p.tif")
 
 
 # By hand: 8 signed bits reach from -128 to 127, 16 from -32768 to 32767; the lowest is 0, the highest 1.
@@ -291,7 +291,7 @@ def test_signed_tiff_has_the_full_range_of_its_type(
     tmp_path: Path, dtype: type, values: list[int], expected: list[float], colour: bool
 ) -> None:
     tifffile.imwrite(tmp_path / "p.tif", np.array([values], dtype))
-    result = LoadPictures(colour=colour)(tmp_path / "p.tif")
+    result = LoadImages(colour=colour)(tmp_path / "p.tif")
     for channel in result[:, 0, :, 0]:
         np.testing.assert_allclose(channel, expected, atol=1e-7)
 
@@ -302,10 +302,8 @@ def test_values_without_a_known_range_are_refused(
     tmp_path: Path, dtype: type, colour: bool
 ) -> None:
     tifffile.imwrite(tmp_path / "p.tif", np.array([[0, 1, 70000]], dtype))
-    with pytest.raises(
-        PictureError, match=r"p\.tif: (32-bit|floating-point) pictures have no range"
-    ):
-        LoadPictures(colour=colour)(tmp_path / "p.tif")
+    with pytest.raises(ImageError, match=r"p\.tif: (32-bit|floating-point) images have no range"):
+        LoadImages(colour=colour)(tmp_path / "p.tif")
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
@@ -318,8 +316,8 @@ def test_white_is_zero_is_turned_round_at_any_depth(
     path = tmp_path / "p.tif"
     tifffile.imwrite(path, stored, photometric="miniswhite", compression=compression)
     expected = upright(1.0 - stored.astype(float) / float(top))
-    np.testing.assert_array_equal(LoadPictures()(path), expected)
-    np.testing.assert_array_equal(LoadPictureMasks()(path), expected)
+    np.testing.assert_array_equal(LoadImages()(path), expected)
+    np.testing.assert_array_equal(LoadImageMasks()(path), expected)
 
 
 @pytest.mark.parametrize("colour", [False, True])
@@ -333,14 +331,14 @@ def test_ten_or_twelve_bits_in_sixteen_are_warned_of_once(
             tifffile.imwrite(tmp_path / f"{name}.tif", np.dstack([values] * 3), photometric="rgb")
         else:
             write(tmp_path / f"{name}{suffix}", values)
-    load = LoadPictures(colour=colour)
+    load = LoadImages(colour=colour)
     with pytest.warns(UserWarning, match=rf"a\{suffix}: 16 bits, but no value") as told:
         load([tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"])
     assert len(told) == 1
     write(tmp_path / "bright.png", values * np.uint16(16))  # the warning's own advice
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert LoadPictures()(tmp_path / "bright.png").max() > 0.99
+        assert LoadImages()(tmp_path / "bright.png").max() > 0.99
 
 
 def test_a_dark_image_of_eight_bits_is_not_warned_of(tmp_path: Path) -> None:
@@ -350,7 +348,7 @@ def test_a_dark_image_of_eight_bits_is_not_warned_of(tmp_path: Path) -> None:
             write(
                 tmp_path / f"dark{suffix}", np.arange(7680, dtype=np.uint8).reshape(16, 160, 3) % 4
             )
-            LoadPictures()(tmp_path / f"dark{suffix}")
+            LoadImages()(tmp_path / f"dark{suffix}")
 
 
 def test_images_of_any_size_are_read(tmp_path: Path) -> None:
@@ -358,7 +356,7 @@ def test_images_of_any_size_are_read(tmp_path: Path) -> None:
     Image.new("1", (8192, 30000), 1).save(tmp_path / "p.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert LoadPictureMasks()(tmp_path / "p.png").shape == (1, 30000, 8192, 1)
+        assert LoadImageMasks()(tmp_path / "p.png").shape == (1, 30000, 8192, 1)
     assert Image.MAX_IMAGE_PIXELS is not None  # of whoever else uses Pillow
 
 
@@ -367,15 +365,15 @@ def test_a_small_file_that_claims_a_huge_image_is_refused(tmp_path: Path) -> Non
     content[16:24] = (60000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "p.png").write_bytes(content)
-    with pytest.raises(PictureError, match=r"p\.png: .* claims 60000x60000 pixels in \d+ bytes"):
-        LoadPictures()(tmp_path / "p.png")
+    with pytest.raises(ImageError, match=r"p\.png: .* claims 60000x60000 pixels in \d+ bytes"):
+        LoadImages()(tmp_path / "p.png")
 
 
 def test_a_telephones_jpeg_is_its_first_image(tmp_path: Path) -> None:
     first, preview = Image.new("L", (6, 4), 255), Image.new("L", (3, 2))
     first.save(tmp_path / "p.jpg", format="MPO", save_all=True, append_images=[preview])
     assert Image.open(tmp_path / "p.jpg").n_frames == 2
-    assert LoadPictures(colour=False)(tmp_path / "p.jpg").shape == (1, 4, 6, 1)
+    assert LoadImages(colour=False)(tmp_path / "p.jpg").shape == (1, 4, 6, 1)
 
 
 MASK = np.zeros((16, 16), bool)
@@ -406,21 +404,21 @@ def test_masks_of_any_usual_encoding_mark_the_same(
     tmp_path: Path, name: str, stored: np.ndarray
 ) -> None:
     path = write(tmp_path / name, stored)
-    np.testing.assert_array_equal(LoadPictureMasks()(path), upright(MASK))
+    np.testing.assert_array_equal(LoadImageMasks()(path), upright(MASK))
 
 
 def test_an_empty_jpeg_mask_stays_empty_in_spite_of_its_noise(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 20, (32, 32)).astype(np.uint8)
-    assert not LoadPictureMasks()(write(tmp_path / "m.jpg", noise)).any()
+    assert not LoadImageMasks()(write(tmp_path / "m.jpg", noise)).any()
 
 
 @pytest.mark.parametrize(("value", "what"), [(0, "nothing"), (255, "everything")])
 def test_an_empty_or_full_mask_of_an_anomalous_image_is_told(
     tmp_path: Path, value: int, what: str
 ) -> None:
-    image = LoadPictures()(write(tmp_path / "p.png", GREY))
+    image = LoadImages()(write(tmp_path / "p.png", GREY))
     mask = str(write(tmp_path / "m.png", np.full_like(GREY, value)))
-    load = LoadPictureMasksd("label")
+    load = LoadImageMasksd("label")
     with pytest.warns(UserWarning, match=rf"m\.png: the mask of an anomalous image marks {what}"):
         load({"image": image, "label": mask, "anomalous": True})
     with warnings.catch_warnings():

@@ -108,9 +108,9 @@ def test_only_training_is_left_unclipped_and_masks_are_flipped_too() -> None:
     plain, window = BmadLiver()(ct, liver), BmadLiver(window=(-200, 250))(ct, liver)
     assert not torch.equal(plain, window)
     prepare = BmadLiverd("image")
-    assert torch.equal(prepare({**item, "section": "training"})["image"], plain)
-    for section in ("validation", "test"):
-        assert torch.equal(prepare({**item, "section": section})["image"], window)
+    assert torch.equal(prepare({**item, "split": "training"})["image"], plain)
+    for split in ("validation", "test"):
+        assert torch.equal(prepare({**item, "split": split})["image"], window)
     result = prepare(item)
     assert torch.equal(result["foreground"], liver.flip(1))
     assert result["label"].nonzero().tolist() == [[0, 12 - 1 - 3, 4, 1]]

@@ -164,13 +164,13 @@ def numbers(result: dict) -> list[int]:
     ("more", "kept"),
     [
         ({}, [1, 2, 3, 4]),
-        ({"section": "test"}, [1, 2, 3, 4]),
-        ({"section": "validation"}, [1, 2, 3, 4]),
-        ({"section": "training"}, [2, 4]),
+        ({"split": "test"}, [1, 2, 3, 4]),
+        ({"split": "validation"}, [1, 2, 3, 4]),
+        ({"split": "training"}, [2, 4]),
         ({"normal_only": True}, [2, 4]),
-        ({"normal_only": True, "section": "test"}, [2, 4]),
+        ({"normal_only": True, "split": "test"}, [2, 4]),
         ({"wanted_slices": [0, 1, 4, 99]}, [1, 4]),
-        ({"wanted_slices": [0, 1, 4], "section": "training"}, [4]),
+        ({"wanted_slices": [0, 1, 4], "split": "training"}, [4]),
         ({"wanted_slices": []}, []),
     ],
 )
@@ -181,10 +181,10 @@ def test_slices_are_kept_by_foreground_section_and_split(
 
 
 def test_section_rule_and_fraction_are_options() -> None:
-    keep = KeepSlicesd("image", normal_sections=["training", "validation"], min_fraction=0)
-    assert numbers(keep(study(section="validation"))) == [0, 2, 4]
-    keep = KeepSlicesd("image", normal_sections=[])
-    assert numbers(keep(study(section="training"))) == [1, 2, 3, 4]
+    keep = KeepSlicesd("image", normal_splits=["training", "validation"], min_fraction=0)
+    assert numbers(keep(study(split="validation"))) == [0, 2, 4]
+    keep = KeepSlicesd("image", normal_splits=[])
+    assert numbers(keep(study(split="training"))) == [1, 2, 3, 4]
     # 50 of 60 pixels are 0.83 of the largest area.
     assert numbers(KeepSlicesd("image", min_fraction=0.9)(study())) == [2, 3, 4]
 

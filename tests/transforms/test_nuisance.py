@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiad_med.transforms import EXTREMES, Nuisance, NuisanceChange, RandLightd
+from multiad_med.transforms import EXTREMES, Nuisance, NuisanceChange, RandBrightnessd
 
 
 def test_extremes_are_what_their_names_say() -> None:
@@ -61,9 +61,9 @@ def test_light_in_training_follows_torchs_seed_and_leaves_the_data_alone() -> No
     item = {"image": image, "subject": "a"}
     before = image.clone()
     torch.manual_seed(3)
-    first, second = RandLightd("image")(item), RandLightd("image")(item)
+    first, second = RandBrightnessd("image")(item), RandBrightnessd("image")(item)
     torch.manual_seed(3)
-    assert torch.equal(RandLightd("image")(item)["image"], first["image"])
+    assert torch.equal(RandBrightnessd("image")(item)["image"], first["image"])
     assert not torch.equal(first["image"], second["image"])
     assert first["subject"] == "a"
     assert torch.equal(image, before)

@@ -12,7 +12,7 @@ SIDE = 100
 
 
 def pictures(count: int = 3, channels: int = 3) -> tuple[Tensor, Tensor]:
-    """Random grey pictures, and a foreground that is a band of 40 rows."""
+    """Random grey images, and a foreground that is a band of 40 rows."""
     images = torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     foreground = torch.zeros(count, 1, SIDE, SIDE, dtype=torch.bool)
     foreground[..., 30:70, :] = True

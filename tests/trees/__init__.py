@@ -1,13 +1,13 @@
 """Synthetic trees of public data sets: names, types, label values and geometry as published.
 
-Contents are plausible, not real: textured ellipsoids with blobs, layered B-scans, textured pictures
+Contents are plausible, not real: textured ellipsoids with blobs, layered B-scans, textured images
 with a scratch. Sizes are the caller's, so that a whole recipe runs on them in a test.
 """
 
 from tests.trees.bmad import make_bmad
 from tests.trees.pictures import make_btad, make_loco, make_mvtec, make_visa
 from tests.trees.retina import RESC_GREYS, make_pnet, make_resc
-from tests.trees.shapes import picture, save_nifti, save_picture
+from tests.trees.shapes import picture, save_image, save_nifti
 from tests.trees.volumes import (
     BRATS_AFFINE,
     BRATS_NAMES,
@@ -33,6 +33,6 @@ __all__ = [
     "make_resc",
     "make_visa",
     "picture",
+    "save_image",
     "save_nifti",
-    "save_picture",
 ]

@@ -1,4 +1,4 @@
-"""BMAD: slices as pictures, in several spellings of its folders."""
+"""BMAD: slices as images, in several spellings of its folders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.trees.shapes import picture, save_picture
+from tests.trees.shapes import picture, save_image
 
 _BMAD_ROOTS = {
     "release": {
@@ -22,7 +22,7 @@ _BMAD_SLICES = {"brain": "{:05d}_{}", "liver": "{}_{}", "resc": "{}_{}"}
 
 
 def _bmad_folders(category: str, spelling: str, part: str, *, good: bool) -> tuple[str, str]:
-    """Folders of the pictures and of their masks, of a section, in one spelling."""
+    """Folders of the images and of their masks, of a split, in one spelling."""
     kind = "good" if good else "Ungood"
     if spelling == "script" and category == "liver":
         return f"{part}/img/{kind}", f"{part}/label/{kind}"
@@ -53,7 +53,7 @@ def make_bmad(
             users' trees have it: ``anomaly_mask``, ``valid/img/Ungood``, ``Val/val_label/Ungood``) or
             "mirror" (anomalib's).
         train: patients for training; ``test`` good and as many anomalous ones in either other
-            section, two slices each.
+            split, two slices each.
     """
     patient = 0
     for category in categories:
@@ -68,6 +68,6 @@ def make_bmad(
                     for index in (60, 68):
                         image, mask = picture(size, rng, defect=not good)
                         name = f"{_BMAD_SLICES[category].format(patient, index)}.png"
-                        save_picture(root / where / name, image)
+                        save_image(root / where / name, image)
                         if part != "train":
-                            save_picture(root / masks / name, mask)
+                            save_image(root / masks / name, mask)

@@ -1,4 +1,4 @@
-"""MVTec AD, LOCO, BTAD and VisA: textured pictures with scratches."""
+"""MVTec AD, LOCO, BTAD and VisA: textured images with scratches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.trees.shapes import picture, save_picture
+from tests.trees.shapes import picture, save_image
 
 
 def make_mvtec(
@@ -28,30 +28,30 @@ def make_mvtec(
         for part, count in (("train", train), ("test", good)):
             for index in range(count):
                 image, _ = picture(size, rng, defect=False)
-                save_picture(root / part / f"good/{index:03d}.png", image)
+                save_image(root / part / f"good/{index:03d}.png", image)
         for kind, count in (defects or {"scratch": 2, "crack": 1}).items():
             for index in range(count):
                 image, mask = picture(size, rng, defect=True)
-                save_picture(root / f"test/{kind}/{index:03d}.png", image)
-                save_picture(root / f"ground_truth/{kind}/{index:03d}_mask.png", mask)
+                save_image(root / f"test/{kind}/{index:03d}.png", image)
+                save_image(root / f"ground_truth/{kind}/{index:03d}_mask.png", mask)
 
 
 def make_loco(
     folder: Path, *, rng: np.random.Generator, category: str = "breakfast_box", size: int = 32
 ) -> None:
-    """MVTec LOCO: ``validation/good`` and several masks per picture, one pixel value per defect."""
+    """MVTec LOCO: ``validation/good`` and several masks per image, one pixel value per defect."""
     root = folder / category
     for part, count in (("train", 4), ("validation", 2), ("test", 2)):
         for index in range(count):
-            save_picture(root / part / f"good/{index:03d}.png", picture(size, rng, defect=False)[0])
+            save_image(root / part / f"good/{index:03d}.png", picture(size, rng, defect=False)[0])
     config = []
     for value, kind in ((255, "logical_anomalies"), (254, "structural_anomalies")):
         image, mask = picture(size, rng, defect=True)
-        save_picture(root / f"test/{kind}/000.png", image)
+        save_image(root / f"test/{kind}/000.png", image)
         for part in range(2):
             half = mask.copy()
             half[:, part::2] = 0
-            save_picture(
+            save_image(
                 root / f"ground_truth/{kind}/000/{part:03d}.png", half // 255 * np.uint8(value)
             )
         config.append(
@@ -68,31 +68,31 @@ def make_loco(
 def make_btad(
     folder: Path, *, rng: np.random.Generator, category: str = "01", size: int = 32
 ) -> None:
-    """BTAD: ``ok`` and ``ko``, pictures in BMP, masks in PNG named as their picture."""
+    """BTAD: ``ok`` and ``ko``, images in BMP, masks in PNG named as their image."""
     root = folder / category
     for part in ("train", "test"):
         for index in range(2):
-            save_picture(root / part / f"ok/{index:04d}.bmp", picture(size, rng, defect=False)[0])
+            save_image(root / part / f"ok/{index:04d}.bmp", picture(size, rng, defect=False)[0])
     image, mask = picture(size, rng, defect=True)
-    save_picture(root / "test/ko/0000.bmp", image)
-    save_picture(root / "ground_truth/ko/0000.png", mask)
+    save_image(root / "test/ko/0000.bmp", image)
+    save_image(root / "ground_truth/ko/0000.png", mask)
 
 
 def make_visa(
     folder: Path, *, rng: np.random.Generator, category: str = "candle", size: int = 32
 ) -> None:
-    """VisA: pictures by label, sections in ``split_csv/1cls.csv``; mask values count from 1."""
+    """VisA: images by label, splits in ``split_csv/1cls.csv``; mask values count from 1."""
     rows = []
     for index in range(4):
         path = f"{category}/Data/Images/Normal/{index:04d}.JPG"
-        save_picture(folder / path, picture(size, rng, defect=False)[0])
+        save_image(folder / path, picture(size, rng, defect=False)[0])
         rows.append([category, "train" if index < 3 else "test", "normal", path, ""])
     path, mask_path = (
         f"{category}/Data/{p}" for p in ("Images/Anomaly/000.JPG", "Masks/Anomaly/000.png")
     )
     image, mask = picture(size, rng, defect=True)
-    save_picture(folder / path, image)
-    save_picture(folder / mask_path, mask // 255)
+    save_image(folder / path, image)
+    save_image(folder / mask_path, mask // 255)
     rows.append([category, "test", "anomaly", path, mask_path])
     (folder / "split_csv").mkdir()
     with (folder / "split_csv/1cls.csv").open("w", newline="") as file:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.trees.shapes import save_picture
+from tests.trees.shapes import save_image
 
 RESC_GREYS = {"PED": 128, "SRF": 191, "REA": 255}
 RESC_VOLUME = "P{:04d}_MacularCube512x128_{}-1-2014_9-32-13_{}_sn{}_cube_z"
@@ -47,16 +47,16 @@ def make_resc(
         size: height and width of a B-scan (published: 1024 and 512).
     """
     number = 0
-    for section, count in (volumes or {"training": 3, "validation": 2}).items():
-        root = folder / f"Edema_{section}set"
+    for split, count in (volumes or {"training": 3, "validation": 2}).items():
+        root = folder / f"Edema_{split}set"
         for _ in range(count):
             name = RESC_VOLUME.format(number, 1 + number % 12, ("OD", "OS")[number % 2], number)
             number += 1
             for scan in range(1, bscans + 1):
                 image, label = bscan(size, rng, lesion=scan > bscans // 2)
-                save_picture(root / f"original_images/{name}.img/{scan}.bmp", image)
-                if section != "test":
-                    save_picture(root / f"label_images/{name}_labelMark/{scan}.bmp", label)
+                save_image(root / f"original_images/{name}.img/{scan}.bmp", image)
+                if split != "test":
+                    save_image(root / f"label_images/{name}_labelMark/{scan}.bmp", label)
 
 
 def make_pnet(
@@ -70,12 +70,12 @@ def make_pnet(
     """RESC in P-Net's arrangement: normal B-scans apart from those with lesions."""
     for number in range(volumes):
         for scan in range(bscans):
-            save_picture(
+            save_image(
                 folder / f"train/images/case{number}/{scan}.png", bscan(size, rng, lesion=False)[0]
             )
             lesion = scan >= bscans // 2
             image, label = bscan(size, rng, lesion=lesion)
             case = f"case{number + volumes}/{scan}.png"
-            save_picture(folder / f"test/{'images' if lesion else 'normal_images'}/{case}", image)
+            save_image(folder / f"test/{'images' if lesion else 'normal_images'}/{case}", image)
             if lesion:
-                save_picture(folder / f"test/lesion_mask/{case}", label)
+                save_image(folder / f"test/lesion_mask/{case}", label)

@@ -34,14 +34,14 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     nib.save(image, path)
 
 
-def save_picture(path: Path, array: np.ndarray) -> None:
-    """Write an 8-bit picture; the suffix names the format."""
+def save_image(path: Path, array: np.ndarray) -> None:
+    """Write an 8-bit image; the suffix names the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(array, 0, 255).astype(np.uint8)).save(path)
 
 
 def picture(size: int, rng: np.random.Generator, *, defect: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A textured colour picture of a disc, and the mask (0, 255) of its dark scratch."""
+    """A textured colour image of a disc, and the mask (0, 255) of its dark scratch."""
     grid = unit_grid((size, size))
     disc = ellipsoid(grid, (0, 0), (0.8, 0.8))
     grey = 60 + disc * (100 + 15 * texture((size, size), rng))

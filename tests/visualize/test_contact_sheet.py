@@ -124,9 +124,9 @@ def test_a_study_without_picture_keeps_its_place_and_says_why(
     Path(rows[0]["image"]).unlink()
     page = sheet(rows, tmp_path)
     assert names(page) == ["1. gone/study", "2. b"]
-    assert "No picture: " in page
+    assert "No image: " in page
     assert "study.nii.gz does not exist" in page
-    assert "no picture on the contact sheet" in caplog.text
+    assert "no image on the contact sheet" in caplog.text
 
 
 def test_rows_without_map_or_score_are_no_pictures(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_marked_voxel_is_where_a_radiologist_looks_for_it(
     assert column.title == f"\N{BLACK UP-POINTING TRIANGLE} slice {number}: 0.800"
     drawn = column.shown(np.asarray(column.anomaly_map))  # rows from below, columns from the left
     row, col = np.unravel_index(int(drawn.argmax()), drawn.shape)
-    # Patient left (x = 5 of 24) is on the right of the picture, anterior (y = 19 of 28) above.
+    # Patient left (x = 5 of 24) is on the right of the image, anterior (y = 19 of 28) above.
     assert (row, col) == (MARK[1], SHAPE[0] - 1 - MARK[0])
     assert column.spacing == pytest.approx((2.0, 2.0))
 

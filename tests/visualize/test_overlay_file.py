@@ -1,4 +1,4 @@
-"""Overlays as files: the picture as it is, and below it what it means."""
+"""Overlays as files: the image as it is, and below it what it means."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_caption_has_the_colours_of_the_map_over_grey(tmp_path: Path) -> Non
     from matplotlib import colormaps
 
     save_overlay(tmp_path / "x.png", np.zeros((10, 720, 3), np.uint8), "score")
-    # Two margins of 8 and a line of 19 below the picture; the bar is 300 wide and 10 high.
+    # Two margins of 8 and a line of 19 below the image; the bar is 300 wide and 10 high.
     bar = np.asarray(Image.open(tmp_path / "x.png"))[10 + 2 * 8 + 19 + 5, 8:308].astype(int)
     assert bar[0].tolist() == [115, 115, 115]  # 0.4: 45 % of white alone
     brightest = 255 * (0.8 * np.array(colormaps["inferno"](1.0)[:3]) + 0.2 * 0.45)

@@ -180,13 +180,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 
 def _heat(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where a picture has the map's orange; grey image, white letters and the blue cross have none."""
+    """Where an image has the map's orange; grey image, white letters and the blue cross have none."""
     red, _, blue = (picture[..., channel].astype(int) for channel in range(3))
     return red - blue > 50
 
 
 def _ground(picture: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """First and last row and column of the volume in a picture, whose voxels are nearly all white."""
+    """First and last row and column of the volume in an image, whose voxels are nearly all white."""
     light = picture.min(axis=2) > 120
     rows = np.flatnonzero(light.mean(axis=1) > 0.2)
     columns = np.flatnonzero(light.mean(axis=0) > 0.2)
@@ -206,7 +206,7 @@ def test_marked_voxel_is_drawn_where_it_lies(
     np.testing.assert_allclose(shown, place[:3], atol=0.051)
     assert "map 0.700" in readout
     i, j, k = ((m + 0.5) / n for m, n in zip(MARK, SHAPE, strict=True))
-    # Radiological: the right of the patient on the left of the picture; rows from above.
+    # Radiological: the right of the patient on the left of the image; rows from above.
     expected = {"0": (1 - j, 1 - i), "1": (1 - k, 1 - i), "2": (1 - k, j)}
     for plane, (down, across) in expected.items():
         chromium.set("planes", plane)

@@ -1,4 +1,4 @@
-"""Published methods of anomaly detection on the same teacher, by anomalib (the extra ``peers``)."""
+"""Published methods of anomaly detection on the same teacher, by anomalib (the extra ``methods``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from multiad_med.benchmark.methods.trained import STFPM, ReverseDistillation, Su
 from multiad_med.networks import FeatureExtractor
 from multiad_med.utils.errors import InputError
 
-__all__ = ["PEERS", "build_peer"]
+__all__ = ["METHODS", "build_method"]
 
 
 def _no_package(method: str) -> Callable[..., Detector]:
@@ -25,7 +25,7 @@ def _no_package(method: str) -> Callable[..., Detector]:
     return refuse
 
 
-PEERS: dict[str, Callable[..., Detector]] = {
+METHODS: dict[str, Callable[..., Detector]] = {
     "padim": PaDiM,
     "patchcore": PatchCore,
     "patchcore_1": partial(PatchCore, coreset=0.01),
@@ -37,10 +37,10 @@ PEERS: dict[str, Callable[..., Detector]] = {
     "mkd": _no_package("MKD"),
     "simplenet": _no_package("SimpleNet"),
 }
-"""What builds each peer, with the arguments of :func:`build_peer`."""
+"""What builds each method, with the arguments of :func:`build_method`."""
 
 
-def build_peer(
+def build_method(
     name: str,
     *,
     teacher: FeatureExtractor,
@@ -54,7 +54,7 @@ def build_peer(
     """Build a published method, untrained, on a given teacher.
 
     Args:
-        name: a key of :data:`PEERS`.
+        name: a key of :data:`METHODS`.
         teacher: frozen features with loaded weights; a copy of it is used.
         architecture: its name, as :func:`multiad_med.networks.build_extractor` knows it.
         size: ``(H, W)`` of the images, or one number for both.
@@ -68,9 +68,9 @@ def build_peer(
         InputError: on an unknown name, or a number that is not positive.
         UnavailableError: when the method cannot run here; the message says why.
     """
-    if name not in PEERS:
-        raise InputError(f"Unknown peer {name!r}; choose one of {sorted(PEERS)}.")
-    return PEERS[name](
+    if name not in METHODS:
+        raise InputError(f"Unknown method {name!r}; choose one of {sorted(METHODS)}.")
+    return METHODS[name](
         teacher=teacher,
         architecture=architecture,
         size=size,

@@ -1,4 +1,4 @@
-"""What all peers share: the common teacher in anomalib's place for one, fitting, and predicting."""
+"""What all methods share: the common teacher in anomalib's place for one, fitting, and predicting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from multiad_med.networks import FeatureExtractor
 from multiad_med.networks.multiad import IMAGENET_MEAN, IMAGENET_STD
 from multiad_med.utils.errors import InputError
 
-__all__ = ["Peer", "Stages", "TrainedPeer"]
+__all__ = ["Stages", "TeacherMethod", "TrainedMethod"]
 
 
 class Stages(nn.Module):
@@ -60,7 +60,7 @@ def _images(items: Sequence[dict[str, Any]]) -> Tensor:
     return torch.stack([item["image"] for item in items])
 
 
-class Peer(ABC):
+class TeacherMethod(ABC):
     """A method of anomalib 2.7 as a :class:`multiad_med.benchmark.detectors.Detector`.
 
     The networks, losses, maps and memory banks are anomalib's. Outside the foreground a map has
@@ -132,7 +132,7 @@ class Peer(ABC):
         except (ImportError, RuntimeError) as error:
             raise UnavailableError(
                 f"{self.name} needs anomalib, which cannot be imported ({error}): "
-                "pip install 'multiad-med[peers]'."
+                "pip install 'multiad-med[methods]'."
             ) from error
 
     def extractor(self, *, layers: Sequence[str], **_: Any) -> nn.Module:
@@ -195,8 +195,8 @@ class Peer(ABC):
         return stored_megabytes(self.model.state_dict())
 
 
-class TrainedPeer(Peer):
-    """A peer that descends a gradient, for ``epochs`` passes and without early stopping."""
+class TrainedMethod(TeacherMethod):
+    """A method that descends a gradient, for ``epochs`` passes and without early stopping."""
 
     clip_norm: float | None = None
 

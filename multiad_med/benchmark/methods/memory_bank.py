@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from multiad_med.benchmark.methods.base import Peer
+from multiad_med.benchmark.methods.base import TeacherMethod
 
 __all__ = ["PaDiM", "PatchCore"]
 
 
-class PaDiM(Peer):
+class PaDiM(TeacherMethod):
     """One Gaussian per location, of a random choice of features (Defard et al. 2021).
 
     ``anomalib.models.image.padim.torch_model.PadimModel``, of stages 1 to 3. Features chosen: 100,
@@ -65,7 +65,7 @@ def in_place(sampler: Any) -> Any:
     return InPlace
 
 
-class PatchCore(Peer):
+class PatchCore(TeacherMethod):
     """Distance to the nearest of a coreset of normal patches (Roth et al. 2022).
 
     ``anomalib.models.image.patchcore.torch_model.PatchcoreModel``, of stages 2 and 3, with its

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 from torch.utils.data import Dataset
 
 from multiad_med.benchmark.detectors import UnavailableError
-from multiad_med.benchmark.methods.base import TrainedPeer
+from multiad_med.benchmark.methods.base import TrainedMethod
 from multiad_med.networks.weights import WeightsError, read_state_dict
 
 __all__ = ["Dinomaly", "EfficientAd"]
@@ -23,7 +23,7 @@ __all__ = ["Dinomaly", "EfficientAd"]
 _BARE = {"pre_processor": False, "post_processor": False, "evaluator": False, "visualizer": False}
 
 
-class EfficientAd(TrainedPeer):
+class EfficientAd(TrainedMethod):
     """A student of a small patch network, and an autoencoder (Batzner et al. 2024).
 
     ``anomalib.models.image.efficient_ad.EfficientAd``, size S, single images of 256 x 256. The
@@ -32,7 +32,7 @@ class EfficientAd(TrainedPeer):
 
     Args:
         weights: ``pretrained_teacher_small.pth`` of anomalib's release.
-        imagenet: a folder with a folder of ImageNet pictures per class.
+        imagenet: a folder with a folder of ImageNet images per class.
 
     Raises:
         UnavailableError: without both.
@@ -55,7 +55,7 @@ class EfficientAd(TrainedPeer):
         super().__init__(**options)
         if weights is None or imagenet is None or not Path(imagenet).is_dir():
             raise UnavailableError(
-                "EfficientAd needs its own pretrained teacher and ImageNet pictures, neither of "
+                "EfficientAd needs its own pretrained teacher and ImageNet images, neither of "
                 "which comes with a package: give the files `weights` and the folder `imagenet`."
             )
         self.weights = Path(weights)
@@ -105,7 +105,7 @@ class EfficientAd(TrainedPeer):
         self.floor = sum(-0.05 * q[f"qa_{m}"] / (q[f"qb_{m}"] - q[f"qa_{m}"]) for m in ("st", "ae"))
 
 
-class Dinomaly(TrainedPeer):
+class Dinomaly(TrainedMethod):
     """A transformer decodes DINOv2's features through a noisy bottleneck (Guo et al. 2025).
 
     ``anomalib.models.image.dinomaly.Dinomaly``. The common teacher is not used. Images are resized

@@ -11,14 +11,14 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR
 
 from multiad_med.benchmark.detectors import UnavailableError
-from multiad_med.benchmark.methods.base import Stages, TrainedPeer
+from multiad_med.benchmark.methods.base import Stages, TrainedMethod
 from multiad_med.networks import RESNETS, build_extractor
 from multiad_med.utils.errors import InputError
 
 __all__ = ["STFPM", "ReverseDistillation", "SuperSimpleNet"]
 
 
-class STFPM(TrainedPeer):
+class STFPM(TrainedMethod):
     """A student of the teacher's architecture matches its features (Wang et al. 2021).
 
     ``anomalib.models.image.stfpm``: STFPMModel of stages 1 to 3, STFPMLoss, SGD. The student starts
@@ -57,7 +57,7 @@ class STFPM(TrainedPeer):
         return self._loss(*self.model(images))
 
 
-class ReverseDistillation(TrainedPeer):
+class ReverseDistillation(TrainedMethod):
     """A decoder rebuilds the teacher's features from a bottleneck (Deng and Li 2022).
 
     ``anomalib.models.image.reverse_distillation``: ReverseDistillationModel of stages 1 to 3 with
@@ -100,7 +100,7 @@ class ReverseDistillation(TrainedPeer):
         return self._loss(*self.model(images))
 
 
-class SuperSimpleNet(TrainedPeer):
+class SuperSimpleNet(TrainedMethod):
     """Heads that tell features from features with noise (Rolih et al. 2024).
 
     ``anomalib.models.image.supersimplenet``: SupersimplenetModel of stages 2 and 3, unsupervised,

@@ -1,4 +1,4 @@
-"""The picture size that a compressed frame itself states, which decoders allocate by."""
+"""The image size that a compressed frame itself states, which decoders allocate by."""
 
 from __future__ import annotations
 

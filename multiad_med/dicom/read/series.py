@@ -75,7 +75,7 @@ def find_series(folder: str | os.PathLike[str]) -> SeriesSearch:
     """Find the image series below a folder, reading headers only; names of files tell nothing.
 
     Passed over, with the reason, are localisers (by ImageType), objects that are no slices
-    (reports, presentation states, segmentations, pictures without a position), copies of an object
+    (reports, presentation states, segmentations, images without a position), copies of an object
     that was found already, damaged and empty files, links that lead nowhere, and what is not DICOM.
     Links are followed. Hidden files are not looked at.
     A damaged file does not shrink a series silently: where it lies in the series' own folder,

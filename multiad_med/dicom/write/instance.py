@@ -19,7 +19,7 @@ from pydicom.uid import generate_uid
 
 from multiad_med.dicom.read.header import text
 from multiad_med.dicom.write.referenced_series import DicomResultError, ResultSource
-from multiad_med.inference.severity import BandThresholds
+from multiad_med.inference.severity import SeverityThresholds
 
 __all__ = [
     "ANOMALY",
@@ -57,7 +57,7 @@ class DicomKind(StrEnum):
     PARAMETRIC_MAP = "pm"
     """The map itself, float32."""
     OVERLAY = "overlay"
-    """Secondary-capture pictures of the slices with the map's colours."""
+    """Secondary-capture images of the slices with the map's colours."""
     REPORT = "sr"
     """Structured report (TID 1500) of the scores."""
 
@@ -130,9 +130,9 @@ class AnomalyResult:
         return float(self.scores["thresholds"]["map"])
 
     @property
-    def bands(self) -> BandThresholds:
+    def bands(self) -> SeverityThresholds:
         """Bands that begin at the map's threshold."""
-        return BandThresholds.above(self.threshold)
+        return SeverityThresholds.above(self.threshold)
 
     @property
     def model(self) -> str:

@@ -38,7 +38,7 @@ def write_dicom_results(
     scores: Mapping[str, Any],
     output_dir: str | os.PathLike[str],
     kinds: Collection[DicomKind],
-    segments: Segments = Segments.BANDS,
+    segments: Segments = Segments.SEVERITY_LEVELS,
 ) -> dict[DicomKind, list[Path]]:
     """Write a study's results as DICOM, in the patient, study and frame of reference of its series.
 

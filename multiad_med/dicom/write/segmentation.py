@@ -16,7 +16,7 @@ from multiad_med.dicom.write.instance import (
     AnomalyResult,
     DicomKind,
 )
-from multiad_med.inference.severity import BAND_COLOURS, Band, anomaly_bands
+from multiad_med.inference.severity import SEVERITY_COLOURS, SeverityLevel, severity_levels
 
 __all__ = ["Segments", "segmentation"]
 
@@ -24,16 +24,16 @@ __all__ = ["Segments", "segmentation"]
 class Segments(StrEnum):
     """What a segmentation tells apart."""
 
-    BANDS = "bands"
-    """One segment for each :class:`multiad_med.inference.Band`; they do not overlap."""
+    SEVERITY_LEVELS = "bands"
+    """One segment for each :class:`multiad_med.inference.SeverityLevel`; they do not overlap."""
     BINARY = "binary"
     """One segment of all that reaches the threshold."""
 
 
-_GRADES: dict[Band, Code] = {
-    Band.LOW: codes.SCT.Low,
-    Band.MODERATE: codes.SCT.Moderate,
-    Band.HIGH: codes.SCT.High,
+_GRADES: dict[SeverityLevel, Code] = {
+    SeverityLevel.LOW: codes.SCT.Low,
+    SeverityLevel.MODERATE: codes.SCT.Moderate,
+    SeverityLevel.HIGH: codes.SCT.High,
 }
 
 
@@ -50,16 +50,20 @@ def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
     from highdicom.seg import Segmentation, SegmentDescription
 
     bands = result.bands
-    label = anomaly_bands(result.values, bands)
+    label = severity_levels(result.values, bands)
     if not label.any():
         return None
-    lowest = {Band.LOW: bands.low, Band.MODERATE: bands.moderate, Band.HIGH: bands.high}
+    lowest = {
+        SeverityLevel.LOW: bands.low,
+        SeverityLevel.MODERATE: bands.moderate,
+        SeverityLevel.HIGH: bands.high,
+    }
     if segments is Segments.BINARY:
         label = np.minimum(label, 1)
-        lowest = {Band.LOW: bands.low}
+        lowest = {SeverityLevel.LOW: bands.low}
     descriptions = []
     for band, threshold in lowest.items():
-        graded = segments is Segments.BANDS
+        graded = segments is Segments.SEVERITY_LEVELS
         description = SegmentDescription(
             segment_number=int(band),
             segment_label=f"Anomaly, {band.name.lower()}" if graded else "Anomaly",
@@ -73,7 +77,7 @@ def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
             ),
             tracking_uid=result.uid("segment", int(band), segments),
             tracking_id=f"anomaly-{band.name.lower()}" if graded else "anomaly",
-            display_color=CIELabColor.from_rgb(*BAND_COLOURS[band]),
+            display_color=CIELabColor.from_rgb(*SEVERITY_COLOURS[band]),
         )
         if graded:
             _grade(description, _GRADES[band])

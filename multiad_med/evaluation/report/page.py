@@ -22,9 +22,9 @@ from multiad_med.evaluation.report.tables import (
     baseline_table,
     calibration_table,
     category_table,
-    figure_table,
     headline_cards,
     manifest_table,
+    metric_table,
     study_table,
 )
 from multiad_med.evaluation.report.thresholds import threshold_table
@@ -89,11 +89,11 @@ def _remarks(evaluation: Evaluation) -> Html:
     )
 
 
-def _figures(evaluation: Evaluation) -> Html:
+def _metrics(evaluation: Evaluation) -> Html:
     words = evaluation.words
-    table = figure_table(evaluation.figures, words)
+    table = metric_table(evaluation.metrics, words)
     if table is None:
-        return _absent("No figures: the evaluation has none.")
+        return _absent("No metrics: the evaluation has none.")
     unnamed = "An image of no named patient counts as a patient of its own. "
     return fragment(
         _lead(
@@ -110,7 +110,7 @@ def _figures(evaluation: Evaluation) -> Html:
 
 def _baselines(evaluation: Evaluation) -> Html:
     words = evaluation.words
-    table = baseline_table(evaluation.baselines, evaluation.figures, words)
+    table = baseline_table(evaluation.baselines, evaluation.metrics, words)
     if table is None:
         return _absent("No trivial baselines: none were evaluated.")
     return fragment(
@@ -246,9 +246,9 @@ def _manifest(evaluation: Evaluation) -> Html:
     return manifest_table(evaluation.manifest) or _absent("No manifest: none was recorded.")
 
 
-def _sections(words: Words) -> tuple[tuple[str, str, Callable[[Evaluation], Html]], ...]:
+def _splits(words: Words) -> tuple[tuple[str, str, Callable[[Evaluation], Html]], ...]:
     return (
-        ("figures", "Figures", _figures),
+        ("metrics", "Metrics", _metrics),
         ("baselines", "Trivial baselines", _baselines),
         ("curves", "Curves", _curves),
         ("scores", "Scores", _histograms),
@@ -271,10 +271,10 @@ def render_page(evaluation: Evaluation, *, title: str) -> str:
     Raises:
         ValueError: when a curve or an example has parts of different sizes.
     """
-    contents = _sections(evaluation.words)
-    sections = [
+    contents = _splits(evaluation.words)
+    splits = [
         element(
-            "section",
+            "split",
             element("h2", heading, id=f"{name}-heading"),
             body(evaluation),
             id=name,
@@ -297,16 +297,16 @@ def render_page(evaluation: Evaluation, *, title: str) -> str:
         element("title", title),
         element("style", Html(style)),
     )
-    cards = headline_cards(evaluation.figures, evaluation.words)
+    cards = headline_cards(evaluation.metrics, evaluation.words)
     body = element(
         "body",
         element("header", _header(evaluation, title)),
         element(
             "main",
             _remarks(evaluation),
-            cards or _absent("No headline figures: none of them is defined."),
+            cards or _absent("No headline metrics: none of them is defined."),
             element("nav", element("ul", *links), aria_label="Contents"),
-            *sections,
+            *splits,
         ),
         element("footer", element("p", "Multi-AD Med. For research, not for diagnostic use.")),
     )

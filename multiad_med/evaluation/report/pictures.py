@@ -60,7 +60,7 @@ def example_figure(example: Example, words: Words) -> Html:
     """Image, image under map, and image with the outline of the lesion, side by side.
 
     Raises:
-        InputError: when a picture is not ``(H, W)`` or they differ in shape.
+        InputError: when an image is not ``(H, W)`` or they differ in shape.
     """
     image, heat_map, label = (_array(example, name) for name in ("image", "anomaly_map", "label"))
     grey = (_resized(image).clip(0, 1)[..., None] * 255).round().astype(np.uint8).repeat(3, axis=2)
@@ -91,7 +91,7 @@ def example_figure(example: Example, words: Words) -> Html:
                 element("img", src=_jpeg(p), alt=alt, width=str(width), height=str(height))
                 for p, alt in pictures
             ),
-            class_="pictures",
+            class_="images",
         ),
         element(
             "figcaption", example.title, "" if lesion.any() else f" (no {words.lesion} outlined)"

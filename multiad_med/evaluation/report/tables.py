@@ -25,9 +25,9 @@ __all__ = [
     "calibration_table",
     "category_table",
     "columns_of",
-    "figure_table",
     "headline_cards",
     "manifest_table",
+    "metric_table",
     "scrolling_table",
     "study_table",
     "worst_first",
@@ -105,9 +105,9 @@ def scrolling_table(
     return element("div", table, class_="scroll", role="region", tabindex="0", aria_label=caption)
 
 
-def headline_cards(figures: Mapping[str, Mapping[str, Estimate]], words: Words) -> Html | None:
-    """The most telling figures, large; None when none of them is defined."""
-    found = {name: (level, e) for level, its in figures.items() for name, e in its.items()}
+def headline_cards(metrics: Mapping[str, Mapping[str, Estimate]], words: Words) -> Html | None:
+    """The most telling metrics, large; None when none of them is defined."""
+    found = {name: (level, e) for level, its in metrics.items() for name, e in its.items()}
     cards = []
     for name in HEADLINES:
         if name not in found or not math.isfinite(found[name][1].value):
@@ -128,7 +128,7 @@ def headline_cards(figures: Mapping[str, Mapping[str, Estimate]], words: Words) 
     return element("ul", *cards, class_="cards") if cards else None
 
 
-def _figure_row(name: str, estimate: Estimate, words: Words) -> Html:
+def _metric_row(name: str, estimate: Estimate, words: Words) -> Html:
     metric = _described(name, words)
     notes = [element("small", metric.explanation)] if metric.explanation else []
     if metric.warning:
@@ -144,13 +144,13 @@ def _figure_row(name: str, estimate: Estimate, words: Words) -> Html:
     )
 
 
-def figure_table(figures: Mapping[str, Mapping[str, Estimate]], words: Words) -> Html | None:
+def metric_table(metrics: Mapping[str, Mapping[str, Estimate]], words: Words) -> Html | None:
     """Every figure with its interval and what it means, by level; None without one."""
     bodies = []
-    for level, its in figures.items():
+    for level, its in metrics.items():
         heading, question = level_names(words).get(level, (level, ""))
         group = element("th", heading, element("small", question), colspan="4", scope="rowgroup")
-        rows = [_figure_row(name, estimate, words) for name, estimate in its.items()]
+        rows = [_metric_row(name, estimate, words) for name, estimate in its.items()]
         if rows:
             bodies.append(element("tbody", element("tr", group, class_="group"), *rows))
     if not bodies:
@@ -161,12 +161,12 @@ def figure_table(figures: Mapping[str, Mapping[str, Estimate]], words: Words) ->
         ("95 % interval", "number"),
         ("From 0 to 1", "plot"),
     ]
-    caption = f"Figures by level, with 95 % intervals from resampling {words.patient}s."
-    return scrolling_table(caption, head, *bodies, class_="figures")
+    caption = f"Metrics by level, with 95 % intervals from resampling {words.patient}s."
+    return scrolling_table(caption, head, *bodies, class_="metrics")
 
 
 def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Html | None:
-    """Figures of each product and their mean; None where there are not several."""
+    """Metrics of each product and their mean; None where there are not several."""
     if not categories:
         return None
     metrics = columns_of(categories.values())
@@ -174,26 +174,26 @@ def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Html
         element(
             "tr",
             element("th", name, scope="row"),
-            *(element("td", _shown(figures.get(metric), 3), class_="number") for metric in metrics),
+            *(element("td", _shown(metrics.get(metric), 3), class_="number") for metric in metrics),
         )
-        for name, figures in categories.items()
+        for name, metrics in categories.items()
     ]
     head = [("Category", "text")]
     head += [(metric.replace("_", " "), "number") for metric in metrics]
-    caption = "Figures of each category on its own, and their mean over the categories."
+    caption = "Metrics of each category on its own, and their mean over the categories."
     return scrolling_table(caption, head, element("tbody", *rows), class_="wide")
 
 
 def baseline_table(
     baselines: Mapping[str, Mapping[str, float]],
-    figures: Mapping[str, Mapping[str, Estimate]],
+    metrics: Mapping[str, Mapping[str, Estimate]],
     words: Words,
 ) -> Html | None:
     """The model and the baselines in rows, the best of each column in bold; None without baselines."""
     names = columns_of(baselines.values())
     if not names:
         return None
-    found = {name: (level, e.value) for level, its in figures.items() for name, e in its.items()}
+    found = {name: (level, e.value) for level, its in metrics.items() for name, e in its.items()}
     model = {name: found[name][1] for name in names if name in found}
     methods: list[tuple[str, Mapping[str, float]]] = [("Model", model), *baselines.items()]
 

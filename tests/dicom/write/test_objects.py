@@ -15,7 +15,7 @@ from multiad_med.cli import app
 from multiad_med.dicom.read.series import find_series
 from multiad_med.dicom.write.report import MOST_FINDINGS
 from multiad_med.dicom.write.results import DicomKind, Segments
-from multiad_med.inference.severity import BAND_COLOURS, Band
+from multiad_med.inference.severity import SEVERITY_COLOURS, SeverityLevel
 from tests.dicom.studies import OBLIQUE, PATIENT, SAGITTAL, make_study
 
 hd = pytest.importorskip("highdicom", reason="highdicom is not installed (extra dicom)")
@@ -125,7 +125,9 @@ def test_segments_are_coded_and_tell_their_algorithm(tmp_path: Path) -> None:
         assert "ab" * 32 in algorithm.AlgorithmParameters
     assert grades == ["Low", "Moderate", "High"]
     colours = [tuple(item.RecommendedDisplayCIELabValue) for item in seg.SegmentSequence]
-    assert colours == [hd.color.CIELabColor.from_rgb(*BAND_COLOURS[band]).value for band in Band]
+    assert colours == [
+        hd.color.CIELabColor.from_rgb(*SEVERITY_COLOURS[band]).value for band in SeverityLevel
+    ]
 
 
 @pytest.mark.parametrize("kind", list(DicomKind))

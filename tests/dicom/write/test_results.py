@@ -17,7 +17,7 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 
 from multiad_med.dicom.read.geometry import DicomSeriesError
 from multiad_med.dicom.write.results import DicomKind, DicomResultError, Segments
-from multiad_med.inference.severity import anomaly_bands
+from multiad_med.inference.severity import severity_levels
 from tests.conftest import write_nifti
 from tests.dicom.studies import (
     OBLIQUE,
@@ -93,7 +93,7 @@ def assert_same_image(got: nib.Nifti1Image, wanted: nib.Nifti1Image, atol: float
 
 def labels_of(study: Study) -> nib.Nifti1Image:
     image = study.anomaly_map
-    return nib.Nifti1Image(anomaly_bands(np.asarray(image.dataobj)), image.affine)
+    return nib.Nifti1Image(severity_levels(np.asarray(image.dataobj)), image.affine)
 
 
 def enhanced(folder: Path, sop_class: str = ENHANCED_CT, modality: str = "CT") -> Study:

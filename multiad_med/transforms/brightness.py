@@ -1,4 +1,4 @@
-"""One light for all pictures, or any light: so that brightness alone tells nothing."""
+"""One light for all images, or any light: so that brightness alone tells nothing."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from multiad_med.transforms.nuisance import NuisanceChange
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
 
-__all__ = ["EvenLight", "EvenLightd", "RandLightd"]
+__all__ = ["NormaliseBrightness", "NormaliseBrightnessd", "RandBrightnessd"]
 
 
-class EvenLight(Transform):
-    """Scale a picture so that the median of its grey values is the same in every picture.
+class NormaliseBrightness(Transform):
+    """Scale an image so that the median of its grey values is the same in every image.
 
     All channels are scaled by one factor, which keeps colours, and the result is clipped to 1.
     It takes away light as a sign of defects, and also defects that are a change of the whole
-    picture's brightness. A picture whose median is 0, of which more than half is black, stays as
-    it is; where dark ground takes up about half of the pictures, the median is of the ground in
+    image's brightness. An image whose median is 0, of which more than half is black, stays as
+    it is; where dark ground takes up about half of the images, the median is of the ground in
     some and of the product in others, and this is not the transform to use.
 
     Args:
@@ -46,13 +46,13 @@ class EvenLight(Transform):
         return with_meta_of((plain * factor).clamp(max=1), image)
 
 
-class EvenLightd(MapTransform):
-    """Dictionary form of :class:`EvenLight`.
+class NormaliseBrightnessd(MapTransform):
+    """Dictionary form of :class:`NormaliseBrightness`.
 
     Args:
-        keys: pictures to scale.
-        mask_key: their foreground; where an item has none, the whole picture counts.
-        median: see :class:`EvenLight`.
+        keys: images to scale.
+        mask_key: their foreground; where an item has none, the whole image counts.
+        median: see :class:`NormaliseBrightness`.
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class EvenLightd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.mask_key = mask_key
-        self.light = EvenLight(median=median)
+        self.light = NormaliseBrightness(median=median)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Scale each key's picture ``(C, H, W, N)``."""
+        """Scale each key's image ``(C, H, W, N)``."""
         result = dict(data)
         for key in self.key_iterator(result):
             result[key] = self.light(result[key], result.get(self.mask_key))
         return result
 
 
-class RandLightd(MapTransform):
+class RandBrightnessd(MapTransform):
     """Change a slice's light anew each time, by a gain of 0.9 to 1.1 and a gamma of 0.9 to 1.1.
 
     For training images. It draws from torch's global generator, which

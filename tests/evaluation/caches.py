@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from multiad_med.data import write_study
-from multiad_med.data.store import index_rows, study_path, write_index
+from multiad_med.data.slice_cache import index_rows, study_path, write_index
 from multiad_med.evaluation import Case
 
 SIZE = 32
@@ -24,7 +24,7 @@ def blob(size: int = SIZE, *, at: tuple[int, int] = (8, 8), side: int = 6) -> Te
     return mask
 
 
-def make_store(
+def make_cache(
     folder: Path,
     *,
     categories: tuple[str, ...] = ("screw",),
@@ -33,14 +33,14 @@ def make_store(
     training: int = 6,
     kinds: tuple[str, ...] = ("scratch", "crack"),
 ) -> Path:
-    """Pictures of one slice each; a defect is a bright square."""
+    """Images of one slice each; a defect is a bright square."""
     generator = torch.Generator().manual_seed(0)
     items = []
     for category in categories:
         plan = [("training", "good")] * training + [("validation", "good")] * 2
         plan += [("test", "good")] * normal
         plan += [("test", kinds[i % len(kinds)]) for i in range(defects)]
-        for number, (section, kind) in enumerate(plan):
+        for number, (split, kind) in enumerate(plan):
             image = 0.3 + 0.1 * torch.rand(1, 1, SIZE, SIZE, generator=generator)
             defect = kind != "good"
             prepared = {
@@ -58,7 +58,7 @@ def make_store(
             write_study(path, prepared, bits=8, about={"source_sha256": "0"})
             items.append(
                 {
-                    "section": section,
+                    "split": split,
                     "subject": study,
                     "study": study,
                     "category": category,
@@ -76,7 +76,7 @@ def make_store(
         "settings": {},
         "split_sha256": "0",
     }
-    (folder / "store.json").write_text(json.dumps(about))
+    (folder / "cache.json").write_text(json.dumps(about))
     return folder
 
 

@@ -16,17 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch.utils.data import Dataset
 
-from multiad_med.data.datalist import SECTIONS, STORE_NAME
+from multiad_med.data.datalist import CACHE_NAME, SPLITS
 from multiad_med.transforms import SliceState
 from multiad_med.utils.errors import FileError, InputError, MultiADError, file_errors
 from multiad_med.utils.json_files import read_json
 
-__all__ = ["SliceStore", "StoreError", "is_store", "read_study", "write_study"]
+__all__ = ["CacheError", "SliceCache", "is_slice_cache", "read_study", "write_study"]
 
 INDEX_NAME = "index.csv"
 STUDIES = "studies"
 INDEX_COLUMNS = (
-    "section",
+    "split",
     "subject",
     "study",
     "slice",
@@ -42,18 +42,28 @@ _FOREGROUND, _LESION = 1, 2
 _MOST_MAPPINGS = 8192  # Linux allows a process 65,530
 
 
-class StoreError(MultiADError, ValueError):
+class CacheError(MultiADError, ValueError):
     """A folder of prepared slices cannot be used."""
 
 
-def is_store(folder: str | Path) -> bool:
-    """Whether a folder holds prepared slices."""
-    return (Path(folder) / STORE_NAME).is_file()
+def is_slice_cache(folder: str | Path) -> bool:
+    """Whether a folder holds prepared slices.
+
+    Raises:
+        CacheError: when version 0.1 prepared it, whose index has other columns.
+    """
+    found = (Path(folder) / CACHE_NAME).is_file()
+    if not found and (Path(folder) / "store.json").is_file():
+        raise CacheError(
+            f"{folder} was prepared by multiad-med 0.1. Prepare it again: `multiad prepare` with the "
+            "recipe, source and output of then."
+        )
+    return found
 
 
-def study_path(store: str | Path, study: str) -> Path:
+def study_path(cache: str | Path, study: str) -> Path:
     """The file of a study's slices."""
-    return Path(store) / STUDIES / f"{study}.safetensors"
+    return Path(cache) / STUDIES / f"{study}.safetensors"
 
 
 def _quantise(image: torch.Tensor, bits: int) -> NDArray[np.uint8 | np.uint16]:
@@ -125,7 +135,7 @@ def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="np")
     except (SafetensorError, OSError) as error:
-        raise StoreError(
+        raise CacheError(
             f"{path}: not a readable file of slices: {error}. Prepare the data again."
         ) from error
 
@@ -134,13 +144,13 @@ def study_about(path: Path) -> dict[str, Any]:
     """What :func:`write_study` was told about a study.
 
     Raises:
-        StoreError: when the file cannot be read.
+        CacheError: when the file cannot be read.
     """
     metadata = _open(path).metadata() or {}
     try:
         return json.loads(metadata["about"])
     except (KeyError, json.JSONDecodeError) as error:
-        raise StoreError(f"{path}: holds slices of no known form.") from error
+        raise CacheError(f"{path}: holds slices of no known form.") from error
 
 
 def read_study(path: str | Path) -> dict[str, Any]:
@@ -168,9 +178,9 @@ def _slices(path: Path) -> tuple[Any, Any]:
     return file.get_slice("images"), file.get_slice("masks")
 
 
-def read_slice(store: str | Path, study: str, position: int) -> dict[str, NDArray[Any]]:
+def read_slice(cache: str | Path, study: str, position: int) -> dict[str, NDArray[Any]]:
     """One slice: ``image (C, H, W)`` in the stored integers, ``foreground`` and ``label (H, W)``."""
-    images, masks = _slices(study_path(store, study))
+    images, masks = _slices(study_path(cache, study))
     mask = masks[position]
     return {
         "image": images[position],
@@ -179,22 +189,22 @@ def read_slice(store: str | Path, study: str, position: int) -> dict[str, NDArra
     }
 
 
-def slice_shape(store: str | Path, study: str) -> tuple[int, ...]:
+def slice_shape(cache: str | Path, study: str) -> tuple[int, ...]:
     """``(C, H, W)`` of a study's slices."""
-    return tuple(_open(study_path(store, study)).get_slice("images").get_shape()[1:])
+    return tuple(_open(study_path(cache, study)).get_slice("images").get_shape()[1:])
 
 
-def index_rows(store: str | Path, items: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
+def index_rows(cache: str | Path, items: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
     """One row per slice of the studies, in the columns of :data:`INDEX_COLUMNS`."""
     for item in items:
-        path = study_path(store, str(item["study"]))
+        path = study_path(cache, str(item["study"]))
         file, about = _open(path), study_about(path)
         slices, states = file.get_tensor("slices"), file.get_tensor("states")
         foreground = file.get_tensor("foreground_areas")
         lesion = file.get_tensor("lesion_areas")
         for position in range(len(slices)):
             yield {
-                "section": item["section"],
+                "split": item["split"],
                 "subject": item["subject"],
                 "study": item["study"],
                 "slice": int(slices[position]),
@@ -216,7 +226,7 @@ def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-class SliceStore(Dataset):
+class SliceCache(Dataset):
     """Slices of a prepared folder, read where they lie.
 
     Nothing is held in memory but the index. Several slices asked for at once (``__getitems__``,
@@ -224,7 +234,7 @@ class SliceStore(Dataset):
 
     Args:
         folder: what ``multiad prepare`` wrote.
-        section: ``training``, ``validation`` or ``test``.
+        split: ``training``, ``validation`` or ``test``.
         states: which slices; none means normal ones only, except in ``test``, which gives all.
         channels: which of the stored channels, in this order; none means all. Four MR sequences
             must be cut to the three that the networks take.
@@ -232,38 +242,38 @@ class SliceStore(Dataset):
         categories: of an industrial or mixed set; none means all.
 
     Raises:
-        StoreError: when the folder holds no usable store, or no such slice.
+        CacheError: when the folder holds no usable store, or no such slice.
     """
 
     def __init__(
         self,
         folder: str | Path,
         *,
-        section: str = "training",
+        split: str = "training",
         states: Sequence[SliceState | str] | None = None,
         channels: Sequence[int] | None = None,
         labels: bool = False,
         categories: Sequence[str] | None = None,
     ) -> None:
         self.folder = Path(folder)
-        if not is_store(self.folder):
-            raise StoreError(
-                f"{self.folder} holds no prepared slices (no {STORE_NAME}). Make them with "
+        if not is_slice_cache(self.folder):
+            raise CacheError(
+                f"{self.folder} holds no prepared slices (no {CACHE_NAME}). Make them with "
                 "`multiad prepare`, and let an interrupted one finish."
             )
-        if section not in SECTIONS:
-            raise StoreError(f"Unknown section {section!r}; choose one of {SECTIONS}.")
-        self.about = read_json(self.folder / STORE_NAME)
+        if split not in SPLITS:
+            raise CacheError(f"Unknown split {split!r}; choose one of {SPLITS}.")
+        self.about = read_json(self.folder / CACHE_NAME)
         if channels is not None and not all(0 <= c < self.about["channels"] for c in channels):
-            raise StoreError(
+            raise CacheError(
                 f"channels {list(channels)} asked for; {self.folder} has {self.about['channels']}."
             )
         self.channels = None if channels is None else list(channels)
         self.labels = labels
         if states is None:
-            states = list(SliceState) if section == "test" else [SliceState.NORMAL]
+            states = list(SliceState) if split == "test" else [SliceState.NORMAL]
         wanted = {s.name.lower() if isinstance(s, SliceState) else str(s) for s in states}
-        self._wanted = (section, frozenset(wanted), categories)
+        self._wanted = (split, frozenset(wanted), categories)
         # A few shared strings and small numbers a slice, whatever the size of the index.
         self._rows = [
             (
@@ -276,8 +286,8 @@ class SliceStore(Dataset):
             for r in self._read_index()
         ]
         if not self._rows:
-            raise StoreError(
-                f"{self.folder} has no slice of section {section!r} in the states {sorted(wanted)}"
+            raise CacheError(
+                f"{self.folder} has no slice of split {split!r} in the states {sorted(wanted)}"
                 + (f" and categories {list(categories)}." if categories else ".")
             )
         self._scale = np.float32(1 / ((1 << self.about["bits"]) - 1))
@@ -296,12 +306,12 @@ class SliceStore(Dataset):
         return mapped
 
     def _read_index(self) -> Iterator[dict[str, str]]:
-        section, wanted, categories = self._wanted
+        split, wanted, categories = self._wanted
         path = self.folder / INDEX_NAME
         with file_errors(path), path.open(newline="", encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 if (
-                    row["section"] == section
+                    row["split"] == split
                     and row["state"] in wanted
                     and (categories is None or row["category"] in categories)
                 ):
