@@ -51,7 +51,7 @@ class FitInPlane(InvertibleTransform):
     keeps its voxels. Interpolation is bilinear within the slice, with an antialiasing filter where
     the slice shrinks. The inverse brings a map back to the grid that came in, with the same
     interpolation. (MONAI's ``Resize`` filters whole volumes in three dimensions;
-    ``docs/benchmarks/preparation.py`` prints what either costs.)
+    ``benchmarks/preparation.py`` prints what either costs.)
 
     Args:
         size: side of the square, or both sides of the rectangle in the order of the axes: rows and

@@ -1,4 +1,4 @@
-"""A tiny cohort and random weights for each bundle; docs/benchmarks uses them too."""
+"""A tiny cohort and random weights for each bundle; benchmarks uses them too."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Inference over a volume's slices by OpenVINO beside PyTorch, on the CPU.
 
-    taskset -c 1 python docs/benchmarks/openvino_speed.py [--presets NAME ...] [--rounds 7] [--threads 1]
+    taskset -c 1 python benchmarks/openvino_speed.py [--presets NAME ...] [--rounds 7] [--threads 1]
 
 Both run in turns through AxialInferer over the same random volume of 256 x 256, after a first turn
 that exports, reads the export and warms up. Prints slices per second at the median turn, the ratio of the

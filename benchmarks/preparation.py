@@ -1,6 +1,6 @@
 """How fast volumes are prepared and slices are read, beside what decompression alone costs.
 
-    python docs/benchmarks/preparation.py [--studies 8] [--skip-ct]
+    python benchmarks/preparation.py [--studies 8] [--skip-ct]
 
 Writes BraTS-size (240 x 240 x 155, int16, image and segmentation) and LiTS-size (512 x 512 x 400)
 studies of smooth anatomy and noise into a temporary folder, gzipped as the data sets are, and prints:

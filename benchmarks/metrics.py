@@ -1,6 +1,6 @@
 """Speed and agreement of the pixel metrics beside those of torchmetrics and anomalib.
 
-    python docs/benchmarks/metrics.py [--maps 100] [--size 256] [--rounds 3] [--pixels 1e9]
+    python benchmarks/metrics.py [--maps 100] [--size 256] [--rounds 3] [--pixels 1e9]
 
 All run in turns on the same maps, smooth noise with brighter lesions squeezed to (0, 1), and the
 fastest round of each counts; a package that is not installed is left out, with a word. With

@@ -1,6 +1,6 @@
 """Prepared slices of the demonstration's cohort, for trials.py --model.
 
-    python docs/benchmarks/demo_store.py DEMO OUTPUT
+    python benchmarks/demo_store.py DEMO OUTPUT
 
 DEMO is what `multiad demo -o DEMO` wrote.
 """

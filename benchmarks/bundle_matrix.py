@@ -1,6 +1,6 @@
 """Every verb of every bundle on a tiny cohort, as a user on the command line runs it.
 
-    python docs/benchmarks/bundle_matrix.py OUTPUT [--bundles NAME ...] [--verbs NAME ...]
+    python benchmarks/bundle_matrix.py OUTPUT [--bundles NAME ...] [--verbs NAME ...]
 
 Works in OUTPUT, which also keeps each command's log, and prints a table: seconds where the verb went
 well (about 10 of them are the start of Python with MONAI), FAILED where not. The status is then 1.

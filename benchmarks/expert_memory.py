@@ -1,6 +1,6 @@
 """Fitting experts to a stream of slices: memory and time do not depend on how many have passed.
 
-    python docs/benchmarks/expert_memory.py [--slices 1000000] [--channels 8 8 8]
+    python benchmarks/expert_memory.py [--slices 1000000] [--channels 8 8 8]
 
 Random features of a generator stand for a teacher's. Prints resident memory and time per 1,000 slices
 after each tenth of the stream, and the time of fitting at its end.

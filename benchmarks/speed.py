@@ -1,6 +1,6 @@
 """Training and inference speed beside the bare forward passes of teacher and student.
 
-    python docs/benchmarks/speed.py [--presets NAME ...] [--batch 4] [--rounds 3] [--device cpu]
+    python benchmarks/speed.py [--presets NAME ...] [--batch 4] [--rounds 3] [--device cpu]
 
 Both sides of each comparison run in turns on the same batch, and the fastest round of each counts.
 Training: one iteration of DistillationTrainer against teacher forward, student forward and backward,

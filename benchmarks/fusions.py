@@ -1,6 +1,6 @@
 """What experts and stages add, on one prepared set: every fusion of one trained network.
 
-    python docs/benchmarks/fusions.py STORE OUTPUT.csv [--bundle multiad_industrial] [--epochs 10]
+    python benchmarks/fusions.py STORE OUTPUT.csv [--bundle multiad_industrial] [--epochs 10]
 
 Trains the decoder student once, fits all experts beside it, and fuses their distances in many ways.
 Appends a row for each to OUTPUT.csv: image AUROC, pixel AUROC and AP, AUPRO, on the development half of

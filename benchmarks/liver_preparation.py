@@ -1,6 +1,6 @@
 """How much the preparation of liver CT matters: view, window, and HU centred on the liver's median.
 
-    python docs/benchmarks/liver_preparation.py DATA OUTPUT [--size 192] [--steps 100] [--all]
+    python benchmarks/liver_preparation.py DATA OUTPUT [--size 192] [--steps 100] [--all]
 
 DATA has ``p07_ct.nii.gz`` and ``p01_ct.nii.gz`` of 3D-IRCADb-01 with ``p07_label.nii.gz`` and
 ``p01_label.nii.gz`` (1 liver, 2 tumour, 3 cyst). Each setting prepares both by the recipe ``liver_ct``

@@ -1,6 +1,6 @@
 """What experts cost in inference: time of a network with them beside teacher and decoder alone.
 
-    python docs/benchmarks/expert_speed.py [--preset efficientnet_lite2_decoder] [--size 256] [--batch 1]
+    python benchmarks/expert_speed.py [--preset efficientnet_lite2_decoder] [--size 256] [--batch 1]
 
 Weights are random, which changes no time. Prints milliseconds (the median of alternating passes), their
 ratio, and what each model stores.

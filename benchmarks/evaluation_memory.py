@@ -1,8 +1,8 @@
 """Peak memory of an evaluation: it must not grow with the number of volumes.
 
-    python docs/benchmarks/evaluation_memory.py --volumes 5
-    python docs/benchmarks/evaluation_memory.py --volumes 20
-    python docs/benchmarks/evaluation_memory.py --volumes 100 --size 512 --slices 400
+    python benchmarks/evaluation_memory.py --volumes 5
+    python benchmarks/evaluation_memory.py --volumes 20
+    python benchmarks/evaluation_memory.py --volumes 100 --size 512 --slices 400
 
 Each makes synthetic CTs one after the other, lets :func:`multiad_med.evaluation.evaluate_cases` have them
 from a generator, and prints the largest resident memory of the process.

@@ -1,6 +1,6 @@
 """Prepared slices of the four patients of BraTS 2013, each in turn held out for test.
 
-    python docs/benchmarks/brats2013_folds.py DATA OUTPUT [--sequence T1c] [--size 256]
+    python benchmarks/brats2013_folds.py DATA OUTPUT [--sequence T1c] [--size 256]
 
 DATA is as for brats2013.py. Writes four stores, OUTPUT/brats2013_fold0 to 3, for `multiad benchmark`
 compare and ablate: in each one patient is the test set, the next calibrates, the other two train.

@@ -1,6 +1,6 @@
 """The brain bundle on the four patients of BraTS 2013, each in turn held out for test.
 
-    python docs/benchmarks/brats2013.py DATA OUTPUT [--sequence T1c] [--epochs 30]
+    python benchmarks/brats2013.py DATA OUTPUT [--sequence T1c] [--epochs 30]
 
 DATA holds one folder per patient, at any depth, with ``T1c_*.nii.gz`` or ``Flair_*.nii.gz`` and the
 manual labels ``OTMultiClass.nii.gz``. In each of the four folds one patient is the test set, the next

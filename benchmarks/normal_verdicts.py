@@ -1,6 +1,6 @@
 """How often healthy volumes are called anomalous, by nested cross-validation.
 
-    python docs/benchmarks/normal_verdicts.py NORMALS OUTPUT [--folds 4] [--size 128] [--epochs 2]
+    python benchmarks/normal_verdicts.py NORMALS OUTPUT [--folds 4] [--size 128] [--epochs 2]
 
 NORMALS is a folder of healthy brains, one NIfTI file each. Each outer fold is held out in turn. On the
 others a model is trained (two subjects fit the fusion's scale) and cross-calibrated with as many inner

@@ -1,6 +1,6 @@
 """Does the self-test rank models as real defects do, and does light augmentation help?
 
-    python docs/benchmarks/self_test_ranking.py TREE OUTPUT [--images 80] [--size 192] [--epochs 6]
+    python benchmarks/self_test_ranking.py TREE OUTPUT [--images 80] [--size 192] [--epochs 6]
         [--light]
 
 TREE is a category in MVTec's form. The industrial bundle trains once on so many of its normal images, of

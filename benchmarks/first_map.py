@@ -3,7 +3,7 @@
 Runs ``multiad train``, ``predict`` and ``evaluate`` as a user types them, one after the other, and prints
 a Markdown table. Of anomalib's commands (from its documentation) only the words are counted.
 
-    python docs/benchmarks/first_map.py brains --normal NORMAL --new NEW --labelled LABELLED \\
+    python benchmarks/first_map.py brains --normal NORMAL --new NEW --labelled LABELLED \\
         --domain brain_mri --output OUT [--set max_epochs=2 ...]
 """
 

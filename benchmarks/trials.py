@@ -1,6 +1,6 @@
 """Trials of Multi-AD's choices on the development half of a test set.
 
-    python docs/benchmarks/trials.py STORE OUTPUT [--trials NAME ...] [--epochs 20] [--seeds 0]
+    python benchmarks/trials.py STORE OUTPUT [--trials NAME ...] [--epochs 20] [--seeds 0]
 
 STORE is a folder of `multiad prepare`. Each trial trains once per seed; from its network the maps of
 all stages, fusions, smoothings and score rules are made without training again, and the student's

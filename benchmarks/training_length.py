@@ -1,6 +1,6 @@
 """How long a training must be on few normal images: accuracy and held-out loss by optimiser steps.
 
-    python docs/benchmarks/training_length.py STORE [--images 25] [--steps 25 100 200 500] [--seeds 0 1 2]
+    python benchmarks/training_length.py STORE [--images 25] [--steps 25 100 200 500] [--seeds 0 1 2]
 
 STORE is a folder of `multiad prepare`. Each training takes so many of its normal images, drawn once,
 under one cycle of the learning rate over its own steps, as the industrial bundle has it; a ninth as many
