@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from multiad_med.benchmark import ablate as ablation
 from multiad_med.benchmark import compare as comparison
@@ -171,7 +172,9 @@ def test_comparison_writes_a_row_per_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert [r["category"] for r in rows] == ["nut"] * 4 + ["screw"] * 4
     assert {r["note"] != "" for r in rows if r["method"] == "mkd"} == {True}
     ours = [r for r in rows if r["method"] == "multiad"]
-    assert all(0 <= float(r["image_auroc"]) <= 1 for r in ours)
+    for row, outcome in zip(ours, (o for o in outcomes if o.method == "multiad"), strict=True):
+        _, _, _, abnormal, scores = zip(*outcome.scores, strict=True)
+        assert float(row["image_auroc"]) == pytest.approx(roc_auc_score(abnormal, scores))
     assert all(len(o.scores) == 4 for o in outcomes if o.method == "multiad")
 
 

@@ -20,39 +20,6 @@ VERBS = (
 )
 
 
-def _fastest(code: str, rounds: int = 3) -> float:
-    """Least processor time of a fresh interpreter, which a busy machine does not lengthen."""
-    times = []
-    for _ in range(rounds):
-        before = os.times()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        after = os.times()
-        times.append(
-            after.children_user
-            + after.children_system
-            - before.children_user
-            - before.children_system
-        )
-    return min(times)
-
-
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_and_version_answer_within_a_second(option: str) -> None:
-    code = f"import sys; sys.argv = ['multiad', '{option}']; from multiad_med.cli import app; app()"
-    assert _fastest(code) < 1
-
-
-def test_importing_the_package_costs_under_300_ms_more_than_torch() -> None:
-    code = (
-        "import time, torch; start = time.process_time(); import multiad_med;"
-        "print(time.process_time() - start)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    )
-    assert float(result.stdout) < 0.3
-
-
 def test_no_optional_package_is_imported() -> None:
     code = (
         "import multiad_med, multiad_med.networks, multiad_med.training, multiad_med.data, sys;"
@@ -65,9 +32,10 @@ def test_no_optional_package_is_imported() -> None:
     assert result.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_the_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("module", ["multiad_med", "multiad_med.cli"])
+def test_the_package_and_its_help_import_nothing_heavy(module: str) -> None:
     code = (
-        "import sys; from multiad_med.cli import app\n"
+        f"import sys, {module}\n"
         "print([m for m in ('torch', 'numpy', 'monai', 'matplotlib') if m in sys.modules])"
     )
     result = subprocess.run(
