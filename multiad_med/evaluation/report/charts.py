@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiad_med.evaluation.evaluation import Curve, Histogram
-from multiad_med.evaluation.report.canvas import INK, MUTED, Look, chart_figure, look
+from multiad_med.evaluation.report.canvas import INK, MUTED, Chart, Look, draw_chart, look
 from multiad_med.evaluation.words import Words
 from multiad_med.utils.errors import InputError
-from multiad_med.visualize.markup import Html, element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +23,6 @@ __all__ = [
     "curve_panel",
     "histogram_panel",
     "panels",
-    "side_by_side",
     "training_panels",
 ]
 
@@ -142,7 +140,7 @@ def _rate_axis(axes: Axes) -> None:
 
 def curve_panel(
     name: str, panel: Panel, curves: Iterable[Curve], *, prevalence: Mapping[str, float]
-) -> Html | None:
+) -> Chart | None:
     """Curves of one kind in a chart with legend and explanation.
 
     Args:
@@ -199,10 +197,10 @@ def curve_panel(
             axes.axvline(0.5, color=INK, linestyle=_THRESHOLD.linestyle, linewidth=1.2)
 
     label = f"{panel.title}: {', '.join(label for label, _ in legend)}"
-    return chart_figure(panel.title, label, draw, legend=lines, explanation=panel.explanation)
+    return draw_chart(panel.title, label, draw, legend=lines, explanation=panel.explanation)
 
 
-def training_panels(curves: Iterable[Curve]) -> list[Html]:
+def training_panels(curves: Iterable[Curve]) -> list[Chart]:
     """A chart for each curve with points, since epochs, iterations, losses and rates share no axis.
 
     Raises:
@@ -220,11 +218,11 @@ def training_panels(curves: Iterable[Curve]) -> list[Html]:
                 axes.yaxis.set_minor_formatter("")
             _plot(axes, look(0), x, y)
 
-        panels.append(chart_figure(name, f"Training, curve {number + 1}: {name}", draw, legend=()))
+        panels.append(draw_chart(name, f"Training, curve {number + 1}: {name}", draw))
     return panels
 
 
-def histogram_panel(level: str, histogram: Histogram) -> Html | None:
+def histogram_panel(level: str, histogram: Histogram) -> Chart | None:
     """Scores of normal and abnormal items, each as a share of its class.
 
     Args:
@@ -271,9 +269,4 @@ def histogram_panel(level: str, histogram: Histogram) -> Html | None:
     legend += [(f"threshold {at:.4g}", _THRESHOLD) for at in thresholds]
     title = f"Scores of {level}"
     label = f"{title}, histogram: {', '.join(name for name, _ in legend)}"
-    return chart_figure(title, label, draw, legend=legend)
-
-
-def side_by_side(charts: Sequence[Html]) -> Html:
-    """Charts in as many columns as there is room for."""
-    return element("div", *charts, class_="charts")
+    return draw_chart(title, label, draw, legend=legend)
