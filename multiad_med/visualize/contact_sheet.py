@@ -13,7 +13,7 @@ from PIL import Image
 
 from multiad_med.data.study_results import MAP, OVERLAY, VIEWER, beside_map, study_of_map
 from multiad_med.utils.atomic import atomic_path
-from multiad_med.utils.pages import render
+from multiad_med.utils.templates import render
 from multiad_med.visualize.colours import scale_colours
 from multiad_med.visualize.embedded import embedded_jpeg
 from multiad_med.visualize.overlay_file import read_overlay

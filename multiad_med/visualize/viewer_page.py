@@ -10,7 +10,7 @@ import numpy as np
 from multiad_med.scoring import decision
 from multiad_med.transforms import Window
 from multiad_med.utils.atomic import atomic_path
-from multiad_med.utils.pages import render
+from multiad_med.utils.templates import render
 from multiad_med.visualize.embedded import MAP_STEP, embedded_image, embedded_map, halved
 from multiad_med.visualize.findings import find, worst_slice
 from multiad_med.visualize.viewed_study import ViewedStudy

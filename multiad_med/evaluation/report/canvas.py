@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["INK", "MUTED", "Chart", "Look", "draw_chart", "look"]
+__all__ = ["INK", "MUTED", "Chart", "Look", "drawing", "look"]
 
 # Matplotlib needs colours while it draws; these stand for the page's variables, light or dark.
 _COLOURS = {
@@ -37,6 +38,8 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 3,
     "grid.color": _GRID,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -64,32 +67,33 @@ class Look:
         """The colour as the page knows it."""
         return _COLOURS[self.colour]
 
-    @property
-    def linestyle(self) -> str | tuple[float, tuple[float, ...]]:
-        """The pattern as Matplotlib takes it, in line widths."""
-        return (0.0, tuple(float(n) / 1.5 for n in self.pattern.split())) if self.pattern else "-"
-
 
 def look(index: int) -> Look:
     """Of a series; the first twenty differ."""
     return Look(_SERIES[index % len(_SERIES)], _PATTERNS[index % len(_PATTERNS)])
 
 
-@dataclass(frozen=True)
+@dataclass
 class Chart:
     """A chart as the page shows it.
 
     Attributes:
         title: above it.
-        svg: an SVG element with its alternative text.
-        legend: name and look of each line.
         explanation: how to read it.
+        legend: name and look of each line.
+        svg: an SVG element with its alternative text.
     """
 
     title: str
-    svg: str
-    legend: Sequence[tuple[str, Look]]
     explanation: str = ""
+    legend: list[tuple[str, Look]] = field(default_factory=list)
+    svg: str = ""
+
+    def line(self, name: str, its: Look) -> dict[str, Any]:
+        """Add a line to the legend, and tell Matplotlib how it looks."""
+        self.legend.append((name, its))
+        dashes = tuple(float(n) / 1.5 for n in its.pattern.split())
+        return {"color": its.colour, "linestyle": (0, dashes) if dashes else "-"}
 
 
 def _inline(svg: str, label: str) -> str:
@@ -111,31 +115,23 @@ def _inline(svg: str, label: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def draw_chart(
-    title: str,
-    label: str,
-    draw: Callable[[Axes], None],
-    *,
-    legend: Sequence[tuple[str, Look]] = (),
-    explanation: str = "",
-) -> Chart:
-    """Draw a chart.
+@contextmanager
+def drawing(title: str, label: str, explanation: str = "") -> Iterator[tuple[Chart, Axes]]:
+    """Make a chart, and the axes to draw it on; it has its SVG when the context ends.
 
     Args:
-        title: of the chart.
+        title: above it.
         label: what it shows, for those who cannot see it; each chart of a page needs its own.
-        draw: draws on the axes.
-        legend: name and look of each line.
         explanation: how to read it.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
 
+    chart, buffer = Chart(title, explanation), io.StringIO()
     # "default" first, so that a reader's matplotlibrc changes nothing.
     with style.context(["default", {**_STYLE, "svg.hashsalt": ascii(label)}]):
         figure = Figure(figsize=(5.0, 3.1))
-        draw(figure.add_axes((0.13, 0.15, 0.855, 0.825)))
-        buffer = io.StringIO()
+        yield chart, figure.add_axes((0.13, 0.15, 0.855, 0.825))
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    return Chart(title, _inline(buffer.getvalue(), label), legend, explanation)
+    chart.svg = _inline(buffer.getvalue(), label)

@@ -16,7 +16,8 @@ from multiad_med.evaluation.report.charts import (
     training_panels,
 )
 from multiad_med.evaluation.report.pictures import ExampleFigure, example_figure
-from multiad_med.utils.pages import render
+from multiad_med.evaluation.report.plain_table import MISSING
+from multiad_med.utils.templates import render
 from multiad_med.visualize.colours import scale_colours
 
 __all__ = ["render_page"]
@@ -58,7 +59,7 @@ def _curves(evaluation: Evaluation) -> dict[str, Any]:
             missing.append(panel)
         else:
             drawn.append(chart)
-    return {"curves": drawn, "missing": missing}
+    return {"curves": drawn, "no_curves": missing}
 
 
 def _examples(evaluation: Evaluation) -> dict[str, list[ExampleFigure]]:
@@ -91,6 +92,7 @@ def render_page(evaluation: Evaluation, *, title: str) -> str:
         words=words,
         counts=list(_counts(evaluation)),
         remarks=evaluation.remarks,
+        missing=MISSING,
         cards=tables.headline_cards(evaluation.metrics, words),
         metrics=tables.metric_table(evaluation.metrics, words),
         categories=tables.category_table(evaluation.categories),

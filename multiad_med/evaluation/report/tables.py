@@ -15,7 +15,7 @@ from multiad_med.evaluation.report.glossary import (
     level_names,
     metric_names,
 )
-from multiad_med.evaluation.report.table import MISSING, Bar, Cell, Group, Row, Table, head_of
+from multiad_med.evaluation.report.plain_table import MISSING, Cell, Group, Row, Table, head_of
 from multiad_med.evaluation.threshold_table import HEAD, threshold_cells
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
@@ -73,32 +73,29 @@ def _interval(estimate: Estimate, metric: Metric) -> str:
     return f"{_number(estimate.low, metric)} to {_number(estimate.high, metric)}"
 
 
-def _bar(estimate: Estimate, metric: Metric) -> Bar | None:
-    """None for what lies on another scale than from 0 to 1."""
+def _bar(estimate: Estimate, metric: Metric) -> Estimate | None:
+    """What is drawn from 0 to 1; None for what lies on another scale."""
     if metric.unit or not 0 <= estimate.value <= 1:
         return None
     if not _interval(estimate, metric):
-        return Bar(estimate.value, estimate.value, estimate.value)
-    return Bar(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
+        return Estimate(estimate.value, estimate.value, estimate.value)
+    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
 
 
-def headline_cards(metrics: _Metrics, words: Words) -> list[dict[str, Any]]:
-    """The most telling metrics, to be shown large: those that are defined."""
-    found, cards = _with_levels(metrics), []
-    for name in HEADLINES:
-        level, estimate = found.get(name, ("", None))
-        if estimate is not None and math.isfinite(estimate.value):
-            metric = _described(name, words)
-            cards.append(
-                {
-                    "level": _level(level, words),
-                    "name": metric.label,
-                    "value": _number(estimate.value, metric),
-                    "bar": _bar(estimate, metric),
-                    "interval": _interval(estimate, metric),
-                }
-            )
-    return cards
+def headline_cards(metrics: _Metrics, words: Words) -> list[tuple[str, str, Row]]:
+    """The most telling metrics that are defined: level, name, and cells as in their table."""
+    found = _with_levels(metrics)
+    return [
+        (
+            _level(level, words),
+            _described(name, words).label,
+            _metric_row(name, estimate, words)[1:],
+        )
+        for name in HEADLINES
+        if name in found
+        for level, estimate in [found[name]]
+        if math.isfinite(estimate.value)
+    ]
 
 
 def _metric_row(name: str, estimate: Estimate, words: Words) -> Row:

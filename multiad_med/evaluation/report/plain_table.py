@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-__all__ = ["MISSING", "Bar", "Cell", "Group", "Row", "Table", "head_of"]
+from multiad_med.metrics import Estimate
+
+__all__ = ["MISSING", "Cell", "Group", "Row", "Table", "head_of"]
 
 MISSING = "\N{EN DASH}"
 """What stands for a figure that is undefined."""
-
-
-class Bar(NamedTuple):
-    """A value and its interval, drawn on a line from 0 to 1; without an interval all three are one."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -29,14 +22,14 @@ class Cell:
         notes: small print below it.
         warnings: likewise, to be noticed.
         bold: whether it stands out.
-        bar: drawn in it.
+        bar: a value in [0, 1], drawn on its interval.
     """
 
     text: str = ""
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     bold: bool = False
-    bar: Bar | None = None
+    bar: Estimate | None = None
 
 
 Row = Sequence[str | Cell]

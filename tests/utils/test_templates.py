@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jinja2 import UndefinedError
 
-from multiad_med.utils.pages import render
+from multiad_med.utils.templates import render
 
 
 def test_a_name_that_is_not_given_is_an_error() -> None:
