@@ -61,7 +61,6 @@ MODULES = {
     "evaluation.peers.own_teacher": "benchmark.methods.own_teacher",
     "evaluation.peers.trained": "benchmark.methods.trained",
     "evaluation.report.files": "evaluation.report.write",
-    "evaluation.report.markup": "visualize.markup",
     "evaluation.results": "evaluation.evaluation",
     "evaluation.shortcuts": "evaluation.baselines",
     "evaluation.tables": "benchmark.outcome_tables",
@@ -177,7 +176,6 @@ RENAMED = {
 
 NAMES = {
     "evaluation.detectors": ["evaluation.predictions"],
-    "evaluation.report.pictures": ["visualize.scale_bar"],
     "io.scores": ["scoring", "card"],
     **{room: [room] for room in ("data", "evaluation", "preparation", "transforms")},
     "networks": ["inference"],

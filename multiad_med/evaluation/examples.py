@@ -11,14 +11,14 @@ from torch import Tensor
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.evaluation import Example
 from multiad_med.metrics import dice
-from multiad_med.preparation.sheet import as_looked_at
+from multiad_med.transforms import radiological_view
 
 __all__ = ["Examples"]
 
 
 def _example(case: Case, i: int, *, best: bool, what: str) -> Example:
     def shown(values: Tensor) -> Tensor:
-        turned = as_looked_at(values.numpy(), upright=case.upright)
+        turned = radiological_view(values.numpy(), upright=case.upright)
         return torch.from_numpy(turned.copy())
 
     title = case.study if len(case.numbers) == 1 else f"{case.study}, slice {int(case.numbers[i])}"

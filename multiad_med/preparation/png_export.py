@@ -13,8 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from multiad_med.data.slice_cache import CacheError, SliceCache, read_slice
-from multiad_med.preparation.sheet import as_looked_at
-from multiad_med.transforms import SliceState
+from multiad_med.transforms import SliceState, radiological_view
 from multiad_med.utils.atomic import atomic_path
 
 __all__ = ["ExportLayout", "export_png"]
@@ -116,7 +115,7 @@ def export_png(
     for row in _progress(rows, progress):
         slice_ = read_slice(cache, row["study"], int(row["position"]))
         image, label = (
-            as_looked_at(slice_[key], upright=about["upright"]) for key in ("image", "label")
+            radiological_view(slice_[key], upright=about["upright"]) for key in ("image", "label")
         )
         if image.dtype == np.uint16 and bits == 8:
             image = np.round(image / 257.0).astype(np.uint8)

@@ -7,22 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from multiad_med.data.slice_cache import read_slice
+from multiad_med.transforms import radiological_view
 from multiad_med.utils.atomic import atomic_path
 
-__all__ = ["as_looked_at", "save_contact_sheet"]
+__all__ = ["save_contact_sheet"]
 
 COLUMNS = 8
-
-
-def as_looked_at(array: NDArray[Any], *, upright: bool) -> NDArray[Any]:
-    """Turn the last two axes from RAS (to the right, to the front) to rows and columns.
-
-    Radiological: front above, the patient's right on the left. Upright images stay.
-    """
-    return array if upright else array[..., ::-1, ::-1].swapaxes(-1, -2)
 
 
 def _choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -47,7 +39,7 @@ def save_contact_sheet(
         path: of the PNG.
         cache: folder of the prepared slices.
         rows: of its index, at least one.
-        upright: see :func:`as_looked_at`.
+        upright: see :func:`multiad_med.transforms.radiological_view`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -68,7 +60,7 @@ def save_contact_sheet(
         for axis, row in zip(line, chosen, strict=False):
             slice_ = read_slice(cache, str(row["study"]), int(row["position"]))
             image, foreground, lesion = (
-                as_looked_at(slice_[key], upright=upright)
+                radiological_view(slice_[key], upright=upright)
                 for key in ("image", "foreground", "label")
             )
             top = np.iinfo(image.dtype).max

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.handlers import TensorBoardHandler
 from monai.utils import CommonKeys
 from monai.visualize import blend_images
+from numpy.typing import NDArray
 from torch import Tensor
 
 from multiad_med.scoring import image_scores
 from multiad_med.training.trainer import DistillationTrainer
+from multiad_med.transforms import radiological_view
 
 __all__ = ["TensorBoardMapHandler", "TensorBoardStudentHandler"]
 
@@ -84,20 +87,21 @@ class TensorBoardMapHandler(TensorBoardHandler):
         epoch = engine.state.epoch
         highest = max(float(distance.max()) for _, distance in self.shown)
         columns = [self._column(image, d / max(highest, 1e-6)) for image, d in self.shown]
-        self._writer.add_image("validation_maps", torch.cat(columns, dim=2), epoch)
+        self._writer.add_image("validation_maps", np.concatenate(columns, axis=2), epoch)
         self._writer.add_histogram("validation_distance", torch.cat(self.distances), epoch)
         self._writer.add_histogram("validation_slice_score", torch.cat(self.scores), epoch)
         self._writer.flush()
 
-    def _column(self, image: Tensor, heat: Tensor) -> Tensor:
+    def _column(self, image: Tensor, heat: Tensor) -> NDArray[np.float32]:
         """Slice ``(1 or 3, H, W)`` above its overlay, ``(3, 2H, W)``, all in [0, 1]."""
         overlay = blend_images(
             image, heat, alpha=_OPACITY * heat, cmap="inferno", rescale_arrays=False
         )
-        column = [image.expand(3, -1, -1), torch.as_tensor(overlay)]
-        if self.radiological:
-            column = [part.flip(1, 2).transpose(1, 2) for part in column]
-        return torch.cat(column, dim=1).clamp(0, 1)
+        column = [
+            radiological_view(np.asarray(part), upright=not self.radiological)
+            for part in (image.expand(3, -1, -1), overlay)
+        ]
+        return np.concatenate(column, axis=1).clip(0, 1)
 
 
 class TensorBoardStudentHandler(TensorBoardHandler):

@@ -36,6 +36,7 @@ from multiad_med.transforms.nuisance import EXTREMES, LIGHT, Nuisance, NuisanceC
 from multiad_med.transforms.occupancy import MarkOccupiedd, marked_slices
 from multiad_med.transforms.plugged import PluggedTransformd
 from multiad_med.transforms.pseudo_anomalies import PseudoAnomaly, put_pseudo_anomalies
+from multiad_med.transforms.radiological import radiological_view
 from multiad_med.transforms.tiles import TILE_OVERLAP, Tiles, Tilesd
 from multiad_med.transforms.window import HounsfieldWindow, HounsfieldWindowd, Window
 
@@ -89,6 +90,7 @@ __all__ = [
     "marked_slices",
     "occupied_slices",
     "put_pseudo_anomalies",
+    "radiological_view",
 ]
 
 

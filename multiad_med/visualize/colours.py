@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-__all__ = ["SHOWN", "heat_colours", "intensity_range", "outlined", "overlaid"]
+__all__ = ["SHOWN", "heat_colours", "intensity_range", "outlined", "overlaid", "scale_colours"]
 
 SHOWN = (0.4, 0.75)
 """Below the first value a map is transparent; at the second it has its brightest colour."""
@@ -39,6 +39,14 @@ def heat_colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
     colours = colormaps["inferno"]((values - low) / (high - low))
     colours[..., 3] = ((values - low) / (0.5 - low)).clip(0, 1) * 0.8
     return colours.astype(np.float32)
+
+
+def scale_colours(steps: int = 50) -> list[str]:
+    """The colours of :data:`SHOWN` on the grey of an image, as a page writes them."""
+    colours = heat_colours(np.linspace(*SHOWN, steps, dtype=np.float32))
+    opacity = colours[:, 3:]
+    shown = (255 * (0.45 * (1 - opacity) + colours[:, :3] * opacity)).round().astype(int)
+    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in shown.tolist()]
 
 
 def outlined(

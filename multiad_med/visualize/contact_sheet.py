@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -16,9 +13,10 @@ from PIL import Image
 
 from multiad_med.data.study_results import MAP, OVERLAY, VIEWER, beside_map, study_of_map
 from multiad_med.utils.atomic import atomic_path
-from multiad_med.visualize.markup import Html, element, fragment
+from multiad_med.utils.templates import render
+from multiad_med.visualize.colours import scale_colours
+from multiad_med.visualize.embedded import embedded_jpeg
 from multiad_med.visualize.overlay_file import read_overlay
-from multiad_med.visualize.scale_bar import scale_bar
 from multiad_med.visualize.viewed_study import load_study
 from multiad_med.visualize.viewer_page import write_page
 from multiad_med.visualize.worst_slice import write_overlay
@@ -52,14 +50,11 @@ def _prepare(image: str, anomaly_map: Path, *, viewer: bool, bscans: bool) -> No
         write_page(study, page)
 
 
-def _thumbnail(overlay: Path) -> Html:
+def _thumbnail(overlay: Path) -> dict[str, Any]:
     image = read_overlay(overlay)
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    width, height = map(str, image.size)
-    return element("img", src=source, alt="", width=width, height=height)
+    source = embedded_jpeg(image, quality=80)
+    return {"source": source, "width": image.width, "height": image.height}
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
@@ -68,56 +63,29 @@ def _verdict(row: Mapping[str, Any]) -> str:
     return decision if decision in ("anomalous", "normal") else "none"
 
 
-def _tile(row: Mapping[str, Any], folder: Path, place: int, **reading: Any) -> Html:
+def _tile(row: Mapping[str, Any], folder: Path, **reading: Any) -> dict[str, Any]:
+    """What the template shows of a study: its row, and where its image is and leads."""
     where = PurePosixPath(str(row["map"]))
     anomaly_map = folder / where
     overlay, page = beside_map(anomaly_map, OVERLAY), beside_map(anomaly_map, VIEWER)
+    picture, problem = None, ""
     try:
         _prepare(str(row["image"]), anomaly_map, **reading)
-        picture: Html = _thumbnail(overlay)
+        picture = _thumbnail(overlay)
     except Exception as error:  # an image that cannot be made costs no other study its own
         _logger.warning("%s: no image on the contact sheet: %s", row["image"], error)
-        picture = element("span", f"No image: {error}", class_="absent")
+        problem = str(error)
     opens = next((path for path in (page, overlay) if path.is_file()), None)
-    if opens is not None:
-        what = "Open the viewer" if opens == page else "Open the overlay"
-        link = quote(str(where.with_name(opens.name)), errors="surrogateescape")
-        picture = element("a", picture, href=link, title=what)
-    name = where.with_name(study_of_map(anomaly_map))
-    p_value = f", p-value {row['p_value']:.3g}" if row["p_value"] is not None else ""
-    return element(
-        "li",
-        picture,
-        element("p", f"{place}. {name}", class_="name", title=str(row["image"])),
-        element("p", f"score {row['score']:.3f}{p_value}"),
-        element("p", str(row["decision"]), class_=f"verdict {_verdict(row)}"),
-        *([element("p", "viewer", class_="opens")] if opens == page else []),
-    )
-
-
-def _sentences(judged: Sequence[Mapping[str, Any]], failed: int) -> Iterator[str]:
-    verdicts = Counter(_verdict(row) for row in judged)
-    yield (
-        f"{len(judged) + failed:,} studies: {verdicts['anomalous']:,} anomalous, {verdicts['normal']:,} "
-        f"normal, {verdicts['none']:,} without a verdict, {failed:,} failed. The highest scores come "
-        "first."
-    )
-    if len(judged) > SHOWN:
-        yield f"Shown are the {SHOWN} studies with the highest scores; all are in summary.csv."
-    volumes = sum(_is_volume(Path(str(row["map"]))) for row in judged)
-    if volumes > VIEWERS:
-        yield (
-            f"An image is the worst slice. Of the {VIEWERS} studies with the highest scores a click "
-            "opens the viewer; for another: multiad view STUDY MAP --output DIR."
-        )
-    elif volumes:
-        yield "An image is the worst slice; a click on it opens the viewer."
-    elif judged:
-        yield "A click on an image opens it at its full size."
-    yield (
-        "The white line surrounds what reaches the threshold of the map. For research, not for "
-        "diagnostic use."
-    )
+    link = opens and quote(str(where.with_name(opens.name)), errors="surrogateescape")
+    return {
+        **row,
+        "name": where.with_name(study_of_map(anomaly_map)),
+        "verdict": _verdict(row),
+        "picture": picture,
+        "problem": problem,
+        "link": link,
+        "viewer": opens == page,
+    }
 
 
 def write_contact_sheet(
@@ -142,34 +110,19 @@ def write_contact_sheet(
         key=lambda row: -row["score"],
     )
     failed = [row for row in rows if row["status"] == "failed"]
-    tiles = [
-        _tile(row, path.parent, place, viewer=place <= VIEWERS, bscans=bscans)
-        for place, row in enumerate(judged[:SHOWN], start=1)
-    ]
-    title = "Judged studies, worst first"
-    failures = [element("li", f"{row['image']}: {row['message']}") for row in failed[:SHOWN]]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; style-src 'unsafe-inline'; img-src data:",
-        ),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element(
-            "style", Html(files("multiad_med.visualize").joinpath("assets/sheet.css").read_text())
-        ),
+    page = render(
+        "visualize/assets/contact_sheet.html.jinja",
+        judged=len(judged),
+        verdicts=Counter(map(_verdict, judged)),
+        volumes=sum(_is_volume(Path(str(row["map"]))) for row in judged),
+        viewers=VIEWERS,
+        shown=SHOWN,
+        failed=failed,
+        scale=scale_colours(),
+        tiles=[
+            _tile(row, path.parent, viewer=place < VIEWERS, bscans=bscans)
+            for place, row in enumerate(judged[:SHOWN])
+        ],
     )
-    body = element(
-        "body",
-        element("h1", title),
-        *(element("p", sentence) for sentence in _sentences(judged, len(failed))),
-        *([scale_bar()] if tiles else []),
-        *([element("h2", "Failed"), element("ul", *failures, class_="failed")] if failed else []),
-        element("ol", *tiles, class_="tiles"),
-    )
-    page = f'<!DOCTYPE html>\n<html lang="en">{fragment(head, body)}</html>\n'
     with atomic_path(path) as temporary:
         temporary.write_bytes(page.encode("utf-8", "backslashreplace"))

@@ -1,8 +1,9 @@
-"""Volumes as a page carries them: small integers in a gzipped NIfTI, in base64."""
+"""What a page carries in base64: volumes as small integers in a gzipped NIfTI, images as JPEG."""
 
 from __future__ import annotations
 
 import base64
+import io
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,11 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 from numpy.typing import NDArray
+from PIL import Image
 
 from multiad_med.visualize.viewed_study import ViewedStudy
 
-__all__ = ["LARGEST", "MAP_STEP", "embedded_image", "embedded_map", "halved"]
+__all__ = ["LARGEST", "MAP_STEP", "embedded_image", "embedded_jpeg", "embedded_map", "halved"]
 
 LARGEST = 32_000_000
 """Voxels of a page at most; browsers become slow, and pages larger than 50 MB, beyond."""
@@ -90,3 +92,10 @@ def embedded_map(study: ViewedStudy) -> str:
     # A float32 just below a step by its rounding alone belongs to it.
     steps = np.floor(study.anomaly_map / np.float32(MAP_STEP) + np.float32(1e-4)).astype(np.uint8)
     return _base64(steps, study.affine, MAP_STEP, 0.0)
+
+
+def embedded_jpeg(image: Image.Image, **options: Any) -> str:
+    """The image as the address of a JPEG that holds all of it; ``options`` are Pillow's."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

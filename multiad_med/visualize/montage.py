@@ -66,8 +66,8 @@ def write_montage(study: ViewedStudy, path: Path) -> None:
     columns = []
     for index in chosen:
         planes = [volume[(*box, index)] for volume in (study.image, study.anomaly_map)]
-        if study.bscans:  # turned over by the affine, and from (columns, rows) to (rows, columns)
-            planes = [plane[:, ::-1].T for plane in planes]
+        if study.bscans:
+            planes = [study.looked_at(plane) for plane in planes]
         value = "empty" if np.isnan(values[index]) else f"{values[index]:.3f}"
         mark = "\N{BLACK UP-POINTING TRIANGLE} " if index in highest else ""
         columns.append(

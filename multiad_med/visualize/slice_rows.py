@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multiad_med.transforms import radiological_view
 from multiad_med.utils.atomic import atomic_path
 from multiad_med.utils.errors import InputError
 from multiad_med.visualize.colours import SHOWN, heat_colours, intensity_range
@@ -43,10 +44,6 @@ class MontageColumn:
     upright: bool = False
     limits: tuple[float, float] | None = None
     threshold: float = 0.5
-
-    def shown(self, array: NDArray[Any]) -> NDArray[Any]:
-        """An array with rows from below, as it is drawn."""
-        return array[::-1] if self.upright else array[::-1].T
 
 
 def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str) -> None:
@@ -89,14 +86,15 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: s
     heat: AxesImage
     for i, column in enumerate(columns):
         image, heat_map = (
-            column.shown(np.asarray(a, dtype=float)) for a in (column.image, column.anomaly_map)
+            radiological_view(np.asarray(values, dtype=float), upright=column.upright)
+            for values in (column.image, column.anomaly_map)
         )
         first, second = column.spacing
         aspect = first / second if column.upright else second / first
         black, white = column.limits or intensity_range(image)
         for row, name in enumerate(rows):
             axis = axes[row, i]
-            axis.imshow(image, cmap="gray", origin="lower", aspect=aspect, vmin=black, vmax=white)
+            axis.imshow(image, cmap="gray", origin="upper", aspect=aspect, vmin=black, vmax=white)
             axis.set_xticks([])
             axis.set_yticks([])
             if i == 0:
@@ -109,7 +107,7 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: s
                 heat = axis.imshow(
                     heat_map,
                     cmap="inferno",
-                    origin="lower",
+                    origin="upper",
                     aspect=aspect,
                     vmin=SHOWN[0],
                     vmax=SHOWN[1],
@@ -117,7 +115,8 @@ def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: s
                 )
                 _outline(axis, heat_map >= column.threshold, "white")
             elif column.lesion is not None:
-                _outline(axis, column.shown(column.lesion), "cyan")
+                lesion = radiological_view(column.lesion, upright=column.upright)
+                _outline(axis, lesion, "cyan")
     if title:
         figure.suptitle(title, color="white", fontsize=11, y=0.96, va="bottom")
     bar = figure.colorbar(heat, ax=axes, fraction=0.02, pad=0.01)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from multiad_med.data import file_sha256
 from multiad_med.data.study_results import MAP, SCORES, beside_map, study_path
 from multiad_med.readers import LoadBScans, LoadVolume
-from multiad_med.transforms import CheckVolume, Window
+from multiad_med.transforms import CheckVolume, Window, radiological_view
 from multiad_med.utils.errors import MultiADError, file_errors
 from multiad_med.visualize.colours import intensity_range
 
@@ -68,6 +68,11 @@ class ViewedStudy:
     def threshold(self) -> float:
         """From which the map counts as anomalous."""
         return float(self.scores["thresholds"]["map"]) if self.scores else 0.5
+
+    def looked_at(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """Turn a plane ``(X, Y)`` to rows and columns as people look at it."""
+        # B-scans are turned over by the affine, and their columns run as stored.
+        return radiological_view(plane[::-1] if self.bscans else plane)
 
     def source_slice(self, index: int) -> int:
         """The number in the study's file of slice ``index`` along the last axis."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -14,6 +10,7 @@ import numpy as np
 from multiad_med.scoring import decision
 from multiad_med.transforms import Window
 from multiad_med.utils.atomic import atomic_path
+from multiad_med.utils.templates import render
 from multiad_med.visualize.embedded import MAP_STEP, embedded_image, embedded_map, halved
 from multiad_med.visualize.findings import find, worst_slice
 from multiad_med.visualize.viewed_study import ViewedStudy
@@ -27,10 +24,6 @@ _OF_BODIES = {
     "slice": "axial slice, from the feet up",
 }
 _OF_BSCANS = {"axial": "B-scan", "coronal": "row", "sagittal": "column", "slice": "B-scan"}
-
-
-def _asset(name: str) -> str:
-    return files("multiad_med.visualize").joinpath(name).read_text(encoding="utf-8")
 
 
 def _start(study: ViewedStudy) -> list[int]:
@@ -77,20 +70,17 @@ def write_page(study: ViewedStudy, path: Path) -> None:
         )
     study = shown
     flagged = study.scores.get("volume_flagged")
-    page = Template(_asset("assets/viewer.html")).substitute(
-        name=escape(study.name),
-        decision=escape(decision(study.scores)),
+    page = render(
+        "visualize/assets/viewer.html.jinja",
+        name=study.name,
+        decision=decision(study.scores),
         verdict="unknown" if flagged is None else "anomalous" if flagged else "normal",
-        remarks="".join(f"<p class='remark'>{escape(remark)}</p>" for remark in remarks),
+        remarks=remarks,
         **(_OF_BSCANS if study.bscans else _OF_BODIES),
         strip="score" if study.scores else "highest map value",
-        style=_asset("assets/viewer.css"),
-        niivue=_asset("niivue/niivue.umd.js"),
-        script=_asset("assets/viewer.js"),
-        facts=json.dumps(_facts(study), allow_nan=False).replace("<", "\\u003c"),
+        facts=_facts(study),
         image=embedded_image(study),
         map=embedded_map(study),
-        licences=escape(_asset("niivue/LICENSE") + "\n" + _asset("niivue/THIRD_PARTY_LICENSES")),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

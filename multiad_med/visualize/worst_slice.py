@@ -29,9 +29,7 @@ def write_overlay(study: ViewedStudy, path: Path) -> None:
     across, along, _ = study.spacing
     low, high = study.limits
     grey = ((study.image[box] - low) / ((high - low) or 1)).clip(0, 1)
-    planes = [plane[:, ::-1].T for plane in (grey, study.anomaly_map[box])]
-    if not study.bscans:  # anterior above, the patient's right on the left
-        planes = [plane[:, ::-1] for plane in planes]
+    planes = [study.looked_at(plane) for plane in (grey, study.anomaly_map[box])]
     height, width = planes[0].shape[0] * along, planes[0].shape[1] * across
     factor = _SIDE / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -147,4 +148,4 @@ def rows_of(page: str, table: str) -> list[list[str]]:
     assert found is not None, table
     rows = re.findall(r"<tr.*?</tr>", found.group(1), re.S)
     cells = [re.findall(r"<t[hd].*?</t[hd]>", row, re.S) for row in rows]
-    return [[" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in row] for row in cells]
+    return [[" ".join(unescape(re.sub(r"<[^>]*>", " ", c)).split()) for c in row] for row in cells]

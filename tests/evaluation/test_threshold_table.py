@@ -7,7 +7,7 @@ import torch
 from multiad_med.evaluation import evaluate_cases
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.report.page import render_page
-from multiad_med.evaluation.report.thresholds import threshold_table
+from multiad_med.evaluation.report.tables import threshold_table
 from multiad_med.evaluation.threshold_table import threshold_rows, threshold_text
 from multiad_med.evaluation.words import Words
 from multiad_med.scoring import Level, NormalScores
@@ -64,4 +64,4 @@ def test_metrics_and_page_have_the_table_of_slices_and_volumes() -> None:
         rates.sensitivity.value,
     )
     assert "Rates to choose from" in render_page(evaluation, title="t")
-    assert threshold_table({"volume": []}, Words()) == ""
+    assert threshold_table({"volume": []}, Words()) is None

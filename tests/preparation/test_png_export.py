@@ -11,7 +11,7 @@ from PIL import Image
 from multiad_med.data import CacheError, SliceCache
 from multiad_med.datasets import find_bmad, find_mvtec
 from multiad_med.preparation import ExportLayout, export_png, load_recipe, prepare
-from multiad_med.preparation.sheet import as_looked_at
+from multiad_med.transforms import radiological_view
 from tests.trees import make_brats, make_mvtec
 
 
@@ -22,18 +22,6 @@ def brain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = load_recipe("brats2021", {"size": 32, "margin": 2})
     prepare(recipe, folder / "in", folder / "out", workers=0, progress=False)
     return folder / "out"
-
-
-def test_radiological_view_has_front_above_and_right_on_the_left() -> None:
-    # Axes of RAS: first to the patient's right, second to the front.
-    ras = np.zeros((4, 6))
-    ras[3, 5] = 1  # right and front
-    ras[0, 5] = 2  # left and front
-    seen = as_looked_at(ras, upright=False)
-    assert seen.shape == (6, 4)
-    assert seen[0, 0] == 1
-    assert seen[0, -1] == 2
-    assert as_looked_at(ras, upright=True) is ras
 
 
 def test_mvtec_tree_is_read_back_as_mvtec(brain: Path, tmp_path: Path) -> None:
@@ -48,11 +36,11 @@ def test_mvtec_tree_is_read_back_as_mvtec(brain: Path, tmp_path: Path) -> None:
     abnormal = [i for i in by_section["test"] if i["anomalous"]]
     assert len(abnormal) == len(test)
     for item, slice_ in zip(abnormal, test, strict=True):
-        seen = as_looked_at(slice_["image"].numpy(), upright=False)[0]
+        seen = radiological_view(slice_["image"].numpy())[0]
         stored = np.asarray(Image.open(item["image"])) / 255
         np.testing.assert_allclose(stored, seen, atol=0.503 / 255)
         mask = np.asarray(Image.open(item["label"]))
-        label = as_looked_at(slice_["label"].numpy(), upright=False)[0]
+        label = radiological_view(slice_["label"].numpy())[0]
         np.testing.assert_array_equal(mask, label * 255)
 
 
@@ -73,7 +61,7 @@ def test_sixteen_bits_keep_every_grey_value(brain: Path, tmp_path: Path) -> None
     first = SliceCache(brain)[0]
     path = sorted((tmp_path / "tree/train/good").iterdir())[0]
     values = np.asarray(Image.open(path)).astype(float) / 65535
-    seen = as_looked_at(first["image"].numpy(), upright=False)[0]
+    seen = radiological_view(first["image"].numpy())[0]
     np.testing.assert_allclose(values, seen, atol=1e-6)
 
 

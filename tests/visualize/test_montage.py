@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from multiad_med.cli import app
+from multiad_med.transforms import radiological_view
 from multiad_med.visualize import MontageColumn, ViewError, load_study, montage, save_montage, view
 from multiad_med.visualize import viewer as command
 from multiad_med.visualize.findings import Finding
@@ -60,10 +61,10 @@ def test_marked_voxel_is_where_a_radiologist_looks_for_it(
     (column,) = (c for c in shown if c.title.endswith(": 0.800"))
     number = mark[viewed.scores["axis"]]
     assert column.title == f"\N{BLACK UP-POINTING TRIANGLE} slice {number}: 0.800"
-    drawn = column.shown(np.asarray(column.anomaly_map))  # rows from below, columns from the left
+    drawn = radiological_view(column.anomaly_map, upright=column.upright)
     row, col = np.unravel_index(int(drawn.argmax()), drawn.shape)
     # Patient left (x = 5 of 24) is on the right of the image, anterior (y = 19 of 28) above.
-    assert (row, col) == (MARK[1], SHAPE[0] - 1 - MARK[0])
+    assert (row, col) == (SHAPE[1] - 1 - MARK[1], SHAPE[0] - 1 - MARK[0])
     assert column.spacing == pytest.approx((2.0, 2.0))
 
 

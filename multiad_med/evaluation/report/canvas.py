@@ -1,19 +1,18 @@
-"""Inline SVG that takes its colours and font from the page, and the legend below it."""
+"""Charts as inline SVG that takes its colours and font from the page."""
 
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from multiad_med.visualize.markup import Html, element
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["INK", "MUTED", "Look", "chart_figure", "look"]
+__all__ = ["INK", "MUTED", "Chart", "Look", "drawing", "look"]
 
 # Matplotlib needs colours while it draws; these stand for the page's variables, light or dark.
 _COLOURS = {
@@ -30,6 +29,7 @@ INK, MUTED, _GRID, *_SERIES = _COLOURS
 _PATTERNS = ("", "6 2", "2 1.5", "8 2 2 2")
 _STYLE = {
     "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",  # measured with it; the page shows its own
     "font.size": 9.5,
     "text.color": INK,
     "axes.edgecolor": MUTED,
@@ -38,6 +38,8 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 3,
     "grid.color": _GRID,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -61,9 +63,9 @@ class Look:
     pattern: str = ""
 
     @property
-    def linestyle(self) -> str | tuple[float, tuple[float, ...]]:
-        """The pattern as Matplotlib takes it, in line widths."""
-        return (0.0, tuple(float(n) / 1.5 for n in self.pattern.split())) if self.pattern else "-"
+    def stroke(self) -> str:
+        """The colour as the page knows it."""
+        return _COLOURS[self.colour]
 
 
 def look(index: int) -> Look:
@@ -71,66 +73,65 @@ def look(index: int) -> Look:
     return Look(_SERIES[index % len(_SERIES)], _PATTERNS[index % len(_PATTERNS)])
 
 
-def _svg(label: str, draw: Callable[[Axes], None]) -> Html:
+@dataclass
+class Chart:
+    """A chart as the page shows it.
+
+    Attributes:
+        title: above it.
+        explanation: how to read it.
+        legend: name and look of each line.
+        svg: an SVG element with its alternative text.
+    """
+
+    title: str
+    explanation: str = ""
+    legend: list[tuple[str, Look]] = field(default_factory=list)
+    svg: str = ""
+
+    def line(self, name: str, its: Look) -> dict[str, Any]:
+        """Add a line to the legend, and tell Matplotlib how it looks."""
+        self.legend.append((name, its))
+        dashes = tuple(float(n) / 1.5 for n in its.pattern.split())
+        return {"color": its.colour, "linestyle": (0, dashes) if dashes else "-"}
+
+
+def _inline(svg: str, label: str) -> str:
+    """Make Matplotlib's document an element of a page that has others of its kind."""
+    for stand_in, colour in _COLOURS.items():
+        svg = svg.replace(stand_in, colour)
+    root = ElementTree.fromstring(svg)
+    for defs in root.findall("{*}defs"):
+        for style in defs.findall("{*}style"):  # would be for all elements of the page
+            defs.remove(style)
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
+        node.attrib = {name.rpartition("}")[2]: value for name, value in node.items()}
+        if node.tag == "g":  # every chart has a figure_1
+            node.attrib.pop("id", None)
+    box = root.attrib["viewBox"]
+    root.attrib = {"class": "chart", "role": "img", "aria-label": label, "viewBox": box}
+    ElementTree.indent(root, "")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+@contextmanager
+def drawing(title: str, label: str, explanation: str = "") -> Iterator[tuple[Chart, Axes]]:
+    """Make a chart, and the axes to draw it on; it has its SVG when the context ends.
+
+    Args:
+        title: above it.
+        label: what it shows, for those who cannot see it; each chart of a page needs its own.
+        explanation: how to read it.
+    """
     from matplotlib import style
     from matplotlib.figure import Figure
 
+    chart, buffer = Chart(title, explanation), io.StringIO()
     # "default" first, so that a reader's matplotlibrc changes nothing.
     with style.context(["default", {**_STYLE, "svg.hashsalt": ascii(label)}]):
         figure = Figure(figsize=(5.0, 3.1))
-        axes = figure.add_axes((0.13, 0.15, 0.855, 0.825))
-        draw(axes)
-        buffer = io.StringIO()
+        yield chart, figure.add_axes((0.13, 0.15, 0.855, 0.825))
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    written = buffer.getvalue()
-    box = re.findall(r'viewBox="([^"]*)"', written)[0]
-    # The style is for all elements, so of the page; ids of groups would occur in every chart.
-    inner = written.split("</style>\n </defs>", 1)[1].rsplit("</svg>", 1)[0]
-    inner = re.sub(r'<g id="[^"]*"', "<g", inner)
-    inner = re.sub(r"font-family: [^;]*; ", "", inner).replace("xlink:href", "href")
-    inner = re.sub(r"\s*\n\s*", "\n", inner)
-    for stand_in, colour in _COLOURS.items():
-        inner = inner.replace(stand_in, colour)
-    return element("svg", Html(inner), class_="chart", role="img", aria_label=label, viewBox=box)
-
-
-def _sample(its: Look) -> Html:
-    line = element(
-        "line",
-        x1="0",
-        y1="4",
-        x2="26",
-        y2="4",
-        stroke_width="2.5",
-        stroke_dasharray=its.pattern or "none",
-        style=f"stroke: {_COLOURS[its.colour]}",
-    )
-    return element("svg", line, viewBox="0 0 26 8", aria_hidden="true")
-
-
-def chart_figure(
-    title: str,
-    label: str,
-    draw: Callable[[Axes], None],
-    *,
-    legend: Sequence[tuple[str, Look]],
-    explanation: str = "",
-) -> Html:
-    """A chart under its title, with legend and explanation below.
-
-    Args:
-        title: of the chart.
-        label: what it shows, for those who cannot see it; each chart of a page needs its own.
-        draw: draws on the axes.
-        legend: name and look of each line.
-        explanation: how to read it.
-    """
-    entries = [element("li", _sample(its), name) for name, its in legend]
-    return element(
-        "figure",
-        element("h3", title),
-        _svg(label, draw),
-        *([element("ul", *entries, class_="legend")] if entries else []),
-        *([element("figcaption", explanation)] if explanation else []),
-    )
+    chart.svg = _inline(buffer.getvalue(), label)

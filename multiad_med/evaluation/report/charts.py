@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,29 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiad_med.evaluation.evaluation import Curve, Histogram
-from multiad_med.evaluation.report.canvas import INK, MUTED, Look, chart_figure, look
+from multiad_med.evaluation.report.canvas import INK, MUTED, Chart, Look, drawing, look
 from multiad_med.evaluation.words import Words
 from multiad_med.utils.errors import InputError
-from multiad_med.visualize.markup import Html, element
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "Panel",
-    "curve_panel",
-    "histogram_panel",
-    "panels",
-    "side_by_side",
-    "training_panels",
-]
+__all__ = ["Panel", "curve_panel", "histogram_panel", "panels", "training_panels"]
 
 _POINTS = 300
 _MARKED = 25
 _BINS = (8, 30)
 _CHANCE = Look(MUTED, "2 1.5")
 _THRESHOLD = Look(INK, "8 2 2 2")
-_LEFT, _RIGHT = 1e-2, 16.0  # beyond the ends of the FROC axis
+_LEFT, _RIGHT = 1e-2, 16.0  # beyond the ends of the FROC axis, which has no 0
+_THIN = 1.2
 
 Points = NDArray[np.float64]
 
@@ -112,17 +105,8 @@ def _drawable(curves: Iterable[Curve]) -> list[tuple[str, Points, Points]]:
     return [(name, x, y) for name, x, y in found if len(x)]
 
 
-def _plot(axes: Axes, its: Look, x: Points, y: Points) -> None:
-    marker = "o" if len(x) <= _MARKED else None
-    axes.plot(
-        x, y, color=its.colour, linestyle=its.linestyle, linewidth=1.7, marker=marker, markersize=3
-    )
-
-
-def _step(axes: Axes, its: Look, x: Points, y: Points) -> None:
-    """What is found at a false-positive rate holds until the next; a log axis has no 0."""
-    x, y = np.r_[_LEFT, x.clip(min=_LEFT), _RIGHT], np.r_[0.0, y, y[-1]]
-    axes.step(x, y, where="post", color=its.colour, linestyle=its.linestyle, linewidth=1.7)
+def _marker(x: Points) -> str | None:
+    return "o" if len(x) <= _MARKED else None
 
 
 def _unit_axis(axes: Axes, *which: str) -> None:
@@ -141,12 +125,12 @@ def _rate_axis(axes: Axes) -> None:
 
 
 def curve_panel(
-    name: str, panel: Panel, curves: Iterable[Curve], *, prevalence: Mapping[str, float]
-) -> Html | None:
+    kind: str, panel: Panel, curves: Iterable[Curve], *, prevalence: Mapping[str, float]
+) -> Chart | None:
     """Curves of one kind in a chart with legend and explanation.
 
     Args:
-        name: key of :func:`panels`; another one is drawn plainly.
+        kind: key of :func:`panels`; another one is drawn plainly.
         panel: how it is drawn and explained.
         curves: some may be empty or have points that are not finite.
         prevalence: share of abnormal items by curve name, drawn as chance beside precision.
@@ -160,71 +144,61 @@ def curve_panel(
     series = _drawable(curves)
     if not series:
         return None
-    if name == "precision_recall":
-        # Where scores are tied, the first threshold finds many; below its recall it is all there is.
-        series = [
-            (label, np.r_[0.0, x], np.r_[y[0], y]) if x[0] == x.min() else (label, x, y)
-            for label, x, y in series
-        ]
-    legend = [(label, look(i)) for i, (label, _, _) in enumerate(series)]
-    chance = {
-        label: (prevalence[label], Look(its.colour, _CHANCE.pattern))
-        for label, its in legend
-        if name == "precision_recall" and label in prevalence
-    }
-    lines = list(legend)
-    if name == "roc":
-        lines.append(("chance", _CHANCE))
-    if name == "reliability":
-        lines.append(("threshold 0.5", _THRESHOLD))
-    lines += [(f"chance, {label}: {at:.3f}", its) for label, (at, its) in chance.items()]
-
-    def draw(axes: Axes) -> None:
-        axes.set_xlabel(panel.x_label)
-        axes.set_ylabel(panel.y_label)
-        for (_, x, y), (_, its) in zip(series, legend, strict=True):
-            (_step if name == "froc" else _plot)(axes, its, x, y)
-        for at, its in chance.values():
-            axes.axhline(at, color=its.colour, linestyle=its.linestyle, linewidth=1.2)
-        if name == "roc":
-            axes.plot([0, 1], [0, 1], color=MUTED, linestyle=_CHANCE.linestyle, linewidth=1.2)
-        if name in ("roc", "precision_recall"):
+    label = f"{panel.title}: {', '.join(name for name, _, _ in series)}"
+    with drawing(panel.title, label, panel.explanation) as (chart, axes):
+        axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+        for index, (name, x, y) in enumerate(series):
+            line = chart.line(name, look(index))
+            if kind == "froc":  # what is found at a false-positive rate holds until the next
+                x, y = np.r_[_LEFT, x.clip(min=_LEFT), _RIGHT], np.r_[0.0, y, y[-1]]
+                axes.step(x, y, where="post", **line)
+                continue
+            if kind == "precision_recall" and x[0] == x.min():
+                # Where scores are tied, the first threshold finds many; below its recall it is all
+                # there is.
+                x, y = np.r_[0.0, x], np.r_[y[0], y]
+            axes.plot(x, y, marker=_marker(x), **line)
+        if kind == "roc":
+            axes.plot([0, 1], [0, 1], linewidth=_THIN, **chart.line("chance", _CHANCE))
             _unit_axis(axes, "x", "y")
-        elif name == "froc":
+        elif kind == "precision_recall":
+            for index, (name, _, _) in enumerate(series):
+                if name in prevalence:
+                    at, its = prevalence[name], Look(look(index).colour, _CHANCE.pattern)
+                    line = chart.line(f"chance, {name}: {at:.3f}", its)
+                    axes.axhline(at, linewidth=_THIN, **line)
+            _unit_axis(axes, "x", "y")
+        elif kind == "froc":
             _rate_axis(axes)
             _unit_axis(axes, "y")
-        elif name == "reliability":
+        elif kind == "reliability":
             _unit_axis(axes, "x")
             axes.set_ylim(bottom=0)
-            axes.axvline(0.5, color=INK, linestyle=_THRESHOLD.linestyle, linewidth=1.2)
-
-    label = f"{panel.title}: {', '.join(label for label, _ in legend)}"
-    return chart_figure(panel.title, label, draw, legend=lines, explanation=panel.explanation)
+            axes.axvline(0.5, linewidth=_THIN, **chart.line("threshold 0.5", _THRESHOLD))
+    return chart
 
 
-def training_panels(curves: Iterable[Curve]) -> list[Html]:
+def training_panels(curves: Iterable[Curve]) -> list[Chart]:
     """A chart for each curve with points, since epochs, iterations, losses and rates share no axis.
 
     Raises:
         InputError: when a curve's x and y differ in number.
     """
-    panels = []
-    for number, (name, x, y) in enumerate(_drawable(curves)):
-
-        def draw(axes: Axes, x: Points = x, y: Points = y) -> None:
+    charts = []
+    for number, (name, x, y) in enumerate(_drawable(curves), start=1):
+        with drawing(name, f"Training, curve {number}: {name}") as (chart, axes):
             axes.set_xlabel("epoch or step")
             axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
             if y.min() > 0 and y.max() > 20 * y.min():
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")
                 axes.yaxis.set_minor_formatter("")
-            _plot(axes, look(0), x, y)
+            axes.plot(x, y, marker=_marker(x), color=look(0).colour)
+        charts.append(chart)
+    return charts
 
-        panels.append(chart_figure(name, f"Training, curve {number + 1}: {name}", draw, legend=()))
-    return panels
 
-
-def histogram_panel(level: str, histogram: Histogram) -> Html | None:
+def histogram_panel(level: str, histogram: Histogram) -> Chart | None:
     """Scores of normal and abnormal items, each as a share of its class.
 
     Args:
@@ -235,10 +209,8 @@ def histogram_panel(level: str, histogram: Histogram) -> Html | None:
         None when there is no score.
     """
     groups: list[tuple[str, Look, Points]] = []
-    for index, (name, values) in enumerate(
-        (("normal", histogram.normal), ("abnormal", histogram.abnormal))
-    ):
-        scores = np.asarray(values, dtype=float)
+    for index, name in enumerate(("normal", "abnormal")):
+        scores = np.asarray(getattr(histogram, name), dtype=float)
         scores = scores[np.isfinite(scores)]
         if len(scores):
             groups.append((f"{name} ({len(scores):,})", look(index), scores))
@@ -248,32 +220,15 @@ def histogram_panel(level: str, histogram: Histogram) -> Html | None:
     everything = np.concatenate([*(scores for *_, scores in groups), thresholds])
     bins = int(np.clip(2 * math.sqrt(len(everything)), *_BINS))
     edges = np.histogram_bin_edges(everything, bins=bins).tolist()
-
-    def draw(axes: Axes) -> None:
-        axes.set_xlabel("score")
-        axes.set_ylabel("share of its class, %")
-        for _, its, scores in groups:
+    title = f"Scores of {level}"
+    names = [*(name for name, _, _ in groups), *(f"threshold {at:.4g}" for at in thresholds)]
+    with drawing(title, f"{title}, histogram: {', '.join(names)}") as (chart, axes):
+        axes.set(xlabel="score", ylabel="share of its class, %")
+        for name, its, scores in groups:
             weights = np.full(len(scores), 100 / len(scores))
             axes.hist(scores, edges, weights=weights, color=its.colour, alpha=0.22)
-            axes.hist(
-                scores,
-                edges,
-                weights=weights,
-                histtype="step",
-                color=its.colour,
-                linestyle=its.linestyle,
-                linewidth=1.6,
-            )
+            line = chart.line(name, its)
+            axes.hist(scores, edges, weights=weights, histtype="step", linewidth=1.6, **line)
         for at in thresholds:
-            axes.axvline(at, color=INK, linestyle=_THRESHOLD.linestyle, linewidth=1.3)
-
-    legend = [(name, its) for name, its, _ in groups]
-    legend += [(f"threshold {at:.4g}", _THRESHOLD) for at in thresholds]
-    title = f"Scores of {level}"
-    label = f"{title}, histogram: {', '.join(name for name, _ in legend)}"
-    return chart_figure(title, label, draw, legend=legend)
-
-
-def side_by_side(charts: Sequence[Html]) -> Html:
-    """Charts in as many columns as there is room for."""
-    return element("div", *charts, class_="charts")
+            axes.axvline(at, linewidth=1.3, **chart.line(names[-1], _THRESHOLD))
+    return chart

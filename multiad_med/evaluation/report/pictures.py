@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +12,12 @@ from multiad_med.evaluation.evaluation import Example
 from multiad_med.evaluation.words import Words
 from multiad_med.utils.errors import InputError
 from multiad_med.visualize.colours import outlined, overlaid
-from multiad_med.visualize.markup import Html, element
+from multiad_med.visualize.embedded import embedded_jpeg
 
-__all__ = ["example_figure"]
+__all__ = ["ExampleFigure", "example_figure"]
 
 _SIDE = 256
-_MAX_BYTES = 36_000
+_MOST = 48_000  # characters of an image
 _QUALITIES = (88, 75, 60, 45, 30, 15)
 _LESION_LINE = (0, 229, 255)
 
@@ -46,18 +45,33 @@ def _resized(
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> str:
-    """Data URI of at most 36 kB of JPEG, or what the lowest quality takes."""
+    """An image of at most 48,000 characters, or what the lowest quality takes."""
     image = Image.fromarray(picture)
     for quality in _QUALITIES:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=quality, subsampling=0)
-        if buffer.tell() <= _MAX_BYTES:
+        source = embedded_jpeg(image, quality=quality, subsampling=0)
+        if len(source) <= _MOST:
             break
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return source
 
 
-def example_figure(example: Example, words: Words) -> Html:
-    """Image, image under map, and image with the outline of the lesion, side by side.
+@dataclass(frozen=True)
+class ExampleFigure:
+    """Three images of one slice, side by side.
+
+    Attributes:
+        caption: below them.
+        images: address and alternative text of each.
+        width, height: of each, in pixels.
+    """
+
+    caption: str
+    images: list[tuple[str, str]]
+    width: int
+    height: int
+
+
+def example_figure(example: Example, words: Words) -> ExampleFigure:
+    """Draw image, image under map, and image with the outline of the lesion.
 
     Raises:
         InputError: when an image is not ``(H, W)`` or they differ in shape.
@@ -83,18 +97,6 @@ def example_figure(example: Example, words: Words) -> Html:
         ),
     )
     height, width = grey.shape[:2]
-    return element(
-        "figure",
-        element(
-            "div",
-            *(
-                element("img", src=_jpeg(p), alt=alt, width=str(width), height=str(height))
-                for p, alt in pictures
-            ),
-            class_="images",
-        ),
-        element(
-            "figcaption", example.title, "" if lesion.any() else f" (no {words.lesion} outlined)"
-        ),
-        class_="example",
-    )
+    caption = example.title + ("" if lesion.any() else f" (no {words.lesion} outlined)")
+    images = [(_jpeg(picture), alternative) for picture, alternative in pictures]
+    return ExampleFigure(caption, images, width, height)

@@ -15,9 +15,11 @@ from multiad_med.evaluation.report.glossary import (
     level_names,
     metric_names,
 )
+from multiad_med.evaluation.report.plain_table import MISSING, Cell, Group, Row, Table, head_of
+from multiad_med.evaluation.threshold_table import HEAD, threshold_cells
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
-from multiad_med.visualize.markup import Html, element
+from multiad_med.self_test_result import SelfTest
 
 __all__ = [
     "STUDIES_SHOWN",
@@ -25,19 +27,20 @@ __all__ = [
     "calibration_table",
     "category_table",
     "columns_of",
+    "finding_table",
     "headline_cards",
     "manifest_table",
     "metric_table",
-    "scrolling_table",
+    "reaction_table",
     "study_table",
+    "threshold_table",
     "worst_first",
 ]
 
 STUDIES_SHOWN = 200
 """Rows of the table of studies, at most."""
 
-_MISSING = "\N{EN DASH}"
-_BAR = 120
+_Metrics = Mapping[str, Mapping[str, Estimate]]
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -53,9 +56,14 @@ def _level(name: str, words: Words) -> str:
     return level_names(words).get(name, (name, ""))[0]
 
 
+def _with_levels(metrics: _Metrics) -> dict[str, tuple[str, Estimate]]:
+    """Level and value of each metric by its name."""
+    return {name: (level, e) for level, its in metrics.items() for name, e in its.items()}
+
+
 def _number(value: float, metric: Metric) -> str:
     if not math.isfinite(value):
-        return _MISSING
+        return MISSING
     return f"{value:.3g}\N{NO-BREAK SPACE}{metric.unit}" if metric.unit else f"{value:.3f}"
 
 
@@ -65,137 +73,90 @@ def _interval(estimate: Estimate, metric: Metric) -> str:
     return f"{_number(estimate.low, metric)} to {_number(estimate.high, metric)}"
 
 
-def _bar(estimate: Estimate, metric: Metric) -> Html:
-    """The value as a dot on its interval, from 0 to 1; nothing for what lies on another scale."""
+def _bar(estimate: Estimate, metric: Metric) -> Estimate | None:
+    """What is drawn from 0 to 1; None for what lies on another scale."""
     if metric.unit or not 0 <= estimate.value <= 1:
-        return Html("")
-
-    def line(low: float, high: float, class_: str) -> Html:
-        ends = [f"{_BAR * min(1.0, max(0.0, end)):.1f}" for end in (low, high)]
-        return element("line", class_=class_, x1=ends[0], x2=ends[1], y1="7", y2="7")
-
-    drawn = [line(0, 1, "axis")]
-    if _interval(estimate, metric):
-        drawn.append(line(estimate.low, estimate.high, "range"))
-    dot = element("circle", class_="value", cx=f"{_BAR * estimate.value:.1f}", cy="7", r="4")
-    return element(
-        "svg", *drawn, dot, class_="interval", viewBox=f"0 0 {_BAR} 14", aria_hidden="true"
-    )
-
-
-def scrolling_table(
-    caption: str, head: Iterable[tuple[str, str]], *bodies: Html, class_: str
-) -> Html:
-    """A table that scrolls sideways where it is too wide.
-
-    Args:
-        caption: above it.
-        head: name and class of each column.
-        bodies: ``tbody`` elements.
-        class_: of the table.
-    """
-    headings = [element("th", name, scope="col", class_=its) for name, its in head]
-    table = element(
-        "table",
-        element("caption", element("span", caption)),
-        element("thead", element("tr", *headings)),
-        *bodies,
-        class_=class_,
-    )
-    return element("div", table, class_="scroll", role="region", tabindex="0", aria_label=caption)
-
-
-def headline_cards(metrics: Mapping[str, Mapping[str, Estimate]], words: Words) -> Html | None:
-    """The most telling metrics, large; None when none of them is defined."""
-    found = {name: (level, e) for level, its in metrics.items() for name, e in its.items()}
-    cards = []
-    for name in HEADLINES:
-        if name not in found or not math.isfinite(found[name][1].value):
-            continue
-        level, estimate = found[name]
-        metric = _described(name, words)
-        interval = _interval(estimate, metric)
-        cards.append(
-            element(
-                "li",
-                element("span", _level(level, words), class_="level"),
-                element("span", metric.label, class_="name"),
-                element("span", _number(estimate.value, metric), class_="value"),
-                _bar(estimate, metric),
-                element("small", f"95 %: {interval}" if interval else "no interval"),
-            )
-        )
-    return element("ul", *cards, class_="cards") if cards else None
-
-
-def _metric_row(name: str, estimate: Estimate, words: Words) -> Html:
-    metric = _described(name, words)
-    notes = [element("small", metric.explanation)] if metric.explanation else []
-    if metric.warning:
-        notes.append(element("small", metric.warning, class_="warning"))
-    if not math.isfinite(estimate.value):
-        notes.append(element("small", f"Undefined here: {metric.needs}.", class_="warning"))
-    return element(
-        "tr",
-        element("th", metric.label, *notes, scope="row"),
-        element("td", _number(estimate.value, metric), class_="number"),
-        element("td", _interval(estimate, metric) or _MISSING, class_="number range"),
-        element("td", _bar(estimate, metric), class_="plot"),
-    )
-
-
-def metric_table(metrics: Mapping[str, Mapping[str, Estimate]], words: Words) -> Html | None:
-    """Every figure with its interval and what it means, by level; None without one."""
-    bodies = []
-    for level, its in metrics.items():
-        heading, question = level_names(words).get(level, (level, ""))
-        group = element("th", heading, element("small", question), colspan="4", scope="rowgroup")
-        rows = [_metric_row(name, estimate, words) for name, estimate in its.items()]
-        if rows:
-            bodies.append(element("tbody", element("tr", group, class_="group"), *rows))
-    if not bodies:
         return None
+    if not _interval(estimate, metric):
+        return Estimate(estimate.value, estimate.value, estimate.value)
+    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
+
+
+def headline_cards(metrics: _Metrics, words: Words) -> list[tuple[str, str, Row]]:
+    """The most telling metrics that are defined: level, name, and cells as in their table."""
+    found = _with_levels(metrics)
+    return [
+        (
+            _level(level, words),
+            _described(name, words).label,
+            _metric_row(name, estimate, words)[1:],
+        )
+        for name in HEADLINES
+        if name in found
+        for level, estimate in [found[name]]
+        if math.isfinite(estimate.value)
+    ]
+
+
+def _metric_row(name: str, estimate: Estimate, words: Words) -> Row:
+    metric = _described(name, words)
+    warnings = [metric.warning] if metric.warning else []
+    if not math.isfinite(estimate.value):
+        warnings.append(f"Undefined here: {metric.needs}.")
+    return (
+        Cell(metric.label, [metric.explanation] if metric.explanation else [], warnings),
+        _number(estimate.value, metric),
+        _interval(estimate, metric) or MISSING,
+        Cell(bar=_bar(estimate, metric)),
+    )
+
+
+def metric_table(metrics: _Metrics, words: Words) -> Table | None:
+    """Every figure with its interval and what it means, by level; None without one."""
+    groups = [
+        Group(
+            [_metric_row(name, estimate, words) for name, estimate in its.items()],
+            *level_names(words).get(level, (level, "")),
+        )
+        for level, its in metrics.items()
+        if its
+    ]
     head = [
         ("Figure", "text"),
         ("Value", "number"),
-        ("95 % interval", "number"),
+        ("95 % interval", "number range"),
         ("From 0 to 1", "plot"),
     ]
     caption = f"Metrics by level, with 95 % intervals from resampling {words.patient}s."
-    return scrolling_table(caption, head, *bodies, class_="metrics")
+    return Table(caption, "metrics", head, groups) if groups else None
 
 
-def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Html | None:
+def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Table | None:
     """Metrics of each product and their mean; None where there are not several."""
     if not categories:
         return None
-    metrics = columns_of(categories.values())
+    columns = columns_of(categories.values())
     rows = [
-        element(
-            "tr",
-            element("th", name, scope="row"),
-            *(element("td", _shown(metrics.get(metric), 3), class_="number") for metric in metrics),
-        )
-        for name, metrics in categories.items()
+        [name, *(_shown(its.get(column), 3) for column in columns)]
+        for name, its in categories.items()
     ]
-    head = [("Category", "text")]
-    head += [(metric.replace("_", " "), "number") for metric in metrics]
+    head = head_of("Category", *(column.replace("_", " ") for column in columns))
     caption = "Metrics of each category on its own, and their mean over the categories."
-    return scrolling_table(caption, head, element("tbody", *rows), class_="wide")
+    return Table(caption, "wide", head, [Group(rows)])
 
 
 def baseline_table(
-    baselines: Mapping[str, Mapping[str, float]],
-    metrics: Mapping[str, Mapping[str, Estimate]],
-    words: Words,
-) -> Html | None:
+    baselines: Mapping[str, Mapping[str, float]], metrics: _Metrics, words: Words
+) -> Table | None:
     """The model and the baselines in rows, the best of each column in bold; None without baselines."""
     names = columns_of(baselines.values())
     if not names:
         return None
-    found = {name: (level, e.value) for level, its in metrics.items() for name, e in its.items()}
-    model = {name: found[name][1] for name in names if name in found}
-    methods: list[tuple[str, Mapping[str, float]]] = [("Model", model), *baselines.items()]
+    found = _with_levels(metrics)
+    methods: dict[str, Mapping[str, float]] = {
+        "Model": {name: found[name][1].value for name in names if name in found},
+        **baselines,
+    }
 
     def text(values: Iterable[float], name: str) -> str:
         return _number(
@@ -203,90 +164,117 @@ def baseline_table(
         )
 
     # Two that show the same digits are equally good.
-    best = {name: text((its.get(name, math.nan) for _, its in methods), name) for name in names}
-    rows = []
-    for method, its in methods:
+    best = {
+        name: text((its.get(name, math.nan) for its in methods.values()), name) for name in names
+    }
+    rows: list[Row] = []
+    for method, its in methods.items():
         looks_at = baseline_names(words).get(method)
-        notes = [] if looks_at is None else [element("small", looks_at)]
-        cells = []
-        for name in names:
-            shown = text([its.get(name, math.nan)], name)
-            wins = shown == best[name] != _MISSING
-            cells.append(
-                element("td", element("strong", shown) if wins else shown, class_="number")
-            )
-        heading = element("th", method[:1].upper() + method[1:], *notes, scope="row")
-        rows.append(element("tr", heading, *cells, class_="model" if its is model else "baseline"))
-    head = [("Method", "text")]
-    for name in names:
-        level = f"{_level(found[name][0], words)}: " if name in found else ""
-        head.append((level + _described(name, words).label, "number"))
+        shown = {name: text([its.get(name, math.nan)], name) for name in names}
+        rows.append(
+            [
+                Cell(method[:1].upper() + method[1:], [looks_at] if looks_at else []),
+                *(Cell(t, bold=t == best[name] != MISSING) for name, t in shown.items()),
+            ]
+        )
+    levels = {name: f"{_level(found[name][0], words)}: " for name in names if name in found}
+    labels = [levels.get(name, "") + _described(name, words).label for name in names]
     caption = (
         "The model beside baselines that look for no anomaly; the best of each column in bold."
     )
-    return scrolling_table(caption, head, element("tbody", *rows), class_="baselines")
+    return Table(caption, "baselines", head_of("Method", *labels), [Group(rows)])
 
 
 def _percent(rate: float) -> str:
-    return f"{100 * rate:.2f}\N{NO-BREAK SPACE}%" if math.isfinite(rate) else _MISSING
+    return f"{100 * rate:.2f}\N{NO-BREAK SPACE}%" if math.isfinite(rate) else MISSING
 
 
-def _share(estimate: Estimate, items: int) -> list[str]:
+def _share(estimate: Estimate, items: int) -> Cell:
     """A share of so many items, and its interval in small print."""
-    if not math.isfinite(estimate.value):
-        return [_MISSING, element("small", f"of {items:,}")]
-    bounds = [_percent(end) for end in (estimate.low, estimate.high)]
-    between = f", {bounds[0]} to {bounds[1]}" if math.isfinite(estimate.low) else ""
-    return [_percent(estimate.value), element("small", f"of {items:,}{between}")]
+    of = f"of {items:,}"
+    if math.isfinite(estimate.value) and math.isfinite(estimate.low):
+        of += f", {_percent(estimate.low)} to {_percent(estimate.high)}"
+    return Cell(_percent(estimate.value), [of])
 
 
-def _rates_row(level: str, rates: LevelRates, words: Words) -> Html:
+def _rates_row(level: str, rates: LevelRates, words: Words) -> Row:
     label, judged = calibration_names(words).get(level, (level, ""))
-    notes = [element("small", judged)]
+    notes = [judged]
     if rates.no_verdict:
         reason = rates.no_verdict
-        notes.append(element("small", f"{reason[:1].upper()}{reason[1:]}."))
+        notes.append(f"{reason[:1].upper()}{reason[1:]}.")
     if rates.approximate:
-        notes.append(element("small", f"Approximate: {rates.approximate}."))
-    threshold = _MISSING if rates.threshold is None else f"{rates.threshold:.3f}"
-    held_out = _MISSING if rates.held_out is None else f"{rates.held_out:,}"
-    cells: list[list[str]] = [
-        [held_out],
-        [threshold],
-        [_percent(rates.nominal)],
+        notes.append(f"Approximate: {rates.approximate}.")
+    return (
+        Cell(label, notes),
+        MISSING if rates.held_out is None else f"{rates.held_out:,}",
+        MISSING if rates.threshold is None else f"{rates.threshold:.3f}",
+        _percent(rates.nominal),
         _share(rates.observed, rates.normal),
         _share(rates.sensitivity, rates.anomalous),
-    ]
-    return element(
-        "tr",
-        element("th", label, *notes, scope="row"),
-        *(element("td", *cell, class_="number") for cell in cells),
     )
 
 
-def calibration_table(calibration: Mapping[str, LevelRates], words: Words) -> Html | None:
+def calibration_table(calibration: Mapping[str, LevelRates], words: Words) -> Table | None:
     """Nominal beside observed rates of each level; None without a level."""
     if not calibration:
         return None
-    head = [("Level", "text")]
-    head += [
-        (name, "number")
-        for name in (
-            "Held-out normals",
-            "Threshold",
-            "Nominal rate",
-            "Normal ones flagged",
-            "Abnormal ones flagged",
-        )
-    ]
+    columns = ["Held-out normals", "Threshold", "Nominal rate"]
+    columns += ["Normal ones flagged", "Abnormal ones flagged"]
     caption = (
         "Rates that the thresholds from held-out normals promise, and rates on these data with 95 % "
         "intervals."
     )
-    rows = [
-        _rates_row(level, calibration[level], words) for level in words.levels(list(calibration))
+    levels = words.levels(list(calibration))
+    rows = [_rates_row(level, calibration[level], words) for level in levels]
+    return Table(caption, "calibration", head_of("Level", *columns), [Group(rows)])
+
+
+def threshold_table(
+    levels: Mapping[str, Sequence[Mapping[str, Any]]], words: Words
+) -> Table | None:
+    """Rates in reach, their thresholds, and what each flags on these data; None without any."""
+    names = calibration_names(words)
+    groups = [
+        Group([threshold_cells(row) for row in rows], names.get(level, (level, ""))[0])
+        for level, rows in levels.items()
+        if rows
     ]
-    return scrolling_table(caption, head, element("tbody", *rows), class_="calibration")
+    caption = "Rates to choose from: each one's threshold, and what it flags on these data."
+    return Table(caption, "calibration", head_of(*HEAD), groups) if groups else None
+
+
+def finding_table(found: SelfTest) -> Table:
+    """The AUROC of images by kind and size of pseudo-anomaly."""
+
+    def row(name: str, values: Iterable[float]) -> Row:
+        return [name, *(f"{value:.2f}" for value in values)]
+
+    sizes = found.sizes
+    rows = [row(k, (found.slice_auroc(kind=k, size=s) for s in sizes)) for k in found.kinds]
+    rows.append(row("mean", (found.slice_auroc(size=s) for s in sizes)))
+    rows.append(row("mean, under the worst change", (found.worst_auroc(size=s) for s in sizes)))
+    head = head_of("Pseudo-anomaly", *(f"{100 * size:g} % of the side" for size in sizes))
+    caption = "AUROC of held-out normal images with a pseudo-anomaly against those without."
+    return Table(caption, "findings", head, [Group(rows)])
+
+
+def reaction_table(found: SelfTest) -> Table:
+    """How scores of normal images react to changes that are no anomaly."""
+
+    def share(value: float | None) -> str:
+        return MISSING if value is None else f"{100 * value:.1f} %"
+
+    rows = [("none", MISSING, share(found.flagged), MISSING)]
+    rows += [
+        (r.nuisance, f"{r.auroc:.2f}", share(r.flagged), "yes" if r.reacts else "no")
+        for r in found.reactions
+    ]
+    head = head_of("Change", "AUROC", "Called anomalous", "Reacts")
+    caption = (
+        "Changed held-out normal images against unchanged ones; an AUROC of 0.5 is no reaction."
+    )
+    return Table(caption, "reactions", head, [Group(rows)])
 
 
 def _badness(row: Mapping[str, Any]) -> tuple[int, float]:
@@ -308,7 +296,7 @@ def worst_first(studies: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 def _shown(value: Any, digits: int) -> str:
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
-        return _MISSING
+        return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
@@ -346,27 +334,22 @@ def _study_cell(name: str, value: Any, *, large: bool) -> str:
     return _shown(value, 1 if large else 3)
 
 
-def study_table(studies: Sequence[Mapping[str, Any]], words: Words) -> Html | None:
+def study_table(studies: Sequence[Mapping[str, Any]], words: Words) -> Table | None:
     """The worst 200 studies, without columns that say nothing of them; None without a study."""
     shown = worst_first(studies)[:STUDIES_SHOWN]
     hidden = set(_OF_VOLUMES) if words.images else set()
     if all(row.get("subject") == row.get("study") for row in shown):
         hidden.add("subject")
     head: list[tuple[str, str]] = []
-    cells: list[list[Html]] = [[] for _ in shown]
+    columns: list[list[str]] = []
     for name in columns_of(shown):
         values = [row.get(name) for row in shown]
         numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
         large = any(10 <= abs(v) < math.inf for v in numbers)
         texts = [_study_cell(name, value, large=large) for value in values]
-        if name in hidden or all(text == _MISSING for text in texts):
-            continue
-        class_ = "number" if numbers else "text"
-        for row, text in zip(cells, texts, strict=True):
-            row.append(
-                element("td", text, class_=class_) if head else element("th", text, scope="row")
-            )
-        head.append((_heading(name, words), class_))
+        if name not in hidden and any(text != MISSING for text in texts):
+            head.append((_heading(name, words), "number" if numbers else "text"))
+            columns.append(texts)
     if not head:
         return None
     masks, studies_ = ("masks", "Images") if words.images else ("lesion masks", "Studies")
@@ -375,8 +358,7 @@ def study_table(studies: Sequence[Mapping[str, Any]], words: Words) -> Html | No
         "the lowest score on, normal ones from the highest score on. False alarms are normal pixels"
         f"{'' if words.images else ', normal slices'} and normal {studies_.lower()} that are flagged."
     )
-    body = element("tbody", *(element("tr", *row) for row in cells))
-    return scrolling_table(caption, head, body, class_="wide")
+    return Table(caption, "wide", head, [Group(list(zip(*columns, strict=True)))])
 
 
 def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -384,20 +366,14 @@ def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
         for key, value in content.items():
             yield from _leaves(value, f"{path} / {key}" if path else str(key))
     elif isinstance(content, (Mapping, list, tuple)):
-        yield path, ", ".join(str(value) for value in content) or _MISSING
+        yield path, ", ".join(str(value) for value in content) or MISSING
     else:
-        yield path, _MISSING if content is None else str(content)
+        yield path, MISSING if content is None else str(content)
 
 
-def manifest_table(manifest: Mapping[str, Any]) -> Html | None:
+def manifest_table(manifest: Mapping[str, Any]) -> Table | None:
     """Every leaf of the nested manifest under its path; None without one."""
     if not manifest:
         return None
-    rows = [
-        element("tr", element("th", path, scope="row"), element("td", value))
-        for path, value in _leaves(manifest)
-    ]
     head = [("Entry", "text"), ("Value", "text")]
-    return scrolling_table(
-        "What the run was made with.", head, element("tbody", *rows), class_="manifest"
-    )
+    return Table("What the run was made with.", "manifest", head, [Group(list(_leaves(manifest)))])
