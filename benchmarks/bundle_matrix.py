@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the tiny cohorts, which the tests use too
 
-from multiad_med.resources import bundle_path  # noqa: E402
+from multiad_med.resources import bundle_path, config_files  # noqa: E402
 from tests.bundles.cohorts import COHORTS, FAST, bundle_names  # noqa: E402
 
 SCHEMA = ROOT / "tests" / "bundles" / "metadata_schema.json"
@@ -31,9 +31,11 @@ DYNAMIC_BATCH = (
 CHECK_PROPERTIES = """
 import sys
 from monai.bundle import create_workflow
-for kind, config in (("train", "train"), ("infer", "inference"), ("infer", "evaluate")):
+from multiad_med.resources import config_files
+for config in ("train.json", "inference.json", "evaluate.json"):
     flow = create_workflow(
-        config_file=f"{sys.argv[1]}/configs/{config}.json", workflow_type=kind,
+        config_file=[f"{sys.argv[1]}/configs/{file}" for file in config_files(config)],
+        workflow_type="train" if config == "train.json" else "infer",
         bundle_root=sys.argv[1], dataset_dir=sys.argv[2], size=64,
     )
     missing = flow.check_properties()
@@ -156,7 +158,11 @@ def infer(place: Workplace) -> None:
 def evaluate(place: Workplace) -> None:
     """Metrics and report."""
     command = place.run(
-        "evaluating", "evaluate.json", output="evaluation", bootstrap=20, **_model(place)
+        "evaluating",
+        *config_files("evaluate.json"),
+        output="evaluation",
+        bootstrap=20,
+        **_model(place),
     )
     call(place, "evaluating", command)
     expect(place, "evaluation/metrics.json", "evaluation/report.html")

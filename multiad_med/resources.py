@@ -21,6 +21,7 @@ __all__ = [
     "bundle_workflow",
     "bundles_dir",
     "check_settings",
+    "config_files",
     "domains",
     "presets",
     "read_config",
@@ -31,6 +32,7 @@ __all__ = [
 
 
 TRAINING = "train.json"
+_BASES = {"evaluate.json": "inference.json"}
 _MARK = "card#settings#preset"
 
 
@@ -94,10 +96,26 @@ def bundle_of_domain(domain: str) -> str:
     return f"multiad_{domain}"
 
 
+def config_files(config: str) -> list[str]:
+    """Name the files of a run, as MONAI's ``config_file`` takes them.
+
+    As in MONAI's model zoo, ``evaluate.json`` has only what it changes of ``inference.json``.
+
+    Args:
+        config: file in a bundle's ``configs``, such as ``train.json``.
+    """
+    return [_BASES[config], config] if config in _BASES else [config]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 def _own_presets(bundle: str) -> list[str]:
     """Presets of a bundle that are a config of their own: those that name themselves on the card."""
     files = (bundle_path(bundle) / "configs").glob("*.json")
-    return sorted(f.stem for f in files if read_config(bundle, f.name).get(_MARK) == f.stem)
+    return sorted(f.stem for f in files if _read(f).get(_MARK) == f.stem)
 
 
 def presets(bundle: str) -> list[str]:
@@ -119,7 +137,7 @@ def _with_preset(
     """
     preset = settings.get("preset")
     if config != TRAINING or preset is None or str(preset).startswith(SYNTAX):
-        return [config], dict(settings)
+        return config_files(config), dict(settings)
     if preset in _own_presets(bundle):
         return [config, f"{preset}.json"], {k: v for k, v in settings.items() if k != "preset"}
     if preset not in (known := presets(bundle)):
@@ -156,24 +174,23 @@ def check_settings(bundle: str, config: str, settings: Mapping[str, Any]) -> Non
 
 
 def read_config(bundle: str, config: str, *overlays: str) -> dict[str, Any]:
-    """A config of a bundle as it is written.
+    """Read a config of a bundle, without resolving it.
 
     Args:
         bundle: its name.
-        config: file in its ``configs``.
+        config: file in its ``configs``; ``evaluate.json`` comes with what it changes.
         overlays: further files there, which MONAI reads over the first.
 
     Raises:
         InputError: on an unknown bundle.
     """
     folder = bundle_path(bundle) / "configs"
-    content: dict[str, Any]
-    if overlays:
-        from monai.bundle import ConfigParser
+    first, *over = [folder / name for name in (*config_files(config), *overlays)]
+    if not over:
+        return _read(first)
+    from monai.bundle import ConfigParser
 
-        content = ConfigParser.load_config_files([folder / name for name in (config, *overlays)])
-    else:
-        content = json.loads((folder / config).read_text(encoding="utf-8"))
+    content: dict[str, Any] = ConfigParser.load_config_files([first, *over])
     return content
 
 

@@ -67,7 +67,7 @@ class EvaluationHandler:
         config: Mapping[str, Any] | None = None,
         training_logs: str | Path | None = None,
         bootstrap: int = 1000,
-        pictures: bool = False,
+        images: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.network = network
@@ -79,13 +79,15 @@ class EvaluationHandler:
         self.config = config
         self.training = [] if training_logs is None else training_curves(training_logs)
         self.bootstrap = bootstrap
-        self.pictures = pictures
+        self.images = images
 
     def attach(self, engine: Engine) -> None:
         """Register for the start, every study, and the end."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        engine.add_event_handler(Events.COMPLETED, self._finish)
+        # Before the summary and the failures, which are told when the run is completed: wherever an
+        # overlay puts this handler, a study that failed does not keep the report from being written.
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
         # Thresholds are read with the first study, when the model has been loaded.
@@ -110,12 +112,12 @@ class EvaluationHandler:
             anomaly_map = slices(prediction).float()
             if CommonKeys.LABEL in item:
                 label = slices(item[CommonKeys.LABEL]) > 0
-            elif self.pictures:
+            elif self.images:
                 label = torch.zeros_like(anomaly_map, dtype=torch.bool)
             else:
                 raise StudyError(f"{source}: there is no lesion mask (`label`) to evaluate it by.")
             abnormal = label.flatten(1).any(dim=1)
-            if self.pictures:
+            if self.images:
                 study = str(item.get("study") or study)
                 about = {"upright": True}
                 about |= {name: str(item.get(name, "")) for name in ("category", "kind")}

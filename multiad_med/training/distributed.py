@@ -98,7 +98,7 @@ class _Sum(torch.autograd.Function):
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes; torch's ``SyncBatchNorm`` needs a GPU."""
+    """Batch norm over the batches of all processes on a CPU, where torch has none."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, C, H, W)``."""
@@ -122,8 +122,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
-def _synchronise(module: nn.Module) -> None:
+def _synchronise(module: nn.Module, device: torch.device) -> None:
     """Let every batch norm below a module see all processes; parameters and keys stay the same."""
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return
     for name, child in module.named_children():
         if type(child) is nn.BatchNorm2d:
             norm = SyncBatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum)
@@ -133,7 +136,7 @@ def _synchronise(module: nn.Module) -> None:
             norm.train(child.training)
             setattr(module, name, norm)
         else:
-            _synchronise(child)
+            _synchronise(child, device)
 
 
 class _Call(nn.Module):
@@ -158,8 +161,8 @@ def distribute(
         trained: the part of it whose batch norms learn: they see the batches of all processes.
         method: what is called.
     """
-    _synchronise(trained)
     device = next(module.parameters()).device
+    _synchronise(trained, device)
     return DistributedDataParallel(
         _Call(module, method),
         device_ids=None if device.type == "cpu" else [device],

@@ -197,7 +197,7 @@ def test_multiad_makes_the_choices_of_a_bundle(
     assert settings.score_fraction == fraction
 
 
-@pytest.mark.parametrize("bundle", sorted(p.name for p in bundles_dir().iterdir()))
+@pytest.mark.parametrize("bundle", sorted(p.parent.name for p in bundles_dir().glob("*/configs")))
 def test_the_default_method_is_trained_with_the_loss_of_the_bundles(bundle: str) -> None:
     settings = comparison.multiad_settings(
         "multiad", teacher="efficientnet_lite0", teacher_weights="imagenet", epochs=1, bundle=bundle

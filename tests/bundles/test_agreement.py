@@ -1,36 +1,21 @@
-"""What is written several times in the bundles says the same everywhere.
+"""What the configs of a bundle write several times says the same everywhere.
 
-Tools open one config of a bundle at a time, so that nothing can be shared by reference. Whatever lies
-in ``bundles`` is tested.
+Tools open one of them at a time, so that they cannot share a file. ``test_shared.py`` compares bundles.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 
-from multiad_med.resources import bundles_dir
+from multiad_med.resources import bundle_path, read_config
+from tests.bundles.cohorts import bundle_names
 
-BUNDLES = sorted(path for path in bundles_dir().iterdir() if (path / "configs").is_dir())
-FILES = ("train", "inference", "evaluate")
-MIXINS = ("multi_gpu_train.json", "federated.json", "paper.json")
-FIRST = next(path for path in BUNDLES if path.name == "multiad_brain_mri")
-
-OWN = {
-    *("dataset_dir", "image_glob", "preprocessing", "postprocessing", "inferer", "handlers"),
-    *("imports", "datalist", "dataset", "results", "train", "validate", "steps", "fused"),
-    *("experts",),
-    *("score_fraction", "domain", "card", "prepared"),
-}
-"""Top-level ids in which bundles may differ: reader, transforms, inferer, writer, and what was chosen
-for the domain by measurement. Parts of them are compared below."""
-
-VOLUMES_ONLY = {"image_glob", "label_glob", "min_fraction", "channels"}
-"""Settings of volumes' readers and transforms, which images need not have."""
+FILES = ("train.json", "inference.json", "evaluate.json")
 
 SHAPES = "aspects"
 """Of the images that trained, kept on the card to tell other ones; it changes no map."""
@@ -38,23 +23,30 @@ SHAPES = "aspects"
 CHOSEN = {"size", SHAPES}
 """What a training on images chooses by them."""
 
-
-def is_pictures(root: Path) -> bool:
-    return "Images" in json.dumps(load(root, "inference")["preprocessing"])
+pytestmark = pytest.mark.parametrize("bundle", bundle_names())
 
 
-def load(root: Path, name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((root / "configs" / f"{name}.json").read_text())
-    return content
+def is_images(bundle: str) -> bool:
+    reader: str = read_config(bundle, "inference.json")["reader"]["_target_"]
+    return reader.endswith("LoadImagesd")
 
 
-def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def all_steps(config: dict[str, Any], transforms: list[Any]) -> list[dict[str, Any]]:
+    """Transforms in order, those in the place of references too."""
+    steps: list[dict[str, Any]] = []
+    for step in transforms:
+        item = config[step.removeprefix("@")] if isinstance(step, str) else step
+        steps += all_steps(config, item["transforms"]) if "transforms" in item else [item]
+    return steps
+
+
+def image_steps(config: dict[str, Any], transforms: list[Any]) -> list[dict[str, Any]]:
     """The steps as they act on all but the lesion mask.
 
     Training cuts images into tiles, which inference leaves to its inferer.
     """
     steps = []
-    for step in transforms:
+    for step in all_steps(config, transforms):
         if step["_target_"].endswith("Tilesd"):
             continue
         keys = step["keys"] if isinstance(step["keys"], list) else [step["keys"]]
@@ -68,19 +60,14 @@ def image_steps(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return steps
 
 
-@pytest.fixture(params=BUNDLES, ids=lambda path: path.name)
-def root(request: pytest.FixtureRequest) -> Path:
-    return request.param
-
-
 def prepared(config: dict[str, Any]) -> dict[str, Any]:
     """What decides what the network sees, as training and the model's card name it."""
     settings: dict[str, Any] = config["prepared"]["defaults"]
     return settings
 
 
-def test_settings_and_network_agree_between_the_files(root: Path) -> None:
-    train, inference, evaluate = (load(root, name) for name in FILES)
+def test_settings_and_network_agree_between_training_and_inference(bundle: str) -> None:
+    train, inference = (read_config(bundle, name) for name in FILES[:2])
     of_model = {*prepared(inference), "preset"}
     settings = {k for k, v in inference.items() if not isinstance(v, dict)} & set(train)
     for key in settings - {"imports", "initialize", "run", "dataset_dir"} - of_model:
@@ -89,33 +76,25 @@ def test_settings_and_network_agree_between_the_files(root: Path) -> None:
         assert inference[key] is None, key
     drawn = {"seed", "validation"}  # of the division, which inference does not use
     assert inference["datalist"] == {k: v for k, v in train["datalist"].items() if k not in drawn}
-    shared = set(inference) & set(evaluate) - {
-        *("imports", "preprocessing", "postprocessing", "handlers", "overwrite", "datalist")
-    }
-    # An evaluation may leave out what its model has seen.
-    found = {k: v for k, v in evaluate["datalist"].items() if k != "model"}
-    assert inference["datalist"] == found
-    for key in shared:
-        assert inference[key] == evaluate[key], key
-    assert (inference["overwrite"], evaluate["overwrite"]) == (False, True)
 
 
-def test_the_card_has_what_inference_asks_it_for(root: Path) -> None:
-    train, inference = load(root, "train"), load(root, "inference")
+def test_the_card_has_what_inference_asks_it_for(bundle: str) -> None:
+    train, inference = (read_config(bundle, name) for name in FILES[:2])
     names = set(prepared(inference))
-    chosen = CHOSEN if is_pictures(root) else set()
+    chosen = CHOSEN if is_images(bundle) else set()
     settings = {name: train[name] for name in names - chosen}
     assert settings.items() <= prepared(inference).items()
     assert inference["prepared"]["given"] == {name: f"@{name}" for name in names - {SHAPES}}
     told = {name: f"$@prepared['{name}']" for name in chosen}
     assert train["card"]["preparation"] == {name: f"@{name}" for name in settings} | told
-    assert train["domain"] == inference["domain"] == root.name.removeprefix("multiad_")
+    assert train["domain"] == inference["domain"] == bundle.removeprefix("multiad_")
 
 
-def test_every_setting_that_decides_a_map_is_recorded_with_it(root: Path) -> None:
+def test_every_setting_that_decides_a_map_is_recorded_with_it(bundle: str) -> None:
     """Else a study would count as finished that was made with another."""
-    inference = load(root, "inference")
-    used = json.dumps([inference["preprocessing"], inference["inferer"]])
+    inference = read_config(bundle, "inference.json")
+    steps = all_steps(inference, inference["preprocessing"]["transforms"])
+    used = json.dumps([steps, inference["inferer"]])
     settings = [k for k, v in inference.items() if not isinstance(v, dict) and f"@{k}" in used]
     deciding = set(settings) - {"sw_batch_size"}
     recorded = inference["results"]["settings"]
@@ -124,86 +103,27 @@ def test_every_setting_that_decides_a_map_is_recorded_with_it(root: Path) -> Non
         assert value == (f"@{name}" if name in deciding else f"$@prepared['{name}']")
 
 
-def test_images_are_prepared_alike_in_training_inference_and_evaluation(root: Path) -> None:
-    train, inference, evaluate = (load(root, name) for name in FILES)
-    ours = image_steps(train["train"]["preprocessing"]["transforms"])
-    for other in (inference, evaluate):
-        assert image_steps(other["preprocessing"]["transforms"]) == ours
+def test_images_are_prepared_alike_in_training_inference_and_evaluation(bundle: str) -> None:
+    train, *others = (read_config(bundle, name) for name in FILES)
+    ours = image_steps(train, train["train"]["preprocessing"]["transforms"])
+    for other in others:
+        assert image_steps(other, other["preprocessing"]["transforms"]) == ours
 
 
-def test_evaluation_repeats_inferences_steps_and_adds_its_own(root: Path) -> None:
-    inference, evaluate = load(root, "inference"), load(root, "evaluate")
-    common = inference["postprocessing"]["transforms"]
-    assert evaluate["postprocessing"]["transforms"][: len(common)] == common
-    for handler in inference["handlers"]:
-        assert handler in evaluate["handlers"]
+def test_evaluation_repeats_nothing_of_inference(bundle: str) -> None:
+    folder = bundle_path(bundle) / "configs"
+    inference = ConfigParser(json.loads((folder / "inference.json").read_text()))
+    evaluate = json.loads((folder / "evaluate.json").read_text())
+    for key, value in evaluate.items():
+        if key.startswith("+"):
+            there = inference[key.removeprefix("+")]
+            assert not [item for item in value if item in there], key
+        else:
+            assert key not in inference or inference[key] != value, key
+    assert evaluate["overwrite"] is True  # metrics are of all studies
 
 
-def test_bundles_differ_in_reader_transforms_inferer_and_writer_only(root: Path) -> None:
-    for name in FILES:
-        ours, first = load(root, name), load(FIRST, name)
-        assert set(first) - set(ours) <= (VOLUMES_ONLY if is_pictures(root) else set())
-        # What a bundle adds are settings of its reader or transforms.
-        added = set(ours) - set(first)
-        users = ("train", "preprocessing", "datalist", "prepared")
-        text = json.dumps([ours[k] for k in users if k in ours])
-        assert all(f"@{key}" in text for key in added), added
-        for key in set(first) & set(ours) - OWN - (CHOSEN if is_pictures(root) else set()):
-            assert ours[key] == first[key], (name, key)
-        if name != "train":
-            own = ("settings", "source", "files")
-            results = (
-                {k: v for k, v in c["results"].items() if k not in own} for c in (ours, first)
-            )
-            assert next(results) == next(results)
-            assert ours["dataset"] == first["dataset"]
-        if not is_pictures(root):
-            kind = {"kind": first["datalist"]["kind"]}
-            globs = {"organ_glob": "@organ_glob"} if "organ_glob" in ours else {}
-            assert {**ours["datalist"], **kind} == {**first["datalist"], **globs}
-
-
-def test_training_differs_in_preprocessing_only(root: Path) -> None:
-    ours, first = load(root, "train"), load(FIRST, "train")
-
-    def plain(handlers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        own = ("radiological", "group")
-        return [{k: v for k, v in handler.items() if k not in own} for handler in handlers]
-
-    for part, slices in (("train", "dataset"), ("validate", "held_out")):
-        assert plain(ours[part]["handlers"]) == plain(first[part]["handlers"])
-        for key in set(first[part]) - {"preprocessing", slices, "handlers"}:
-            assert ours[part][key] == first[part][key], key
-        if not is_pictures(root):
-            assert ours[part][slices] == first[part][slices]
-    assert ours["calibrate"] == first["calibrate"]
-
-
-def test_what_is_merged_over_the_training_is_the_same_in_all_bundles(root: Path) -> None:
-    for name in MIXINS:
-        ours, first = (load(folder, name.removesuffix(".json")) for folder in (root, FIRST))
-        if is_pictures(root) and "calibrating" in ours:
-            # Tiles are parts of an image, in federated calibration as in training.
-            handlers = load(root, "train")["train"]["handlers"]
-            (group,) = (h["group"] for h in handlers if "group" in h)
-            assert ours["calibrating"][0].pop("group") == group
-            # Sites do not know each other's images, by which one alone chooses the size.
-            assert ours.pop("prepared#images") == []
-            # Sums of a Gaussian may be shared, patches of patients may not.
-            assert ours.pop("experts") == ["position_gaussian"]
-            assert first.pop("experts") == []
-        assert ours == first, name
-
-
-def test_postprocessing_and_handlers_differ_in_writer_and_title_only(root: Path) -> None:
-    def plain(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        own = ("writer", "oriented", "title", "config", "upright", "images", "desc")
-        return [{k: v for k, v in step.items() if k not in own} for step in steps]
-
-    ours, first = load(root, "inference"), load(FIRST, "inference")
-    assert plain(ours["handlers"]) == plain(first["handlers"])
-    if not is_pictures(root):
-        here, there = (c["postprocessing"]["transforms"] for c in (ours, first))
-        assert plain(here) == plain(there)
-    ours, first = load(root, "evaluate"), load(FIRST, "evaluate")
-    assert plain(ours["handlers"]) == plain(first["handlers"])
+def test_overlays_name_what_they_change_never_a_position(bundle: str) -> None:
+    for path in (bundle_path(bundle) / "configs").glob("*.json"):
+        for key in json.loads(path.read_text()):
+            assert not re.search(r"(#|::)\d+", key), (path.name, key)

@@ -14,7 +14,7 @@ from monai.bundle import create_workflow
 
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError
-from multiad_med.resources import bundle_path
+from multiad_med.resources import bundle_path, config_files
 from tests.conftest import make_small_cohort
 
 ROOT = bundle_path("multiad_brain_mri")
@@ -30,7 +30,7 @@ FAST = {
 
 def workflow(kind: str, config: str, **override: Any) -> Any:
     return create_workflow(
-        config_file=str(CONFIGS / config),
+        config_file=[str(CONFIGS / file) for file in config_files(config)],
         meta_file=str(CONFIGS / "metadata.json"),
         logging_file=str(CONFIGS / "logging.conf"),
         workflow_type=kind,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from multiad_med.resources import bundle_path
+from multiad_med.resources import bundle_path, config_files
 from tests.bundles.cohorts import COHORTS, write_fake_model
 
 MONAI = "parsing config_file "
@@ -43,7 +43,8 @@ def run(name: str, verb: str, *options: str, folder: Path) -> subprocess.Complet
     """Run a bundle's config on the CPU."""
     root = bundle_path(name)
     config = {"training": "train", "evaluating": "evaluate"}.get(verb, verb)
-    words = ["run", verb, "--config_file", str(root / "configs" / f"{config}.json")]
+    files = [str(root / "configs" / file) for file in config_files(f"{config}.json")]
+    words = ["run", verb, "--config_file", files[0] if len(files) == 1 else str(files)]
     words += ["--bundle_root", str(root), "--device", "cpu", *options]
     return bundle(*words, folder=folder)
 

@@ -20,7 +20,7 @@ from monai.bundle import (
 )
 from packaging.version import Version
 
-from multiad_med.resources import bundle_path
+from multiad_med.resources import bundle_path, config_files
 from tests.bundles.cohorts import COHORTS, FAST, bundle_names, write_fake_model
 
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
@@ -57,10 +57,17 @@ ENTRIES = {
 pytestmark = pytest.mark.parametrize("name", bundle_names())
 
 
+def config_paths(name: str, file: str) -> list[str]:
+    """A config, after what it is read over."""
+    folder = bundle_path(name) / "configs"
+    return [str(folder / path) for path in config_files(f"{file}.json")]
+
+
 def config(name: str, *files: str) -> ConfigParser:
     """The merged config, not yet parsed."""
     parser = ConfigParser()
-    parser.read_config([bundle_path(name) / "configs" / f"{file}.json" for file in files])
+    paths = [path for file in files for path in config_paths(name, file)]
+    parser.read_config(paths)
     return parser
 
 
@@ -126,7 +133,7 @@ def test_torchscript_gives_the_same_map(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "file"), CONFIGS)
 def test_check_properties_is_clean(name: str, kind: str, file: str, tmp_path: Path) -> None:
     flow = create_workflow(
-        config_file=str(bundle_path(name) / "configs" / f"{file}.json"),
+        config_file=config_paths(name, file),
         workflow_type=kind,
         bundle_root=str(bundle_path(name)),
         dataset_dir=str(COHORTS[name](tmp_path)),

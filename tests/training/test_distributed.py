@@ -16,7 +16,12 @@ from multiad_med.card import ModelCard
 from multiad_med.networks import FeatureDiscriminator
 from multiad_med.scoring import Level
 from multiad_med.training import DistillationTrainer, calibrate
-from multiad_med.training.distributed import SyncBatchNorm2d, gathered, is_main_process
+from multiad_med.training.distributed import (
+    SyncBatchNorm2d,
+    _synchronise,
+    gathered,
+    is_main_process,
+)
 from tests.conftest import tiny_multiad
 
 SCALARS = ("loss", "loss_adversarial", "loss_discriminator", "discriminator_accuracy")
@@ -115,3 +120,20 @@ def test_in_one_process_batch_norm_is_torchs() -> None:
     x = torch.rand(4, 3, 8, 8)
     assert torch.equal(ours(x), torchs(x))
     assert torch.equal(ours.running_var, torchs.running_var)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [("cpu", SyncBatchNorm2d), ("cuda", torch.nn.SyncBatchNorm)]
+)
+def test_batch_norm_is_torchs_on_a_gpu_and_ours_on_a_cpu(device: str, expected: type) -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Sequential(torch.nn.BatchNorm2d(3, eps=0.1, momentum=0.2))
+    )
+    before = dict(module.named_parameters()) | dict(module.named_buffers())
+    _synchronise(module, torch.device(device))
+    norm = module[0][0]
+    assert type(norm) is expected
+    assert (norm.eps, norm.momentum) == (0.1, 0.2)
+    after = dict(module.named_parameters()) | dict(module.named_buffers())
+    assert list(after) == list(before)
+    assert all(after[name] is tensor for name, tensor in before.items())

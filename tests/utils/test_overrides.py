@@ -17,13 +17,13 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from multiad_med.resources import bundle_path
+from multiad_med.resources import bundle_path, config_files, read_config
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError, user_error
 from multiad_med.utils.overrides import check_overrides
 from tests.bundles.cohorts import bundle_names
 
-CONFIGS = ("train", "inference", "evaluate")
+CONFIGS = ("train.json", "inference.json", "evaluate.json")
 TRAIN = str(bundle_path("multiad_brain_mri") / "configs" / "train.json")
 
 
@@ -110,7 +110,7 @@ def test_other_programs_are_left_alone() -> None:
 @pytest.mark.parametrize("name", bundle_names())
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_config_checks_first_of_all(name: str, config: str) -> None:
-    content = json.loads((bundle_path(name) / "configs" / f"{config}.json").read_text())
+    content = read_config(name, config)
     assert content["initialize"][0] == "$check_overrides(__local_refs)"
     assert "$from multiad_med.utils.overrides import check_overrides" in content["imports"]
 
@@ -120,10 +120,10 @@ def test_every_config_checks_first_of_all(name: str, config: str) -> None:
 def test_every_config_keeps_paths_and_devices_as_typed(
     name: str, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = str(bundle_path(name) / "configs" / f"{config}.json")
+    paths = [str(bundle_path(name) / "configs" / file) for file in config_files(config)]
     words = [
         "--config_file",
-        path,
+        str(paths),
         "--output_dir",
         "a#b",
         "--dataset_dir",
@@ -134,7 +134,7 @@ def test_every_config_keeps_paths_and_devices_as_typed(
     monkeypatch.setattr(sys, "argv", [monai_bundle.__file__, "run", "training", *words])
     # As Fire reads them.
     changed = {"output_dir": "a", "dataset_dir": 123, "device": "cpu"}
-    workflow = ConfigWorkflow(path, logging_file=False, **changed)
+    workflow = ConfigWorkflow(paths, logging_file=False, **changed)
     workflow.initialize()
     parsed = workflow.parser.get_parsed_content
     assert (parsed("output_dir"), parsed("dataset_dir")) == ("a#b", "123")
