@@ -51,7 +51,7 @@ class EvaluationHandler:
         config: settings of the run, for the manifest.
         training_logs: folder of the training's TensorBoard log, for its curves.
         bootstrap: number of resamples.
-        images: whether the studies are images.
+        pictures: whether the studies are images.
     """
 
     def __init__(
