@@ -316,8 +316,13 @@ class AnomalyDetector:
         """Say how good the model is, how sure that is, and where it fails.
 
         Args:
-            data, output, images, labels, part, training_logs, bootstrap: see
-                :func:`multiad_med.evaluation.labelled.evaluate_model`.
+            data: labelled studies: a folder, a datalist, or prepared slices.
+            output: folder for metrics, tables and ``report.html``.
+            images: glob of the volumes in a folder.
+            labels: glob of their lesion masks.
+            part: ``development`` or ``report``, one half of the test subjects each; or ``all``.
+            training_logs: folder of the training's TensorBoard log, for its curves in the report.
+            bootstrap: number of resamples of the intervals.
             settings: ids of the bundle's ``evaluate.json``; they come on top of those of :meth:`load`.
 
         Returns:

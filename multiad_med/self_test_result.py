@@ -92,7 +92,8 @@ class SelfTest:
         """The mean AUROC of slice scores over findings of a kind, of a size, or over all.
 
         Args:
-            kind, size: of the findings; any without them.
+            kind: of the findings; without it, any.
+            size: of the findings; without it, any.
 
         Raises:
             ValueError: when there are none.

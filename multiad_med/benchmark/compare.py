@@ -67,7 +67,10 @@ def multiad_settings(
     Args:
         method: ``multiad`` (the decoder student, see docs/decisions.md), ``multiad_paper`` (the
             paper's student), or a preset, whose own teacher it then has.
-        teacher, teacher_weights, epochs, bundle: see :func:`compare`.
+        teacher: see :func:`compare`.
+        teacher_weights: see :func:`compare`.
+        epochs: see :func:`compare`.
+        bundle: see :func:`compare`.
 
     Raises:
         InputError: on an unknown bundle.

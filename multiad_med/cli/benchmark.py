@@ -70,7 +70,7 @@ def compare(
 ) -> None:
     """Train and test Multi-AD, its presets and published methods on the same slices.
 
-    The published methods need the extra methods.
+    The published methods need the extra benchmark.
     """
     from multiad_med.benchmark.compare import METHODS, parse_files
     from multiad_med.benchmark.compare import compare as run

@@ -342,7 +342,8 @@ def train_or_infer(
 
     Args:
         items: all studies.
-        validation_fraction, seed: see :func:`split_subjects`.
+        validation_fraction: see :func:`split_subjects`.
+        seed: see :func:`split_subjects`.
 
     Returns:
         Training and validation by subject, and every study as ``test``, for inference; with one
@@ -382,8 +383,10 @@ def load_datalist(
 
     Args:
         source: JSON file or folder.
-        image_glob, label_glob: see :func:`find_studies`; only for a folder without datalist.
-        validation_fraction, seed: see :func:`split_subjects`; only for such a folder.
+        image_glob: see :func:`find_studies`; only for a folder without datalist.
+        label_glob: see :func:`find_studies`; only for a folder without datalist.
+        validation_fraction: see :func:`split_subjects`; only for such a folder.
+        seed: see :func:`split_subjects`; only for such a folder.
 
     Returns:
         The three splits, each item with absolute or caller-relative paths and a ``subject``.

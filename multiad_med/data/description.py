@@ -60,7 +60,8 @@ def describe_training(
         preparation: settings that decide what the network sees. Of prepared slices, those that they
             were prepared with count.
         settings: of the training; with other ones it is not resumed.
-        training, held_out: the normal slices.
+        training: the normal slices that train.
+        held_out: the normal slices that set the thresholds.
 
     Raises:
         InputError: when a transform of the user's own is to change slices that were prepared before.

@@ -68,7 +68,8 @@ def held_out_part(
     Args:
         dataset: held-out normal slices.
         part: see :class:`HeldOutPart`.
-        rate, seed: see :func:`held_out_subjects`.
+        rate: see :func:`held_out_subjects`.
+        seed: see :func:`held_out_subjects`.
     """
     chosen = held_out_subjects(dataset.subjects, rate=rate, seed=seed)[HeldOutPart(part)]
     indices = [index for index, subject in enumerate(dataset.subjects) if subject in chosen]

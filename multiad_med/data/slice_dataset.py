@@ -125,9 +125,11 @@ def open_slices(
     Args:
         source: folder of prepared slices, of volumes, or a datalist.
         split: ``training`` or ``validation``.
-        data, transform: of :class:`SliceDataset`; a cache has had its own.
+        data: of :class:`SliceDataset`; a cache has had its own.
+        transform: of :class:`SliceDataset`; a cache has had its own.
         size: that inference will use, one side of a square or two; a cache of another is refused.
-        channels, categories: see :class:`SliceCache`; of a cache only.
+        channels: see :class:`SliceCache`; of a cache only.
+        categories: see :class:`SliceCache`; of a cache only.
         settings: of the recipe that the cache must have been prepared with; absent ones there
             count as off.
 

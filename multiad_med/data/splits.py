@@ -49,7 +49,9 @@ class SubjectSplit:
     subject's identifier only: order of the files and further subjects hardly move anyone.
 
     Args:
-        training, validation, test: fractions, which need not add up to 1.
+        training: share of the subjects that train; the shares need not add up to 1.
+        validation: share that calibrates.
+        test: share that is kept for the test.
         seed: of the ranking.
         stratify: key of the items, such as ``category``; each of its values is divided on its own.
         published: splits that a publication calls otherwise, such as ``{validation: test}`` where
@@ -232,7 +234,8 @@ class BmadLiverSlices:
     abnormal and the first 93 normal ones validate, so that patients are on both sides.
 
     Args:
-        abnormal, normal: how many of each validate.
+        abnormal: how many abnormal ones validate.
+        normal: how many normal ones validate.
     """
 
     def __init__(self, *, abnormal: int = 73, normal: int = 93) -> None:

@@ -201,9 +201,10 @@ def find_liver(
 
     Args:
         source: folder with both data sets, each in a sub-folder.
-        btcv, lits: these sub-folders, relative to ``source`` or absolute. Without, the ones whose
-            names hold ``btcv``, ``altas``, ``atlas`` or ``abdomen``, and ``lits`` or
-            ``task03_liver``, in whatever case.
+        btcv: BTCV's sub-folder, relative to ``source`` or absolute. Without it, the one whose name
+            holds ``btcv``, ``altas``, ``atlas`` or ``abdomen``, in whatever case.
+        lits: LiTS's sub-folder, likewise. Without it, the one whose name holds ``lits`` or
+            ``task03_liver``.
 
     Returns:
         Items as of :func:`find_btcv` in split ``training`` and of :func:`find_lits` in split

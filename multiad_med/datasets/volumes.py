@@ -103,8 +103,9 @@ def find_volumes(
             ``image`` and, as wanted, ``label`` (lesion mask), ``organ`` (organ mask), ``subject``,
             ``study``, ``split`` ("training", "validation" or "test") and ``anomalous``; paths are
             relative to the table. An empty field is one not given.
-        image_glob, label_glob: of a folder only; see
+        image_glob: of a folder only; see
             :func:`multiad_med.data.datalist.find_studies`.
+        label_glob: likewise.
 
     Returns:
         Items with ``image``, ``subject``, ``study`` and what else the table gives. Without a table,

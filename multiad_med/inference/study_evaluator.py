@@ -22,7 +22,8 @@ class StudyEvaluator(SupervisedEvaluator):
     SIGTERM leave all files of a study or none.
 
     Args:
-        args, kwargs: those of MONAI's ``SupervisedEvaluator``.
+        *args: those of MONAI's ``SupervisedEvaluator``.
+        **kwargs: those of MONAI's ``SupervisedEvaluator``.
 
     Raises:
         InputError: when the loader makes batches of several studies.

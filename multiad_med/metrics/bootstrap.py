@@ -118,7 +118,8 @@ def paired_difference(
     Both see the same resamples, so that what makes a subject hard for both cancels.
 
     Args:
-        a, b: from weights ``(n, S)`` to the model's metric ``(n,)``.
+        a: from weights ``(n, S)`` to one model's metric ``(n,)``.
+        b: the same of the other model.
         weights: of :func:`resamples`.
         subjects: the subjects of either model, in the order of the columns.
         level: coverage of the interval, in (0, 1).
@@ -285,7 +286,12 @@ def bootstrap_froc(
     """FROC score of scans on each resample of their subjects; see :func:`~multiad_med.metrics.froc`.
 
     Args:
-        scores, false_positives, thresholds, volumes, size_range, rates: as there.
+        scores: as there.
+        false_positives: as there.
+        thresholds: as there.
+        volumes: as there.
+        size_range: as there.
+        rates: as there.
         subjects: whole numbers ``(N,)``, each scan's column of the weights.
         weights: ``(count, S)`` of :func:`resamples`.
 

@@ -54,7 +54,8 @@ def dice(prediction: Tensor, truth: Tensor) -> float:
     masks.
 
     Args:
-        prediction, truth: masks of one shape, inside where not 0.
+        prediction: mask, inside where not 0.
+        truth: mask of the same shape.
 
     Returns:
         A value in [0, 1], or NaN.
@@ -77,7 +78,8 @@ def hausdorff95(prediction: Tensor, truth: Tensor, *, spacing: Sequence[float]) 
     Surface voxels are those with a face neighbour outside the mask or outside the image.
 
     Args:
-        prediction, truth: masks ``(X, Y, Z)`` or ``(H, W)``, inside where not 0.
+        prediction: mask ``(X, Y, Z)`` or ``(H, W)``, inside where not 0.
+        truth: mask of the same shape.
         spacing: mm per axis, in the order of the axes.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The discriminator of teacher and student features (paper split 3.3) and its fused input (Eq. 5)."""
+"""The discriminator of teacher and student features (paper section 3.3) and its fused input (Eq. 5)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FeatureFusion(nn.Module):
 
 
 class FeatureDiscriminator(nn.Module):
-    """Tells teacher features (real) from student features (fake), paper split 3.3 and Eq. 9.
+    """Tells teacher features (real) from student features (fake), paper section 3.3 and Eq. 9.
 
     Four 3x3 convolutions (stride 1, padding 1; 128, 256, 512, 1024 filters), each with batch norm
     and LeakyReLU, then dropout and a fully connected layer. It returns logits, because sigmoid and

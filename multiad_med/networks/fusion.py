@@ -1,4 +1,4 @@
-"""From teacher and student features to one anomaly map (paper split 3.4, Eq. 13-15)."""
+"""From teacher and student features to one anomaly map (paper section 3.4, Eq. 13-15)."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Losses of teacher-student distillation (paper splits 3.2 and 3.3)."""
+"""Losses of teacher-student distillation (paper sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 

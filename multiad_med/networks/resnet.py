@@ -1,4 +1,4 @@
-"""ResNet feature extractors with torchvision's state-dict keys (paper split 3.1).
+"""ResNet feature extractors with torchvision's state-dict keys (paper section 3.1).
 
 Written here because MONAI's ResNet cannot hold ImageNet's WideResNet-50-2 weights (its
 ``widen_factor`` widens every convolution, not the bottleneck alone) and torchvision is an optional

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation that starts as the identity (paper split 3.1, Eq. 2-4)."""
+"""Squeeze-and-excitation that starts as the identity (paper section 3.1, Eq. 2-4)."""
 
 from __future__ import annotations
 

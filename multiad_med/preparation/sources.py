@@ -229,9 +229,9 @@ def find_nifti_and_dicom(
 
     Args:
         source: folder, or a table as :func:`multiad_med.datasets.find_volumes` reads it.
-        image_glob, label_glob: of volume files in a folder; see
-            :func:`multiad_med.data.find_studies`. ``image_glob`` chooses DICOM series too, by a path
-            or by SeriesDescription.
+        image_glob: of volume files in a folder; see :func:`multiad_med.data.find_studies`. It chooses
+            DICOM series too, by a path or by SeriesDescription.
+        label_glob: of the masks in a folder; see there.
         modalities: of DICOM series, such as ``[CT]``; none means all.
         kind: ``mr`` or ``ct``, as which they will be prepared; none does not matter.
 
@@ -330,10 +330,11 @@ def load_studies(
     Args:
         source: datalist, folder with one, prepared slices, any folder of volumes, or one volume,
             for inference. Hidden files and results of inference in a folder are no studies.
-        image_glob, label_glob, organ_glob: of NIfTI in a folder; see
-            :func:`multiad_med.data.find_studies`. ``image_glob`` chooses DICOM series too, by a path
-            or by SeriesDescription (``*flair*``). With ``kind=oct`` ``image_glob`` is of volumes and
-            images, see :func:`multiad_med.datasets.find_bscans`, and masks need a datalist.
+        image_glob: of NIfTI in a folder; see :func:`multiad_med.data.find_studies`. It chooses DICOM
+            series too, by a path or by SeriesDescription (``*flair*``). With ``kind=oct`` it is of
+            volumes and images, see :func:`multiad_med.datasets.find_bscans`.
+        label_glob: of lesion masks; with ``kind=oct`` masks need a datalist.
+        organ_glob: of organ masks, likewise.
         kind: what the volumes are; DICOM series of another modality are passed over.
         seed: see :func:`multiad_med.data.load_datalist`.
 

@@ -177,7 +177,8 @@ class LoadImageMasksd(MapTransform):
     Args:
         keys: masks, read where present.
         image_key: the image they belong to, already read.
-        stack, keep_values: see :class:`LoadImageMasks`.
+        stack: see :class:`LoadImageMasks`.
+        keep_values: see :class:`LoadImageMasks`.
     """
 
     def __init__(

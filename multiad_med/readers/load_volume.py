@@ -106,7 +106,8 @@ class LoadVolumed(MapTransform):
     Args:
         keys: paths, replaced by their volumes.
         allow_missing_keys: whether absent keys are passed over.
-        series_uid, assume_hounsfield: see :class:`LoadVolume`.
+        series_uid: see :class:`LoadVolume`.
+        assume_hounsfield: see :class:`LoadVolume`.
     """
 
     def __init__(

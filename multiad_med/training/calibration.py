@@ -277,7 +277,9 @@ def score_units(
 
     Args:
         network: a calibrated one.
-        batches, device, group: see :func:`set_thresholds`.
+        batches: see :func:`set_thresholds`.
+        device: see :func:`set_thresholds`.
+        group: see :func:`set_thresholds`.
     """
     network.eval()
     units: list[Unit] = []

@@ -85,7 +85,8 @@ def fit_experts(
 
     Args:
         network: changed in place.
-        batches, device: see :func:`expert_statistics`. Of a process group, each process's own share.
+        batches: see :func:`expert_statistics`. Of a process group, each process's own share.
+        device: see :func:`expert_statistics`.
 
     Raises:
         InputError: see :func:`expert_statistics` and :func:`unite_experts`.
@@ -101,7 +102,8 @@ class ExpertHandler:
 
     Args:
         network: the network that was trained.
-        batches, device: see :func:`fit_experts`.
+        batches: see :func:`fit_experts`.
+        device: see :func:`fit_experts`.
     """
 
     def __init__(

@@ -41,9 +41,7 @@ def every(interval: int) -> CallableEventWithFilter:
 class PeriodicValidation(ValidationHandler):
     """MONAI's ``ValidationHandler``, which leaves out the last epoch where the interval passes it by.
 
-    Args:
-        interval: epochs from one validation to the next.
-        validator: the evaluator.
+    Its arguments are MONAI's: ``interval``, epochs from one validation to the next, and ``validator``.
     """
 
     def attach(self, engine: Engine) -> None:

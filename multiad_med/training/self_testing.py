@@ -220,7 +220,10 @@ def record_self_test(
     """Make the self-test, put it on the model's card, and log it with its warnings.
 
     Args:
-        network, batches, device, seed: see :func:`self_test`.
+        network: see :func:`self_test`.
+        batches: see :func:`self_test`.
+        device: see :func:`self_test`.
+        seed: see :func:`self_test`.
 
     Raises:
         InputError: see :func:`self_test`.

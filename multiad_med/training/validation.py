@@ -24,7 +24,8 @@ class DistillationEvaluator(SupervisedEvaluator):
     and student (Eq. 13), averaged over the stages, in [0, 2]. Calibration does not change it.
 
     Args:
-        args, kwargs: those of MONAI's ``SupervisedEvaluator``.
+        *args: those of MONAI's ``SupervisedEvaluator``.
+        **kwargs: those of MONAI's ``SupervisedEvaluator``.
         loss_function: L_G, called with teacher and student features.
     """
 

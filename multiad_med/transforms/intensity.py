@@ -64,7 +64,8 @@ class ScaleForegroundIntensityd(MapTransform):
     Args:
         keys: images to scale.
         mask_key: their foreground mask.
-        quantile, target: see :class:`ScaleForegroundIntensity`.
+        quantile: see :class:`ScaleForegroundIntensity`.
+        target: see :class:`ScaleForegroundIntensity`.
     """
 
     def __init__(

@@ -112,7 +112,10 @@ class SliceLabelsd(MapTransform):
             item says so, whatever its mask.
         image_key: tells the number of slices where there is no mask.
         state_key: where the states go.
-        min_area, margin, labels, known_labels: see :class:`SliceLabels`.
+        min_area: see :class:`SliceLabels`.
+        margin: see :class:`SliceLabels`.
+        labels: see :class:`SliceLabels`.
+        known_labels: see :class:`SliceLabels`.
     """
 
     def __init__(

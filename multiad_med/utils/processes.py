@@ -54,7 +54,8 @@ def run_in_process(target: Callable[..., None], *args: Any) -> int | None:
     """Call a function in a new process and wait for its end; it ends with this one in any case.
 
     Args:
-        target, args: picklable.
+        target: a picklable function.
+        *args: its arguments, picklable too.
 
     Returns:
         Its exit status.
