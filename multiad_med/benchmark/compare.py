@@ -28,6 +28,7 @@ from multiad_med.resources import read_config
 from multiad_med.utils.atomic import atomic_path
 from multiad_med.utils.choose import choose, usable_device
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.settings import parse_pairs
 from multiad_med.utils.sizes import sides
 
 __all__ = ["METHODS", "MULTIAD", "compare", "comparison_table", "parse_files", "sets_of"]
@@ -159,12 +160,11 @@ def parse_files(given: Sequence[str]) -> dict[str, dict[str, str]]:
         InputError: on another form, or a file that is not there.
     """
     files: dict[str, dict[str, str]] = {}
-    for text in given:
-        target, _, path = text.partition("=")
+    for target, path in parse_pairs(given, option="--file").items():
         method, _, name = target.partition(".")
         if not (method in METHODS and name and Path(path).exists()):
             raise InputError(
-                f"{text!r} is not METHOD.NAME=PATH of an existing file, as dinomaly.weights=FILE."
+                f"{target}={path} is not METHOD.NAME=PATH of an existing file, as dinomaly.weights=FILE."
             )
         files.setdefault(method, {})[name] = path
     return files

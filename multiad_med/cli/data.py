@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.suffixes import (
+    DICOM_SUFFIXES,
+    IMAGE_SUFFIXES,
+    ITK_SUFFIXES,
+    NIFTI_SUFFIXES,
+)
 
-__all__ = ["IMAGES", "check_data"]
+__all__ = ["check_data"]
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-"""Ends of images; see :data:`multiad_med.readers.images.IMAGE_SUFFIXES`."""
-
-_VOLUMES = (".nii", ".nii.gz", ".dcm", ".dicom", ".ima", ".mha", ".nrrd")
+_VOLUMES = (*NIFTI_SUFFIXES, *DICOM_SUFFIXES, *ITK_SUFFIXES)
 _LISTS = ("datalist.json", "cache.json")
 _BESIDE = (".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".html", ".xml", ".log", ".db")
 
@@ -41,7 +44,7 @@ def check_data(source: Path, domain: str) -> None:
         raise InputError(f"{source} does not exist. Give a folder of studies, or a file.")
     if source.is_dir() and any((source / name).is_file() for name in _LISTS):
         return
-    wrong = {"industrial": _VOLUMES, "retina_oct": ()}.get(domain, IMAGES)
+    wrong = {"industrial": _VOLUMES, "retina_oct": ()}.get(domain, IMAGE_SUFFIXES)
     other = ""
     for name in _names(source) if source.is_dir() else [source.name]:
         lower = name.lower()

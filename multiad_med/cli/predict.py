@@ -91,8 +91,11 @@ def predict(
 
     show_log()
 
+    from monai.utils import ensure_tuple
+
     from multiad_med.data import StudyError
     from multiad_med.detector import AnomalyDetector
+    from multiad_med.readers.load_volume import is_dicom_path
 
     detector = AnomalyDetector.load(model, device=device, bundle=bundle)
     rows: list[tuple[str, float, float, str]] = []
@@ -102,7 +105,7 @@ def predict(
         for result in detector.predict_folder(new, output=output, **chosen):
             rows.append((_name(result, new), result.score, result.p_value, result.verdict))
             example = example or _view_command(result)
-            if kinds and _is_dicom(result):
+            if kinds and is_dicom_path(Path(ensure_tuple(result.source)[0])):
                 series += 1
                 failed += _write_dicom(result, kinds)
     except StudyError as error:
@@ -161,15 +164,6 @@ def _write_dicom(result: Result, kinds: Collection[DicomResult]) -> list[str]:
     except MultiADError as error:
         return [f"No DICOM results of {result.name}: {error}"]
     return []
-
-
-def _is_dicom(result: Result) -> bool:
-    """Whether a study is a DICOM series: a folder, or files with DICOM's mark or name."""
-    path = Path(result.source if isinstance(result.source, str) else result.source[0])
-    if path.is_dir():
-        return True
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".ima")
 
 
 def _print_rows(rows: list[tuple[str, float, float, str]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from multiad_med.data.tree import is_volume, matches, volume_name, walk
 from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.suffixes import is_image
 
 __all__ = [
     "DATALIST_NAME",
@@ -30,7 +31,6 @@ DATALIST_NAME = "datalist.json"
 CACHE_NAME = "cache.json"
 SPLITS = ("training", "validation", "test")
 PATH_KEYS = ("image", "label", "organ")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _PARTS = frozenset(
     [
         "data",
@@ -282,7 +282,7 @@ def _check_item(item: Any, split: str, source: Path) -> dict[str, Any]:
             one = isinstance(result[key], str)
             result[key] = str(paths[0]) if one else [str(path) for path in paths]
     image = result["image"]
-    if isinstance(image, str) and Path(image).suffix.lower() in IMAGE_SUFFIXES:
+    if isinstance(image, str) and is_image(Path(image)):
         # Names of images recur from folder to folder.
         result.setdefault("subject", str(item["image"]))
     return result

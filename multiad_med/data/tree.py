@@ -10,12 +10,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.suffixes import ITK_SUFFIXES, NIFTI_PAIR_SUFFIXES, NIFTI_SUFFIXES
 
 __all__ = ["is_visible", "is_volume", "matches", "natural_key", "volume_name", "walk"]
 
 _JUNK = {"__MACOSX"}
 # Of a pair the voxels stand for both files.
-_VOLUME = re.compile(r"\.((nii|img)(\.gz)?|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
+_SUFFIXES = [s for s in (*NIFTI_SUFFIXES, *NIFTI_PAIR_SUFFIXES, *ITK_SUFFIXES) if "hdr" not in s]
+_VOLUME = re.compile(rf"({'|'.join(map(re.escape, _SUFFIXES))})$", re.IGNORECASE)
 
 
 def natural_key(path: str | Path) -> tuple[Any, ...]:

@@ -12,12 +12,12 @@ from multiad_med.datasets.layout_files import (
     by_study,
     existing_folder,
     first,
-    is_image,
     nothing_found,
     study_name,
     walk,
     warn_of_unread,
 )
+from multiad_med.utils.suffixes import is_image
 
 __all__ = ["find_bmad"]
 

@@ -1,4 +1,8 @@
-"""Which published data set a tree's names remind of, for the advice in an error."""
+"""Which published data set a tree's names remind of.
+
+Readers ask it before they read, and for the advice in their errors.
+:func:`multiad_med.datasets.recognise` runs the readers themselves.
+"""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 from unicodedata import category
 
-from multiad_med.data.datalist import IMAGE_SUFFIXES, DatalistError
+from multiad_med.data.datalist import DatalistError
 from multiad_med.data.tree import is_visible, is_volume, natural_key, volume_name, walk
 from multiad_med.datasets.hints import looks_like
+from multiad_med.utils.suffixes import is_image
 
 __all__ = [
     "NothingFoundError",
@@ -20,7 +21,6 @@ __all__ = [
     "count_suffixes",
     "existing_folder",
     "first",
-    "is_image",
     "natural_key",
     "nothing_found",
     "study_name",
@@ -55,11 +55,6 @@ def sub_folders(folder: Path) -> list[Path]:
         return []
     found = (path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
     return sorted(found, key=natural_key)
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file is PNG, JPEG, BMP or TIFF by its suffix, in whatever case."""
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def warn_of_unread(

@@ -18,6 +18,7 @@ from multiad_med.datasets.layout_files import (
     sub_folders,
     walk,
 )
+from multiad_med.utils.suffixes import is_nifti
 
 __all__ = ["find_btcv", "find_lits", "find_liver"]
 
@@ -34,10 +35,6 @@ _BTCV_LABELS_TR = re.compile(r"(?:img|label)(\d{4})|(?:ABD|BTCV)_?(\d+)", re.I)
 _TEST_FOLDER = re.compile(r"test(ing)?|imagests|averaged-testing(-images)?", re.I)
 _BTCV_FOLDERS = ("btcv", "altas", "atlas", "abdomen")
 _LITS_FOLDERS = ("lits", "task03_liver")
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def _warn_on_bare(bare: list[Path], count: int, mask: str) -> None:
@@ -144,7 +141,7 @@ def find_btcv(source: str | Path) -> list[dict[str, Any]]:
     images: dict[str, Path] = {}
     masks: dict[str, Path] = {}
     for path in walk(folder):
-        if _is_nifti(path) and (found := _btcv_case(path)):
+        if is_nifti(path) and (found := _btcv_case(path)):
             is_mask, case = found
             other = (masks if is_mask else images).setdefault(case, path)
             if other is not path:

@@ -16,7 +16,6 @@ from multiad_med.datasets.layout_files import (
     by_study,
     existing_folder,
     first,
-    is_image,
     natural_key,
     nothing_found,
     study_name,
@@ -26,6 +25,7 @@ from multiad_med.datasets.layout_files import (
 )
 from multiad_med.datasets.mask_names import masks_beside
 from multiad_med.datasets.visa import SPLIT_FOLDER, find_visa
+from multiad_med.utils.suffixes import is_image
 
 __all__ = ["find_mvtec", "loco_saturation"]
 

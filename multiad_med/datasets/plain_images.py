@@ -14,7 +14,6 @@ from multiad_med.datasets.layout_files import (
     by_study,
     existing_folder,
     first,
-    is_image,
     nothing_found,
     study_name,
     sub_folders,
@@ -22,6 +21,7 @@ from multiad_med.datasets.layout_files import (
     warn_of_unread,
 )
 from multiad_med.datasets.mask_names import masks_beside
+from multiad_med.utils.suffixes import is_image
 
 __all__ = ["find_images"]
 

@@ -16,12 +16,12 @@ from multiad_med.datasets.layout_files import (
     case_name,
     existing_folder,
     first,
-    is_image,
     nothing_found,
     study_name,
     walk,
     warn_of_unread,
 )
+from multiad_med.utils.suffixes import NIFTI_SUFFIXES, is_image
 
 __all__ = ["find_resc"]
 
@@ -32,7 +32,7 @@ _SPLITS = {
     "validation": "validation",
     "test": "test",
 }
-_VOLUMES = (".npy", ".nii", ".nii.gz", ".dcm", ".dicom")
+_VOLUMES = (".npy", *NIFTI_SUFFIXES, ".dcm", ".dicom")
 _LABEL_NAME = re.compile(r"(.+?)_label(mark)?", re.IGNORECASE)
 _LABEL_FOLDERS = ("labels", "label", "label_images")
 _PNET_IMAGES = ("images", "normal_images")

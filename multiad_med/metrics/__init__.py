@@ -10,14 +10,7 @@ from multiad_med.metrics.bootstrap import (
     paired_difference,
     resamples,
 )
-from multiad_med.metrics.cumulative import AUPRO, AUROC, AveragePrecision, F1Max
 from multiad_med.metrics.froc import FROC_RATES, Froc, ScanLesions, froc, pooled_scans, scan_lesions
-from multiad_med.metrics.handlers import (
-    AUPROHandler,
-    AUROCHandler,
-    AveragePrecisionHandler,
-    F1MaxHandler,
-)
 from multiad_med.metrics.histograms import SubjectHistograms, map_edges
 from multiad_med.metrics.lesions import Lesions, false_positive_components, lesion_scores, lesions
 from multiad_med.metrics.overlap import dice, hausdorff95
@@ -32,16 +25,8 @@ from multiad_med.metrics.ranking import (
 from multiad_med.metrics.streaming import StreamingAupro, StreamingRanking
 
 __all__ = [
-    "AUPRO",
-    "AUROC",
     "FROC_RATES",
-    "AUPROHandler",
-    "AUROCHandler",
-    "AveragePrecision",
-    "AveragePrecisionHandler",
     "Estimate",
-    "F1Max",
-    "F1MaxHandler",
     "Froc",
     "Lesions",
     "PrecisionRecallCurve",

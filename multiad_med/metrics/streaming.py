@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
-import ignite.distributed as idist
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,7 +31,7 @@ class _Histogram:
     that hold a score, one value per bin; when they run out, all bins are joined in pairs. So bins
     are as fine as the scores seen allow, whatever their range; at the coarsest, with a score on every
     page, 2^10 values wide (13 bits of mantissa). Their width depends on all scores alone, not
-    on their order or on how they are shared among histograms.
+    on their order.
     """
 
     def __init__(self, weight_dtype: type[np.number[Any]]) -> None:
@@ -67,33 +65,6 @@ class _Histogram:
         bins |= (keys & np.uint32((1 << PAGE_LOG2) - 1)) >> np.uint32(self._joined)
         np.add.at(self.normals, bins.compress(~anomalous), 1)
         np.add.at(self.weights, bins.compress(anomalous), weights)
-
-    def merge(self, other: _Histogram) -> None:
-        """Add another's counts, which stay as they are."""
-        self._give_bins(other._pages[self._slot_of_page[other._pages] < 0])
-        while self._joined < other._joined:
-            self._join_bins()
-        width = 1 << (PAGE_LOG2 - self._joined)
-        fine = 1 << (self._joined - other._joined)
-        slots = self._slot_of_page[other._pages]
-        for mine, theirs in ((self.normals, other.normals), (self.weights, other.weights)):
-            counts = theirs[: other._filled].reshape(-1, width, fine).sum(-1)
-            mine[: self._filled].reshape(-1, width)[slots] += counts
-        self.rounded |= other.rounded
-
-    def over_ranks(self) -> _Histogram:
-        """Sum over all ranks, on each; every rank must call it."""
-        seen = torch.zeros(PAGES, dtype=torch.uint8)
-        seen[torch.from_numpy(self._pages)] = 1
-        rounded = torch.tensor([self.rounded], dtype=torch.uint8)
-        total = _Histogram(self.weights.dtype.type)
-        total._give_bins(np.flatnonzero(_reduced(seen, "MAX")))
-        total.merge(self)
-        total.rounded = bool(_reduced(rounded, "MAX")[0])
-        for counts in (total.normals, total.weights):
-            filled = counts[: total._filled]
-            filled[:] = _reduced(torch.from_numpy(filled), "SUM")
-        return total
 
     def descending(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Normals and weights of the bins that are not empty, from the highest score down, in parts."""
@@ -138,16 +109,12 @@ def _as_single(scores: NDArray[Any]) -> tuple[NDArray[np.float32], bool]:
     return single, bool((single != scores).any())
 
 
-def _reduced(tensor: Tensor, operation: str) -> NDArray[Any]:
-    return np.asarray(idist.all_reduce(tensor, operation))
-
-
 def _within_promise(name: str, value: float, bound: float) -> float:
     if bound > PROMISED:
         warnings.warn(
             f"{name} {value:.6f} may be off by {bound:.1e}, more than {PROMISED:.0e}: many scores of "
             "both classes lie closer together than a bin is wide, or there are few anomalous ones. "
-            "Use the exact metric (streaming=False, Ranking or aupro).",
+            "Use the exact metric (Ranking or aupro).",
             stacklevel=3,
         )
     return value
@@ -181,17 +148,6 @@ class StreamingRanking:
         for start in range(0, values.size, CHUNK):
             part = slice(start, start + CHUNK)
             self._histogram.add(values[part], anomalous[part], 1)
-
-    def merge(self, other: StreamingRanking) -> None:
-        """Add all that another one has seen."""
-        self._histogram.merge(other._histogram)
-        self._metrics = None
-
-    def over_ranks(self) -> Self:
-        """What all ranks have seen together, on each; every rank must call it."""
-        total = type(self)()
-        total._histogram = self._histogram.over_ranks()
-        return total
 
     @property
     def auroc(self) -> float:
@@ -314,27 +270,6 @@ class StreamingAupro:
             self._histogram.rounded |= rounded
             self._histogram.add(single, lesion, weights)
             self._regions += regions
-
-    def merge(self, other: StreamingAupro) -> None:
-        """Add all that another one of the same limit has seen.
-
-        Raises:
-            InputError: when the limits differ.
-        """
-        if self.fpr_limit != other.fpr_limit:
-            raise InputError(
-                f"fpr_limit differs: {self.fpr_limit} and {other.fpr_limit}; merge equal ones."
-            )
-        self._histogram.merge(other._histogram)
-        self._regions += other._regions
-        self._figure = None
-
-    def over_ranks(self) -> Self:
-        """What all ranks have seen together, on each; every rank must call it."""
-        total = type(self)(fpr_limit=self.fpr_limit)
-        total._histogram = self._histogram.over_ranks()
-        total._regions = int(_reduced(torch.tensor([self._regions]), "SUM")[0])
-        return total
 
     @property
     def aupro(self) -> float:

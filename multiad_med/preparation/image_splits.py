@@ -20,8 +20,9 @@ from multiad_med.data.image_hashes import image_hash
 from multiad_med.data.splits import SubjectSplit
 from multiad_med.datasets import find_images, find_mvtec
 from multiad_med.datasets.hints import looks_like
-from multiad_med.datasets.layout_files import existing_folder, is_image, study_name, walk
+from multiad_med.datasets.layout_files import existing_folder, study_name, walk
 from multiad_med.networks import read_card
+from multiad_med.utils.suffixes import is_image
 
 __all__ = ["load_images"]
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from multiad_med.datasets import recognise
 from multiad_med.dicom.read.series import find_series
 from multiad_med.preparation.recipe_run import Summary, prepare
-from multiad_med.preparation.recipes import RecipeError, load_recipe, recipe_names
+from multiad_med.preparation.recipes import load_recipe, recipe_names
 from multiad_med.readers.archives import unpack
+from multiad_med.utils.settings import parse_settings
 
 __all__ = ["explain_folder", "explain_recipes", "run"]
 
@@ -61,29 +58,11 @@ def explain_folder(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
-    settings = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise RecipeError(f"A setting is NAME=VALUE, got {pair!r}.")
-        try:
-            settings[name.strip()] = yaml.safe_load(value)
-            if re.search(r"\s#", value) and "#" not in str(settings[name.strip()]):
-                raise RecipeError(
-                    f"{pair!r}: in YAML ' #' begins a comment. Put the value into quotes of its own: "
-                    f"{name}='\"{value}\"'."
-                )
-        except yaml.YAMLError as error:
-            raise RecipeError(f"The value of {pair!r} is not YAML: {error}") from error
-    return settings
-
-
 def run(
     recipe: str, source: Path, target: Path, settings: Sequence[str], workers: int | None
 ) -> Summary:
     """Prepare ``source`` by a recipe; an archive is unpacked beside the slices first."""
-    chosen = load_recipe(recipe, _settings(settings))
+    chosen = load_recipe(recipe, parse_settings(settings))
     if source.is_file() and source.name.lower().endswith(_ARCHIVES):
         # Named after the archive as it is now: another one is another folder.
         state = source.stat()

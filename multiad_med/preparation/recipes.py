@@ -21,7 +21,7 @@ from multiad_med.utils.errors import FileError, MultiADError, reader_errors, use
 __all__ = ["Recipe", "RecipeError", "load_recipe", "recipe_names"]
 
 REQUIRED = ("title", "about", "modality", "upright", "bits", "items", "splits", "transforms")
-_NOT_SETTABLE = {*REQUIRED, "choices", "imports", "source", "slice_splits"}
+_NOT_SETTABLE = {*REQUIRED, "base", "choices", "imports", "source", "slice_splits"}
 
 
 class RecipeError(MultiADError, ValueError):
@@ -42,11 +42,26 @@ def _own_errors(path: Path) -> Iterator[None]:
         raise RecipeError(f"{path}: {known}") from error
 
 
+def _with_bases(path: Path) -> list[Path]:
+    """A recipe's file, after that of its ``base`` if it names one, and so on.
+
+    The base is a file below the recipe's own folder, or below that of the package's recipes.
+    """
+    base = ConfigParser.load_config_file(str(path)).get("base")
+    if base is None:
+        return [path]
+    places = [folder / base for folder in (path.parent, recipes_dir())]
+    found = next((place for place in places if place.is_file() and place != path), None)
+    if found is None:
+        raise RecipeError(f"{path}: its base {base} is none of {[str(p) for p in places]}.")
+    return [*_with_bases(found), path]
+
+
 class Recipe:
     """One recipe with its settings.
 
     Args:
-        path: YAML or JSON file.
+        path: YAML or JSON file; over the recipe that it names as its ``base``, if any.
         settings: values that replace the recipe's own, by name.
 
     Attributes:
@@ -64,7 +79,8 @@ class Recipe:
         self.path = path
         self.name = path.stem
         with reader_errors(path, RecipeError, "not a readable recipe"):
-            self.config: dict[str, Any] = ConfigParser.load_config_file(str(path))
+            files = [str(file) for file in _with_bases(path)]
+            self.config: dict[str, Any] = ConfigParser.load_config_files(files)
         missing = [key for key in REQUIRED if key not in self.config]
         if missing:
             raise RecipeError(f"{path}: the recipe lacks {missing}.")

@@ -15,9 +15,10 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple, optional_import
 
 from multiad_med.datasets.layout_files import natural_key
-from multiad_med.readers.images import IMAGE_SUFFIXES, LoadImageMasks, LoadImages
+from multiad_med.readers.images import LoadImageMasks, LoadImages
 from multiad_med.readers.load_volume import LoadVolume
 from multiad_med.utils.errors import InputError, MultiADError, reader_errors
+from multiad_med.utils.suffixes import is_image
 
 __all__ = ["LoadBScans", "LoadBScansd", "OctError"]
 
@@ -60,7 +61,7 @@ def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
 def _images_in(folder: Path) -> list[Path]:
     """The images directly in a folder, in the natural order of their names."""
     visible = (p for p in folder.iterdir() if not p.name.startswith("."))
-    return sorted((p for p in visible if p.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+    return sorted(filter(is_image, visible), key=natural_key)
 
 
 class LoadBScans(Transform):
@@ -110,7 +111,7 @@ class LoadBScans(Transform):
         grid: torch.Tensor | None = None  # of (width, depth, B-scan), where the file tells it
         if path.is_dir() and (inside := _images_in(path)):
             volume = self.pictures(inside)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif is_image(path):
             volume = self.pictures(filename)
         elif path.suffix.lower() in _HEIDELBERG:
             volume, stated = _heidelberg(path)

@@ -17,6 +17,7 @@ from monai.utils import ImageMetaKey, ensure_tuple
 from numpy.typing import NDArray
 
 from multiad_med.readers.image_file import ImageError, ImageFile, open_image
+from multiad_med.utils.suffixes import IMAGE_SUFFIXES
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -27,7 +28,6 @@ __all__ = [
     "LoadImagesd",
 ]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _LOSSY = (".jpg", ".jpeg")
 _NOISE = 32  # of JPEG's blacks, in 8 bits
 

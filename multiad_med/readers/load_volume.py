@@ -18,16 +18,21 @@ from monai.utils import ensure_tuple
 from multiad_med.dicom.read.reader import DicomSeriesReader
 from multiad_med.readers.nifti import NiftiReader
 from multiad_med.utils.errors import FileError, InputError, file_errors
+from multiad_med.utils.suffixes import (
+    DICOM_SUFFIXES,
+    ITK_SUFFIXES,
+    NIFTI_PAIR_SUFFIXES,
+    NIFTI_SUFFIXES,
+)
 
 __all__ = ["LoadVolume", "LoadVolumed"]
 
-_NIFTI_SUFFIXES = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".hdr.gz")
-_ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _DICOM_MAGIC_AT = 128
 
 
-def _is_dicom(path: Path) -> bool:
-    if path.is_dir() or path.suffix.lower() in (".dcm", ".dicom", ".ima"):
+def is_dicom_path(path: Path) -> bool:
+    """Whether a path is a folder, or a file with DICOM's name or mark."""
+    if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES:
         return True
     with file_errors(path), path.open("rb") as stream:
         stream.seek(_DICOM_MAGIC_AT)
@@ -61,19 +66,19 @@ class LoadVolume(Transform):
         if not path.exists():
             raise FileError(f"{path} does not exist.")
         name = path.name.lower()
-        if name.endswith(_NIFTI_SUFFIXES):
+        if name.endswith(NIFTI_SUFFIXES + NIFTI_PAIR_SUFFIXES):
             return NiftiReader()
         if name.endswith(".npy"):
             return NumpyReader(channel_dim="no_channel")
-        if name.endswith(_ITK_SUFFIXES):
+        if name.endswith(ITK_SUFFIXES):
             return ITKReader()
-        if _is_dicom(path):
+        if is_dicom_path(path):
             return DicomSeriesReader(
                 series_uid=self.series_uid, assume_hounsfield=self.assume_hounsfield
             )
         raise InputError(
             f"{path}: not a volume of a known form. Known are NIfTI (.nii, .nii.gz, .img with .hdr), "
-            f"DICOM (a folder, a file), NumPy (.npy), NRRD and MetaImage ({', '.join(_ITK_SUFFIXES)})."
+            f"DICOM (a folder, a file), NumPy (.npy), NRRD and MetaImage ({', '.join(ITK_SUFFIXES)})."
         )
 
     def __call__(

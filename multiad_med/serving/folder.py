@@ -23,11 +23,9 @@ from multiad_med.preparation.sources import StudyKind, looks_like_mask
 from multiad_med.serving.ledger import FoundStudy, PassedOver
 from multiad_med.serving.service_errors import ServingError, SourceUnavailableError, TryAgainError
 from multiad_med.serving.study_source import FetchedStudy, FoundStudies
+from multiad_med.utils.suffixes import DICOM_SUFFIXES, is_nifti
 
 __all__ = ["FolderSource"]
-
-_NIFTI = (".nii", ".nii.gz")
-_DICOM = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class FolderSource:
         found = []
         for path, reason in skipped:
             what = _what(path, reason)
-            damaged = reason if what is None and not _is_nifti(path) else ""
+            damaged = reason if what is None and not is_nifti(path) else ""
             if damaged and path.parent in own:  # its series tells it
                 continue
             found.append(_Found(self._relative(path), str(path), (path,), what, damaged))
@@ -170,7 +168,7 @@ class FolderSource:
         if reason := about.get("damaged"):
             raise StudyError(reason if str(paths[0]) in reason else f"{paths[0]}: {reason}.")
         image = [str(path) for path in paths] if isinstance(place, list) else str(paths[0])
-        if _is_nifti(paths[0]):
+        if is_nifti(paths[0]):
             return FetchedStudy(image)
         files = [f for p in paths for f in (image_files(p) if p.is_dir() else [p])]
         return FetchedStudy(image, tuple(files))
@@ -180,10 +178,6 @@ class FolderSource:
 
     def release(self, study: FoundStudy) -> None:
         """Nothing: a study is left as it lies."""
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith(_NIFTI)
 
 
 def _what(path: Path, reason: str) -> PassedOver | None:
@@ -197,11 +191,11 @@ def _what(path: Path, reason: str) -> PassedOver | None:
         return PassedOver.UNREADABLE
     if is_result(path):
         return PassedOver.RESULT
-    if _is_nifti(path):
+    if is_nifti(path):
         return PassedOver.MASK if looks_like_mask(path) else None
     if is_volume(path):
         return PassedOver.FORMAT
-    by_name = reason in (NOT_DICOM, EMPTY) and path.suffix.lower() in _DICOM
+    by_name = reason in (NOT_DICOM, EMPTY) and path.suffix.lower() in DICOM_SUFFIXES
     if by_name or reason.startswith(f"{path}: "):
         return None
     known = {EMPTY: PassedOver.UNREADABLE, NOT_DICOM: PassedOver.NOT_AN_IMAGE}

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from multiad_med.utils.errors import causes
+
 __all__ = ["JsonLineFormatter", "log_event", "log_to", "study_hash", "trace"]
 
 _logger = logging.getLogger("multiad_med.serving")
@@ -28,12 +30,9 @@ def trace(error: BaseException) -> list[str]:
 
     Their messages, which may hold names, are left out.
     """
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
     return [
         f"{type(one).__name__}: {Path(frame.filename).name}:{frame.lineno} {frame.name}"
-        for one in chain
+        for one in causes(error)
         for frame in traceback.extract_tb(one.__traceback__)
     ]
 

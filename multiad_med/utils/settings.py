@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,7 +32,7 @@ def parse_settings(pairs: Iterable[str], *, option: str = "--set") -> dict[str, 
     """As :func:`parse_pairs`, values being YAML: numbers, lists, true, null, or text.
 
     Raises:
-        InputError: when a value is not YAML.
+        InputError: when a value is not YAML, or would lose its end as a comment.
     """
     settings = {}
     for name, value in parse_pairs(pairs, option=option).items():
@@ -40,4 +41,9 @@ def parse_settings(pairs: Iterable[str], *, option: str = "--set") -> dict[str, 
             settings[name] = value if value.startswith("*") else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise InputError(f"{option} {name}: {value!r} is not YAML: {error}") from error
+        if re.search(r"\s#", value) and "#" not in str(settings[name]):
+            raise InputError(
+                f"{option} {name}: in YAML ' #' begins a comment, got {value!r}. Put the value into "
+                f"quotes of its own: {name}='\"{value}\"'."
+            )
     return settings

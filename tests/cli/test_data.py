@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from multiad_med.cli.data import IMAGES, check_data
-from multiad_med.readers.images import IMAGE_SUFFIXES
+from multiad_med.cli.data import check_data
 from multiad_med.utils import InputError
 
 VOLUMES = ["brain_mri", "liver_ct"]
@@ -22,10 +21,6 @@ def _folder(parent: Path, *names: str) -> Path:
         (folder / name).touch()
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def test_ends_of_images_are_those_that_are_read() -> None:
-    assert set(IMAGES) == set(IMAGE_SUFFIXES)
 
 
 @pytest.mark.parametrize("domain", VOLUMES)

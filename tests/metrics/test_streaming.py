@@ -95,23 +95,19 @@ def _every_page(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return scores, rng.random(scores.shape) < 0.2 + 0.1 * np.sign(scores)
 
 
-def test_parts_in_any_order_and_merged_give_the_same_figures() -> None:
+def test_parts_in_any_order_give_the_same_metrics() -> None:
     fine = _maps("near 1", 2)
     coarse = _every_page(3)
-    both, first, second = StreamingRanking(), StreamingRanking(), StreamingRanking()
+    both, turned = StreamingRanking(), StreamingRanking()
     both.update(*fine)
+    turned.update(*coarse)
+    assert both._histogram.exact
+    assert not turned._histogram.exact
     both.update(*coarse)
-    second.update(*coarse)
-    first.update(*fine)
-    assert first._histogram.exact
-    assert not second._histogram.exact
-    for one, other in ((first, second), (second, first)):
-        merged = StreamingRanking()
-        merged.merge(one)
-        merged.merge(other)
-        for metric in NAMES:
-            assert getattr(merged, metric) == getattr(both, metric)
-        assert merged.error_bound == both.error_bound
+    turned.update(*fine)
+    for metric in NAMES:
+        assert getattr(turned, metric) == getattr(both, metric)
+    assert turned.error_bound == both.error_bound
     exact = Ranking(
         np.concatenate([fine[0].ravel(), coarse[0]]), np.concatenate([fine[1].ravel(), coarse[1]])
     )
@@ -119,18 +115,6 @@ def test_parts_in_any_order_and_merged_give_the_same_figures() -> None:
         distance = abs(getattr(both, metric) - getattr(exact, metric))
         assert distance <= both.error_bound[metric] <= 1e-4
     assert both.auroc != exact.auroc
-
-
-def test_merged_aupro_is_that_of_all_maps() -> None:
-    maps, masks = _maps("heavy-tailed", 4)
-    first, second = StreamingAupro(), StreamingAupro()
-    first.update(maps[:3], masks[:3])
-    assert not math.isnan(first.aupro)
-    second.update(maps[3:], masks[3:])
-    first.merge(second)
-    assert first.aupro == pytest.approx(aupro(maps, masks), abs=1e-4)
-    with pytest.raises(ValueError, match=r"fpr_limit differs: 0.3 and 0.1"):
-        first.merge(StreamingAupro(fpr_limit=0.1))
 
 
 def test_a_bound_above_1e_4_warns_and_names_the_exact_form() -> None:
@@ -217,7 +201,6 @@ def test_wrong_input_is_refused_and_leaves_no_trace() -> None:
         regions.update(np.zeros((2, 1, 3, 3)), np.zeros((2, 1, 3, 3)))
     with pytest.raises(ValueError, match=r"lie in \(0, 1\]"):
         StreamingAupro(fpr_limit=2)
-    streaming.merge(StreamingRanking())
     with pytest.raises(ValueError, match="no scores"):
         _ = streaming.auroc
     with pytest.raises(ValueError, match="no maps"):

@@ -377,6 +377,19 @@ def test_unknown_recipes_and_settings_are_named(tmp_path: Path) -> None:
     assert load_recipe(own).settings["size"] == 64
 
 
+def test_a_recipe_over_a_base_gives_only_what_differs(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    lits = load_recipe("lits")
+    for text in ("base: lits.yaml\n", (recipes_dir() / "lits.yaml").read_text()):
+        own.write_text(text + "size: 64\n")
+        recipe = load_recipe(own)
+        assert recipe.settings == {**lits.settings, "size": 64}
+        assert recipe.config["splits"] == lits.config["splits"]
+    own.write_text("base: nowhere.yaml\n")
+    with pytest.raises(RecipeError, match=r"its base nowhere\.yaml is none of"):
+        load_recipe(own)
+
+
 @pytest.mark.parametrize("setting", [{"liver_labels": [1, 2, 3]}, {"lesion_labels": [2, 3]}])
 def test_a_further_label_is_refused_and_choosing_the_labels_helps(
     tmp_path: Path, rng: np.random.Generator, setting: dict[str, list[int]]

@@ -38,3 +38,9 @@ def test_what_is_no_pair_is_named(pair: str) -> None:
 def test_what_is_no_yaml_is_named() -> None:
     with pytest.raises(InputError, match=r"--set windows: '\[\[1' is not YAML"):
         parse_settings(["windows=[[1"])
+
+
+def test_a_comment_that_cuts_a_value_is_told() -> None:
+    assert parse_settings(["image_glob='a #1'"]) == {"image_glob": "a #1"}
+    with pytest.raises(InputError, match="' #' begins a comment"):
+        parse_settings(["image_glob=a #1"])

@@ -29,12 +29,12 @@ from multiad_med.dicom.read.header import (
 )
 from multiad_med.dicom.read.pixels import check_pixels, read_slices
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.suffixes import DICOM_SUFFIXES, is_nifti
 
 __all__ = ["DicomSeriesReader", "DicomSource", "DicomStack"]
 
 _logger = logging.getLogger(__name__)
 
-_NIFTI = (".nii", ".nii.gz")
 _SHOWN = 10
 
 
@@ -121,7 +121,7 @@ class DicomSeriesReader(ImageReader):
         paths = _paths(data)
         if not paths:
             raise DicomSeriesError("No path was given; expected a folder or at least one file.")
-        if any(path.name.lower().endswith(_NIFTI) for path in paths):
+        if any(map(is_nifti, paths)):
             raise DicomSeriesError(f"{paths[0]}: a NIfTI file, not a DICOM series.")
         return DicomSource(paths)
 
@@ -268,7 +268,7 @@ def _folder_headers(folder: Path) -> list[tuple[Path, Dataset]]:
     suffixes = {_suffix(path) for path, _ in headers}
     for path in others:
         suffix = _suffix(path)
-        alike = bool(suffix) and suffix in {".dcm", ".dicom", ".ima", *suffixes}
+        alike = bool(suffix) and suffix in {*DICOM_SUFFIXES, *suffixes}
         if alike or (not suffix and not path.stat().st_size):
             raise DicomSeriesError(
                 f"{path}: empty, truncated or not a DICOM file, though named like one. Complete the "

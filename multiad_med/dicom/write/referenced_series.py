@@ -19,6 +19,7 @@ from multiad_med.dicom.read.header import dicom_errors, sop_class, text
 from multiad_med.dicom.read.reader import DicomSeriesReader, DicomStack
 from multiad_med.readers.load_volume import LoadVolume
 from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.suffixes import is_nifti
 
 __all__ = ["DicomResultError", "ResultSource", "SeriesPath", "place_map", "read_source"]
 
@@ -93,7 +94,7 @@ def read_source(source: SeriesPath) -> ResultSource:
     reader = DicomSeriesReader()
     paths = [source] if isinstance(source, str | os.PathLike) else list(source)
     for path in map(Path, paths):
-        if path.name.lower().endswith((".nii", ".nii.gz")):
+        if is_nifti(path):
             raise DicomResultError(
                 f"{path}: DICOM results need the DICOM series that they belong to, got a NIfTI file. "
                 "Give the series' folder or files, or use the NIfTI map as it is."
