@@ -19,9 +19,7 @@ Levels = list[set[str]]
 
 
 def levels_of_table() -> Levels:
-    return [
-        {room for _, room in rows} for _, rows in groupby(TABLE, key=lambda row: int(row[0]))
-    ]
+    return [{room for _, room in rows} for _, rows in groupby(TABLE, key=lambda row: int(row[0]))]
 
 
 def test_the_table_has_the_rooms_of_the_package() -> None:
