@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the tiny cohorts, which the tests use too
 
 from multiad_med.resources import bundle_path, config_files  # noqa: E402
-from tests.bundles.cohorts import COHORTS, FAST, bundle_names  # noqa: E402
+from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names  # noqa: E402
 
 SCHEMA = ROOT / "tests" / "bundles" / "metadata_schema.json"
 TIMEOUT_S = 600

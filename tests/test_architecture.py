@@ -1,4 +1,4 @@
-"""The table and the drawing of docs/architecture.md are the rooms that there are, in the order that is checked."""
+"""The rooms of docs/architecture.md are those that there are, in the order that is checked."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from multiad_med.card import ModelCard
 from multiad_med.inference import study_scores
 from multiad_med.scoring import Level, NormalScores
-from tests.conftest import tiny_multiad
+from multiad_med.testing.networks import tiny_multiad
 
 VOLUMES, SLICES, DRAWS, RATE = 100, 100, 200, 0.05
 

@@ -13,10 +13,10 @@ import torch
 from multiad_med.cross_calibration import cross_calibrate
 from multiad_med.networks import open_model
 from multiad_med.scoring import Level
+from multiad_med.testing.brains import head, write_nifti
+from multiad_med.testing.cohorts import FAST
 from multiad_med.utils.errors import InputError
-from tests.bundles.cohorts import FAST
 from tests.bundles.models import train
-from tests.conftest import head, write_nifti
 
 
 @pytest.fixture(scope="module")

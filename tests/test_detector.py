@@ -20,8 +20,8 @@ from multiad_med import AnomalyDetector, Result
 from multiad_med.data import StudyError
 from multiad_med.readers import LoadVolume
 from multiad_med.resources import bundle_path, run_bundle
+from multiad_med.testing.cohorts import COHORTS, write_fake_model
 from multiad_med.utils.errors import InputError, MultiADError
-from tests.bundles.cohorts import COHORTS, write_fake_model
 from tests.bundles.test_folder_inference import nifti_head
 from tests.bundles.test_sources import dicom_head
 

@@ -20,6 +20,7 @@ from PIL import Image
 from multiad_med.data.slice_dataset import open_slices
 from multiad_med.preparation import load_images, load_studies, network_input
 from multiad_med.readers import LoadImages, LoadVolume, LoadVolumed
+from multiad_med.testing.brains import head, write_nifti
 from multiad_med.transforms import (
     CheckMaskGridd,
     CheckVolume,
@@ -28,7 +29,6 @@ from multiad_med.transforms import (
     ForegroundByIntensityd,
 )
 from multiad_med.utils.errors import MultiADError
-from tests.conftest import head, write_nifti
 from tests.dicom_files import ct_slices, random_volume, save
 
 DOCS = Path(__file__).parents[1] / "docs" / "inputs.md"

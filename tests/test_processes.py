@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multiad_med.testing.brains import make_brains
+from multiad_med.testing.layouts import make_brats
+from multiad_med.testing.slice_caches import make_cache
 from multiad_med.utils import run_in_process, terminable
-from tests.conftest import make_small_cohort
-from tests.evaluation.caches import make_cache
 from tests.processes import descendants, survivors
-from tests.trees import make_brats
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 
@@ -147,7 +147,7 @@ def test_children_end_with_their_command(
 
 def test_workers_of_a_training_end_with_it(tmp_path: Path) -> None:
     """By torch's own watch, which looks every five seconds."""
-    data, out = make_small_cohort(tmp_path), tmp_path / "out"
+    data, out = make_brains(tmp_path), tmp_path / "out"
     (tmp_path / "script.py").write_text(TRAINING)
     with (tmp_path / "log").open("w") as log:
         running = subprocess.Popen(

@@ -16,10 +16,10 @@ from multiad_med.networks import open_model
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.recalibration import calibration_text, recalibrate
 from multiad_med.scoring import Level
+from multiad_med.testing.brains import head, write_nifti
+from multiad_med.testing.layouts import picture, save_image
 from multiad_med.utils.errors import InputError
 from tests.bundles.models import infer, train
-from tests.conftest import head, write_nifti
-from tests.trees import picture, save_image
 
 INDUSTRIAL, BRAIN = "multiad_industrial", "multiad_brain_mri"
 

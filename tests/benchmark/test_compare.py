@@ -15,7 +15,7 @@ from multiad_med.benchmark.detectors import MultiADDetector, Settings
 from multiad_med.benchmark.outcome_tables import average_over_sets, mean_and_deviation
 from multiad_med.benchmark.outcomes import Job, Outcome, execute
 from multiad_med.resources import bundles_dir, read_config
-from tests.evaluation.caches import make_cache
+from multiad_med.testing.slice_caches import make_cache
 
 
 def _outcome(method: str, value: float, *, dataset: str = "a", seed: int = 0) -> Outcome:

@@ -16,7 +16,7 @@ from multiad_med.data import SliceCache
 from multiad_med.evaluation.named_metrics import METRICS
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import predicted_cases
-from tests.evaluation.caches import Brightness, make_cache
+from multiad_med.testing.slice_caches import Brightness, make_cache
 
 
 def _unavailable() -> Brightness:

@@ -10,8 +10,8 @@ import torch
 
 from multiad_med.data import StudyError
 from multiad_med.resources import run_bundle
+from multiad_med.testing.cohorts import FAST
 from multiad_med.utils.errors import user_error
-from tests.bundles.cohorts import FAST
 
 
 def infer(

@@ -13,7 +13,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from multiad_med.resources import bundle_path, read_config
-from tests.bundles.cohorts import bundle_names
+from multiad_med.testing.cohorts import bundle_names
 
 FILES = ("train.json", "inference.json", "evaluate.json")
 

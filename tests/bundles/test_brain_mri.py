@@ -15,7 +15,7 @@ from monai.bundle import create_workflow
 from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError
 from multiad_med.resources import bundle_path, config_files
-from tests.conftest import make_small_cohort
+from multiad_med.testing.brains import make_brains
 
 ROOT = bundle_path("multiad_brain_mri")
 CONFIGS = ROOT / "configs"
@@ -50,7 +50,7 @@ def run(kind: str, config: str, **override: Any) -> Any:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A cohort and the model that two epochs on it give."""
     folder = tmp_path_factory.mktemp("trained")
-    data = make_small_cohort(folder)
+    data = make_brains(folder)
     paths = {"data": data, "models": folder / "models", "out": folder / "out"}
     run(
         "train",

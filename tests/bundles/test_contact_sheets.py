@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multiad_med.testing.cohorts import COHORTS, bundle_names, write_fake_model
 from multiad_med.visualize.overlay_file import read_overlay
-from tests.bundles.cohorts import COHORTS, bundle_names, write_fake_model
 from tests.bundles.models import infer
 from tests.evaluation.reports import Reader
 

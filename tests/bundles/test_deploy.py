@@ -24,7 +24,7 @@ from monai.utils import ensure_tuple
 
 from multiad_med.readers import LoadVolume
 from multiad_med.resources import bundle_path
-from tests.bundles.cohorts import COHORTS, FAST, bundle_names, write_fake_model
+from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names, write_fake_model
 from tests.bundles.test_sources import dicom_head
 
 APP = Path(__file__).parents[2] / "docs" / "deploy" / "app.py"

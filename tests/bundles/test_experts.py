@@ -11,7 +11,7 @@ import torch
 from multiad_med import AnomalyDetector
 from multiad_med.inference.export_model import export_onnx
 from multiad_med.networks import read_card
-from tests.bundles.cohorts import COHORTS
+from multiad_med.testing.cohorts import COHORTS
 
 TINY: dict[str, Any] = {"size": 64, "teacher_weights": "random", "batch_size": 4, "max_epochs": 1}
 

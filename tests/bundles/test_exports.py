@@ -16,7 +16,7 @@ from monai.transforms import LoadImage
 
 from multiad_med.networks import open_model
 from multiad_med.resources import bundle_path
-from tests.bundles.cohorts import COHORTS, FAST, bundle_names, write_fake_model
+from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names, write_fake_model
 
 ort = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")

@@ -15,8 +15,8 @@ from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType
 from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor
 
+from multiad_med.testing.brains import make_brains
 from multiad_med.training.federated import site_client, weighted_mean
-from tests.conftest import make_small_cohort
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "federated.py"
 SETTINGS = {"size": 64, "batch_size": 4, "device": "$torch.device('cpu')"}
@@ -34,7 +34,7 @@ def _example() -> Any:
 
 def make_sites(folder: Path) -> dict[str, Path]:
     """A site with three training subjects, and one with a single one that is another's."""
-    sites = {name: make_small_cohort(folder / name) for name in ("large", "small")}
+    sites = {name: make_brains(folder / name) for name in ("large", "small")}
     datalist = sites["small"] / "datalist.json"
     splits = json.loads(datalist.read_text())
     splits["training"], splits["validation"] = splits["test"][:1], splits["training"][:1]

@@ -12,11 +12,11 @@ import torch
 from multiad_med.networks import read_card
 from multiad_med.resources import run_bundle
 from multiad_med.scoring import Level
+from multiad_med.testing.brains import head, write_nifti
+from multiad_med.testing.cohorts import FAST
+from multiad_med.testing.layouts import save_image
+from multiad_med.testing.layouts.shapes import texture
 from multiad_med.utils.errors import InputError, user_error
-from tests.bundles.cohorts import FAST
-from tests.conftest import head, write_nifti
-from tests.trees import save_image
-from tests.trees.shapes import texture
 
 AFFINE = np.diag([4.0, 4.0, 8.0, 1.0])
 

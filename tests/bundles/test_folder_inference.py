@@ -19,11 +19,11 @@ import pytest
 from multiad_med.data import file_sha256
 from multiad_med.inference import StudyMapWriter
 from multiad_med.resources import bundle_path
+from multiad_med.testing.brains import head, write_nifti
+from multiad_med.testing.cohorts import write_fake_model
 from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles import models
-from tests.bundles.cohorts import write_fake_model
 from tests.bundles.test_sources import dicom_head
-from tests.conftest import head, write_nifti
 
 BUNDLE = "multiad_brain_mri"
 

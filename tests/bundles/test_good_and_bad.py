@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from multiad_med.evaluation.labelled import evaluate_model
+from multiad_med.testing.layouts import picture, save_image
 from tests.bundles.models import infer, train
-from tests.trees import picture, save_image
 
 BUNDLE = "multiad_industrial"
 UNSEEN = {"datalist#model": "@ckpt_path"}

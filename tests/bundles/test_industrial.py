@@ -19,12 +19,12 @@ from multiad_med.metrics import auroc
 from multiad_med.networks import WeightsError, open_model
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path, run_bundle
+from multiad_med.testing.layouts import make_mvtec, picture, save_image
+from multiad_med.testing.layouts.shapes import texture
 from multiad_med.training import save_model
 from multiad_med.utils.errors import MultiADError, user_error
 from multiad_med.visualize.overlay_file import read_overlay
 from tests.bundles import models
-from tests.trees import make_mvtec, picture, save_image
-from tests.trees.shapes import texture
 
 NAME = "multiad_industrial"
 CONFIGS = bundle_path(NAME) / "configs"

@@ -21,8 +21,8 @@ from multiad_med.inference import image_maps as picture_maps
 from multiad_med.inference import scores
 from multiad_med.inference.map_writers import StudyMapWriter
 from multiad_med.resources import bundle_path, run_bundle
+from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names, write_fake_model
 from multiad_med.utils.errors import MultiADError, user_error
-from tests.bundles.cohorts import COHORTS, FAST, bundle_names, write_fake_model
 from tests.bundles.models import infer
 from tests.bundles.test_folder_inference import nifti_head, statuses
 

@@ -11,9 +11,9 @@ from monai.bundle import ConfigParser
 
 from multiad_med.networks import read_card
 from multiad_med.resources import read_config, run_bundle
+from multiad_med.testing.cohorts import FAST, bundle_names
+from multiad_med.testing.layouts import save_image
 from multiad_med.utils.errors import InputError, user_error
-from tests.bundles.cohorts import FAST, bundle_names
-from tests.trees import save_image
 
 
 def parsed(name: str, batches: int, *ids: str, **override: Any) -> list[int]:

@@ -18,10 +18,10 @@ from multiad_med.data import SliceCache, SliceDataset
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.readers import LoadVolume
 from multiad_med.resources import bundle_path
+from multiad_med.testing.brains import write_nifti
+from multiad_med.testing.layouts import make_lits
 from tests.bundles import models
-from tests.conftest import write_nifti
 from tests.dicom_files import ct_slices, save
-from tests.trees import make_lits
 
 BUNDLE = "multiad_liver_ct"
 SHAPE = (64, 64, 16)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from multiad_med.resources import bundle_path, config_files
-from tests.bundles.cohorts import COHORTS, write_fake_model
+from multiad_med.testing.cohorts import COHORTS, write_fake_model
 
 MONAI = "parsing config_file "
 """MONAI's own warning that a config is code, before it reads ours."""

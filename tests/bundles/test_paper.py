@@ -18,10 +18,10 @@ from multiad_med.cross_calibration import cross_calibrate
 from multiad_med.networks import PRESETS, Preset, ResNetFeatures, read_card
 from multiad_med.networks.model_file import open_model
 from multiad_med.resources import bundle_path, bundle_workflow, presets, read_config
+from multiad_med.testing.cohorts import COHORTS, bundle_names
 from multiad_med.training import CheckpointError, ResumableTraining
 from multiad_med.utils.configs import unknown_id
 from multiad_med.utils.errors import InputError
-from tests.bundles.cohorts import COHORTS, bundle_names
 from tests.cli.runs import multiad
 from tests.test_detector import run_monai
 

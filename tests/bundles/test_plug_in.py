@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from multiad_med.data import SliceCache, describe_training
 from multiad_med.networks import build_multiad, open_model, read_card
 from multiad_med.resources import bundle_path
+from multiad_med.testing.cohorts import COHORTS
+from multiad_med.testing.slice_caches import make_cache
 from multiad_med.transforms import PluggedTransformd
 from multiad_med.utils import InputError
-from tests.bundles.cohorts import COHORTS
-from tests.evaluation.caches import make_cache
 
 PAGE = Path(__file__).parents[2] / "docs" / "plug-in.md"
 BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

@@ -15,12 +15,12 @@ from PIL import Image
 from multiad_med.evaluation.labelled import evaluate_model
 from multiad_med.networks import open_model, read_card
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.testing.cohorts import COHORTS, bundle_names
+from multiad_med.testing.layouts import save_image
 from multiad_med.utils.errors import MultiADError, user_error
 from multiad_med.visualize.overlay_file import read_overlay
 from tests.bundles import models
-from tests.bundles.cohorts import COHORTS, bundle_names
 from tests.bundles.test_industrial import CONFIGS, cloth, dataset, infer, train
-from tests.trees import save_image
 
 SIZE = [64, 96]  # X, Y of volumes
 REGIONS = {"multiad_brain_mri": "images", "multiad_liver_ct": "organs"}

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from multiad_med.resources import bundle_path
+from multiad_med.testing.brains import head, make_brains, write_nifti
 from multiad_med.training import CheckpointError
 from tests.bundles.models import train
-from tests.conftest import head, make_small_cohort, write_nifti
 
 ROOT = bundle_path("multiad_brain_mri")
 CONFIGS = ROOT / "configs"
@@ -121,6 +121,6 @@ def test_a_training_is_not_resumed_with_changed_settings(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A cohort, and the folder of a finished training on it."""
     folder = tmp_path_factory.mktemp("resume")
-    data = make_small_cohort(folder)
+    data = make_brains(folder)
     train("multiad_brain_mri", data, folder / "models")
     return data, folder / "models"

@@ -19,12 +19,12 @@ from multiad_med.data import SliceCache, SliceDataset
 from multiad_med.datasets import find_resc
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path
+from multiad_med.testing.cohorts import FAST
+from multiad_med.testing.layouts import make_resc
 from multiad_med.utils.errors import MultiADError
 from tests.bundles import models
-from tests.bundles.cohorts import FAST
 from tests.dicom_files import OPT, multiframe, save
 from tests.readers.test_bscans import heidelberg
-from tests.trees import make_resc
 
 BUNDLE = "multiad_retina_oct"
 SPACING = [0.0039, 0.0117, 0.24]  # depth, width, B-scan

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from multiad_med.networks import read_card
-from tests.bundles.cohorts import COHORTS, bundle_names
+from multiad_med.testing.cohorts import COHORTS, bundle_names
 from tests.bundles.models import train
 
 

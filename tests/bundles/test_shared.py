@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from multiad_med.resources import bundle_path, bundles_dir
-from tests.bundles.cohorts import bundle_names
+from multiad_med.testing.cohorts import bundle_names
 
 PAGE = bundles_dir() / "README.md"
 SAME = ("LICENSE", "large_files.yml", "configs/logging.conf")

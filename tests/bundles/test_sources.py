@@ -12,8 +12,8 @@ import torch
 
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.readers import LoadVolume
+from multiad_med.testing.brains import head, make_brains, write_nifti
 from tests.bundles.test_brain_mri import FAST, _inference, run
-from tests.conftest import head, make_small_cohort, write_nifti
 from tests.dicom_files import ct_slices, save
 
 
@@ -34,7 +34,7 @@ def dicom_head(folder: Path, patient: str, **kwargs: object) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A model trained on prepared slices whose volumes are gone."""
     folder = tmp_path_factory.mktemp("prepared")
-    data = make_small_cohort(folder)
+    data = make_brains(folder)
     table = ["image,subject,split"]
     for split, items in json.loads((data / "datalist.json").read_text()).items():
         table += [f"{data / i['image']},{i['subject']},{split}" for i in items]

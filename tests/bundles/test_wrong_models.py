@@ -8,8 +8,8 @@ import pytest
 
 from multiad_med.card import CardError
 from multiad_med.networks import WeightsError
+from multiad_med.testing.cohorts import COHORTS, bundle_names, write_fake_model
 from multiad_med.utils.errors import MultiADError, user_error
-from tests.bundles.cohorts import COHORTS, bundle_names, write_fake_model
 from tests.bundles.models import infer
 
 

@@ -21,7 +21,7 @@ from monai.bundle import (
 from packaging.version import Version
 
 from multiad_med.resources import bundle_path, config_files
-from tests.bundles.cohorts import COHORTS, FAST, bundle_names, write_fake_model
+from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names, write_fake_model
 
 SCHEMA = Path(__file__).with_name("metadata_schema.json")
 CONFIGS = [("train", "train"), ("infer", "inference"), ("infer", "evaluate")]

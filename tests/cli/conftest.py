@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multiad_med.testing.brains import head, write_nifti
 from tests.cli.runs import multiad
-from tests.conftest import head, write_nifti
 
 AFFINE = np.diag([4.0, 4.0, 8.0, 1.0])
 

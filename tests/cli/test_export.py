@@ -11,8 +11,8 @@ import torch
 
 from multiad_med.inference import OpenVINONetwork
 from multiad_med.networks import MultiAD, open_model
+from multiad_med.testing.cohorts import write_fake_model
 from multiad_med.training import save_model
-from tests.bundles.cohorts import write_fake_model
 from tests.cli.runs import mistake, multiad
 
 SIZE = (64, 96)  # rows, columns

@@ -9,9 +9,9 @@ import pytest
 
 from multiad_med.networks import read_card
 from multiad_med.scoring import Level
+from multiad_med.testing.brains import head, write_nifti
 from tests.cli.conftest import AFFINE, write_heads
 from tests.cli.runs import mistake, multiad
-from tests.conftest import head, write_nifti
 from tests.dicom_files import ct_slices, save
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from monai.data import load_decathlon_datalist
 
 from multiad_med.data import DatalistError, find_studies, load_datalist, split_subjects
-from tests.conftest import write_nifti
+from multiad_med.testing.brains import write_nifti
 
 
 def _volume(path: Path) -> Path:

@@ -17,8 +17,8 @@ from multiad_med.data import (
     held_out_part,
     held_out_subjects,
 )
-from tests.conftest import head, write_nifti
-from tests.evaluation.caches import make_cache
+from multiad_med.testing.brains import head, write_nifti
+from multiad_med.testing.slice_caches import make_cache
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from multiad_med.card import ModelCard
 from multiad_med.data import SliceCache, SliceDataset, describe_training, image_hashes
 from multiad_med.data.image_hashes import image_hash
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.testing.layouts import make_mvtec
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.training import ResumableTraining
-from tests.conftest import tiny_multiad
-from tests.trees import make_mvtec
 
 
 def test_a_files_hash_is_the_start_of_its_sha256_whatever_its_name_and_mask(tmp_path: Path) -> None:

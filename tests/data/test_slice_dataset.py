@@ -11,8 +11,8 @@ from monai.data import DataLoader
 from monai.transforms import Compose, LoadImaged, Orientationd
 
 from multiad_med.data import SliceDataset, StudyDataset, StudyError
+from multiad_med.testing.brains import head, write_nifti
 from multiad_med.transforms import CheckVolumed, ForegroundByIntensityd, MarkOccupiedd
-from tests.conftest import head, write_nifti
 
 TRANSFORM = Compose(
     [

@@ -13,7 +13,7 @@ import pytest
 
 from multiad_med.data.datalist import DatalistError
 from multiad_med.datasets import find_bmad
-from tests.trees import make_bmad
+from multiad_med.testing.layouts import make_bmad
 
 Touch = Callable[..., Path]
 SPLITS = Path(__file__).parents[2] / "preprocessing" / "splits"

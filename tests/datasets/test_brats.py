@@ -11,7 +11,7 @@ import pytest
 
 from multiad_med.data.datalist import DatalistError
 from multiad_med.datasets import MrSequence, find_brats
-from tests.trees import BRATS_AFFINE, BRATS_NAMES, make_brats
+from multiad_med.testing.layouts import BRATS_AFFINE, BRATS_NAMES, make_brats
 
 SHAPE = (16, 16, 8)
 Touch = Callable[..., Path]

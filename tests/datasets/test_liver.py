@@ -11,7 +11,7 @@ import pytest
 
 from multiad_med.data.datalist import DatalistError
 from multiad_med.datasets import find_btcv, find_lits, find_liver
-from tests.trees import make_btcv, make_lits, make_liver
+from multiad_med.testing.layouts import make_btcv, make_lits, make_liver
 
 SHAPE = (24, 24, 8)
 Touch = Callable[..., Path]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from multiad_med.data.datalist import DatalistError
 from multiad_med.datasets import find_images, find_mvtec, find_visa, loco_saturation
-from tests.trees import make_btad, make_loco, make_mvtec, make_visa
+from multiad_med.testing.layouts import make_btad, make_loco, make_mvtec, make_visa
 
 Touch = Callable[..., Path]
 CATEGORY = ("c/train/good/000.png", "c/test/good/000.png")

@@ -10,7 +10,7 @@ import pytest
 
 from multiad_med.data.datalist import DatalistError
 from multiad_med.datasets import recognise
-from tests import trees
+from multiad_med.testing import layouts as trees
 
 Touch = Callable[..., Path]
 

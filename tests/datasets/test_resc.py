@@ -12,7 +12,7 @@ from PIL import Image
 
 from multiad_med.data.datalist import DatalistError
 from multiad_med.datasets import find_bmad, find_resc
-from tests.trees import RESC_GREYS, make_bmad, make_pnet, make_resc
+from multiad_med.testing.layouts import RESC_GREYS, make_bmad, make_pnet, make_resc
 
 Touch = Callable[..., Path]
 VOLUME = "P1830_MacularCube512x128_3-24-2016_9-32-54_OD_sn79873_cube_z"

@@ -14,7 +14,7 @@ from pydicom import Dataset, dcmread
 from multiad_med.data.hashes import file_sha256
 from multiad_med.dicom.write.results import DicomKind, write_dicom_results
 from multiad_med.readers.load_volume import LoadVolume
-from tests.conftest import write_nifti
+from multiad_med.testing.brains import write_nifti
 from tests.dicom_files import AXIAL, ct_slices, random_volume, save
 
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)

@@ -7,7 +7,7 @@ import torch
 
 from multiad_med.evaluation import Case
 from multiad_med.evaluation.baselines import Baselines
-from tests.evaluation.caches import SIZE, volume_case
+from multiad_med.testing.slice_caches import SIZE, volume_case
 
 
 def _metrics(cases: list[Case]) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from multiad_med.evaluation import Case
-from tests.evaluation.caches import SIZE, volume_case
+from multiad_med.testing.slice_caches import SIZE, volume_case
 
 
 def _fields(case: Case) -> dict[str, object]:

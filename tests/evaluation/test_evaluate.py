@@ -17,8 +17,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from multiad_med.evaluation import Case, Thresholds, evaluate_cases
 from multiad_med.evaluation.evaluate import RunningEvaluation
 from multiad_med.scoring import Level, NormalScores
+from multiad_med.testing.slice_caches import SIZE, blob, volume_case
 from multiad_med.utils.errors import InputError
-from tests.evaluation.caches import SIZE, blob, volume_case
 
 # Of 19 held-out normals none scores above 0.49: what scores more is anomalous at a rate of 5 %.
 LEVELS = Thresholds(

@@ -16,7 +16,7 @@ from multiad_med.card import ModelCard
 from multiad_med.data import StudyError
 from multiad_med.evaluation import EvaluationHandler
 from multiad_med.scoring import Level, NormalScores
-from tests.evaluation.caches import volume_case
+from multiad_med.testing.slice_caches import volume_case
 
 
 class _Network(torch.nn.Linear):

@@ -18,9 +18,9 @@ from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.labelled import TrainedDetector, evaluate_model
 from multiad_med.evaluation.manifest import run_manifest
 from multiad_med.networks import build_multiad, open_model
+from multiad_med.testing.slice_caches import make_cache
 from multiad_med.training import calibrate, save_model
 from multiad_med.utils.errors import InputError
-from tests.evaluation.caches import make_cache
 from tests.evaluation.reports import Reader, rows_of
 
 PRESET = "efficientnet_lite0_decoder"

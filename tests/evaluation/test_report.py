@@ -23,8 +23,8 @@ from multiad_med.evaluation.report.glossary import metric_names
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
 from multiad_med.self_test_result import SelfTest
+from multiad_med.testing.slice_caches import volume_case
 from multiad_med.utils import FileError, InputError
-from tests.evaluation.caches import volume_case
 from tests.evaluation.reports import (
     NAME,
     NAN,

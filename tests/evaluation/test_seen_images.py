@@ -15,10 +15,10 @@ from multiad_med.evaluation import evaluate_cases
 from multiad_med.evaluation.labelled import evaluate_model
 from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.testing.brains import make_brains
+from multiad_med.testing.layouts import make_mvtec
+from multiad_med.testing.slice_caches import volume_case
 from tests.bundles.models import train
-from tests.conftest import make_small_cohort
-from tests.evaluation.caches import volume_case
-from tests.trees import make_mvtec
 
 BUNDLE = "multiad_industrial"
 
@@ -84,7 +84,7 @@ def test_a_training_image_in_the_test_is_recognised_by_its_bytes(
 
 
 def test_a_training_volume_in_the_test_is_recognised(tmp_path: Path) -> None:
-    folder = make_small_cohort(tmp_path)
+    folder = make_brains(tmp_path)
     train("multiad_brain_mri", folder, tmp_path / "models")
     items = [
         {

@@ -11,7 +11,7 @@ from multiad_med.evaluation.report.tables import threshold_table
 from multiad_med.evaluation.threshold_table import threshold_rows, threshold_text
 from multiad_med.evaluation.words import Words
 from multiad_med.scoring import Level, NormalScores
-from tests.evaluation.caches import volume_case
+from multiad_med.testing.slice_caches import volume_case
 
 NORMALS = NormalScores(tuple(i / 100 for i in range(1, 40)), 0.05)  # 39 scores, 0.01 to 0.39
 

@@ -15,8 +15,8 @@ from multiad_med.data.study_results import StudyResults
 from multiad_med.inference import SaveTiffMapd
 from multiad_med.inference import image_maps as picture_maps
 from multiad_med.scoring import Level, NormalScores
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.visualize.colours import overlaid
-from tests.conftest import tiny_multiad
 
 
 def anomaly_map(path: Path, values: np.ndarray) -> dict[str, torch.Tensor]:

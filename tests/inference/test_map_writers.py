@@ -18,10 +18,11 @@ from multiad_med.data import StudyResults, file_sha256
 from multiad_med.inference import SaveImageMapd, SaveScoresd, ScoreSlicesd, StudyMapWriter
 from multiad_med.readers import LoadVolumed
 from multiad_med.scoring import Level, NormalScores
+from multiad_med.testing.brains import write_nifti
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.transforms import MarkOccupiedd
 from multiad_med.utils.atomic import atomic_path, write_json
 from multiad_med.visualize import MontageColumn, save_montage
-from tests.conftest import tiny_multiad, write_nifti
 
 
 def test_nothing_is_left_after_a_failure(tmp_path: Path) -> None:

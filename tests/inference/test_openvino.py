@@ -12,7 +12,7 @@ from monai.networks.utils import convert_to_onnx
 
 from multiad_med.inference import ExportError, OpenVINONetwork
 from multiad_med.networks import MultiAD
-from tests.conftest import tiny_multiad
+from multiad_med.testing.networks import tiny_multiad
 
 pytest.importorskip("openvino", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
@@ -90,7 +90,7 @@ def test_signals_arrive_when_networks_ended_in_the_order_they_were_made(
     program = f"""
 import os, signal, torch
 from multiad_med.networks import OpenVINONetwork
-from tests.conftest import tiny_multiad
+from multiad_med.testing.networks import tiny_multiad
 network = tiny_multiad().eval()
 network.load_state_dict(torch.load({str(state)!r}, weights_only=True))
 made = [OpenVINONetwork(network, {str(path)!r}) for _ in range(2)]

@@ -22,9 +22,9 @@ from multiad_med.networks import WeightsError
 from multiad_med.result import Result
 from multiad_med.serving import FetchedStudy
 from multiad_med.serving.process import StudyProcessor
+from multiad_med.testing.cohorts import COHORTS, FAST, write_fake_model
 from multiad_med.utils import InputError
 from tests.bundles import models
-from tests.bundles.cohorts import COHORTS, FAST, write_fake_model
 from tests.bundles.test_folder_inference import nifti_head
 from tests.bundles.test_sources import dicom_head
 from tests.dicom_files import save

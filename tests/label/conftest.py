@@ -16,9 +16,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.bundles.cohorts import FAST, write_fake_model
+from multiad_med.testing.brains import head, write_nifti
+from multiad_med.testing.cohorts import FAST, write_fake_model
 from tests.bundles.models import infer as infer_bundle
-from tests.conftest import head, write_nifti
 
 BRAIN, LIVER, RETINA = "multiad_brain_mri", "multiad_liver_ct", "multiad_retina_oct"
 SHIMS = Path(__file__).with_name("shims")

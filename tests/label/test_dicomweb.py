@@ -13,7 +13,7 @@ import pytest
 from dicomweb_client import DICOMwebClient
 
 from multiad_med.readers import LoadVolume
-from tests.conftest import write_nifti
+from multiad_med.testing.brains import write_nifti
 from tests.dicom_files import save
 from tests.label.conftest import BRAIN, LIVER, Server, serve
 from tests.serving.pacs import SERVER, head_series, needs_orthanc

@@ -93,7 +93,7 @@ def test_the_stock_clients_request_is_not_all_zero(server: Server, tmp_path: Pat
 def test_b_scans_keep_the_axes_of_their_file(
     app_folder: Path, own_maps: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from tests.bundles.cohorts import make_retinas
+    from multiad_med.testing.cohorts import make_retinas
     from tests.label.conftest import serve
 
     studies = make_retinas(tmp_path) / "images"
@@ -110,7 +110,7 @@ def test_b_scans_keep_the_axes_of_their_file(
 def test_an_organs_mask_is_the_label_with_that_tag(
     app_folder: Path, own_maps: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from tests.bundles.cohorts import make_abdomens
+    from multiad_med.testing.cohorts import make_abdomens
     from tests.label.conftest import serve
 
     cohort = make_abdomens(tmp_path)

@@ -22,7 +22,7 @@ import torch
 from typer.testing import CliRunner
 
 from multiad_med.cli import app as cli
-from tests.bundles.cohorts import write_fake_model
+from multiad_med.testing.cohorts import write_fake_model
 from tests.label.conftest import BRAIN, LIVER, REASON, SHIMS, make_heads
 
 httpx = pytest.importorskip("httpx", reason=REASON)

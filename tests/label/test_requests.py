@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import head, write_nifti
+from multiad_med.testing.brains import head, write_nifti
 from tests.dicom_files import ct_slices, dicom_object, save
 from tests.label.conftest import BRAIN, LIVER, Server, serve
 

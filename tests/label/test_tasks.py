@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import head, write_nifti
+from multiad_med.testing.brains import head, write_nifti
 from tests.label.conftest import BRAIN, LIVER, Server, make_app, make_heads, serve
 
 

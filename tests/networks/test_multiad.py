@@ -15,7 +15,7 @@ from multiad_med.networks import (
     build_multiad,
     cosine_distance_maps,
 )
-from tests.conftest import TinyFeatures, tiny_multiad
+from multiad_med.testing.networks import TinyFeatures, tiny_multiad
 
 
 def test_map_has_the_image_size_and_lies_in_0_to_1() -> None:

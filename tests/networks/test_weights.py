@@ -20,7 +20,7 @@ from multiad_med.networks import (
     resolve_weights,
     weights,
 )
-from tests.conftest import tiny_multiad
+from multiad_med.testing.networks import tiny_multiad
 
 
 @pytest.fixture

@@ -21,7 +21,14 @@ from multiad_med.preparation import (
     prepare,
 )
 from multiad_med.preparation.prepare_command import run as run_command
-from tests.trees import make_lits, make_liver, make_mvtec, make_visa, picture, save_image
+from multiad_med.testing.layouts import (
+    make_lits,
+    make_liver,
+    make_mvtec,
+    make_visa,
+    picture,
+    save_image,
+)
 
 Make = Callable[[Path], None]
 
@@ -199,7 +206,7 @@ def test_a_comment_in_a_setting_is_put_into_quotes(source: Path, tmp_path: Path)
 
 
 def test_bmads_split_is_left_as_the_errors_say(source: Path) -> None:
-    from tests.trees import make_brats
+    from multiad_med.testing.layouts import make_brats
 
     make_brats(source, rng=np.random.default_rng(0), year="2020", studies=3)
     with pytest.raises(DatalistError, match="set spacing=null"):

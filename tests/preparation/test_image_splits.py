@@ -14,8 +14,8 @@ from multiad_med.data import DatalistError, study_root
 from multiad_med.data.image_hashes import image_hash
 from multiad_med.networks import build_multiad
 from multiad_med.preparation import load_images
+from multiad_med.testing.layouts import make_mvtec, picture, save_image
 from multiad_med.training import save_model
-from tests.trees import make_mvtec, picture, save_image
 
 
 @pytest.fixture

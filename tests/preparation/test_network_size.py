@@ -13,9 +13,9 @@ import pytest
 
 from multiad_med.preparation import network_input, recommended_size
 from multiad_med.preparation.network_size import fitting_size, visible_defect
+from multiad_med.testing.layouts import save_image
+from multiad_med.testing.slice_caches import make_cache
 from multiad_med.utils import InputError
-from tests.evaluation.caches import make_cache
-from tests.trees import save_image
 
 
 def items(folder: Path, *shapes: tuple[int, int]) -> list[dict[str, Any]]:

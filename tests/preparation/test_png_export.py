@@ -11,8 +11,8 @@ from PIL import Image
 from multiad_med.data import CacheError, SliceCache
 from multiad_med.datasets import find_bmad, find_mvtec
 from multiad_med.preparation import ExportLayout, export_png, load_recipe, prepare
+from multiad_med.testing.layouts import make_brats, make_mvtec
 from multiad_med.transforms import radiological_view
-from tests.trees import make_brats, make_mvtec
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from multiad_med.cli import app
 from multiad_med.data import SliceCache, is_slice_cache
 from multiad_med.preparation import recipe_names
+from multiad_med.testing.layouts import make_brats, make_lits, make_mvtec
 from tests.dicom_files import ct_slices, save
-from tests.trees import make_brats, make_lits, make_mvtec
 
 
 def multiad(*arguments: object) -> tuple[int, str]:

@@ -23,9 +23,9 @@ from multiad_med.preparation import PreparationError, Recipe, load_recipe, prepa
 from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.preparation.recipe_run import _alone_in
 from multiad_med.resources import bundle_path
-from tests.conftest import head, write_nifti
+from multiad_med.testing.brains import head, write_nifti
+from multiad_med.testing.layouts import make_brats, make_mvtec
 from tests.data.test_slice_cache import make_cache
-from tests.trees import make_brats, make_mvtec
 
 
 def _recipe(**settings: Any) -> Recipe:

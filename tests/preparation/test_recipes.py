@@ -23,8 +23,8 @@ from multiad_med.preparation import (
     recipe_names,
 )
 from multiad_med.resources import recipes_dir
-from tests.conftest import head, write_nifti
-from tests.trees import (
+from multiad_med.testing.brains import head, write_nifti
+from multiad_med.testing.layouts import (
     make_bmad,
     make_brats,
     make_btad,

@@ -13,8 +13,8 @@ from multiad_med.data import DatalistError, open_slices
 from multiad_med.preparation import StudyKind, find_nifti_and_dicom, load_studies
 from multiad_med.preparation.sources import looks_like_mask
 from multiad_med.readers import LoadVolume
+from multiad_med.testing.brains import write_nifti
 from multiad_med.utils.errors import FileError
-from tests.conftest import write_nifti
 from tests.dicom_files import OPT, ct_slices, dicom_object, multiframe, random_volume, save
 
 

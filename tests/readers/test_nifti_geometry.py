@@ -14,7 +14,7 @@ from monai.transforms import Orientation
 from multiad_med.data import StudyResults
 from multiad_med.inference import SaveImageMapd, StudyMapWriter
 from multiad_med.readers import LoadVolume, NiftiError
-from tests.conftest import tiny_multiad
+from multiad_med.testing.networks import tiny_multiad
 
 SHAPE = (20, 18, 10)
 CORNERS = [(0, 0, 0), (19, 0, 0), (0, 17, 0), (19, 17, 9)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundles.cohorts import write_fake_model
+from multiad_med.testing.cohorts import write_fake_model
 from tests.serving.pacs import SERVER
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from tests.conftest import head
+from multiad_med.testing.brains import head
 from tests.dicom_files import ct_slices
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples/orthanc"

@@ -32,7 +32,7 @@ from multiad_med.serving import (
 from multiad_med.serving import (
     service as command,
 )
-from tests.bundles.cohorts import write_fake_model
+from multiad_med.testing.cohorts import write_fake_model
 from tests.dicom_files import save
 from tests.serving.pacs import EXAMPLES, head_series, needs_orthanc
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from multiad_med.networks import WeightsError, open_model, read_card
+from multiad_med.testing.cohorts import write_fake_model
 from multiad_med.training.add_card import convert_model
 from multiad_med.utils.errors import InputError
-from tests.bundles.cohorts import write_fake_model
 
 
 @pytest.fixture

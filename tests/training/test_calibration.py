@@ -10,8 +10,8 @@ from torch import Tensor
 
 from multiad_med.networks import MultiAD, cosine_distance_maps
 from multiad_med.scoring import Level, image_scores
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.training import calibrate
-from tests.conftest import tiny_multiad
 
 
 def _batches(masked: bool = True) -> list[dict[str, Tensor]]:

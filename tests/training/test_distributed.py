@@ -15,6 +15,7 @@ from torch import Tensor
 from multiad_med.card import ModelCard
 from multiad_med.networks import FeatureDiscriminator
 from multiad_med.scoring import Level
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.training import DistillationTrainer, calibrate
 from multiad_med.training.distributed import (
     SyncBatchNorm2d,
@@ -22,7 +23,6 @@ from multiad_med.training.distributed import (
     gathered,
     is_main_process,
 )
-from tests.conftest import tiny_multiad
 
 SCALARS = ("loss", "loss_adversarial", "loss_discriminator", "discriminator_accuracy")
 

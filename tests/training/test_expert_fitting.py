@@ -12,9 +12,9 @@ import torch.multiprocessing as mp
 
 from multiad_med.networks import FusionMode, MultiAD, NoStudent
 from multiad_med.networks.experts import NearestNormal, PositionGaussian
+from multiad_med.testing.networks import TinyFeatures
 from multiad_med.training import calibrate, expert_statistics, fit_experts, unite_experts
 from multiad_med.utils import InputError
-from tests.conftest import TinyFeatures
 
 
 def network(**kwargs: Any) -> MultiAD:

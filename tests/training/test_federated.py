@@ -10,9 +10,9 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from torch import Tensor
 
 from multiad_med.networks import WeightsError, read_card
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.training import calibrate
 from multiad_med.training.federated import StudentWeights, calibrate_site, weighted_mean
-from tests.conftest import tiny_multiad
 
 
 def test_mean_is_weighted() -> None:

@@ -14,6 +14,7 @@ from multiad_med.card import ModelCard
 from multiad_med.data import StudyDataset, StudyError
 from multiad_med.inference import StudyFailureHandler
 from multiad_med.scoring import Level, NormalScores
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.training import (
     CheckpointError,
     DistillationTrainer,
@@ -23,7 +24,6 @@ from multiad_med.training import (
 )
 from multiad_med.training.handlers import next_steps
 from multiad_med.utils.errors import InputError
-from tests.conftest import tiny_multiad
 
 
 class KilledError(Exception):

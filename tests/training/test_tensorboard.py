@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from multiad_med.networks import MultiAD, cosine_distance_maps
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.training import (
     DistillationEvaluator,
     DistillationTrainer,
@@ -21,7 +22,6 @@ from multiad_med.training import (
     TensorBoardStudentHandler,
     calibrate,
 )
-from tests.conftest import tiny_multiad
 
 SIZE = 64
 

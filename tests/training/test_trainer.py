@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multiad_med.networks import FeatureDiscriminator, MultiAD
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.training import DistillationTrainer
-from tests.conftest import tiny_multiad
 
 SCALARS = (
     "loss",

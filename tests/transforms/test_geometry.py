@@ -15,8 +15,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged, Orientationd
 
 from multiad_med.inference.axial_inferer import AxialInferer
+from multiad_med.testing.brains import write_nifti
 from multiad_med.transforms import FitInPlane, FitInPlaned
-from tests.conftest import write_nifti
 
 ORIENTATIONS = [
     "".join(pair[flip] for pair, flip in zip(order, flips, strict=True))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from multiad_med.inference.axial_inferer import AxialInferer
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.transforms import MarkOccupiedd, Tiles, Tilesd
 from multiad_med.utils.errors import InputError
-from tests.conftest import tiny_multiad
 
 
 def picture(height: int, width: int, channels: int = 3) -> torch.Tensor:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import LoadImaged
 
+from multiad_med.testing.brains import head, write_nifti
 from multiad_med.transforms import (
     CheckMaskGridd,
     CheckVolume,
@@ -21,7 +22,6 @@ from multiad_med.transforms import (
     VolumeError,
     occupied_slices,
 )
-from tests.conftest import head, write_nifti
 
 
 def _nan(volume: np.ndarray) -> np.ndarray:

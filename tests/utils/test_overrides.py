@@ -18,10 +18,10 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from multiad_med.resources import bundle_path, config_files, read_config
+from multiad_med.testing.cohorts import bundle_names
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError, user_error
 from multiad_med.utils.overrides import check_overrides
-from tests.bundles.cohorts import bundle_names
 
 CONFIGS = ("train.json", "inference.json", "evaluate.json")
 TRAIN = str(bundle_path("multiad_brain_mri") / "configs" / "train.json")

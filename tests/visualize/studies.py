@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiad_med.data import file_sha256
-from tests.conftest import write_nifti
+from multiad_med.testing.brains import write_nifti
 
 SHAPE = (24, 28, 12)
 SPACING = (2.0, 2.0, 4.0)

@@ -10,10 +10,10 @@ import pytest
 
 from multiad_med.readers import LoadVolume
 from multiad_med.scoring import decision
+from multiad_med.testing.brains import write_nifti
 from multiad_med.transforms import VolumeError
 from multiad_med.visualize import ViewError, load_study
 from multiad_med.visualize.viewer_page import write_page
-from tests.conftest import write_nifti
 from tests.dicom_files import ct_slices, random_volume, save
 from tests.visualize.studies import MARK, SHAPE, STORED, affine, volumes, write_study
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from multiad_med.testing.brains import write_nifti
 from multiad_med.visualize import ViewedStudy, load_study, view
 from multiad_med.visualize.embedded import halved
 from multiad_med.visualize.viewer_page import write_page
-from tests.conftest import write_nifti
 from tests.visualize.chromium import Chromium
 from tests.visualize.studies import MARK, SHAPE, STORED, affine, volumes, write_study
 

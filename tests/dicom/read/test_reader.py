@@ -26,8 +26,8 @@ from multiad_med.dicom.read import pixels as dicom_pixels
 from multiad_med.dicom.read.geometry import DicomSeriesError
 from multiad_med.dicom.read.reader import DicomSeriesReader
 from multiad_med.readers import LoadVolume
+from multiad_med.testing.brains import write_nifti
 from multiad_med.utils.errors import FileError
-from tests.conftest import write_nifti
 from tests.dicom_files import (
     AXIAL,
     SECONDARY_CAPTURE,

@@ -18,7 +18,7 @@ from pydicom.uid import JPEG2000Lossless, generate_uid
 from multiad_med.dicom.read.geometry import DicomSeriesError
 from multiad_med.dicom.write.results import DicomKind, DicomResultError, Segments
 from multiad_med.inference.severity import severity_levels
-from tests.conftest import write_nifti
+from multiad_med.testing.brains import write_nifti
 from tests.dicom.studies import (
     OBLIQUE,
     ORIENTATIONS,

@@ -6,9 +6,9 @@ from sklearn.covariance import EmpiricalCovariance
 
 from multiad_med.networks import MultiAD
 from multiad_med.networks.experts import WhitenedResidual
+from multiad_med.testing.networks import tiny_multiad
 from multiad_med.training import fit_experts
 from multiad_med.utils import InputError
-from tests.conftest import tiny_multiad
 
 
 def test_distances_are_scikit_learns_mahalanobis() -> None:

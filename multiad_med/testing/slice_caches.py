@@ -89,7 +89,7 @@ class Brightness:
 
     def fit(self, training: Dataset, held_out: Dataset, *, seed: int) -> None:
         """Look at every item once, as a training would."""
-        self.seen = [training[i]["image"].shape for i in range(len(training))]
+        self.seen = [training[i]["image"].shape for i in range(len(training))]  # type: ignore[arg-type]
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
         """The image, and its maximum."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.trees.shapes import picture, save_image
+from multiad_med.testing.layouts.shapes import picture, save_image
 
 
 def make_mvtec(
@@ -48,11 +48,11 @@ def make_loco(
     for value, kind in ((255, "logical_anomalies"), (254, "structural_anomalies")):
         image, mask = picture(size, rng, defect=True)
         save_image(root / f"test/{kind}/000.png", image)
-        for part in range(2):
+        for number in range(2):
             half = mask.copy()
-            half[:, part::2] = 0
+            half[:, number::2] = 0
             save_image(
-                root / f"ground_truth/{kind}/000/{part:03d}.png", half // 255 * np.uint8(value)
+                root / f"ground_truth/{kind}/000/{number:03d}.png", half // 255 * np.uint8(value)
             )
         config.append(
             {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from tests.trees.shapes import ellipsoid, save_nifti, texture, unit_grid
+from multiad_med.testing.layouts.shapes import ellipsoid, save_nifti, texture, unit_grid
 
 BRATS_AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
 """Of every BraTS volume from 2018 on: stored left to right and back to front, 1 mm."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.trees.shapes import save_image
+from multiad_med.testing.layouts.shapes import save_image
 
 RESC_GREYS = {"PED": 128, "SRF": 191, "REA": 255}
 RESC_VOLUME = "P{:04d}_MacularCube512x128_{}-1-2014_9-32-13_{}_sn{}_cube_z"

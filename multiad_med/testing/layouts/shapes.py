@@ -12,13 +12,14 @@ from scipy import ndimage
 
 
 def unit_grid(shape: Sequence[int]) -> list[np.ndarray]:
-    return np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    return list(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
 
 
 def ellipsoid(
     grid: Sequence[np.ndarray], centre: Sequence[float], radii: Sequence[float]
 ) -> np.ndarray:
-    return sum(((g - c) / r) ** 2 for g, c, r in zip(grid, centre, radii, strict=True)) < 1
+    squares = [((g - c) / r) ** 2 for g, c, r in zip(grid, centre, radii, strict=True)]
+    return np.sum(squares, axis=0) < 1
 
 
 def texture(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -4,11 +4,11 @@ Contents are plausible, not real: textured ellipsoids with blobs, layered B-scan
 with a scratch. Sizes are the caller's, so that a whole recipe runs on them in a test.
 """
 
-from tests.trees.bmad import make_bmad
-from tests.trees.pictures import make_btad, make_loco, make_mvtec, make_visa
-from tests.trees.retina import RESC_GREYS, make_pnet, make_resc
-from tests.trees.shapes import picture, save_image, save_nifti
-from tests.trees.volumes import (
+from multiad_med.testing.layouts.bmad import make_bmad
+from multiad_med.testing.layouts.pictures import make_btad, make_loco, make_mvtec, make_visa
+from multiad_med.testing.layouts.retina import RESC_GREYS, make_pnet, make_resc
+from multiad_med.testing.layouts.shapes import picture, save_image, save_nifti
+from multiad_med.testing.layouts.volumes import (
     BRATS_AFFINE,
     BRATS_NAMES,
     make_brats,

@@ -13,10 +13,10 @@ from monai.bundle import ConfigParser
 
 from multiad_med.resources import bundle_path, bundles_dir
 from multiad_med.scoring import Level, NormalScores
-from tests.conftest import make_small_cohort
-from tests.trees import make_mvtec, save_nifti
-from tests.trees.retina import bscan
-from tests.trees.volumes import abdomen, ct_affine
+from multiad_med.testing.brains import make_brains
+from multiad_med.testing.layouts import make_mvtec, save_nifti
+from multiad_med.testing.layouts.retina import bscan
+from multiad_med.testing.layouts.volumes import abdomen, ct_affine
 
 __all__ = ["COHORTS", "FAST", "bundle_names", "write_fake_model"]
 
@@ -48,11 +48,11 @@ def make_abdomens(parent: Path) -> Path:
     """CTs in HU with the liver as ``organ``."""
     rng = np.random.default_rng(0)
     shape = (48, 48, 10)
-    studies = []
+    studies: list[dict[str, np.ndarray]] = []
     for index in range(len(SPLITS)):
         ct, liver, lesions = abdomen(shape, rng, lesion=index == len(SPLITS) - 1)
-        study = {"image": ct.astype(np.int16), "organ": liver.astype(np.uint8)}
-        studies.append({**study, "label": lesions.astype(np.uint8)})
+        masks = {"organ": liver.astype(np.uint8), "label": lesions.astype(np.uint8)}
+        studies.append({"image": ct.astype(np.int16), **masks})
     return _write(parent / "cohort", studies, ct_affine(shape))
 
 
@@ -77,7 +77,7 @@ def make_pictures(parent: Path) -> Path:
 
 
 COHORTS: dict[str, Callable[[Path], Path]] = {
-    "multiad_brain_mri": make_small_cohort,
+    "multiad_brain_mri": make_brains,
     "multiad_industrial": make_pictures,
     "multiad_liver_ct": make_abdomens,
     "multiad_retina_oct": make_retinas,

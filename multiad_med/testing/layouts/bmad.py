@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.trees.shapes import picture, save_image
+from multiad_med.testing.layouts.shapes import picture, save_image
 
 _BMAD_ROOTS = {
     "release": {

@@ -1,0 +1,38 @@
+"""Networks that cost nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from multiad_med.networks import ImageStudent, MultiAD
+
+__all__ = ["TinyFeatures", "tiny_multiad"]
+
+
+class TinyFeatures(nn.Module):
+    """Four stages of one convolution each: a feature extractor that costs nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels = (4, 6, 8, 10)
+        self.strides = (4, 8, 16, 32)
+        self.stem = nn.Conv2d(3, 4, 4, stride=4, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.stages = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1)
+            for a, b in zip(self.channels, self.channels[1:], strict=False)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [torch.tanh(self.norm(self.stem(x)))]
+        for stage in self.stages:
+            features.append(torch.tanh(stage(features[-1])))
+        return features
+
+
+def tiny_multiad(**kwargs: Any) -> MultiAD:
+    """A Multi-AD of tiny extractors."""
+    return MultiAD(TinyFeatures(), ImageStudent(TinyFeatures()), **kwargs)
