@@ -67,7 +67,7 @@ class EvaluationHandler:
         config: Mapping[str, Any] | None = None,
         training_logs: str | Path | None = None,
         bootstrap: int = 1000,
-        pictures: bool = False,
+        images: bool = False,
     ) -> None:
         self.output_dir = Path(output_dir)
         self.network = network
@@ -79,7 +79,7 @@ class EvaluationHandler:
         self.config = config
         self.training = [] if training_logs is None else training_curves(training_logs)
         self.bootstrap = bootstrap
-        self.pictures = pictures
+        self.images = images
 
     def attach(self, engine: Engine) -> None:
         """Register for the start, every study, and the end."""
@@ -110,12 +110,12 @@ class EvaluationHandler:
             anomaly_map = slices(prediction).float()
             if CommonKeys.LABEL in item:
                 label = slices(item[CommonKeys.LABEL]) > 0
-            elif self.pictures:
+            elif self.images:
                 label = torch.zeros_like(anomaly_map, dtype=torch.bool)
             else:
                 raise StudyError(f"{source}: there is no lesion mask (`label`) to evaluate it by.")
             abnormal = label.flatten(1).any(dim=1)
-            if self.pictures:
+            if self.images:
                 study = str(item.get("study") or study)
                 about = {"upright": True}
                 about |= {name: str(item.get(name, "")) for name in ("category", "kind")}
