@@ -1,11 +1,13 @@
-"""What README and the page on training show runs."""
+"""What README, CONTRIBUTING and the page on training show runs, and what they name exists."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.bundles.test_folder_inference import nifti_head
 
@@ -53,6 +55,26 @@ def test_the_example_of_the_parts_gives_a_map() -> None:
     assert float(anomaly_map.max()) < 1
 
 
-def test_linked_files_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/commands.md"])
+def test_linked_files_exist(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_files_that_contributing_tells_to_copy_or_change_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:multiad_med|tests|bundles|benchmarks|preprocessing)/[\w./]+)`", text)
+    told = [path for path in named if "NAME" not in path]
+    assert len(told) > 10
+    for path in told:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_citation_is_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version
+    assert f"Version {version}," in README

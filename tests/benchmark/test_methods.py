@@ -25,7 +25,7 @@ COMMON_TEACHER = ("padim", "patchcore", "stfpm", "supersimplenet")
 
 needs_anomalib = pytest.mark.skipif(
     importlib.util.find_spec("anomalib") is None,
-    reason="anomalib is not installed: pip install '.[methods]'",
+    reason="anomalib is not installed: pip install '.[benchmark]'",
 )
 
 
@@ -334,7 +334,7 @@ def test_without_anomalib_the_reason_says_what_to_install(
     for module in [m for m in sys.modules if m == "anomalib" or m.startswith("anomalib.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "anomalib", None)
-    with pytest.raises(UnavailableError, match=r"pip install 'multiad-med\[methods\]'"):
+    with pytest.raises(UnavailableError, match=r"pip install 'multiad-med\[benchmark\]'"):
         build_method(name, **options())
 
 

@@ -132,7 +132,7 @@ class TeacherMethod(ABC):
         except (ImportError, RuntimeError) as error:
             raise UnavailableError(
                 f"{self.name} needs anomalib, which cannot be imported ({error}): "
-                "pip install 'multiad-med[methods]'."
+                "pip install 'multiad-med[benchmark]'."
             ) from error
 
     def extractor(self, *, layers: Sequence[str], **_: Any) -> nn.Module:
