@@ -50,7 +50,7 @@ class ServedResult(StrEnum):
 class Segments(StrEnum):
     """See :class:`multiad_med.dicom.write.results.Segments`."""
 
-    SEVERITY_LEVELS = "bands"
+    SEVERITY_LEVELS = "levels"
     BINARY = "binary"
 
 

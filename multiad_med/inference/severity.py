@@ -1,4 +1,4 @@
-"""A calibrated anomaly map as a label of three bands, which every viewer can show."""
+"""A calibrated anomaly map as a label of three levels, which every viewer can show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["SEVERITY_COLOURS", "SeverityLevel", "SeverityThresholds", "severity_
 
 
 class SeverityLevel(IntEnum):
-    """Label values of an anomaly map's bands; 0 is below them all."""
+    """Label values of an anomaly map's levels; 0 is below them all."""
 
     LOW = 1
     MODERATE = 2
@@ -27,21 +27,21 @@ SEVERITY_COLOURS = {
     SeverityLevel.MODERATE: (212, 72, 66),
     SeverityLevel.HIGH: (250, 148, 7),
 }
-"""RGB of each band wherever it is shown: what maps have, in every image, where the band begins (see
+"""RGB of each level wherever it is shown: what maps have, in every image, where the level begins (see
 :func:`multiad_med.visualize.colours.heat_colours`)."""
 
 
 @dataclass(frozen=True)
 class SeverityThresholds:
-    """The lowest map value of each band.
+    """The lowest map value of each level.
 
     A calibrated map is ``m / (m + t)``, t being the threshold set on held-out normals (see
-    :class:`multiad_med.networks.MultiAD`). The default bands begin where m is t, 1.5 t and 2 t.
+    :class:`multiad_med.networks.MultiAD`). The default levels begin where m is t, 1.5 t and 2 t.
 
     Attributes:
-        low: of the lowest band; what lies below is normal.
-        moderate: of the middle band.
-        high: of the highest band.
+        low: of the lowest level; what lies below is normal.
+        moderate: of the middle level.
+        high: of the highest level.
 
     Raises:
         InputError: unless 0 < low < moderate < high < 1.
@@ -54,13 +54,13 @@ class SeverityThresholds:
     def __post_init__(self) -> None:
         if not 0 < self.low < self.moderate < self.high < 1:
             raise InputError(
-                "Bands need 0 < low < moderate < high < 1, got "
+                "Levels need 0 < low < moderate < high < 1, got "
                 f"{self.low}, {self.moderate}, {self.high}."
             )
 
     @classmethod
     def above(cls, threshold: float) -> SeverityThresholds:
-        """Bands where m is 1, 1.5 and 2 times what a threshold of the map stands for.
+        """Levels where m is 1, 1.5 and 2 times what a threshold of the map stands for.
 
         Args:
             threshold: of the calibrated map, in (0, 1); 0.5 gives the defaults.
@@ -77,14 +77,14 @@ class SeverityThresholds:
 def severity_levels(
     anomaly_map: NDArray[Any], thresholds: SeverityThresholds | None = None
 ) -> NDArray[np.uint8]:
-    """The band of each value of a calibrated map: 0 for none, else a :class:`SeverityLevel`.
+    """The level of each value of a calibrated map: 0 for none, else a :class:`SeverityLevel`.
 
     Args:
         anomaly_map: of any shape.
-        thresholds: the bands' lowest values, which belong to them.
+        thresholds: the levels' lowest values, which belong to them.
     """
-    bands = thresholds or SeverityThresholds()
-    label = (anomaly_map >= bands.low).astype(np.uint8)
-    for threshold in (bands.moderate, bands.high):
+    levels = thresholds or SeverityThresholds()
+    label = (anomaly_map >= levels.low).astype(np.uint8)
+    for threshold in (levels.moderate, levels.high):
         label += anomaly_map >= threshold
     return label

@@ -1,4 +1,4 @@
-"""Inference of a bundle as a task of MONAI Label: bands for viewers, the map itself on request."""
+"""Inference of a bundle as a task of MONAI Label: levels for viewers, the map itself on request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from multiad_med.result import Result
 
 __all__ = ["HEATMAP_FILE", "LABELS", "AnomalyInferTask", "check_modality", "dicom_modality"]
 
-LABELS = {f"anomaly_{band.name.lower()}": int(band) for band in SeverityLevel}
+LABELS = {f"anomaly_{level.name.lower()}": int(level) for level in SeverityLevel}
 """Names of the label's values."""
 
 MODEL = "model.pt"
@@ -56,14 +56,16 @@ def _coded(code: Code) -> dict[str, str]:
     }
 
 
-def label_info(model: str, bands: SeverityThresholds, found: Sequence[int]) -> list[dict[str, Any]]:
+def label_info(
+    model: str, levels: SeverityThresholds, found: Sequence[int]
+) -> list[dict[str, Any]]:
     """What MONAI Label's DICOM SEG says of each label value, in the order of the values."""
     infos = []
     for name, value in LABELS.items():
         if value not in found:
             continue
         colour = list(SEVERITY_COLOURS[SeverityLevel(value)])
-        above = getattr(bands, SeverityLevel(value).name.lower())
+        above = getattr(levels, SeverityLevel(value).name.lower())
         attribute = {
             "labelID": value,
             "SegmentLabel": name,
@@ -101,8 +103,8 @@ class AnomalyInferTask(InferTask):
     """A bundle's anomaly maps as MONAI Label's clients take them.
 
     A request goes through :meth:`multiad_med.AnomalyDetector.predict`. The answer's image is a label of
-    the bands, or the float32 map (:class:`ResultType`); its parameters have ``anomaly_score``,
-    ``p_value``, ``anomalous`` (null where there is no verdict), ``bands``, the ``verdict``, thresholds
+    the levels, or the float32 map (:class:`ResultType`); its parameters have ``anomaly_score``,
+    ``p_value``, ``anomalous`` (null where there is no verdict), ``levels``, the ``verdict``, thresholds
     and slice scores of :func:`multiad_med.inference.study_scores`, and ``label_info``.
 
     Models stay in memory; requests in several threads share nothing but them.
@@ -134,7 +136,7 @@ class AnomalyInferTask(InferTask):
 
     def info(self) -> dict[str, Any]:
         """What clients are told; ``label_info`` is what a request for DICOM SEG has to bring."""
-        infos = label_info(self.path.name, InferOptions().bands, list(LABELS.values()))
+        infos = label_info(self.path.name, InferOptions().levels, list(LABELS.values()))
         return {**super().info(), "version": self.version, "label_info": infos}
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -152,14 +154,14 @@ class AnomalyInferTask(InferTask):
         image = Path(request["image"])
         check_modality(_modality(image), self.modality, "The study")
         result = detector.predict(image, organ=request.get("organ"))
-        label = severity_levels(result.map, options.bands)
-        infos = label_info(self.path.name, options.bands, np.unique(label).tolist())
+        label = severity_levels(result.map, options.levels)
+        infos = label_info(self.path.name, options.levels, np.unique(label).tolist())
         parameters = {
             "anomaly_score": result.score,
             "anomalous": result.anomalous,
             "p_value": result.p_value,
-            "bands": {
-                name: getattr(options.bands, SeverityLevel(v).name.lower())
+            "levels": {
+                name: getattr(options.levels, SeverityLevel(v).name.lower())
                 for name, v in LABELS.items()
             },
             **{name: result.scores[name] for name in _SCORES},

@@ -93,7 +93,7 @@ class ResultType(StrEnum):
     """What an inference's image is, chosen by MONAI Label's parameter ``result_dtype``."""
 
     LABEL = "uint8"
-    """The bands of :mod:`multiad_med.inference.severity`."""
+    """The levels of :mod:`multiad_med.inference.severity`."""
     HEATMAP = "float32"
     """The calibrated map itself."""
 
@@ -103,13 +103,13 @@ class InferOptions:
     """Options of an inference, as MONAI Label's clients show and send them.
 
     Attributes:
-        bands: lowest map value of each band of the label.
+        levels: lowest map value of each level of the label.
         result: what the answer's image is.
         extension: one of :data:`EXTENSIONS`.
         heatmap: whether the map is stored beside the study as a label with tag ``heatmap``.
     """
 
-    bands: SeverityThresholds = field(default_factory=SeverityThresholds)
+    levels: SeverityThresholds = field(default_factory=SeverityThresholds)
     result: ResultType = ResultType.LABEL
     extension: str = EXTENSIONS[0]
     heatmap: bool = False
@@ -118,9 +118,9 @@ class InferOptions:
     def displayed(self) -> dict[str, Any]:
         """What clients show in their options."""
         return {
-            "threshold_low": round(self.bands.low, 3),
-            "threshold_moderate": round(self.bands.moderate, 3),
-            "threshold_high": round(self.bands.high, 3),
+            "threshold_low": round(self.levels.low, 3),
+            "threshold_moderate": round(self.levels.moderate, 3),
+            "threshold_high": round(self.levels.high, 3),
             "heatmap": self.heatmap,
         }
 
@@ -136,13 +136,13 @@ class InferOptions:
         try:
             values = [
                 # A client that was not touched sends the rounded default.
-                getattr(default.bands, name)
+                getattr(default.levels, name)
                 if (value := float(request.get(key, shown[key]))) == shown[key]
                 else value
                 for name in ("low", "moderate", "high")
                 for key in [f"threshold_{name}"]
             ]
-            bands = SeverityThresholds(*values)
+            levels = SeverityThresholds(*values)
         except (TypeError, ValueError) as error:
             raise HTTPException(400, str(error)) from error
         result = request.get("result_dtype") or default.result
@@ -157,4 +157,4 @@ class InferOptions:
         heatmap = request.get("heatmap", default.heatmap)
         if not isinstance(heatmap, bool):
             raise HTTPException(400, f"heatmap must be true or false, got {heatmap!r}.")
-        return cls(bands, ResultType(result), extension, heatmap)
+        return cls(levels, ResultType(result), extension, heatmap)

@@ -87,14 +87,14 @@ class Study:
 
 
 def graded_map(shape: Sequence[int], seed: int = 0) -> np.ndarray:
-    """Values in [0, 1) of all bands; the first and the last slice are below them."""
+    """Values in [0, 1) of all levels; the first and the last slice are below them."""
     values = np.random.default_rng(seed).random(shape, dtype=np.float32)
     values[..., [0, -1]] *= 0.4
     return values
 
 
 def study_of(series: Path, values: np.ndarray | None = None) -> Study:
-    """The series with a map (X, Y, Z) beside it, by default one of all bands."""
+    """The series with a map (X, Y, Z) beside it, by default one of all levels."""
     volume = LoadVolume()(series)
     shape = volume.shape[1:]
     values = graded_map(shape) if values is None else values

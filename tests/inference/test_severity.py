@@ -1,4 +1,4 @@
-"""Bands of a map begin at their thresholds, which stand for multiples of the calibrated one."""
+"""Levels of a map begin at their thresholds, which stand for multiples of the calibrated one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from multiad_med.visualize.colours import heat_colours
 
 def test_each_value_has_the_band_that_it_reaches() -> None:
     values = np.float32([0, 0.49, 0.5, 0.59, 0.61, 0.66, 0.67, 0.99])
-    bands = severity_levels(values)
-    assert bands.dtype == np.uint8
-    assert bands.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-    assert [int(band) for band in SeverityLevel] == [1, 2, 3]
+    levels = severity_levels(values)
+    assert levels.dtype == np.uint8
+    assert levels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [int(level) for level in SeverityLevel] == [1, 2, 3]
 
 
 def test_default_bands_begin_at_1_1_5_and_2_times_the_calibrated_threshold() -> None:
@@ -33,9 +33,9 @@ def test_default_bands_begin_at_1_1_5_and_2_times_the_calibrated_threshold() -> 
 
 
 def test_bands_above_another_threshold_keep_their_multiples() -> None:
-    # 0.2 is m = t / 4, so the bands begin at m = t / 4, 3 t / 8, t / 2.
-    bands = SeverityThresholds.above(0.2)
-    np.testing.assert_allclose([bands.low, bands.moderate, bands.high], [0.2, 3 / 11, 1 / 3])
+    # 0.2 is m = t / 4, so the levels begin at m = t / 4, 3 t / 8, t / 2.
+    levels = SeverityThresholds.above(0.2)
+    np.testing.assert_allclose([levels.low, levels.moderate, levels.high], [0.2, 3 / 11, 1 / 3])
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_a_band_has_the_colour_that_pictures_give_its_lowest_value() -> None:
     default = SeverityThresholds()
     values = np.float32([default.low, default.moderate, default.high])
     colours = (255 * heat_colours(values)[:, :3]).round().astype(int)
-    assert [list(SEVERITY_COLOURS[band]) for band in SeverityLevel] == colours.tolist()
+    assert [list(SEVERITY_COLOURS[level]) for level in SeverityLevel] == colours.tolist()

@@ -61,8 +61,8 @@ def test_the_label_has_three_bands_of_the_map(server: Server, tmp_path: Path) ->
     response = server.ask(BRAIN, "permuted", "image", result_dtype="float32")
     values = np.asarray(image_of(response, tmp_path / "map.nii.gz").dataobj)
     low, moderate, high = (float(q) for q in np.quantile(values[values > 0], [0.3, 0.6, 0.9]))
-    bands = {"threshold_low": low, "threshold_moderate": moderate, "threshold_high": high}
-    label = image_of(server.ask(BRAIN, "permuted", "image", **bands), tmp_path / "label.nii.gz")
+    levels = {"threshold_low": low, "threshold_moderate": moderate, "threshold_high": high}
+    label = image_of(server.ask(BRAIN, "permuted", "image", **levels), tmp_path / "label.nii.gz")
     assert label.get_data_dtype() == np.uint8
     assert label.shape == nib.load(server.studies / "permuted.nii.gz").shape
     expected = severity_levels(values, SeverityThresholds(low, moderate, high))

@@ -130,8 +130,8 @@ class AnomalyResult:
         return float(self.scores["thresholds"]["map"])
 
     @property
-    def bands(self) -> SeverityThresholds:
-        """Bands that begin at the map's threshold."""
+    def levels(self) -> SeverityThresholds:
+        """Levels that begin at the map's threshold."""
         return SeverityThresholds.above(self.threshold)
 
     @property

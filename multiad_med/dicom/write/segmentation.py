@@ -24,7 +24,7 @@ __all__ = ["Segments", "segmentation"]
 class Segments(StrEnum):
     """What a segmentation tells apart."""
 
-    SEVERITY_LEVELS = "bands"
+    SEVERITY_LEVELS = "levels"
     """One segment for each :class:`multiad_med.inference.SeverityLevel`; they do not overlap."""
     BINARY = "binary"
     """One segment of all that reaches the threshold."""
@@ -49,24 +49,24 @@ def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
     from highdicom.content import AlgorithmIdentificationSequence
     from highdicom.seg import Segmentation, SegmentDescription
 
-    bands = result.bands
-    label = severity_levels(result.values, bands)
+    levels = result.levels
+    label = severity_levels(result.values, levels)
     if not label.any():
         return None
     lowest = {
-        SeverityLevel.LOW: bands.low,
-        SeverityLevel.MODERATE: bands.moderate,
-        SeverityLevel.HIGH: bands.high,
+        SeverityLevel.LOW: levels.low,
+        SeverityLevel.MODERATE: levels.moderate,
+        SeverityLevel.HIGH: levels.high,
     }
     if segments is Segments.BINARY:
         label = np.minimum(label, 1)
-        lowest = {SeverityLevel.LOW: bands.low}
+        lowest = {SeverityLevel.LOW: levels.low}
     descriptions = []
-    for band, threshold in lowest.items():
+    for level, threshold in lowest.items():
         graded = segments is Segments.SEVERITY_LEVELS
         description = SegmentDescription(
-            segment_number=int(band),
-            segment_label=f"Anomaly, {band.name.lower()}" if graded else "Anomaly",
+            segment_number=int(level),
+            segment_label=f"Anomaly, {level.name.lower()}" if graded else "Anomaly",
             segmented_property_category=FINDING_CATEGORY,
             segmented_property_type=FINDING,
             algorithm_type="AUTOMATIC",
@@ -75,12 +75,12 @@ def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
                 source=f"The {MAKER} authors",
                 parameters={"threshold": f"{threshold:.6g}", "model_sha256": result.model},
             ),
-            tracking_uid=result.uid("segment", int(band), segments),
-            tracking_id=f"anomaly-{band.name.lower()}" if graded else "anomaly",
-            display_color=CIELabColor.from_rgb(*SEVERITY_COLOURS[band]),
+            tracking_uid=result.uid("segment", int(level), segments),
+            tracking_id=f"anomaly-{level.name.lower()}" if graded else "anomaly",
+            display_color=CIELabColor.from_rgb(*SEVERITY_COLOURS[level]),
         )
         if graded:
-            _grade(description, _GRADES[band])
+            _grade(description, _GRADES[level])
         descriptions.append(description)
     return Segmentation(
         source_images=result.source.headers,

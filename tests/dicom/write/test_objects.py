@@ -126,7 +126,7 @@ def test_segments_are_coded_and_tell_their_algorithm(tmp_path: Path) -> None:
     assert grades == ["Low", "Moderate", "High"]
     colours = [tuple(item.RecommendedDisplayCIELabValue) for item in seg.SegmentSequence]
     assert colours == [
-        hd.color.CIELabColor.from_rgb(*SEVERITY_COLOURS[band]).value for band in SeverityLevel
+        hd.color.CIELabColor.from_rgb(*SEVERITY_COLOURS[level]).value for level in SeverityLevel
     ]
 
 
@@ -335,7 +335,7 @@ class TestCommand:
         for more, told in (
             ([], "scores lack"),
             (["--kind", "rtss"], "'rtss' is not one of 'seg', 'pm', 'overlay', 'sr'"),
-            (["--segments", "two"], "'two' is not one of 'bands', 'binary'"),
+            (["--segments", "two"], "'two' is not one of 'levels', 'binary'"),
         ):
             code, output = self.run(*options, *more)
             assert code == 2

@@ -325,14 +325,14 @@ def test_dcmqi_reads_the_segments_and_the_map(tmp_path: Path) -> None:
             check=True,
         )
     assert_same_image(nib.load(tmp_path / "pm/pmap.nii.gz"), study.anomaly_map, atol=1e-7)
-    bands = [nib.load(tmp_path / f"seg/{number}.nii.gz") for number in (1, 2, 3)]
+    levels = [nib.load(tmp_path / f"seg/{number}.nii.gz") for number in (1, 2, 3)]
     label = labels_of(study)
     # The first and the last slice are empty, and not in the segmentation.
     wanted = np.asarray(label.dataobj)[..., 1:-1]
     affine = label.affine @ [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]]
-    for number, band in enumerate(bands, 1):
+    for number, level in enumerate(levels, 1):
         assert_same_image(
-            band, nib.Nifti1Image(((wanted == number) * number).astype(np.uint8), affine)
+            level, nib.Nifti1Image(((wanted == number) * number).astype(np.uint8), affine)
         )
 
 
