@@ -54,6 +54,7 @@ def test_workers_do_each_study_once_and_lose_no_failure(
         infer(bundle, data, model, out, config=config, **{"dataloader#num_workers": workers})
         table = json.loads((out / "summary.json").read_text())["studies"]
         assert [row["image"] for row in table if row["status"] == "failed"] == [str(bad)]
+        assert (out / "report.html").is_file() == (config == "evaluate.json")
         for row in table:
             del row["seconds"]
         tables.append(table)
