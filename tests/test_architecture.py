@@ -1,4 +1,4 @@
-"""The table and the drawing of docs/architecture.md are the rooms that there are, in the order that is checked."""
+"""docs/architecture.md: its table and drawing have the rooms that there are, in the order that is checked."""
 
 from __future__ import annotations
 
