@@ -1,4 +1,4 @@
-"""docs/architecture.md: its table and drawing have the rooms that there are, in the order that is checked."""
+"""docs/architecture.md: its table and its drawing have the rooms that there are, in their order."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ Levels = list[set[str]]
 
 
 def levels_of_table() -> Levels:
-    return [
-        {room for _, room in rows} for _, rows in groupby(TABLE, key=lambda row: int(row[0]))
-    ]
+    return [{room for _, room in rows} for _, rows in groupby(TABLE, key=lambda row: int(row[0]))]
 
 
 def test_the_table_has_the_rooms_of_the_package() -> None:
