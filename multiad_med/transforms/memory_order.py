@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from monai.data import MetaTensor
 
+from multiad_med.utils.tensors import plain_tensor
+
 __all__ = ["as_stored", "empty_stored", "stored_order", "with_meta_of"]
 
 
@@ -22,7 +24,7 @@ def as_stored(volume: torch.Tensor) -> torch.Tensor:
     For whatever does not depend on where a voxel lies: extrema, counts. Torch walks a volume whose
     first axis is the fastest much more slowly.
     """
-    plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
+    plain = plain_tensor(volume)
     return plain.permute(stored_order(plain))
 
 
