@@ -20,6 +20,7 @@ from multiad_med.data.datalist import CACHE_NAME, SPLITS
 from multiad_med.transforms import SliceState
 from multiad_med.utils.errors import FileError, InputError, MultiADError, file_errors
 from multiad_med.utils.json_files import read_json
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["CacheError", "SliceCache", "is_slice_cache", "read_study", "write_study"]
 
@@ -69,7 +70,7 @@ def study_path(cache: str | Path, study: str) -> Path:
 def _quantise(image: torch.Tensor, bits: int) -> NDArray[np.uint8 | np.uint16]:
     """[0, 1] to the full range of 8 or 16 bits, rounded."""
     top = (1 << bits) - 1
-    values = torch.as_tensor(image).as_subclass(torch.Tensor).numpy(force=True)
+    values = plain_tensor(image).numpy(force=True)
     scaled = np.multiply(values, np.float32(top))
     scaled += np.float32(0.5)
     return scaled.astype(np.uint16 if bits == 16 else np.uint8)
@@ -102,7 +103,7 @@ def write_study(
     for key, bit in (("foreground", _FOREGROUND), ("label", _LESION)):
         inside = np.full((count, *size), key == "foreground")
         if key in prepared:
-            mask = torch.as_tensor(prepared[key]).as_subclass(torch.Tensor)
+            mask = plain_tensor(prepared[key])
             if tuple(mask.shape) != (count, 1, *size):
                 raise InputError(
                     f"{key} has shape {tuple(mask.shape)}, expected {(count, 1, *size)}."

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -18,6 +17,7 @@ from multiad_med.data.study_errors import StudyError, study_errors
 from multiad_med.transforms import marked_slices
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.sizes import Size, sides, size_setting
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["SliceDataset", "open_slices"]
 
@@ -64,10 +64,10 @@ class SliceDataset(Dataset):
         with study_errors(item):
             volume = self.transform(item)
         keep = marked_slices(volume["image"])
-        image = torch.as_tensor(volume["image"]).as_subclass(Tensor)
-        foreground = torch.as_tensor(volume.get("foreground", image[:1] > 0)).as_subclass(Tensor)
+        image = plain_tensor(volume["image"])
+        foreground = plain_tensor(volume.get("foreground", image[:1] > 0))
         if "label" in volume:
-            label = torch.as_tensor(volume["label"]).as_subclass(Tensor)
+            label = plain_tensor(volume["label"])
             if label.shape[-1] != image.shape[-1]:
                 raise StudyError(
                     f"{item['image']}: the mask has {label.shape[-1]} axial slices, the image "

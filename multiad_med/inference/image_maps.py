@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping
 from typing import Any, cast
 
 import numpy as np
-import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
@@ -19,6 +18,7 @@ from multiad_med.readers.images import LoadImages
 from multiad_med.scoring import decision
 from multiad_med.utils.atomic import atomic_path
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 from multiad_med.visualize.colours import overlaid
 from multiad_med.visualize.overlay_file import save_overlay
 
@@ -55,7 +55,7 @@ class SaveTiffMapd(MapTransform):
         result = dict(data)
         image = result[self.first_key(result)]
         source = str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
-        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        plain = plain_tensor(image)
         anomaly_map = plain[0, :, :, 0].float().numpy(force=True)
         # The file again: what the network saw was resized and perhaps brightened.
         picture = np.asarray(self.load(source))[..., 0].transpose(1, 2, 0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from multiad_med.networks.multiad import MultiAD
 from multiad_med.utils.errors import MultiADError, missing_package
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["ExportError", "OpenVINONetwork"]
 
@@ -88,7 +89,7 @@ class OpenVINONetwork(nn.Module):
             ExportError: when the file is missing, takes images of another shape, or gives another
                 map than the network.
         """
-        images = torch.as_tensor(x).as_subclass(Tensor).expand(-1, 3, -1, -1)
+        images = plain_tensor(x).expand(-1, 3, -1, -1)
         first = self._compiled is None
         if first:
             self._compiled = self._compile(images.shape)

@@ -12,7 +12,6 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from multiad_med.card import CalibratedNetwork, check_calibrated, versions
 from multiad_med.data.study_results import SCORES, StudyResults
@@ -20,6 +19,7 @@ from multiad_med.scoring import Level, NormalScores, image_scores, joint_probabi
 from multiad_med.transforms import marked_slices
 from multiad_med.utils.atomic import write_json
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["SaveScoresd", "ScoreSlicesd", "study_scores"]
 
@@ -59,8 +59,8 @@ class ScoreSlicesd(MapTransform):
             NotCalibratedError: when the network was never calibrated.
         """
         check_calibrated(self.network)
-        maps = torch.as_tensor(data[self.first_key(dict(data))]).as_subclass(Tensor)
-        mask = torch.as_tensor(data[self.mask_key]).as_subclass(Tensor).to(maps.device)
+        maps = plain_tensor(data[self.first_key(dict(data))])
+        mask = plain_tensor(data[self.mask_key]).to(maps.device)
         scores = image_scores(
             maps.permute(3, 0, 1, 2),
             mask.permute(3, 0, 1, 2),

@@ -39,7 +39,7 @@ def _conv3x3(in_channels: int, out_channels: int, *, stride: int, dilation: int)
     )
 
 
-def _baseline(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
     return nn.Sequential(
@@ -73,7 +73,7 @@ class _BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = _conv3x3(planes, planes, stride=1, dilation=dilations[1])
         self.bn2 = nn.BatchNorm2d(planes)
-        self.downsample = _baseline(in_channels, planes, stride)
+        self.downsample = _shortcut(in_channels, planes, stride)
         self.se = _squeeze_excitation(planes, se)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class _Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _baseline(in_channels, out_channels, stride)
+        self.downsample = _shortcut(in_channels, out_channels, stride)
         self.se = _squeeze_excitation(out_channels, se)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from multiad_med.readers.images import LoadImageMasks, LoadImages
 from multiad_med.readers.load_volume import LoadVolume
 from multiad_med.utils.errors import InputError, MultiADError, reader_errors
 from multiad_med.utils.suffixes import is_image
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["LoadBScans", "LoadBScansd", "OctError"]
 
@@ -118,7 +119,7 @@ class LoadBScans(Transform):
             spacing = stated or spacing
         else:
             image = self.volume(filename)
-            plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+            plain = plain_tensor(image)
             if plain.ndim != 4 or plain.shape[0] != 1:
                 raise OctError(f"{path}: expected one volume of B-scans, got {tuple(plain.shape)}.")
             if path.suffix.lower() == ".npy":

@@ -25,6 +25,7 @@ from multiad_med.scoring import (
 )
 from multiad_med.training.distributed import gathered, gathered_items
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["CalibrationHandler", "calibrate", "score_units", "set_thresholds"]
 
@@ -49,7 +50,7 @@ def images_of(
 ) -> Iterable[tuple[Tensor, Tensor | None, dict[str, Any]]]:
     """Image, foreground where there is one, and all of each batch, on the device."""
     for batch in batches:
-        image = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).to(device)
+        image = plain_tensor(batch[CommonKeys.IMAGE]).to(device)
         foreground = batch.get("foreground")
         yield image, None if foreground is None else torch.as_tensor(foreground).to(device), batch
 

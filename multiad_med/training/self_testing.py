@@ -26,6 +26,7 @@ from multiad_med.transforms import (
     put_pseudo_anomalies,
 )
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["SelfTestHandler", "record_self_test", "self_test"]
 
@@ -41,7 +42,7 @@ Slices = tuple[Tensor, Tensor]
 def _usable(batches: Iterable[dict[str, Any]]) -> Iterable[Slices]:
     """Slices of each batch that have any foreground."""
     for batch in batches:
-        images = torch.as_tensor(batch[CommonKeys.IMAGE]).as_subclass(Tensor).cpu().float()
+        images = plain_tensor(batch[CommonKeys.IMAGE]).cpu().float()
         given = batch.get("foreground")
         inside = torch.ones_like(images[:, :1]) if given is None else torch.as_tensor(given)
         inside = inside.as_subclass(Tensor).cpu() > 0

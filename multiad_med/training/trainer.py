@@ -20,6 +20,7 @@ from multiad_med.networks.losses import (
 )
 from multiad_med.training.distributed import distribute, is_distributed, mean_over_processes
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["DistillationTrainer"]
 
@@ -165,7 +166,7 @@ class DistillationTrainer(SupervisedTrainer):
         images, _ = self.prepare_batch(
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )
-        images = torch.as_tensor(images).as_subclass(Tensor)
+        images = plain_tensor(images)
         self.network.train()
         with self._autocast():
             teacher, student = self._features(images)

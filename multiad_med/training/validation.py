@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from multiad_med.networks import MultiAD, cosine_distance_maps
 from multiad_med.networks.losses import FeatureDistillationLoss
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["DistillationEvaluator"]
 
@@ -46,7 +47,7 @@ class DistillationEvaluator(SupervisedEvaluator):
         images, _ = self.prepare_batch(
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )
-        images = torch.as_tensor(images).as_subclass(Tensor)
+        images = plain_tensor(images)
         self.network.eval()
         with (
             torch.no_grad(),

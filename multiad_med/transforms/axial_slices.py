@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, Orientation, Transform
 
 from multiad_med.transforms.memory_order import with_meta_of
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["AxialSlices", "AxialSlicesd", "NeighbourSlices", "NeighbourSlicesd"]
 
@@ -46,7 +47,7 @@ class AxialSlices(Transform):
             raise InputError(
                 f"Axial slices are cut from a volume (C, X, Y, Z), got shape {tuple(image.shape)}."
             )
-        image = torch.as_tensor(self.oriented(image)).as_subclass(torch.Tensor)
+        image = plain_tensor(self.oriented(image))
         return image.permute(3, 0, 1, 2)
 
 
@@ -110,7 +111,7 @@ class NeighbourSlices(Transform):
             raise InputError(
                 f"Neighbouring slices are taken from a volume (1, X, Y, Z), got {tuple(image.shape)}."
             )
-        volume = torch.as_tensor(image).as_subclass(torch.Tensor)[0]
+        volume = plain_tensor(image)[0]
         position = torch.arange(volume.shape[-1])
         last = volume.shape[-1] - 1
         channels = [volume[..., (position + offset).clamp(0, last)] for offset in self.offsets]

@@ -11,6 +11,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 from numpy.typing import NDArray
 
+from multiad_med.utils.tensors import plain_tensor
+
 __all__ = ["BmadLiver", "BmadLiverd"]
 
 
@@ -44,8 +46,8 @@ class BmadLiver(Transform):
         self, image: torch.Tensor, liver: torch.Tensor
     ) -> torch.Tensor:
         """Slices ``(1, X, Y, Z)`` in [0, 1] of a CT ``(1, X, Y, Z)`` in HU and its liver mask."""
-        volume = torch.as_tensor(image).as_subclass(torch.Tensor)[0].numpy(force=True)
-        mask = torch.as_tensor(liver).as_subclass(torch.Tensor)[0].numpy(force=True) > 0
+        volume = plain_tensor(image)[0].numpy(force=True)
+        mask = plain_tensor(liver)[0].numpy(force=True) > 0
         if self.window is not None:
             volume = np.clip(volume, *self.window)
         result = np.zeros((1, *volume.shape), np.float32)
@@ -90,5 +92,5 @@ class BmadLiverd(MapTransform):
             result[key] = prepare(result[key], result[self.mask_key])
         for key in (self.mask_key, self.label_key):
             if key in result:
-                result[key] = torch.as_tensor(result[key]).as_subclass(torch.Tensor).flip(1)
+                result[key] = plain_tensor(result[key]).flip(1)
         return result

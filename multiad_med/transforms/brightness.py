@@ -13,6 +13,7 @@ from multiad_med.transforms.memory_order import with_meta_of
 from multiad_med.transforms.nuisance import NuisanceChange
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["NormaliseBrightness", "NormaliseBrightnessd", "RandBrightnessd"]
 
@@ -37,10 +38,10 @@ class NormaliseBrightness(Transform):
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Scale ``(C, H, W, N)`` in [0, 1] by the pixels in ``mask (1, H, W, N)``, without it by all."""
-        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        plain = plain_tensor(image)
         grey = plain.mean(dim=0, keepdim=True)
         if mask is not None:
-            grey = grey[torch.as_tensor(mask).as_subclass(torch.Tensor) > 0]
+            grey = grey[plain_tensor(mask) > 0]
         (found,) = quantiles(grey, (0.5,))
         factor = self.median / found if found > 0 else 1.0
         return with_meta_of((plain * factor).clamp(max=1), image)
@@ -88,6 +89,6 @@ class RandBrightnessd(MapTransform):
         """Change each key's slice ``(C, H, W)`` in [0, 1]."""
         result = dict(data)
         for key in self.key_iterator(result):
-            plain = torch.as_tensor(result[key]).as_subclass(torch.Tensor)
+            plain = plain_tensor(result[key])
             result[key] = NuisanceChange.draw_light().image(plain)
         return result

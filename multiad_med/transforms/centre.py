@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, Transform
 from multiad_med.transforms.memory_order import with_meta_of
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["CentreHounsfield", "CentreHounsfieldd"]
 
@@ -46,7 +47,7 @@ class CentreHounsfield(Transform):
         """
         if self.centre is None:
             return image
-        values, inside = (torch.as_tensor(t).as_subclass(torch.Tensor) for t in (image, mask))
+        values, inside = (plain_tensor(t) for t in (image, mask))
         (median,) = quantiles(values[inside > 0], (0.5,))
         return with_meta_of(values.float() + (self.centre - median), image)
 

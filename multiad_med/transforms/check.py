@@ -15,6 +15,7 @@ from monai.utils import ImageMetaKey
 
 from multiad_med.transforms.memory_order import as_stored
 from multiad_med.utils.errors import MultiADError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["CheckMaskGridd", "CheckVolume", "CheckVolumed", "VolumeError"]
 
@@ -70,7 +71,7 @@ class CheckVolume(Transform):
             )
         if 0 in image.shape:
             raise VolumeError(f"{source}the volume is empty: shape {tuple(image.shape[1:])}.")
-        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        plain = plain_tensor(image)
         bad = 0
         if plain.is_floating_point():
             bad = plain.numel() - int(torch.isfinite(as_stored(plain)).sum())

@@ -14,6 +14,7 @@ from monai.transforms import MapTransform, SpatialCrop, Transform
 
 from multiad_med.transforms.memory_order import as_stored
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["CropInPlane", "CropInPlaned"]
 
@@ -38,7 +39,7 @@ class CropInPlane(Transform):
             InputError: when the mask is empty.
         """
         spacing = affine_to_spacing(mask.affine) if isinstance(mask, MetaTensor) else np.ones(3)
-        plain = torch.as_tensor(mask).as_subclass(torch.Tensor)
+        plain = plain_tensor(mask)
         if not as_stored(plain).numpy(force=True).any():
             raise InputError("The mask to crop to is empty.")
         flat = (plain > 0).any(dim=0).any(dim=2)

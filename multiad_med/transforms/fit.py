@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.sizes import Size, sides
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["LIKE", "FitInPlane", "FitInPlaned"]
 
@@ -29,7 +30,7 @@ def _resize_slices(
     volume: torch.Tensor, shape: tuple[int, int], *, mode: str, antialias: bool
 ) -> torch.Tensor:
     """Resize the first two spatial axes of ``(C, X, Y, Z)``, in the memory's own order."""
-    plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
+    plain = plain_tensor(volume)
     slices = plain.permute(3, 0, 1, 2)
     # NIfTI runs fastest along x. Turning such slices costs nothing and spares a copy.
     turned = slices.stride(2) < slices.stride(3)
@@ -110,9 +111,7 @@ class FitInPlane(InvertibleTransform):
             image if new == old else _resize_slices(image, new, mode=self.mode, antialias=shrinks)
         )
         if isinstance(image, MetaTensor):
-            resized = MetaTensor(torch.as_tensor(resized).as_subclass(torch.Tensor)).copy_meta_from(
-                image
-            )
+            resized = MetaTensor(plain_tensor(resized)).copy_meta_from(image)
             depth = image.shape[3]
             resized.affine = image.affine @ torch.as_tensor(
                 scale_affine((*old, depth), (*new, depth)), dtype=image.affine.dtype

@@ -16,6 +16,7 @@ from multiad_med.transforms.memory_order import as_stored, empty_stored, stored_
 from multiad_med.transforms.padding import padding_values, without_padding
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = [
     "ForegroundByHounsfield",
@@ -36,7 +37,7 @@ def slice_areas(mask: torch.Tensor) -> torch.Tensor:
     """Number of positive pixels in each slice ``(Z,)`` of a mask ``(X, Y, Z)``."""
     # Slice by slice: a sum over two axes of booleans takes much longer.
     # Last axis first and x last: as NIfTI and DICOM lie in memory.
-    inside = torch.as_tensor(mask).as_subclass(torch.Tensor).permute(2, 1, 0)
+    inside = plain_tensor(mask).permute(2, 1, 0)
     if inside.dtype is not torch.bool:
         inside = inside > 0
     return torch.tensor([int(np.count_nonzero(plane)) for plane in inside.numpy(force=True)])
@@ -114,7 +115,7 @@ class ForegroundByIntensity(Transform):
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(C, X, Y, Z)``, last axis axial."""
-        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        plain = plain_tensor(image)
         mask = torch.zeros_like(plain[0], dtype=torch.bool)
         for channel in map(without_padding, plain):
             low, high = quantiles(channel, (0.02, 0.98))
@@ -141,11 +142,11 @@ class ForegroundByHounsfield(Transform):
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(1, X, Y, Z)`` in HU."""
-        plain = torch.as_tensor(image[:1]).as_subclass(torch.Tensor)
+        plain = plain_tensor(image[:1])
         if max(padding_values(plain[0]), default=self.threshold) > self.threshold:
             plain = without_padding(plain[0])[None]
         body = self.largest((plain > self.threshold).to(torch.uint8))
-        inside = torch.as_tensor(body).as_subclass(torch.Tensor)[0] > 0
+        inside = plain_tensor(body)[0] > 0
         filled = torch.from_numpy(_fill_holes_in_plane(inside.numpy(force=True)))
         return with_meta_of(filled[None].view(torch.uint8), image)
 
@@ -167,7 +168,7 @@ class ForegroundByLabel(Transform):
         Raises:
             InputError: when no voxel has any of the labels.
         """
-        plain = torch.as_tensor(segmentation).as_subclass(torch.Tensor)
+        plain = plain_tensor(segmentation)
         mask = where_labelled(plain, self.labels)
         if not as_stored(mask).numpy(force=True).any():
             wanted = "above 0" if self.labels is None else f"of the values {list(self.labels)}"
@@ -183,7 +184,7 @@ class WholeForeground(Transform):
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Mask ``(1, H, W, N)``, uint8, 1 everywhere, of ``(C, H, W, N)``."""
-        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        plain = plain_tensor(image)
         return with_meta_of(torch.ones_like(plain[:1], dtype=torch.uint8), image)
 
 

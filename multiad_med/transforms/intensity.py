@@ -13,6 +13,7 @@ from multiad_med.transforms.memory_order import empty_stored, stored_order, with
 from multiad_med.transforms.padding import without_padding
 from multiad_med.transforms.quantiles import quantiles
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["ScaleForegroundIntensity", "ScaleForegroundIntensityd"]
 
@@ -43,9 +44,9 @@ class ScaleForegroundIntensity(Transform):
         self, image: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
         """Scale ``(C, X, Y, Z)`` given its foreground ``(1, X, Y, Z)``; float32 in [0, 1]."""
-        values = torch.as_tensor(image).as_subclass(torch.Tensor)
+        values = plain_tensor(image)
         order = stored_order(values[0])
-        inside = torch.as_tensor(mask).as_subclass(torch.Tensor)[0].permute(order) > 0
+        inside = plain_tensor(mask)[0].permute(order) > 0
         scaled = empty_stored(values[0], torch.float32, channels=len(values))
         for channel, target in zip(map(without_padding, values), scaled, strict=True):
             source = channel.permute(order)

@@ -16,6 +16,7 @@ from monai.transforms import MapTransform, Transform
 from multiad_med.transforms.foreground import occupied_slices, slice_areas, where_labelled
 from multiad_med.transforms.memory_order import as_stored, with_meta_of
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["KeepSlicesd", "SliceLabels", "SliceLabelsd", "SliceState"]
 
@@ -30,10 +31,6 @@ class SliceState(IntEnum):
     UNSURE = -1
     NORMAL = 0
     ABNORMAL = 1
-
-
-def _plain(volume: torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(volume).as_subclass(torch.Tensor)
 
 
 class SliceLabels(Transform):
@@ -71,7 +68,7 @@ class SliceLabels(Transform):
         Raises:
             InputError: when the mask has a value above 0 that is not known.
         """
-        plain = _plain(mask)
+        plain = plain_tensor(mask)
         if self.labels is not None and self.known_labels is not None:
             stored = as_stored(plain).numpy(force=True)
             known = sum(np.count_nonzero(stored == value) for value in self.known_labels)
@@ -155,7 +152,7 @@ class SliceLabelsd(MapTransform):
 
 def _take(volume: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
     """Slices of ``(C, X, Y, Z)``, in the memory's order of the volume."""
-    plain = _plain(volume)
+    plain = plain_tensor(volume)
     if len(slices) and int(slices[-1] - slices[0]) == len(slices) - 1:
         taken = plain[..., int(slices[0]) : int(slices[-1]) + 1]
     else:
@@ -205,7 +202,9 @@ class KeepSlicesd(MapTransform):
         state = result[self.state_key]
         keep = torch.ones(len(state), dtype=torch.bool)
         if self.mask_key in result:
-            keep &= occupied_slices(_plain(result[self.mask_key]), min_fraction=self.min_fraction)
+            keep &= occupied_slices(
+                plain_tensor(result[self.mask_key]), min_fraction=self.min_fraction
+            )
         if "wanted_slices" in result:
             keep &= torch.isin(torch.arange(len(keep)), torch.as_tensor(result["wanted_slices"]))
         if result.get("normal_only") or result.get("split") in self.normal_splits:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multiad_med.transforms.foreground import occupied_slices
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["MarkOccupiedd", "marked_slices"]
 
@@ -47,7 +48,7 @@ class MarkOccupiedd(MapTransform):
         """
         result = dict(data)
         key = self.first_key(result)
-        mask = torch.as_tensor(result[self.mask_key]).as_subclass(Tensor)
+        mask = plain_tensor(result[self.mask_key])
         occupied = occupied_slices(mask, min_fraction=self.min_fraction)
         if not occupied.any():
             raise InputError(
@@ -71,5 +72,5 @@ def marked_slices(image: Tensor) -> Tensor:
     mark = image.meta.get(OCCUPIED) if isinstance(image, MetaTensor) else None
     if mark is None:
         return torch.ones(image.shape[-1], dtype=torch.bool)
-    mark = torch.as_tensor(mark).as_subclass(Tensor).cpu() > 0
+    mark = plain_tensor(mark).cpu() > 0
     return mark.reshape(-1, mark.shape[-1]).any(dim=0)

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from multiad_med.transforms.memory_order import stored_order
 from multiad_med.transforms.quantiles import quantiles
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["padding_values", "without_padding"]
 
@@ -30,7 +31,7 @@ def padding_values(volume: torch.Tensor) -> list[float]:
     Args:
         volume: ``(X, Y, Z)``, last axis axial.
     """
-    plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
+    plain = plain_tensor(volume)
     stored = plain.permute(2, 1, 0).numpy(force=True)
     corners = _corners(stored)
     inner = stored[:, *(slice(1, -1) if extent > 2 else slice(None) for extent in stored.shape[1:])]
@@ -54,7 +55,7 @@ def without_padding(volume: torch.Tensor) -> torch.Tensor:
     Returns:
         The volume itself where its only padding is background already.
     """
-    plain = torch.as_tensor(volume).as_subclass(torch.Tensor)
+    plain = plain_tensor(volume)
     order = stored_order(plain)
     array = plain.permute(order).numpy(force=True)
     lowest = float(array.min())

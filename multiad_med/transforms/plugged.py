@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.memory_order import with_meta_of
 from multiad_med.utils.dotted_name import locate_class
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["PluggedTransformd"]
 
@@ -50,8 +50,8 @@ class PluggedTransformd(MapTransform):
         if self.transform is None:
             return result
         for key in self.key_iterator(result):
-            image = torch.as_tensor(result[key]).as_subclass(torch.Tensor)
-            changed = torch.as_tensor(self.transform(image)).as_subclass(torch.Tensor).float()
+            image = plain_tensor(result[key])
+            changed = plain_tensor(self.transform(image)).float()
             if changed.shape != image.shape:
                 raise InputError(
                     f"transform {self.name}: it makes {tuple(changed.shape)} of an image "

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["quantiles"]
 
@@ -30,7 +31,7 @@ def quantiles(values: torch.Tensor, fractions: Sequence[float]) -> list[float]:
     count = values.numel()
     if count == 0:
         raise InputError("Quantiles of no values: the foreground is empty.")
-    flat = torch.as_tensor(values).as_subclass(torch.Tensor)
+    flat = plain_tensor(values)
     ranks = [max(1, round(q * count)) for q in fractions]
     # The order of the values does not matter, that of the memory decides the speed.
     array = flat.numpy(force=True).ravel(order="K")

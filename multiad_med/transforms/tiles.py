@@ -13,6 +13,7 @@ from monai.utils import ensure_tuple_rep
 
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.sizes import Size, sides
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["TILE_OVERLAP", "Tiles", "Tilesd"]
 
@@ -45,8 +46,8 @@ class Tiles(Transform):
             raise InputError(
                 f"Tiles are cut from one image (C, H, W, 1), got shape {tuple(image.shape)}."
             )
-        padded = self.pad(torch.as_tensor(image).as_subclass(torch.Tensor))
-        plain = torch.as_tensor(padded).as_subclass(torch.Tensor)[..., 0]
+        padded = self.pad(plain_tensor(image))
+        plain = plain_tensor(padded)[..., 0]
         # As the sliding window: a side that the tile fills is walked in one step.
         steps = [
             tile if side == tile else max(1, int(tile * (1 - TILE_OVERLAP)))

@@ -12,6 +12,7 @@ from monai.transforms import MapTransform, Transform
 
 from multiad_med.transforms.memory_order import empty_stored, stored_order, with_meta_of
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["HounsfieldWindow", "HounsfieldWindowd", "Window"]
 
@@ -86,7 +87,7 @@ class HounsfieldWindow(Transform):
                 f"Several windows take one channel in HU, got {count}. Choose one window, or no "
                 "neighbouring slices."
             )
-        plain = torch.as_tensor(image).as_subclass(torch.Tensor)
+        plain = plain_tensor(image)
         order = stored_order(plain[0])
         result = empty_stored(plain[0], torch.float32, channels=max(count, windows))
         for index, channel in enumerate(result):

@@ -50,7 +50,7 @@ def make_cache(folder: Path, *, bits: int = 16, channels: int = 1) -> dict[str, 
         write_study(path, studies[name], bits=bits, about={"source_sha256": "0"})
         items.append({"split": split, "subject": name, "study": name})
     write_index(folder / "index.csv", index_rows(folder, items))
-    (folder / "store.json").write_text(
+    (folder / "cache.json").write_text(
         json.dumps({"bits": bits, "channels": channels, "size": [8, 8], "upright": True})
     )
     return studies
@@ -134,8 +134,8 @@ def test_slices_of_another_size_than_inference_takes_are_refused(tmp_path: Path)
 
 def test_rows_and_columns_of_a_rectangle_are_not_interchanged(tmp_path: Path) -> None:
     make_cache(tmp_path)
-    about = json.loads((tmp_path / "store.json").read_text()) | {"size": [8, 16]}
-    (tmp_path / "store.json").write_text(json.dumps(about))
+    about = json.loads((tmp_path / "cache.json").read_text()) | {"size": [8, 16]}
+    (tmp_path / "cache.json").write_text(json.dumps(about))
     options = {"split": "training", "data": [], "transform": dict}
     assert len(open_slices(tmp_path, size=[8, 16], **options)) == 5
     for size, typed in (([16, 8], '"size=[16,8]"'), (8, "size=8")):
@@ -174,7 +174,7 @@ def test_a_store_is_not_held_in_memory(tmp_path: Path) -> None:
     items = [{"split": "training", "subject": "s", "study": "big"}]
     write_index(tmp_path / "index.csv", index_rows(tmp_path, items))
     about = {"bits": 16, "channels": 1, "size": [size, size], "upright": True}
-    (tmp_path / "store.json").write_text(json.dumps(about))
+    (tmp_path / "cache.json").write_text(json.dumps(about))
     cache = SliceCache(tmp_path)
     tracemalloc.start()
     cache[100]
