@@ -11,6 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers sha
 import pytest
 
 from multiad_med.testing import make_brains
+from multiad_med.testing.cohorts import write_fake_model
 
 REAL_DATA = Path(os.environ.get("MULTIAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -27,3 +28,9 @@ def real_data() -> Path:
 def cohort(tmp_path: Path) -> Path:
     """The folder of :func:`make_brains`."""
     return make_brains(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained model of the brain bundle."""
+    return write_fake_model("multiad_brain_mri", tmp_path_factory.mktemp("model") / "model.pt")

@@ -1,13 +1,11 @@
-"""A PACS and a model for tests of the service."""
+"""A PACS for tests of the service."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from multiad_med.testing.cohorts import write_fake_model
 from tests.serving.pacs import SERVER
 
 
@@ -17,9 +15,3 @@ def orthanc() -> Iterator[str]:
     pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
     with SERVER.orthanc() as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model of the brain bundle."""
-    return write_fake_model("multiad_brain_mri", tmp_path_factory.mktemp("model") / "model.pt")
