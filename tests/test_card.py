@@ -47,6 +47,7 @@ def make_model(path: Path, *, levels: int = 3) -> MultiAD:
     return network
 
 
+@pytest.mark.slow
 def test_a_model_builds_itself_and_gives_the_same_map(tmp_path: Path) -> None:
     network = make_model(tmp_path / "model.pt")
     again = open_model(tmp_path / "model.pt").eval()
@@ -82,6 +83,7 @@ def test_the_file_holds_nothing_but_tensors_and_the_card_is_plain_json(tmp_path:
     assert set(content["versions"]) == {"multiad-med", "monai", "torch"}
 
 
+@pytest.mark.slow
 def test_cards_of_other_lengths_load_into_a_network(tmp_path: Path) -> None:
     make_model(tmp_path / "few.pt", levels=3)
     make_model(tmp_path / "many.pt", levels=300)
@@ -90,6 +92,7 @@ def test_cards_of_other_lengths_load_into_a_network(tmp_path: Path) -> None:
     assert network.card.level(Level.VOLUME).units == 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -116,6 +119,7 @@ def test_another_network_than_the_cards_is_refused_with_both_values(
             load_model(other, tmp_path / "model.pt")
 
 
+@pytest.mark.slow
 def test_what_is_given_again_and_equal_is_no_contradiction(tmp_path: Path) -> None:
     make_model(tmp_path / "model.pt")
     assert network_of_model(tmp_path / "model.pt", stages=(1, 2, 3), sigma=2.5).fused == [2, 3]
@@ -126,12 +130,14 @@ def prepared(path: Path, domain: str = "liver_ct", **given: Any) -> dict[str, An
     return model_preparation(path, domain=domain, given=given, defaults=defaults)
 
 
+@pytest.mark.slow
 def test_the_card_tells_how_images_are_prepared(tmp_path: Path) -> None:
     make_model(tmp_path / "model.pt")
     assert prepared(tmp_path / "model.pt") == PREPARATION
     assert prepared(tmp_path / "model.pt", size=96, region=None) == PREPARATION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "both"),
     [
@@ -176,6 +182,7 @@ def test_a_model_without_card_loads_with_a_warning_and_gives_no_verdicts(tmp_pat
     assert prepared(tmp_path / "old.pt")["size"] == 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -48,6 +48,7 @@ def observed_rates(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.8])
 def test_normals_are_called_anomalous_as_often_as_promised(correlation: float) -> None:
     """Volumes by the volumes' own threshold, however alike their slices are."""

@@ -30,6 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "data", folder / "models" / "model.pt"
 
 
+@pytest.mark.slow
 def test_each_training_subject_is_scored_by_the_model_of_another_fold(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_other_data_than_the_models_are_refused(trained: tuple[Path, Path], tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_folds_score_by_the_rule_of_the_model(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

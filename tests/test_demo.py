@@ -13,6 +13,8 @@ from multiad_med.data import load_datalist
 from multiad_med.demo import Cohort, make_cohort, run_demo
 from multiad_med.demo.cohort import LESIONS
 
+pytestmark = pytest.mark.slow
+
 ONE = Cohort(training=1, validation=0, healthy_test=0, lesion_test=1)
 
 

@@ -69,6 +69,7 @@ def industrial(tmp_path_factory: pytest.TempPathFactory) -> AnomalyDetector:
     return AnomalyDetector.load(path, device="cpu", size=64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("domain", ["brain_mri", "industrial"])
 def test_weights_and_maps_are_those_of_the_bundles_command_line_bit_by_bit(
     domain: str, tmp_path: Path, one_thread: None
@@ -116,6 +117,7 @@ def test_weights_and_maps_are_those_of_the_bundles_command_line_bit_by_bit(
         assert single.score == result.score
 
 
+@pytest.mark.slow
 def test_a_volume_gives_one_map_in_whatever_form_it_comes(
     brain: AnomalyDetector, tmp_path: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_a_dicom_series_is_a_folder_or_its_files(brain: AnomalyDetector, tmp_pat
     np.testing.assert_allclose(one.affine, volume.affine, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_image_gives_one_map_in_whatever_form_it_comes(
     industrial: AnomalyDetector, tmp_path: Path
 ) -> None:
@@ -229,6 +232,7 @@ def test_half_precision_is_taken(brain: AnomalyDetector, tmp_path: Path) -> None
     np.testing.assert_array_equal(half.map, single.map)
 
 
+@pytest.mark.slow
 def test_settings_of_load_reach_the_evaluation(tmp_path: Path) -> None:
     data = COHORTS["multiad_brain_mri"](tmp_path)
     model = write_fake_model("multiad_brain_mri", tmp_path / "model.pt")
@@ -237,6 +241,7 @@ def test_settings_of_load_reach_the_evaluation(tmp_path: Path) -> None:
     assert metrics["manifest"]["config"]["size"] == 64  # the bundle's own would be 256
 
 
+@pytest.mark.slow
 def test_a_device_may_be_a_word_wherever_it_is_given(tmp_path: Path) -> None:
     data = COHORTS["multiad_brain_mri"](tmp_path)
     detector = AnomalyDetector("brain_mri", device="cpu", **FAST_TRAINING)
@@ -309,6 +314,7 @@ def test_what_is_wrong_is_told_by_name(
             call()
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_nothing_heavy() -> None:
     program = (
         "import sys, multiad_med; assert not {'torch', 'monai', 'numpy'} & set(sys.modules); "

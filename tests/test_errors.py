@@ -185,7 +185,8 @@ class TestPackages:
         for name, extra in EXTRAS.items():
             assert any(r.startswith(distributions.get(name, name)) for r in extras[extra]), name
             assert not any(r.startswith(name) for r in project["dependencies"]), name
-        for_users = set(extras) - {"test", "test-label", "dev"}
+        for_us = {"dev", "docs", "notebooks", "peers", "test", "test-label"}  # peers: an old name
+        for_users = set(extras) - for_us
         assert set(EXTRAS.values()) == for_users
 
     def test_one_that_is_missing_is_told_with_its_extra(

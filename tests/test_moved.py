@@ -32,6 +32,7 @@ def test_an_old_package_gives_the_names_of_the_rooms_that_it_became(old: str) ->
                 getattr(package, name)
 
 
+@pytest.mark.slow
 def test_a_bundle_of_the_last_release_finds_its_parts() -> None:
     code = (
         "from multiad_med.engines import ModelLoader; from multiad_med.io import SaveImageMapd;"

@@ -109,6 +109,7 @@ def nothing(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "make", "number"),
     [
@@ -145,6 +146,7 @@ def test_children_end_with_their_command(
         assert (out / "cleaned up").exists()
 
 
+@pytest.mark.slow
 def test_workers_of_a_training_end_with_it(tmp_path: Path) -> None:
     """By torch's own watch, which looks every five seconds."""
     data, out = make_brains(tmp_path), tmp_path / "out"

@@ -27,6 +27,7 @@ def test_the_two_commands_keep_their_form() -> None:
     assert f"{setup}-e '.[test]' && .venv/bin/pytest -n 2 --dist loadfile\n" in README
 
 
+@pytest.mark.slow
 def test_the_example_of_readme_trains_predicts_and_saves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

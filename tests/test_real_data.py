@@ -12,6 +12,8 @@ from monai.bundle import ConfigParser
 from multiad_med.data import SliceDataset, find_studies
 from multiad_med.resources import bundle_path
 
+pytestmark = pytest.mark.slow
+
 PATIENTS = ["brats_2013_pat0003_1", "brats_2013_pat0005_1"]
 
 

@@ -21,6 +21,8 @@ from multiad_med.testing.layouts import picture, save_image
 from multiad_med.utils.errors import InputError
 from tests.bundles.models import infer, train
 
+pytestmark = pytest.mark.slow
+
 INDUSTRIAL, BRAIN = "multiad_industrial", "multiad_brain_mri"
 
 

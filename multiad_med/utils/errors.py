@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 EXTRAS = {
-    "anomalib": "methods",
+    "anomalib": "benchmark",
     "dicomweb_client": "pacs",
     "eyepy": "oct",
     "gdcm": "gdcm",

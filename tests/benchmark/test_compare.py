@@ -123,6 +123,7 @@ def _here(job: Job, folder: Path) -> list[Outcome]:
     return execute(job)
 
 
+@pytest.mark.slow
 def test_ablation_trains_four_networks_for_eight_studies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +154,7 @@ def test_ablation_trains_four_networks_for_eight_studies(
     assert "| 4 | ✓ | – | – |" in table
 
 
+@pytest.mark.slow
 def test_comparison_writes_a_row_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiad_med.benchmark.outcomes.run_job", _here)
     cache = make_cache(tmp_path / "images", categories=("nut", "screw"))

@@ -327,6 +327,7 @@ def test_stages_are_the_networks_and_never_train_when_frozen() -> None:
     assert learner.train()(x)["layer1"].requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"mkd", "simplenet"}))
 def test_without_anomalib_the_reason_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, name: str

@@ -72,6 +72,7 @@ def test_an_unavailable_method_is_an_outcome_with_its_reason(cache: str) -> None
     assert not outcomes[0].metrics
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_keeps_its_outcome_and_is_not_run_twice(
     cache: str, tmp_path: Path
 ) -> None:
@@ -96,12 +97,14 @@ def test_other_settings_or_data_are_another_job(cache: str, tmp_path: Path) -> N
     assert job().identifier != before
 
 
+@pytest.mark.slow
 def test_what_is_unavailable_is_tried_again(cache: str, tmp_path: Path) -> None:
     job = Job("method", _unavailable, cache, "", 0)
     assert run_job(job, tmp_path)[0].note == "no weights at hand"
     assert not list(tmp_path.glob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_leaves_a_note_and_is_run_again(cache: str, tmp_path: Path) -> None:
     job = Job("crash", _crash, cache, "", 0, variants=(("twin", _upside_down),))
     outcomes = run_job(job, tmp_path)

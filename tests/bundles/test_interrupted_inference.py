@@ -135,7 +135,7 @@ def interruptions() -> Iterator[tuple[str, Any, str]]:
             yield pytest.param(bundle, number, id=f"{bundle}-{number}")
 
 
-@pytest.mark.parametrize(("bundle", "number"), interruptions())
+@pytest.mark.parametrize(("bundle", "number"), list(interruptions()))
 def test_ctrl_c_while_files_are_written_leaves_nothing_of_the_study_and_the_next_run_does_it(
     bundle: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ VERBS = (
 )
 
 
+@pytest.mark.slow
 def test_no_optional_package_is_imported() -> None:
     code = (
         "import multiad_med, multiad_med.networks, multiad_med.training, multiad_med.data, sys;"
@@ -71,6 +72,7 @@ def _commands() -> Iterator[tuple[list[str], object]]:
     yield from walk([], typer.main.get_command(app))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [words for words, _ in _commands()], ids=" ".join)
 def test_every_command_has_whole_sentences_and_one_example(words: list[str]) -> None:
     command = {" ".join(w): c for w, c in _commands()}[" ".join(words)]
@@ -90,6 +92,7 @@ def test_without_arguments_a_command_shows_its_help(words: list[str]) -> None:
     assert "Error" not in result.output
 
 
+@pytest.mark.slow
 def test_shells_complete_verbs_domains_and_choices() -> None:
     def completed(line: str) -> str:
         words = line.split(" ")

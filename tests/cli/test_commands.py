@@ -48,6 +48,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
 def test_a_mistake_is_one_line_and_debug_shows_its_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
@@ -61,6 +62,7 @@ def test_a_mistake_is_one_line_and_debug_shows_its_trace(
     assert "Error: " not in shown.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -89,6 +91,7 @@ def test_a_wrong_command_line_is_one_line_with_the_nearest_choice(
     assert re.search(message, result.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False])
 def test_debug_shows_the_trace_before_and_behind_the_command(before: bool) -> None:
     arguments = ["--debug", "bundles", "x"] if before else ["bundles", "x", "--debug"]
@@ -136,6 +139,7 @@ def test_ctrl_c_is_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _fail(monkeypatch, KeyboardInterrupt()).exit_code == 130
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_process_is_status_130_without_a_trace() -> None:
     code = (
         "import sys, time, multiad_med.resources as r\n"

@@ -15,6 +15,7 @@ from tests.cli.runs import mistake, multiad
 CPU = ("--device", "cpu")
 
 
+@pytest.mark.slow
 def test_the_report_is_written_and_a_failed_study_is_status_1(
     model: Path, cohort: Path, tmp_path: Path
 ) -> None:

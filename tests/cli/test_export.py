@@ -35,6 +35,7 @@ def _maps(model: Path, batch: int) -> tuple[MultiAD, torch.Tensor, torch.Tensor]
         return network, images, network(images)
 
 
+@pytest.mark.slow
 def test_torchscript_gives_the_maps(model: Path, tmp_path: Path) -> None:
     result = multiad("export", "torchscript", model, "-o", tmp_path / "out" / "model.ts")
     assert result.stdout.strip() == str(tmp_path / "out" / "model.ts")
@@ -44,6 +45,7 @@ def test_torchscript_gives_the_maps(model: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_openvino_and_onnx_give_the_maps_for_any_batch(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from tests.serving.pacs import head_series
 CPU = ("--device", "cpu")
 
 
+@pytest.mark.slow
 def test_a_table_the_files_and_the_next_command_are_shown(model: Path, tmp_path: Path) -> None:
     new, maps = write_heads(tmp_path / "new", 2, seed=1), tmp_path / "maps"
     result = multiad("predict", new, "-m", model, "-o", maps, *CPU)
@@ -48,6 +49,7 @@ def test_a_study_that_fails_among_good_ones_is_status_1(model: Path, tmp_path: P
     assert alone.exit_code == 2
 
 
+@pytest.mark.slow
 def test_dicom_results_are_written_beside_the_map_of_a_series(model: Path, tmp_path: Path) -> None:
     pytest.importorskip("highdicom", reason="needs the extra dicom")
     new, maps = write_heads(tmp_path / "new", 1), tmp_path / "maps"

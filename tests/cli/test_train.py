@@ -15,6 +15,7 @@ from tests.cli.runs import mistake, multiad
 from tests.dicom_files import ct_slices, save
 
 
+@pytest.mark.slow
 def test_the_options_are_on_the_models_card(model: Path) -> None:
     card = read_card(model)
     assert card is not None

@@ -144,6 +144,7 @@ def test_unreadable_datalist_and_empty_or_missing_folder_are_refused(tmp_path: P
         load_datalist(tmp_path)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text(min_size=1, max_size=4), min_size=2, max_size=30, unique=True),
     st.integers(0, 1000),

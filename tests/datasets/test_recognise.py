@@ -83,6 +83,7 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
         recognise(tmp_path / "x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "recipe"),
     [

@@ -39,6 +39,7 @@ def _value(evaluation, name: str) -> float:
     return next(level[name].value for level in evaluation.metrics.values() if name in level)
 
 
+@pytest.mark.slow
 def test_a_perfect_map_gives_one_everywhere() -> None:
     evaluation = evaluate_cases(_cohort(), thresholds=LEVELS, bootstrap=20)
     for name in (
@@ -61,6 +62,7 @@ def test_a_perfect_map_gives_one_everywhere() -> None:
     }
 
 
+@pytest.mark.slow
 def test_figures_equal_scikit_learn_on_a_noisy_map() -> None:
     cases = _cohort(6)
     generator = torch.Generator().manual_seed(7)
@@ -202,6 +204,7 @@ def _watched(case: Case, alive: list[Any], maps: list[Any]) -> Case:
     return case
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_case_is_a_small_part_of_it() -> None:
     def kept_after(count: int) -> int:
         running = RunningEvaluation(LEVELS)
@@ -222,6 +225,7 @@ def test_what_is_kept_of_a_case_is_a_small_part_of_it() -> None:
     assert (many - few) / 4 < 120e3
 
 
+@pytest.mark.slow
 def test_false_alarms_are_told_of_each_study_at_each_level() -> None:
     normal, anomalous = volume_case("a_1", lesion=False), volume_case("b_1", lesion=True)
     normal.anomaly_map = torch.zeros_like(normal.anomaly_map)
@@ -240,6 +244,7 @@ def test_false_alarms_are_told_of_each_study_at_each_level() -> None:
     assert (without["false_alarm_slices"], without["false_alarm_volume"]) == (None, None)
 
 
+@pytest.mark.slow
 def test_images_have_no_patients_unless_some_share_one() -> None:
     def image(study: str, subject: str) -> Case:
         case = volume_case(study, lesion=study == "a")
@@ -285,6 +290,7 @@ def test_a_map_that_is_not_calibrated_is_refused() -> None:
         evaluate_cases([case], thresholds=LEVELS)
 
 
+@pytest.mark.slow
 def test_one_class_gives_nan_and_says_so() -> None:
     cases = [volume_case(f"p{i}", lesion=False, seed=i) for i in range(2)]
     evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=5)
@@ -293,6 +299,7 @@ def test_one_class_gives_nan_and_says_so() -> None:
     json.dumps(evaluation.as_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_all_baselines_that_do_as_well_are_told_in_one_sentence() -> None:
     cases = _cohort()
     for case in cases:
@@ -306,6 +313,7 @@ def test_all_baselines_that_do_as_well_are_told_in_one_sentence() -> None:
     assert "; foreground area (" not in told  # 0.5, which the model beats
 
 
+@pytest.mark.slow
 def test_a_model_better_than_all_baselines_gets_no_such_remark() -> None:
     cases = [volume_case(f"p{i}", lesion=True, seed=i) for i in range(4)]
     for i, case in enumerate(cases):  # lesions at other heights, so that position tells nothing
@@ -316,6 +324,7 @@ def test_a_model_better_than_all_baselines_gets_no_such_remark() -> None:
     assert not any("baseline" in remark for remark in remarks)
 
 
+@pytest.mark.slow
 def test_slice_position_is_seen_through() -> None:
     cases = [volume_case(f"p{i}", lesion=True, seed=i) for i in range(4)]
     # Slices 2 and 3 of 0 to 5 are the two in the middle: the distance from it tells all.
@@ -324,6 +333,7 @@ def test_slice_position_is_seen_through() -> None:
     assert baselines["foreground area"]["image_auroc"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_patient_scores_as_its_highest_study() -> None:
     cases = [
         volume_case("a_1", lesion=False),
@@ -337,6 +347,7 @@ def test_a_patient_scores_as_its_highest_study() -> None:
     assert _value(evaluation, "study_auroc") == 1
 
 
+@pytest.mark.slow
 def test_abnormal_pictures_without_mask_are_left_out_of_pixels() -> None:
     with_mask, without = volume_case("a", lesion=True), volume_case("b", lesion=False)
     whole = Case(
@@ -444,6 +455,7 @@ def test_no_predictions_is_an_error() -> None:
         evaluate_cases([])
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_intervals() -> None:
     first, again, other = (
         evaluate_cases(_noisy(), thresholds=LEVELS, bootstrap=50, seed=seed).metrics["slices"]
@@ -477,6 +489,7 @@ def _picture(name: str, category: str, *, defect: bool, score: float) -> Case:
     )
 
 
+@pytest.mark.slow
 def test_each_category_has_its_own_figures_and_there_is_a_mean() -> None:
     cases = [
         _picture("n0", "nut", defect=False, score=0.1),

@@ -43,6 +43,7 @@ def model(cache: Path, tmp_path: Path) -> Path:
     return tmp_path / "model.pt"
 
 
+@pytest.mark.slow
 def test_command_writes_report_tables_and_metrics(cache: Path, model: Path, tmp_path: Path) -> None:
     output = tmp_path / "evaluation"
     result = CliRunner().invoke(
@@ -70,6 +71,7 @@ def test_command_writes_report_tables_and_metrics(cache: Path, model: Path, tmp_
     assert not re.search("patient|lesion|slice", result.output)
 
 
+@pytest.mark.slow
 def test_a_report_on_images_speaks_of_images(cache: Path, model: Path, tmp_path: Path) -> None:
     evaluate_model(cache, model, tmp_path, bootstrap=5)
     reader = Reader((tmp_path / "report.html").read_text())
@@ -116,6 +118,7 @@ def test_slices_that_were_prepared_otherwise_are_refused_with_both_values(
     assert not (tmp_path / "e").exists()
 
 
+@pytest.mark.slow
 def test_slices_that_are_tiles_have_the_tiles_size(
     cache: Path, model: Path, tmp_path: Path
 ) -> None:

@@ -147,6 +147,7 @@ def test_studies_are_listed_worst_first(tmp_path: Path) -> None:
     assert rows[1] == ["s4", "yes", "0.500", "9", "0.100"]
 
 
+@pytest.mark.slow
 def test_categories_have_a_table_and_a_file_where_there_are_several(tmp_path: Path) -> None:
     categories = {"nut": {"image_auroc": 0.75, "aupro": None}, "mean": {"image_auroc": 0.75}}
     rows = rows_of(page_of(full(categories=categories), tmp_path), "wide")
@@ -290,6 +291,7 @@ def test_the_smallest_lesion_and_map_are_outlined(tmp_path: Path) -> None:
     assert "without any lesion" in without
 
 
+@pytest.mark.slow
 def test_the_page_stays_small(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
 
@@ -327,6 +329,7 @@ def test_names_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
     assert r"scan-\udcff" in page_of(full(studies=studies, curves=curves), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_real_evaluation_knows_all_its_names(tmp_path: Path) -> None:
     cases = [volume_case(f"p{i}_t1", lesion=i % 2 == 0, seed=i) for i in range(4)]
     evaluation = evaluate_cases(cases, bootstrap=10)
@@ -352,6 +355,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -375,6 +379,7 @@ def test_nothing_is_written_unless_everything_can_be(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
     names = ("chromium", "chromium-browser", "google-chrome")

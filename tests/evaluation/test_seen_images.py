@@ -64,6 +64,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["of_files", "of_slices"])
 @pytest.mark.parametrize("data", ["mvtec", "slices"])
 def test_a_training_image_in_the_test_is_recognised_by_its_bytes(
@@ -83,6 +84,7 @@ def test_a_training_image_in_the_test_is_recognised_by_its_bytes(
     assert (seen["training"]["count"], seen["held_out"]["count"]) == (5, 1)
 
 
+@pytest.mark.slow
 def test_a_training_volume_in_the_test_is_recognised(tmp_path: Path) -> None:
     folder = make_brains(tmp_path)
     train("multiad_brain_mri", folder, tmp_path / "models")

@@ -32,6 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[MultiAD, Path]:
     return network, path
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_maps_are_the_networks_for_any_batch(exported: tuple[MultiAD, Path]) -> None:
     network, path = exported
@@ -80,6 +81,7 @@ def test_another_size_or_a_missing_file_is_refused(exported: tuple[MultiAD, Path
         OpenVINONetwork(network, path.with_name("none.onnx"))(torch.rand(1, 3, SIZE, SIZE))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_signals_arrive_when_networks_ended_in_the_order_they_were_made(
     exported: tuple[MultiAD, Path],

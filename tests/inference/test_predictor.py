@@ -78,6 +78,7 @@ def test_results_are_those_of_the_bundles_inference(model: Path, tmp_path: Path)
     assert predict(volumes[0]).map_file.stat().st_mtime_ns != made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", ["multiad_liver_ct", "multiad_retina_oct"])
 def test_other_bundles_of_volumes_are_served_too(bundle: str, tmp_path: Path) -> None:
     COHORTS[bundle](tmp_path)

@@ -85,6 +85,7 @@ def test_one_subject_has_no_interval() -> None:
     assert math.isnan(estimate.high)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     """Slices of a patient share an offset: drawing patients covers, drawing slices does not."""
     rng = np.random.default_rng(0)

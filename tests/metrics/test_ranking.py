@@ -33,6 +33,7 @@ def _best_f1(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(np.divide(2 * precision * recall, total, where=total > 0, out=total * 0).max())
 
 
+@pytest.mark.slow
 @given(scored)
 def test_metrics_equal_scikit_learn_with_ties(items: list[tuple[int, bool]]) -> None:
     scores, labels = _split(items)
@@ -47,6 +48,7 @@ def test_metrics_equal_scikit_learn_with_ties(items: list[tuple[int, bool]]) -> 
     assert f1_max(scores, labels) == pytest.approx(_best_f1(y, s), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("anomalous", "dtype"),
     [
@@ -79,6 +81,7 @@ def test_many_scores_equal_scikit_learn(anomalous: int, dtype: torch.dtype, scal
     assert ranking.f1_max == pytest.approx(_best_f1(y, s), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(
     arrays(
         st.sampled_from([np.float32, np.float64]),
@@ -113,6 +116,7 @@ def test_other_types_are_ranked_by_value(dtype: torch.dtype) -> None:
     assert auroc(scores, torch.tensor([1.0, 0.0, 0.0, 1.0])) == pytest.approx(0.875)
 
 
+@pytest.mark.slow
 @given(scored)
 def test_monotone_maps_leave_the_ranking_unchanged(items: list[tuple[int, bool]]) -> None:
     scores, labels = _split(items)
@@ -138,6 +142,7 @@ def test_perfect_scores_1_and_constant_scores_half(size: int) -> None:
     assert (constant.auroc, constant.average_precision) == (0.5, pytest.approx(0.2))
 
 
+@pytest.mark.slow
 @given(scored)
 def test_flagging_from_the_best_threshold_has_the_best_f1(items: list[tuple[int, bool]]) -> None:
     scores, labels = _split(items)

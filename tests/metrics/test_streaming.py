@@ -42,6 +42,7 @@ def _maps(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return DISTRIBUTIONS[name](rng, masks.astype(float)).astype(np.float32), masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_ranking_is_near_the_exact_one(name: str) -> None:
     maps, masks = _maps(name, 0)
@@ -55,6 +56,7 @@ def test_ranking_is_near_the_exact_one(name: str) -> None:
             assert distance <= streaming.error_bound[metric] + 1e-12 <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 @pytest.mark.parametrize("limit", [0.01, 0.3, 1])
 def test_aupro_is_near_the_exact_one(name: str, limit: float) -> None:
@@ -69,6 +71,7 @@ def test_aupro_is_near_the_exact_one(name: str, limit: float) -> None:
     assert distance <= streaming.error_bound + 1e-12 <= 1e-4
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     arrays(

@@ -8,6 +8,7 @@ import torch
 from multiad_med.networks import DecoderStudent, build_extractor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (75, 101)])
 @pytest.mark.parametrize(
     ("architecture", "output_stride"),

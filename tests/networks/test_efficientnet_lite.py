@@ -84,6 +84,7 @@ def picture(name: str) -> Tensor:
     return (x - mean) / std
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", EFFICIENTNET_LITES)
 def test_the_packages_weights_classify_and_are_ours(variant: str) -> None:
     path = find_weights(variant)

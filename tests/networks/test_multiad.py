@@ -136,6 +136,7 @@ def test_state_dict_is_plain_and_holds_teacher_statistics_and_thresholds(tmp_pat
         assert key in state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - {"literal"}))
 def test_presets_compile_to_torchscript_with_the_same_result(preset: str) -> None:
     torch.manual_seed(0)
@@ -146,6 +147,7 @@ def test_presets_compile_to_torchscript_with_the_same_result(preset: str) -> Non
         assert torch.allclose(scripted(x), network(x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_literal_preset_has_the_papers_dilations() -> None:
     teacher = build_multiad("literal", teacher_weights="random").teacher
     assert isinstance(teacher, ResNetFeatures)

@@ -20,6 +20,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts_are_the_published_ones(name: str) -> None:
     count = sum(p.numel() for p in ResNetFeatures(name).parameters())
@@ -28,6 +29,7 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
         assert count == 66_834_240
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESNETS)
 def test_features_equal_stored_activations_of_torchvision(name: str) -> None:
     """Weights and input come from the formula of tests/reference/make_resnet_reference.py."""
@@ -83,6 +85,7 @@ def test_a_dilated_convolution_sums_pixels_r_apart() -> None:
         assert float(y[i, j]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [4, 8, 16, 32])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_shapes_follow_the_output_stride(name: str, output_stride: int) -> None:
@@ -95,6 +98,7 @@ def test_shapes_follow_the_output_stride(name: str, output_stride: int) -> None:
         assert feature.shape == (1, channels, 64 // stride, 96 // stride)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_dilation_in_place_of_stride_gives_the_strided_features_at_every_second_location(
     name: str,
@@ -128,6 +132,7 @@ def _as_impulse_detector(network: ResNetFeatures) -> ResNetFeatures:
     return network.double().eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [32, 8])
 @pytest.mark.parametrize("name", RECEPTIVE_FIELDS)
 def test_receptive_field_is_the_one_computed_by_hand(name: str, output_stride: int) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from multiad_med.inference.export_model import export_onnx
 from multiad_med.networks import build_multiad
 
+pytestmark = pytest.mark.slow
+
 ort = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
 

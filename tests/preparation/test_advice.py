@@ -29,6 +29,7 @@ from multiad_med.testing.layouts import (
     picture,
     save_image,
 )
+from multiad_med.utils.errors import InputError
 
 Make = Callable[[Path], None]
 
@@ -171,6 +172,7 @@ def test_a_category_without_normal_pictures_is_helped_both_ways(source: Path) ->
     assert {item["category"] for item in load_images(source)["training"]} == {"bottle", "screw"}
 
 
+@pytest.mark.slow
 def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
     source: Path, tmp_path: Path
 ) -> None:
@@ -197,7 +199,7 @@ def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
 
 def test_a_comment_in_a_setting_is_put_into_quotes(source: Path, tmp_path: Path) -> None:
     pictures(source, *(f"line #1/train/good/{i}.png" for i in range(4)))
-    with pytest.raises(RecipeError, match="Put the value into quotes") as told:
+    with pytest.raises(InputError, match="Put the value into quotes") as told:
         run_command("mvtec_ad", source, tmp_path / "out", ["categories=line #1"], 0)
     assert """categories='"line #1"'""" in str(told.value)
     run_command("mvtec_ad", source, tmp_path / "out", ['categories="line #1"', "size=16"], 0)

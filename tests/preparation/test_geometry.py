@@ -19,6 +19,8 @@ from tests.dicom.read.test_agreement import right_handed_cosines
 from tests.dicom_files import ct_slices, save
 from tests.transforms.test_geometry import OBLIQUE, ORIENTATIONS, brightness, reoriented
 
+pytestmark = pytest.mark.slow
+
 ANISOTROPIC = np.diag([0.5, 0.5, 5.0, 1.0]) @ np.array(
     [[1, 0, 0, -20], [0, 1, 0, 33], [0, 0, 1, 4], [0, 0, 0, 1.0]]
 )

@@ -50,6 +50,7 @@ def test_check_says_what_a_folder_holds(brats: Path, tmp_path: Path) -> None:
     assert "of patient anna: CT, 3 files" in multiad("prepare", "--check", tmp_path / "dicom")[1]
 
 
+@pytest.mark.slow
 def test_prepare_and_export_with_settings(brats: Path, tmp_path: Path) -> None:
     cache = tmp_path / "store"
     status, output = multiad(
@@ -65,6 +66,7 @@ def test_prepare_and_export_with_settings(brats: Path, tmp_path: Path) -> None:
     assert multiad("export", cache, "--target", tmp_path / "png")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_failed_study_makes_the_status_non_zero(brats: Path, tmp_path: Path) -> None:
     bad = next(brats.rglob("*flair.nii.gz"))
     bad.write_bytes(b"no volume")
@@ -77,6 +79,7 @@ def test_a_failed_study_makes_the_status_non_zero(brats: Path, tmp_path: Path) -
     assert is_slice_cache(cache)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["zip", "tar", "gztar"])
 def test_archives_are_unpacked_beside_the_slices(brats: Path, tmp_path: Path, suffix: str) -> None:
     archive = shutil.make_archive(str(tmp_path / "release"), suffix, brats)

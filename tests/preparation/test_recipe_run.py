@@ -46,6 +46,7 @@ def _times(target: Path) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in (target / STUDIES).iterdir()}
 
 
+@pytest.mark.slow
 def test_what_is_written_and_nothing_else(brats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     _run(brats, target)
@@ -61,6 +62,7 @@ def test_what_is_written_and_nothing_else(brats: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_unchanged_studies_are_not_prepared_again(brats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     assert _run(brats, target).written == 4
@@ -76,6 +78,7 @@ def test_unchanged_studies_are_not_prepared_again(brats: Path, tmp_path: Path) -
     assert _run(brats, target).written == 1
 
 
+@pytest.mark.slow
 def test_other_settings_prepare_anew_and_another_recipe_is_refused(
     brats: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +103,7 @@ def test_other_settings_prepare_anew_and_another_recipe_is_refused(
         _run(brats, brats / "slices")
 
 
+@pytest.mark.slow
 def test_two_preparations_of_one_folder_are_refused(brats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     _run(brats, target)
@@ -118,6 +122,7 @@ def test_a_worker_ended_from_outside_is_said_and_the_rest_resumed(
     assert _run(brats, tmp_path / "out").written == 4
 
 
+@pytest.mark.slow
 def test_another_seed_prepares_only_who_moved(brats: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     _run(brats, target)
@@ -129,6 +134,7 @@ def test_another_seed_prepares_only_who_moved(brats: Path, tmp_path: Path) -> No
     assert (summary.written, summary.unchanged) == (moved, 4 - moved)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(brats: Path, tmp_path: Path) -> None:
     _run(brats, tmp_path / "one")
     _run(brats, tmp_path / "two", workers=2)
@@ -162,6 +168,7 @@ def test_a_mask_on_another_grid_is_refused(brats: Path, tmp_path: Path) -> None:
     assert "Resample the mask" in _run(brats, tmp_path / "out").failures[0]
 
 
+@pytest.mark.slow
 def test_killed_while_preparing_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     source, target = tmp_path / "brats", tmp_path / "out"
     make_brats(source, rng=np.random.default_rng(0), studies=12, shape=(96, 96, 48))

@@ -40,6 +40,8 @@ from multiad_med.testing.layouts import (
     save_image,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:

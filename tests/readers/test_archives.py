@@ -47,7 +47,7 @@ def write_special_tar(path: Path, **fields: object) -> Path:
     return path
 
 
-def assert_refused(archive: Path, message: str, **options: int) -> None:
+def assert_refused(archive: Path, message: str | None = None, **options: int) -> None:
     before = sorted(path for path in archive.parent.rglob("*"))
     with pytest.raises(ArchiveError, match=message) as caught:
         unpack(archive, archive.parent / "out", **options)
@@ -129,6 +129,7 @@ def test_encrypted_members_are_refused(tmp_path: Path) -> None:
     assert_refused(path, "encrypted")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_zip, write_tar])
 def test_expansion_beyond_the_ratio_is_refused(tmp_path: Path, write: Callable[..., Path]) -> None:
     assert_refused(write(tmp_path / "a", {"bomb": bytes(101 * 2**20)}), "expands to more")
@@ -149,6 +150,7 @@ def test_a_header_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
     assert_refused(tmp_path / "a.tar.gz", "a header claims")
 
 
+@pytest.mark.slow
 def test_padding_without_end_is_refused(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", FILES, "w")
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(path.read_bytes() + bytes(101 * 2**20)))
@@ -173,7 +175,7 @@ def test_truncated_archives_are_refused(tmp_path: Path, kind: str, share: float)
     if kind == "w":
         data = data[: 512 + 3 * (512 + 20480)]  # tar's own end is 10 KiB of padding
     path.write_bytes(data[: int(share * len(data))])
-    assert_refused(path, "")
+    assert_refused(path)
 
 
 def test_tar_without_its_end_mark_is_refused(tmp_path: Path) -> None:
@@ -188,14 +190,14 @@ def test_damage_is_noticed_by_the_checksum(tmp_path: Path) -> None:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 0x10
         path.write_bytes(data)
-        assert_refused(path, "")
+        assert_refused(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"just text", bytes(1024)])
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(content)
-    assert_refused(path, "")
+    assert_refused(path)
 
 
 def test_absent_archive_is_refused(tmp_path: Path) -> None:

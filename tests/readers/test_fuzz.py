@@ -19,6 +19,8 @@ from PIL import Image
 from multiad_med.data import StudyError, study_errors
 from multiad_med.readers import LoadImageMasks, LoadImages, LoadVolume
 
+pytestmark = pytest.mark.slow
+
 TRIES = 1000
 SLOWEST = 2.0  # seconds; a whole file takes about 1 ms
 LARGEST = 32 << 20  # bytes

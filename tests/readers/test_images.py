@@ -351,6 +351,7 @@ def test_a_dark_image_of_eight_bits_is_not_warned_of(tmp_path: Path) -> None:
             LoadImages()(tmp_path / f"dark{suffix}")
 
 
+@pytest.mark.slow
 def test_images_of_any_size_are_read(tmp_path: Path) -> None:
     # More than Pillow's limit of 179 megapixels; one bit, so that the test needs little memory.
     Image.new("1", (8192, 30000), 1).save(tmp_path / "p.png")

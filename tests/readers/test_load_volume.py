@@ -62,6 +62,7 @@ def test_numpy_arrays_are_volumes_and_pickles_are_not_run(tmp_path: Path) -> Non
         LoadVolume()(tmp_path / "p.npy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 def test_metaimage_and_nrrd_have_the_affine_of_the_same_nifti(tmp_path: Path, suffix: str) -> None:
     turned = np.array([[0, 3.0, 0, -5], [-2, 0, 0, 7], [0, 0, 4, 9], [0, 0, 0, 1]])

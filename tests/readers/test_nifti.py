@@ -157,6 +157,7 @@ def test_any_level_of_compression_is_read(tmp_path: Path, level: int) -> None:
     agrees(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path, image_class: type) -> None:
     content = image_class(voxels(), OBLIQUE).to_bytes()
@@ -224,6 +225,7 @@ def test_a_header_that_promises_more_than_there_is_is_refused(
     assert peak < 8 << 20
 
 
+@pytest.mark.slow
 def test_of_a_stream_without_end_no_more_is_inflated_than_promised(tmp_path: Path) -> None:
     packer = zlib.compressobj(6, zlib.DEFLATED, 31)
     parts = [packer.compress(nifti().to_bytes())]

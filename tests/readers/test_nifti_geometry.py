@@ -70,6 +70,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", ["mm", "micron"])
 @pytest.mark.parametrize("name", ["v.nii.gz", "v.nii", "v.img"])
 @pytest.mark.parametrize("forms", FORMS.values(), ids=FORMS.keys())

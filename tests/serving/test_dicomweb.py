@@ -343,6 +343,7 @@ def test_a_search_that_is_no_json_is_told(server: tuple[str, Answer], tmp_path: 
         source(url, tmp_path).find()
 
 
+@pytest.mark.slow
 def test_a_server_that_accepts_and_never_answers_is_away_and_no_try_of_the_study(
     server: tuple[str, Answer], tmp_path: Path
 ) -> None:
@@ -457,6 +458,7 @@ class TestOrthanc:
         with pytest.raises(StudyError, match=r"series 1.2.99: HTTP status 404"):
             source(orthanc, tmp_path).fetch(FoundStudy("1.2.99", "4", STUDY))
 
+    @pytest.mark.slow
     def test_objects_that_orthanc_drops_silently_are_an_error(
         self, orthanc: str, tmp_path: Path
     ) -> None:

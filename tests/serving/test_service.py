@@ -100,6 +100,7 @@ def health(service: Service, path: str) -> tuple[int, Any]:
         return error.code, json.load(error)
 
 
+@pytest.mark.slow
 def test_a_folder_is_served_until_sigterm_and_the_log_names_no_patient(
     model: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_folder_is_served_until_sigterm_and_the_log_names_no_patient(
     assert str(tmp_path) not in log
 
 
+@pytest.mark.slow
 def test_what_keeps_the_service_from_starting_is_one_line(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +242,7 @@ def test_an_error_of_its_own_is_told_without_its_message(
     assert PATIENT not in result.output
 
 
+@pytest.mark.slow
 @needs_orthanc
 def test_the_example_brings_a_series_to_orthanc_and_its_results_back(
     model: Path, tmp_path: Path

@@ -16,6 +16,8 @@ from tests.dicom_files import save
 from tests.serving.pacs import head_series, needs_orthanc
 from tests.serving.test_service import Service, serving
 
+pytestmark = pytest.mark.slow
+
 STUDIES = [str(number) for number in range(50)]
 
 

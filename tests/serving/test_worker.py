@@ -270,6 +270,7 @@ def test_once_ends_when_the_disk_stays_full_or_the_ledger_locked(
     assert "Doe" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_once_ends_when_the_ledger_itself_cannot_be_written(
     ledger: StudyLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,6 +404,7 @@ Worker(
 """
 
 
+@pytest.mark.slow
 def test_a_study_that_cannot_be_stopped_ends_the_process_and_counts_as_tried(
     tmp_path: Path,
 ) -> None:

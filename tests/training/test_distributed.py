@@ -83,6 +83,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_losses_equal_those_of_one_process_on_the_whole_batch(results) -> None:
     alone = torch.tensor(_train(0, 1)["scalars"])
     assert alone.shape == (3, 4)

@@ -70,6 +70,7 @@ def _process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_fit_what_one_does(tmp_path: Path) -> None:
     mp.spawn(_process, args=(str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in (0, 1))

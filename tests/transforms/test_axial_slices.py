@@ -26,6 +26,7 @@ def loaded(image: nib.Nifti1Image) -> MetaTensor:
     return MetaTensor(torch.from_numpy(array.copy())[None], affine=torch.from_numpy(image.affine))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["straight", "oblique"])
 @pytest.mark.parametrize("axcodes", ORIENTATIONS)
 def test_slices_and_affine_are_those_of_the_ras_volume(axcodes: str, affine: np.ndarray) -> None:

@@ -113,6 +113,7 @@ def test_an_items_own_labels_win() -> None:
     assert torch.equal(named["organ"], segmentation)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     mask=hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, max_side=9)),

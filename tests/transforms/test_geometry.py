@@ -64,6 +64,7 @@ def test_there_are_48_axis_permutations_and_flips() -> None:
     assert len(set(ORIENTATIONS)) == 48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "affine", [np.diag([1.5, 1.5, 4.0, 1.0]), OBLIQUE], ids=["straight", "oblique"]
 )

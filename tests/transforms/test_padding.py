@@ -46,6 +46,7 @@ def dice(mask: torch.Tensor) -> float:
     return float(2 * (found & BRAIN).sum() / (found.sum() + BRAIN.sum()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("where", WHERE)
@@ -56,6 +57,7 @@ def test_padding_of_any_value_is_background(where: str, value: int, dtype: type)
     assert not mask[0].numpy()[WHERE[where]].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", VALUES)
 @pytest.mark.parametrize("where", WHERE)
 def test_scale_is_that_of_a_background_of_0(where: str, value: int) -> None:
@@ -120,6 +122,7 @@ def test_saturated_tissue_away_from_the_corners_is_tissue() -> None:
     assert mask[24:40, :20].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [-2000, 60, 4095])
 def test_a_real_brain_is_found_inside_padding(real_data: Path, value: int) -> None:
     path = sorted((real_data / "brain" / "ixi_t1_2mm").rglob("*.nii.gz"))[0]

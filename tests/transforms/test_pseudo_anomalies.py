@@ -26,6 +26,7 @@ def put(
     return put_pseudo_anomalies(*pictures(count), kind=kind, size=size, generator=generator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.01, 0.02, 0.05, 0.1, 0.25])
 @pytest.mark.parametrize("kind", PseudoAnomaly)
 def test_masks_hold_all_that_changed_and_lie_inside_the_foreground(
@@ -41,6 +42,7 @@ def test_masks_hold_all_that_changed_and_lie_inside_the_foreground(
         assert torch.equal(changed[:, 0], changed[:, 2])  # grey stays grey
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "side"), [(0.01, 1), (0.05, 5), (0.25, 25)])
 @pytest.mark.parametrize("kind", PseudoAnomaly)
 def test_no_anomaly_is_wider_than_its_size_and_whole_shapes_are_as_wide(

@@ -142,6 +142,7 @@ def test_every_config_keeps_paths_and_devices_as_typed(
     assert parsed("amp") is False
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_the_message_and_without_a_trace(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "monai.bundle", "run", "--config_file", TRAIN, "--max_epoch", "3"],
@@ -194,6 +195,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
 
 
 # As a shell gives them. Fire alone makes of these: out, 123, 100000.0, 16, None, True, [1, 2], …
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     ["out#2", "/a#b/c d", "123", "1e5", "0x10", "None", "True", "[1, 2]", "a,b", "1_000", "'q'",

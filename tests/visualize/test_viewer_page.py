@@ -60,6 +60,7 @@ def _page(folder: Path, viewed: ViewedStudy) -> Path:
     return folder / "viewer.html"
 
 
+@pytest.mark.slow
 def test_page_refers_to_nothing_and_forbids_requests(tmp_path: Path) -> None:
     study, anomaly_map, _ = write_study(tmp_path)
     _, path = view(study, anomaly_map, tmp_path / "out")
@@ -193,6 +194,7 @@ def _ground(picture: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", STORED)
 def test_marked_voxel_is_drawn_where_it_lies(
     tmp_path: Path, stored: str, chromium: Chromium
@@ -220,6 +222,7 @@ def test_marked_voxel_is_drawn_where_it_lies(
         assert measured == pytest.approx((down, across), abs=0.02), plane
 
 
+@pytest.mark.slow
 def test_page_asks_for_nothing_and_logs_no_error(tmp_path: Path, chromium: Chromium) -> None:
     study, anomaly_map, _ = write_study(tmp_path)
     path = _page(tmp_path, load_study(study, anomaly_map))
@@ -230,6 +233,7 @@ def test_page_asks_for_nothing_and_logs_no_error(tmp_path: Path, chromium: Chrom
     assert chromium.messages == []
 
 
+@pytest.mark.slow
 def test_threshold_and_opacity_change_what_is_drawn(tmp_path: Path, chromium: Chromium) -> None:
     study, anomaly_map, _ = write_study(tmp_path)
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
@@ -257,6 +261,7 @@ def test_threshold_and_opacity_change_what_is_drawn(tmp_path: Path, chromium: Ch
     assert drawn().sum() == 0
 
 
+@pytest.mark.slow
 def test_slices_scroll_in_each_plane_and_by_the_strip(tmp_path: Path, chromium: Chromium) -> None:
     study, anomaly_map, _ = write_study(tmp_path, "LPS")
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
@@ -293,6 +298,7 @@ def test_slices_scroll_in_each_plane_and_by_the_strip(tmp_path: Path, chromium: 
     assert abs(int(chromium.run("document.getElementById('axial').value")) - MARK[2]) == 1
 
 
+@pytest.mark.slow
 def test_score_threshold_and_decision_are_told(tmp_path: Path, chromium: Chromium) -> None:
     study, anomaly_map, _ = write_study(tmp_path)
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
@@ -306,6 +312,7 @@ def test_score_threshold_and_decision_are_told(tmp_path: Path, chromium: Chromiu
     assert chromium.run("document.querySelectorAll('#strip .threshold').length") == 0
 
 
+@pytest.mark.slow
 def test_next_finding_goes_from_one_to_the_other_and_the_worst_slice_comes_first(
     tmp_path: Path, chromium: Chromium
 ) -> None:
@@ -334,6 +341,7 @@ def test_next_finding_goes_from_one_to_the_other_and_the_worst_slice_comes_first
     assert at() == mark
 
 
+@pytest.mark.slow
 def test_a_map_without_finding_says_so(tmp_path: Path, chromium: Chromium) -> None:
     image, heat = volumes()
     study = write_nifti(tmp_path / "a.nii.gz", image)
@@ -345,6 +353,7 @@ def test_a_map_without_finding_says_so(tmp_path: Path, chromium: Chromium) -> No
     )
 
 
+@pytest.mark.slow
 def test_windows_of_a_ct_change_the_image(tmp_path: Path, chromium: Chromium) -> None:
     image, heat = volumes()
     study = write_nifti(tmp_path / "ct.nii.gz", (image - 1000).astype(np.int16))  # air, -900 HU
@@ -358,6 +367,7 @@ def test_windows_of_a_ct_change_the_image(tmp_path: Path, chromium: Chromium) ->
     assert chromium.picture("canvas").mean() > dark + 5
 
 
+@pytest.mark.slow
 def test_bscans_stand_upright(tmp_path: Path, chromium: Chromium) -> None:
     image = np.full((40, 30, 6), 100, np.int16)  # columns, rows, B-scans
     image[0, 0, 0] = 0

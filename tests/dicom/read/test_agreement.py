@@ -15,6 +15,8 @@ from monai.transforms import LoadImage, Orientationd
 from multiad_med.dicom.read.reader import DicomSeriesReader
 from tests.dicom_files import ct_slices, random_volume, save
 
+pytestmark = pytest.mark.slow
+
 
 def load(path: Path, reader: object) -> MetaTensor:
     return LoadImage(reader=reader, ensure_channel_first=True, image_only=True)(path)

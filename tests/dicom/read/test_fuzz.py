@@ -55,6 +55,7 @@ def damage(data: bytes, rng: random.Random) -> bytes:
     return bytes(damaged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "syntax", "rounds"),
     [

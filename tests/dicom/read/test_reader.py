@@ -117,6 +117,7 @@ def test_slices_without_rescaling_keep_stored_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path)[0], stored.transpose(2, 1, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "value", "elements"),
     [
@@ -319,6 +320,7 @@ def lut() -> Items:
     return Items([Dataset()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("element", "value", "message"),
     [

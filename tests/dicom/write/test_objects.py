@@ -43,6 +43,7 @@ def spots(*places: tuple[int, int, int], value: float = 0.75) -> np.ndarray:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(DicomKind))
 def test_patient_and_study_are_the_sources_and_the_series_is_new(
     tmp_path: Path, kind: DicomKind
@@ -62,6 +63,7 @@ def test_patient_and_study_are_the_sources_and_the_series_is_new(
         assert result.ContentCreatorName == "Multi-AD Med^"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "charset"),
     [("Yamada^Tarou=山田^太郎", ["", "ISO 2022 IR 87"]), ("Łukasz^Żak", "ISO_IR 101"), ("", None)],
@@ -130,6 +132,7 @@ def test_segments_are_coded_and_tell_their_algorithm(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(DicomKind))
 def test_no_result_calls_what_is_unusual_a_lesion_or_a_disease(
     tmp_path: Path, kind: DicomKind

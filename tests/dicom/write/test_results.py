@@ -115,6 +115,7 @@ def enhanced(folder: Path, sop_class: str = ENHANCED_CT, modality: str = "CT") -
     return study_of(save([dataset], folder) / "im000.dcm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS.keys())
 def test_a_marked_voxel_is_at_its_place_in_every_kind(
     tmp_path: Path, orientation: tuple[float, ...]
@@ -159,6 +160,7 @@ def test_a_marked_voxel_is_at_its_place_in_every_kind(
     assert region.ReferencedSOPInstanceUID == slices[3].SOPInstanceUID
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ORIENTATIONS.values(), ids=ORIENTATIONS.keys())
 def test_read_by_highdicom_they_equal_our_nifti(
     tmp_path: Path, orientation: tuple[float, ...]
@@ -171,6 +173,7 @@ def test_read_by_highdicom_they_equal_our_nifti(
     assert len(np.unique(np.asarray(seg.dataobj))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sop_class", "modality"), [(ENHANCED_CT, "CT"), (ENHANCED_MR, "MR")])
 def test_results_of_a_multi_frame_object_refer_to_its_frames(
     tmp_path: Path, sop_class: str, modality: str
@@ -294,6 +297,7 @@ def test_compressed_slices_have_results(tmp_path: Path) -> None:
     np.testing.assert_array_equal(*pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(DicomKind))
 @pytest.mark.parametrize("source", ["slices", "slices of a head", "multi-frame"])
 def test_dciodvfy_finds_no_error(tmp_path: Path, kind: DicomKind, source: str) -> None:
@@ -364,6 +368,7 @@ class TestRefusals:
             path = write_nifti(tmp_path / f"{name}.nii.gz", values, affine)
             self.refused(study, tmp_path, "nothing is resampled", anomaly_map=path)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, 1.5])
     def test_a_map_with_impossible_values(self, tmp_path: Path, value: float) -> None:
         values = np.zeros((10, 12, 5), np.float32)
@@ -479,6 +484,7 @@ class TestRefusals:
         self.refused(make_study(tmp_path), tmp_path, "No space left", error=OSError)
 
 
+@pytest.mark.slow
 def test_real_ct_in_jpeg_2000(real_data: Path, tmp_path: Path) -> None:
     files = sorted((real_data / "ct" / "example_ct_dicom").iterdir())[::4]
     headers = [dcmread(path) for path in files]
