@@ -214,3 +214,9 @@ def test_a_card_survives_its_bytes() -> None:
 def test_all_contradictions_are_named_at_once() -> None:
     with pytest.raises(CardError, match=r"a 1, asked for is 2; b null, asked for is 3"):
         check_given({"a": 1, "b": None, "c": 4}, {"a": 2, "b": 3, "c": 4, "d": 5}, of="model.pt")
+
+
+def test_a_card_of_version_01_is_read_with_todays_names() -> None:
+    content = ModelCard(preparation={"size": 64}).as_json()
+    content["preparation"]["even_light"] = True
+    assert ModelCard.from_json(content).preparation == {"size": 64, "normalise_brightness": True}

@@ -158,7 +158,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         read_study(broken)
 
 
-def test_a_store_is_not_held_in_memory(tmp_path: Path) -> None:
+def test_a_cache_is_not_held_in_memory(tmp_path: Path) -> None:
     """Reading one slice of a large study allocates about that slice."""
     import tracemalloc
 
@@ -181,3 +181,9 @@ def test_a_store_is_not_held_in_memory(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6  # a slice is 0.13 MB stored and 0.26 MB read, the study 26 MB
+
+
+def test_what_version_01_prepared_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "store.json").write_text("{}")
+    with pytest.raises(CacheError, match=r"multiad-med 0\.1\. Prepare it again"):
+        is_slice_cache(tmp_path)

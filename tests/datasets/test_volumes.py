@@ -108,3 +108,9 @@ def test_table_in_another_encoding_is_an_error(touch: Touch) -> None:
 def test_missing_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatalistError, match="does not exist"):
         find_volumes(tmp_path / "table.csv")
+
+
+def test_a_table_of_version_01_calls_the_split_section(touch: Touch) -> None:
+    folder = touch("a.nii", "b.nii")
+    rows = "image,section,anomalous\na.nii,training,no\nb.nii,test,yes\n"
+    assert [i["split"] for i in find_volumes(_table(folder, rows))] == ["training", "test"]
