@@ -226,14 +226,14 @@ class OldPlaces(MetaPathFinder, Loader):
     """Finds modules that have moved, see :data:`MODULES` and :data:`PACKAGES`."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """A spec for an old module; None for every other."""
+        """Return a spec for an old module; None for every other."""
         name = fullname.removeprefix("multiad_med.")
         if name == fullname or (name not in MODULES and name not in PACKAGES):
             return None
         return ModuleSpec(fullname, self, is_package=name in PACKAGES)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The stand-in of an old module."""
+        """Return the stand-in of an old module."""
         name = spec.name.removeprefix("multiad_med.")
         places = PACKAGES.get(name) or [MODULES[name]]
         return _OldModule(spec.name, [*places, *NAMES.get(name, [])])

@@ -84,15 +84,15 @@ class ModelCard:
         return self.levels.get(level, NormalScores((), 0.05))
 
     def settings(self, config: Container[str]) -> dict[str, Any]:
-        """What the training was given, of ids that a config has."""
+        """Tell what the training was given, of ids that a config has."""
         return {k: v for k, v in {**self.training, **self.preparation}.items() if k in config}
 
     def unit(self, level: Level) -> str:
-        """What a unit of a level is called: an image of a product is slice and volume at once."""
+        """Tell what a unit of a level is called: an image of a product is slice and volume at once."""
         return unit_name(level, self.domain)
 
     def as_json(self) -> dict[str, Any]:
-        """The whole card."""
+        """Return the whole card."""
         return {
             "format": FORMAT,
             "domain": self.domain,
@@ -108,7 +108,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """The card that :meth:`as_json` gave.
+        """Return the card that :meth:`as_json` gave.
 
         Raises:
             CardError: when it is of another format, or lacks a part.
@@ -138,13 +138,13 @@ class ModelCard:
             raise CardError(f"The model's card is damaged: {error!r}.") from error
 
     def as_tensor(self) -> Tensor:
-        """The card's JSON as bytes ``(N,)`` uint8, which ``weights_only`` loads."""
+        """Return the card's JSON as bytes ``(N,)`` uint8, which ``weights_only`` loads."""
         text = json.dumps(self.as_json(), allow_nan=False)
         return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
 
     @classmethod
     def from_tensor(cls, state: Tensor) -> Self:
-        """The card that :meth:`as_tensor` gave.
+        """Return the card that :meth:`as_tensor` gave.
 
         Raises:
             CardError: when the bytes are no card.

@@ -67,7 +67,7 @@ class _Source:
         return slices
 
     def normal(self) -> SliceCache | SliceDataset:
-        """Normal slices; images that are called anomalous are told and left out."""
+        """Return normal slices; images that are called anomalous are told and left out."""
         if is_slice_cache(self.path):
             return self._slices([])
         items = self._listed()
@@ -223,7 +223,7 @@ def recalibrate(
 
 
 def calibration_text(model: str | Path) -> str:
-    """What :func:`recalibrate` found, for a terminal: verdicts, and rates to choose from.
+    """Tell what :func:`recalibrate` found, for a terminal: verdicts, and rates to choose from.
 
     Args:
         model: a file that it wrote.

@@ -46,7 +46,7 @@ def _shipped(name: str) -> Path:
 
 
 def bundles_dir() -> Path:
-    """Folder of the bundles.
+    """Return folder of the bundles.
 
     Raises:
         FileError: when there is none.
@@ -55,7 +55,7 @@ def bundles_dir() -> Path:
 
 
 def recipes_dir() -> Path:
-    """Folder of the preparation recipes.
+    """Return folder of the preparation recipes.
 
     Raises:
         FileError: when there is none.
@@ -64,7 +64,7 @@ def recipes_dir() -> Path:
 
 
 def bundle_path(name: str) -> Path:
-    """Folder of one bundle.
+    """Return folder of one bundle.
 
     Raises:
         InputError: on an unknown name.
@@ -77,13 +77,13 @@ def bundle_path(name: str) -> Path:
 
 
 def domains() -> list[str]:
-    """What there are bundles for, such as ``brain_mri``."""
+    """Tell what there are bundles for, such as ``brain_mri``."""
     folders = (p.name for p in bundles_dir().iterdir() if (p / "configs").is_dir())
     return sorted(name.removeprefix("multiad_") for name in folders)
 
 
 def bundle_of_domain(domain: str) -> str:
-    """Name of a domain's bundle.
+    """Return name of a domain's bundle.
 
     Raises:
         InputError: on an unknown domain, with the nearest one.
@@ -97,7 +97,7 @@ def bundle_of_domain(domain: str) -> str:
 
 
 def config_files(config: str) -> list[str]:
-    """Name the files of a run, as MONAI's ``config_file`` takes them.
+    """Return name the files of a run, as MONAI's ``config_file`` takes them.
 
     As in MONAI's model zoo, ``evaluate.json`` has only what it changes of ``inference.json``.
 
@@ -119,7 +119,7 @@ def _own_presets(bundle: str) -> list[str]:
 
 
 def presets(bundle: str) -> list[str]:
-    """Names that a training takes as ``preset``: configs of the bundle, then the networks'."""
+    """Return names that a training takes as ``preset``: configs of the bundle, then the networks'."""
     from multiad_med.networks import PRESETS
 
     return list(dict.fromkeys([*_own_presets(bundle), *PRESETS]))
@@ -197,7 +197,7 @@ def read_config(bundle: str, config: str, *overlays: str) -> dict[str, Any]:
 def bundle_workflow(
     name: str, config: str, *, workflow_type: str, **override: Any
 ) -> ConfigWorkflow:
-    """A config of a bundle, ready to run in this process.
+    """Return a config of a bundle, ready to run in this process.
 
     Args:
         name: of the bundle.

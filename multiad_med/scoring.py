@@ -29,7 +29,7 @@ __all__ = [
 def largest_in_foreground(
     maps: Tensor, foreground: Tensor | None = None, *, fraction: float = 0.0
 ) -> list[Tensor]:
-    """The values that an image's score is the mean of, largest first.
+    """Return the values that an image's score is the mean of, largest first.
 
     Args:
         maps: anomaly maps ``(B, 1, H, W)``.
@@ -98,12 +98,12 @@ def _allowed(rate: float, total: int) -> int:
 
 
 def units_needed(rate: float) -> int:
-    """How many held-out normal units allow a verdict at a rate: ceil(1 / rate) - 1."""
+    """Tell how many held-out normal units allow a verdict at a rate: ceil(1 / rate) - 1."""
     return math.ceil(1 / rate - 1 - 1e-9)
 
 
 def threshold_at_false_positive_rate(largest: Tensor, total: int, rate: float) -> float:
-    """The lowest threshold that a new normal value reaches with a probability of at most ``rate``.
+    """Return the lowest threshold that a new normal value reaches with a probability of at most ``rate``.
 
     A value is flagged when it is at least the threshold. With k = floor(rate * (total + 1)) the
     threshold lies just above the k-th largest value, so that k - 1 of the values at most reach it and
@@ -146,12 +146,12 @@ _MOST_SCORES = 10_000
 
 
 def unit_name(level: Level, domain: str) -> str:
-    """What a unit of a level is called; an image of a product is slice and volume at once."""
+    """Tell what a unit of a level is called; an image of a product is slice and volume at once."""
     return "image" if domain == "industrial" and level is not Level.PATIENT else str(level)
 
 
 def joint_probability(score: float) -> float:
-    """The Noisy-OR of all experts' probabilities at a place, or of a score, in the calibrated map.
+    """Return the Noisy-OR of all experts' probabilities at a place, or of a score, in the calibrated map.
 
     The map is ``s = m / (m + t)``; hazards add up to m, so that ``P = 1 - 2^(-m / t)``: 0.5 at the pixel
     threshold t. It is 1 in float32 from ``m / t`` of about 25 on, so that nothing is ranked by it.
@@ -218,21 +218,21 @@ class NormalScores:
         return (1 + self._at_least(scores)).double() / (self.units + 1)
 
     def p_value(self, score: float) -> float:
-        """The conformal p-value of one score, in (0, 1]."""
+        """Return the conformal p-value of one score, in (0, 1]."""
         return float(self.p_values(torch.tensor([score]))[0])
 
     def flagged(self, scores: Tensor) -> Tensor:
-        """Which scores are anomalous; none where the rate is out of reach."""
+        """Tell which scores are anomalous; none where the rate is out of reach."""
         return 1 + self._at_least(scores) <= _allowed(self.rate, self.units)
 
     def anomalous(self, score: float) -> bool | None:
-        """Whether one score is anomalous; None where the rate is out of reach."""
+        """Tell whether one score is anomalous; None where the rate is out of reach."""
         if not _allowed(self.rate, self.units):
             return None
         return bool(self.flagged(torch.tensor([score]))[0])
 
     def no_verdict(self, unit: str) -> str:
-        """Why there is no verdict at this rate, and what would allow one; empty where there is one.
+        """Tell why there is no verdict at this rate, and what would allow one; empty where there is one.
 
         Args:
             unit: what a unit of the level is called; see :func:`unit_name`.
@@ -261,12 +261,12 @@ class NormalScores:
         return "anomalous" if anomalous else "normal"
 
     def as_json(self) -> dict[str, Any]:
-        """What a model's card keeps."""
+        """Tell what a model's card keeps."""
         return {"rate": self.rate, "scores": list(self.scores), "approximate": self.approximate}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """The scores that :meth:`as_json` gave."""
+        """Return the scores that :meth:`as_json` gave."""
         return cls(tuple(content["scores"]), content["rate"], content["approximate"])
 
 

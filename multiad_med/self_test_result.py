@@ -89,7 +89,7 @@ class SelfTest:
         return list(dict.fromkeys(finding.kind for finding in self.findings))
 
     def slice_auroc(self, *, kind: str | None = None, size: float | None = None) -> float:
-        """The mean AUROC of slice scores over findings of a kind, of a size, or over all.
+        """Return the mean AUROC of slice scores over findings of a kind, of a size, or over all.
 
         Args:
             kind: of the findings; without it, any.
@@ -139,7 +139,7 @@ class SelfTest:
         )
 
     def warnings(self) -> Iterator[str]:
-        """What should worry whoever uses the model, a sentence or two each."""
+        """Tell what should worry whoever uses the model, a sentence or two each."""
         if self.near_chance:
             size = self.sizes[-1]
             yield (
@@ -163,7 +163,7 @@ class SelfTest:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """What a model's card keeps."""
+        """Tell what a model's card keeps."""
         return {
             "images": self.images,
             "flagged": self.flagged,
@@ -173,7 +173,7 @@ class SelfTest:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """The result that :meth:`as_json` gave."""
+        """Return the result that :meth:`as_json` gave."""
         return cls(
             images=content["images"],
             flagged=content["flagged"],

@@ -107,7 +107,7 @@ def ablate(
 
 
 def ablation_table(outcomes: Sequence[Outcome]) -> str:
-    """The paper's Table 4 in Markdown: image AUROC and pixel AUROC per set and on average."""
+    """Return the paper's Table 4 in Markdown: image AUROC and pixel AUROC per set and on average."""
     sets = list(dict.fromkeys((o.dataset, o.category) for o in outcomes))
     names = [f"{dataset} {category}".strip() for dataset, category in sets]
     columns = [*names, "average"] if len(sets) > 1 else names

@@ -63,7 +63,7 @@ def multiad_settings(
     epochs: int,
     bundle: str | None = None,
 ) -> Settings:
-    """How Multi-AD is trained in a comparison.
+    """Tell how Multi-AD is trained in a comparison.
 
     Args:
         method: ``multiad`` (the decoder student, see docs/decisions.md), ``multiad_paper`` (the

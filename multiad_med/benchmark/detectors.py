@@ -74,7 +74,7 @@ class UnavailableError(MultiADError, RuntimeError):
 
 
 def stored_megabytes(state: Any) -> float:
-    """Size of a state dict as ``torch.save`` writes it, in megabytes."""
+    """Return size of a state dict as ``torch.save`` writes it, in megabytes."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.tell() / 1e6
@@ -138,7 +138,7 @@ class MultiADDetector:
         self.device = torch.device(device)
 
     def build(self) -> MultiAD:
-        """The untrained network."""
+        """Return the untrained network."""
         s = self.settings
         return build_multiad(
             s.preset,
@@ -203,7 +203,7 @@ class MultiADDetector:
         )
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated maps, 0 outside the foreground, and their scores; see :class:`Detector`."""
+        """Return calibrated maps, 0 outside the foreground, and their scores; see :class:`Detector`."""
         return map_slices(self.network, images.to(self.device), foreground)
 
     @property

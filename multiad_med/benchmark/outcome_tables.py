@@ -40,14 +40,14 @@ def average_over_sets(outcomes: Sequence[Outcome], figure: str, *, sets: int) ->
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
 def write_outcomes(path: str | Path, outcomes: Sequence[Outcome]) -> None:
-    """One row per outcome as CSV, without the single scores."""
+    """Write one row per outcome as CSV, without the single scores."""
     columns = ["method", "dataset", "category", "seed", *METRICS, *_COSTS, "note"]
     with (
         atomic_path(path) as temporary,

@@ -71,7 +71,7 @@ class DefaultCommands(TyperGroup):
 
 
 def new_app(**about: Any) -> typer.Typer:
-    """A group of commands, which prints its help when nothing is asked of it."""
+    """Return a group of commands, which prints its help when nothing is asked of it."""
     return typer.Typer(
         no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, **about
     )

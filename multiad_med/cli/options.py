@@ -75,7 +75,7 @@ Labels = Annotated[
 
 
 def output_option(help_text: str) -> Any:
-    """The option ``-o``, with what a command writes there."""
+    """Return the option ``-o``, with what a command writes there."""
     return typer.Option("--output", "-o", help=help_text)
 
 
@@ -95,7 +95,7 @@ def check_model(model: Path) -> Path:
 
 
 def check_device(name: str) -> str:
-    """The name of a device that is there; of ``auto`` the GPU's, where there is one.
+    """Return the name of a device that is there; of ``auto`` the GPU's, where there is one.
 
     Raises:
         InputError: naming one that is not.
@@ -130,7 +130,7 @@ def check_output(folder: Path, *, own: Collection[str]) -> Path:
 def parse_checked(
     pairs: Sequence[str] | None, *, bundle: str, config: str, **given: Any
 ) -> dict[str, Any]:
-    """The settings of ``--set`` and of options, once it is sure that the bundle's config has them.
+    """Return the settings of ``--set`` and of options, once it is sure that the bundle's config has them.
 
     Args:
         pairs: ``KEY=VALUE``.

@@ -35,7 +35,7 @@ EXAMPLE = "Example: multiad predict new/ -m run/model.pt -o maps/"
 
 
 def dicom_kinds(given: str | None) -> list[DicomResult]:
-    """Kinds of DICOM results, of a list with commas."""
+    """Return kinds of DICOM results, of a list with commas."""
     kinds = []
     for word in (given or "").split(","):
         if word and word not in list(DicomResult):

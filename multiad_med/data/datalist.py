@@ -59,7 +59,7 @@ class DatalistError(MultiADError, ValueError):
 
 
 def subject_folder(path: Path, folder: Path) -> str:
-    """The sub-folder that is a study's subject; empty where there is none.
+    """Return the sub-folder that is a study's subject; empty where there is none.
 
     A sub-folder that names a part of the data, such as ``train`` or ``images``, is nobody.
     """
@@ -68,12 +68,12 @@ def subject_folder(path: Path, folder: Path) -> str:
 
 
 def subject_of(path: Path, folder: Path) -> str:
-    """A study's subject: its sub-folder where it has one, otherwise its file name."""
+    """Return a study's subject: its sub-folder where it has one, otherwise its file name."""
     return subject_folder(path, folder) or volume_name(path)
 
 
 def subjects_of(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Each study's subject, see :func:`subject_of`; files of one name in two folders are two.
+    """Return each study's subject, see :func:`subject_of`; files of one name in two folders are two.
 
     Of ``train/001.nii`` and ``test/001.nii`` the subjects are ``train/001`` and ``test/001``.
     """
@@ -90,7 +90,7 @@ def subjects_of(paths: Sequence[Path], folder: Path) -> list[str]:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file's name is one that inference gives its results."""
+    """Tell whether a file's name is one that inference gives its results."""
     return _RESULT.search(path.name) is not None
 
 
@@ -110,7 +110,7 @@ def visible_files(folder: Path, pattern: str | None) -> list[Path]:
 
 
 def matching(image_glob: str | None) -> str:
-    """What was looked for, for a message."""
+    """Tell what was looked for, for a message."""
     return "is a volume by its name" if image_glob is None else f"matches {image_glob!r}"
 
 
@@ -184,7 +184,7 @@ def find_studies(
 
 
 def study_root(items: Sequence[Mapping[str, Any]], source: str | Path) -> str:
-    """The folder that the names of studies are relative to, where they are paths in a tree.
+    """Return the folder that the names of studies are relative to, where they are paths in a tree.
 
     Of MVTec's ``root/screw/test/crack/000.png``, study ``screw/test/crack/000``, it is ``root``,
     whatever part of the tree is looked at.
@@ -204,7 +204,7 @@ def study_root(items: Sequence[Mapping[str, Any]], source: str | Path) -> str:
 
 
 def rank_subjects(subjects: Iterable[str], *, seed: int) -> list[str]:
-    """Each subject once, in an order that depends on its own identifier and the seed only."""
+    """Return each subject once, in an order that depends on its own identifier and the seed only."""
     return sorted(set(subjects), key=lambda s: hashlib.sha256(f"{seed}:{s}".encode()).digest())
 
 
@@ -231,7 +231,7 @@ def split_subjects(
 
 
 def first_path(item: Mapping[str, Any]) -> str:
-    """The path of an item's image, or of the first file of several."""
+    """Return the path of an item's image, or of the first file of several."""
     image = item["image"]
     return str(image if isinstance(image, (str, os.PathLike)) else image[0])
 
@@ -307,7 +307,7 @@ def _name_subjects(items: Sequence[dict[str, Any]]) -> None:
 
 
 def shared_subjects(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Subjects that are in several splits, each with the names of two of them."""
+    """Return subjects that are in several splits, each with the names of two of them."""
     owner: dict[str, str] = {}
     clashes = []
     for split, items in splits.items():
@@ -338,7 +338,7 @@ def _check_splits(splits: Mapping[str, Sequence[Mapping[str, Any]]], source: Pat
 def train_or_infer(
     items: Sequence[Mapping[str, Any]], *, validation_fraction: float = 0.2, seed: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
-    """Splits of a folder without datalist, of which it is not known what it is for.
+    """Return splits of a folder without datalist, of which it is not known what it is for.
 
     Args:
         items: all studies.

@@ -19,7 +19,7 @@ __all__ = ["describe_data", "describe_training", "studies_sha256"]
 
 
 def studies_sha256(items: Iterable[Mapping[str, Any]]) -> str:
-    """One hash over subject, file name and size of each study of a datalist's split."""
+    """Return one hash over subject, file name and size of each study of a datalist's split."""
     files = [(str(item.get("subject", "")), Path(first_path(item))) for item in items]
     return _hash([[subject, path.name, path.stat().st_size] for subject, path in files])
 
@@ -29,7 +29,7 @@ def _hash(studies: list[list[Any]]) -> str:
 
 
 def describe_data(dataset: SliceCache | SliceDataset) -> dict[str, Any]:
-    """How many subjects, studies and slices there are, and one hash over the studies."""
+    """Tell how many subjects, studies and slices there are, and one hash over the studies."""
     if isinstance(dataset, SliceCache):
         rows = {row["study"]: row for row in dataset.index}
         studies = len(rows)
@@ -53,7 +53,7 @@ def describe_training(
     training: SliceCache | SliceDataset,
     held_out: SliceCache | SliceDataset,
 ) -> dict[str, Any]:
-    """The parts of a :class:`multiad_med.card.ModelCard` that a training knows.
+    """Return the parts of a :class:`multiad_med.card.ModelCard` that a training knows.
 
     Args:
         domain: what the model is for, such as ``brain_mri``.

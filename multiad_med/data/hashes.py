@@ -36,7 +36,7 @@ def file_sha256(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
 
 
 def state_sha256(network: nn.Module) -> str:
-    """SHA-256 of a network's state dict: names, then values, in the order of the names."""
+    """Return SHA-256 of a network's state dict: names, then values, in the order of the names."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())

@@ -63,7 +63,7 @@ def held_out_subjects(
 def held_out_part(
     dataset: OfSubjects, part: HeldOutPart | str, *, rate: float, seed: int = 0
 ) -> Dataset:
-    """The items of the subjects that are for one purpose; see :func:`held_out_subjects`.
+    """Return the items of the subjects that are for one purpose; see :func:`held_out_subjects`.
 
     Args:
         dataset: held-out normal slices.

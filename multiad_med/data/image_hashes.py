@@ -38,7 +38,7 @@ def _digest(file: Path) -> str:
 
 
 def image_hash(item: Mapping[str, Any]) -> str:
-    """The first 8 bytes of the SHA-256 of an item's image, whatever its names and its mask.
+    """Return the first 8 bytes of the SHA-256 of an item's image, whatever its names and its mask.
 
     Of several files (a DICOM series, sequences) it is the SHA-256 of theirs, whatever their order.
 
@@ -69,7 +69,7 @@ def _chosen(studies: Sequence[Any]) -> Sequence[Any]:
 
 
 def hashes_by_name(dataset: SliceCache | SliceDataset) -> dict[str, str]:
-    """The hash of each image that slices come from, by its study's name or its path.
+    """Return the hash of each image that slices come from, by its study's name or its path.
 
     Each file is read once; of prepared slices what was noted when they were made counts. Of more images
     than :data:`KEPT` only so many are told.
@@ -81,5 +81,5 @@ def hashes_by_name(dataset: SliceCache | SliceDataset) -> dict[str, str]:
 
 
 def image_hashes(dataset: SliceCache | SliceDataset) -> list[str]:
-    """The hashes of :func:`hashes_by_name`, in ascending order."""
+    """Return the hashes of :func:`hashes_by_name`, in ascending order."""
     return sorted(set(hashes_by_name(dataset).values()))

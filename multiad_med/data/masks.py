@@ -26,7 +26,7 @@ _IMAGES = re.compile(
 
 
 def looks_like_mask(path: Path) -> bool:
-    """Whether a volume's file name is one that masks are given.
+    """Tell whether a volume's file name is one that masks are given.
 
     ``lesion01_T1w`` is an image, since it ends in a kind of image; ``T1w_lesion`` is a mask.
     """

@@ -40,7 +40,7 @@ _SEQUENCES: dict[str, re.Pattern[str]] = {
 
 
 def sequence_of(name: str) -> str:
-    """The MR sequence that a file's name, or a series' description, tells; empty where none."""
+    """Return the MR sequence that a file's name, or a series' description, tells; empty where none."""
     found = next((s for s, pattern in _SEQUENCES.items() if pattern.search(name)), "")
     return "T1c" if found == "T1" and _CONTRAST.search(name) else found
 
@@ -90,7 +90,7 @@ def named_files(items: Iterable[Mapping[str, Any]], folder: Path) -> list[Named]
 
 
 def matches_series(description: str, file: Path, pattern: str) -> bool:
-    """Whether a glob chooses a DICOM series: by a file's path in the folder, or by its description.
+    """Tell whether a glob chooses a DICOM series: by a file's path in the folder, or by its description.
 
     In descriptions upper and lower case are alike.
     """

@@ -48,7 +48,7 @@ class CacheError(MultiADError, ValueError):
 
 
 def is_slice_cache(folder: str | Path) -> bool:
-    """Whether a folder holds prepared slices.
+    """Tell whether a folder holds prepared slices.
 
     Raises:
         CacheError: when version 0.1 prepared it, whose index has other columns.
@@ -63,7 +63,7 @@ def is_slice_cache(folder: str | Path) -> bool:
 
 
 def study_path(cache: str | Path, study: str) -> Path:
-    """The file of a study's slices."""
+    """Return the file of a study's slices."""
     return Path(cache) / STUDIES / f"{study}.safetensors"
 
 
@@ -142,7 +142,7 @@ def _open(path: Path) -> Any:
 
 
 def study_about(path: Path) -> dict[str, Any]:
-    """What :func:`write_study` was told about a study.
+    """Tell what :func:`write_study` was told about a study.
 
     Raises:
         CacheError: when the file cannot be read.
@@ -155,7 +155,7 @@ def study_about(path: Path) -> dict[str, Any]:
 
 
 def read_study(path: str | Path) -> dict[str, Any]:
-    """All slices of a study.
+    """Return all slices of a study.
 
     Returns:
         ``image (N, C, H, W)`` in the stored integers, ``foreground`` and ``label`` ``(N, 1, H, W)``
@@ -196,7 +196,7 @@ def slice_shape(cache: str | Path, study: str) -> tuple[int, ...]:
 
 
 def index_rows(cache: str | Path, items: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    """One row per slice of the studies, in the columns of :data:`INDEX_COLUMNS`."""
+    """Return one row per slice of the studies, in the columns of :data:`INDEX_COLUMNS`."""
     for item in items:
         path = study_path(cache, str(item["study"]))
         file, about = _open(path), study_about(path)

@@ -120,7 +120,7 @@ def open_slices(
     categories: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> SliceCache | SliceDataset:
-    """Normal slices of a split: from prepared ones where there are any, else from the volumes.
+    """Return normal slices of a split: from prepared ones where there are any, else from the volumes.
 
     Args:
         source: folder of prepared slices, of volumes, or a datalist.

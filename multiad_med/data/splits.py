@@ -264,7 +264,7 @@ class BmadLiverSlices:
 
 
 def splits_hash(splits: Mapping[str, Sequence[Item]]) -> str:
-    """SHA-256 of who is where: split, subject and study, whatever the folder they lie in."""
+    """Return SHA-256 of who is where: split, subject and study, whatever the folder they lie in."""
     lines = sorted(
         f"{split}\t{item['subject']}\t{item['study']}"
         for split, items in splits.items()
@@ -276,7 +276,7 @@ def splits_hash(splits: Mapping[str, Sequence[Item]]) -> str:
 def datalist_content(
     splits: Mapping[str, Sequence[Item]], *, name: str, description: str, modality: str
 ) -> dict[str, Any]:
-    """A datalist in the Medical Decathlon's form, with counts and the hash of its split.
+    """Return a datalist in the Medical Decathlon's form, with counts and the hash of its split.
 
     ``load_decathlon_datalist`` and Auto3DSeg read its splits ``training``, ``validation`` and
     ``test``.

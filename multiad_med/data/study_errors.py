@@ -44,7 +44,7 @@ class StudyError(MultiADError, RuntimeError):
 
 
 def failure_reason(error: BaseException) -> tuple[str, FailureKind]:
-    """Why something failed, in a sentence or two, and what is to blame.
+    """Tell why something failed, in a sentence or two, and what is to blame.
 
     MONAI wraps an error once for every level of ``Compose``; the reason is what it wrapped.
     """

@@ -35,13 +35,13 @@ _INPUTS = ("image", "organ")
 
 
 def study_path(image: str | Path) -> Path:
-    """The absolute path that names a study: its image without the suffix of its format."""
+    """Return the absolute path that names a study: its image without the suffix of its format."""
     path = Path(os.path.abspath(Path(image).expanduser()))
     return path.with_name(_FORMAT.sub("", path.name))
 
 
 def study_of_map(anomaly_map: Path) -> str:
-    """The name of the study whose map this is.
+    """Return the name of the study whose map this is.
 
     Args:
         anomaly_map: ``<name>_anomaly_map.nii.gz``, or of an image ``<name>.tiff``.
@@ -51,7 +51,7 @@ def study_of_map(anomaly_map: Path) -> str:
 
 
 def beside_map(anomaly_map: Path, end: str) -> Path:
-    """Another file of the study whose map this is, by the end of its name."""
+    """Return another file of the study whose map this is, by the end of its name."""
     return anomaly_map.with_name(f"{study_of_map(anomaly_map)}_{end}")
 
 
@@ -107,7 +107,7 @@ class StudyResults:
         self._images: dict[Path, str] = {}
 
     def path(self, image: str | Path, end: str) -> Path:
-        """The file of a study's results with an end of its own.
+        """Return the file of a study's results with an end of its own.
 
         Args:
             image: the study's image, of several files the first.
@@ -120,7 +120,7 @@ class StudyResults:
         return self.output_dir.joinpath(*parts[:-1], name)
 
     def provenance(self, image: str | Path) -> dict[str, Any]:
-        """What a study's results are made from: hashes of its files and of the model, settings."""
+        """Tell what a study's results are made from: hashes of its files and of the model, settings."""
         self._hash_model()
         inputs = self.inputs.get(str(image)) or {"image_sha256": file_sha256(image)}
         return {**inputs, "model_sha256": self._model_sha256, "settings": self.settings}
@@ -142,7 +142,7 @@ class StudyResults:
                 self._images.setdefault(self.path(image, SCORES), image)
 
     def scores(self, image: str | Path) -> dict[str, Any]:
-        """The scores that are there; empty where there are none, or none that can be read."""
+        """Return the scores that are there; empty where there are none, or none that can be read."""
         try:
             content = read_json(self.path(image, SCORES))
         except MultiADError:
@@ -150,7 +150,7 @@ class StudyResults:
         return content if isinstance(content, dict) else {}
 
     def begin(self, item: Mapping[str, Any]) -> bool:
-        """Whether a study has to be done; if so, what an earlier run left of it is removed.
+        """Tell whether a study has to be done; if so, what an earlier run left of it is removed.
 
         Raises:
             InputError: when another study, of this run or an earlier one, has results of the same

@@ -27,12 +27,12 @@ def natural_key(path: str | Path) -> tuple[Any, ...]:
 
 
 def is_visible(name: str) -> bool:
-    """Whether a file or folder is neither hidden nor what a Mac adds to archives."""
+    """Tell whether a file or folder is neither hidden nor what a Mac adds to archives."""
     return not name.startswith(".") and name not in _JUNK
 
 
 def walk(folder: Path) -> list[Path]:
-    """All files below a folder in natural order; links are followed, hidden files left out.
+    """Return all files below a folder in natural order; links are followed, hidden files left out.
 
     Of a folder that is not there, none. A link that leads nowhere is listed like a file. Archives made
     on a Mac carry a ``._name`` beside each ``name``, which would pass for data.
@@ -60,17 +60,17 @@ def walk(folder: Path) -> list[Path]:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether a file is a volume by its suffix, in whatever case: NIfTI, MetaImage or NRRD."""
+    """Tell whether a file is a volume by its suffix, in whatever case: NIfTI, MetaImage or NRRD."""
     return _VOLUME.search(path.name) is not None
 
 
 def volume_name(path: Path) -> str:
-    """A volume's file name without its suffix; any other name as it is."""
+    """Return a volume's file name without its suffix; any other name as it is."""
     return _VOLUME.sub("", path.name)
 
 
 def matches(path: PurePath, pattern: str) -> bool:
-    """Whether a relative path matches a glob, in which ``**`` is any number of folders.
+    """Tell whether a relative path matches a glob, in which ``**`` is any number of folders.
 
     The suffix of a volume matches in whatever case.
     """

@@ -34,7 +34,7 @@ class MrSequence(StrEnum):
 
     @classmethod
     def parse(cls, name: str) -> MrSequence:
-        """The sequence of a name in any year's spelling (``t1n t1c t1gd t2w t2f``).
+        """Return the sequence of a name in any year's spelling (``t1n t1c t1gd t2w t2f``).
 
         Raises:
             DatalistError: for any other name.

@@ -24,7 +24,7 @@ _SIGNS = {
 
 
 def looks_like(names: Iterable[str]) -> str | None:
-    """The recipe whose file names occur among those given, the most telling first.
+    """Return the recipe whose file names occur among those given, the most telling first.
 
     Args:
         names: of files, relative to the folder in question, with ``/``.

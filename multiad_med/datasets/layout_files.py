@@ -37,7 +37,7 @@ class NothingFoundError(DatalistError):
 
 
 def existing_folder(source: str | Path) -> Path:
-    """The absolute path of a folder.
+    """Return the absolute path of a folder.
 
     Raises:
         DatalistError: when it does not exist or is a file.
@@ -50,7 +50,7 @@ def existing_folder(source: str | Path) -> Path:
 
 
 def sub_folders(folder: Path) -> list[Path]:
-    """A folder's own sub-folders in natural order, hidden ones left out; none if it is missing."""
+    """Return a folder's own sub-folders in natural order, hidden ones left out; none if it is missing."""
     if not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if path.is_dir() and is_visible(path.name))
@@ -91,12 +91,12 @@ def warn_of_unread(
 
 
 def case_name(path: Path) -> str:
-    """A file's name without its suffix; ``.nii.gz`` counts as one."""
+    """Return a file's name without its suffix; ``.nii.gz`` counts as one."""
     return volume_name(path) if is_volume(path) else path.stem
 
 
 def study_name(*parts: str) -> str:
-    """A relative path of the parts that has only letters, digits, ``.``, ``_``, ``-`` and ``/``.
+    """Return a relative path of the parts that has only letters, digits, ``.``, ``_``, ``-`` and ``/``.
 
     Letters and digits of any script count, with their marks. It never leads out of the folder that it
     is joined to.
@@ -107,7 +107,7 @@ def study_name(*parts: str) -> str:
 
 
 def first(names: Iterable[object], *, count: int = 3) -> str:
-    """The first few of many names, for a message."""
+    """Return the first few of many names, for a message."""
     texts = [str(name) for name in names]
     more = f" and {len(texts) - count} more" if len(texts) > count else ""
     return ", ".join(texts[:count]) + more
@@ -122,13 +122,13 @@ def _suffix(path: Path) -> str:
 
 
 def count_suffixes(folder: Path) -> str:
-    """What a tree holds, by suffix, most frequent first: ``12 x .png, 1 x .csv``."""
+    """Tell what a tree holds, by suffix, most frequent first: ``12 x .png, 1 x .csv``."""
     counts = Counter(_suffix(path) for path in walk(folder))
     return ", ".join(f"{n} x {suffix}" for suffix, n in counts.most_common(6)) or "no files"
 
 
 def nothing_found(folder: Path, looked_for: str, *, recipe: str) -> NothingFoundError:
-    """The error for a folder without the layout looked for; says what the folder looks like.
+    """Return the error for a folder without the layout looked for; says what the folder looks like.
 
     Args:
         looked_for: names and folders of the layout.
@@ -143,7 +143,7 @@ def nothing_found(folder: Path, looked_for: str, *, recipe: str) -> NothingFound
 
 
 def by_study(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The items, once it is sure that no study occurs twice.
+    """Return the items, once it is sure that no study occurs twice.
 
     Raises:
         DatalistError: naming the first study found twice, and both its files.

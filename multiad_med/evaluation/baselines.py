@@ -125,7 +125,7 @@ class _Blind:
     """A predictor that sees nothing, to read the cases of a cache."""
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps and scores of 0."""
+        """Return maps and scores of 0."""
         return torch.zeros_like(foreground, dtype=torch.float32), torch.zeros(len(images))
 
 
@@ -145,7 +145,7 @@ def baselines_of(
 
 
 def baseline_note(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """A sentence with the metrics of :func:`baselines_of`, to stand below a table."""
+    """Return a sentence with the metrics of :func:`baselines_of`, to stand below a table."""
     parts = [
         f"{baseline} " + ", ".join(f"{values[n]:.3f}" for n in BASELINE_METRICS if n in values)
         for baseline, values in metrics.items()

@@ -36,16 +36,16 @@ class Thresholds:
     domain: str = ""
 
     def level(self, level: Level) -> NormalScores:
-        """The normal scores of a level, none where it is missing."""
+        """Return the normal scores of a level, none where it is missing."""
         return self.levels.get(level, NormalScores((), 0.05))
 
     def unit(self, level: Level) -> str:
-        """What a unit of a level is called."""
+        """Tell what a unit of a level is called."""
         return unit_name(level, self.domain)
 
     @classmethod
     def of(cls, network: MultiAD) -> Thresholds:
-        """Those that :func:`multiad_med.training.calibrate` put into a network."""
+        """Return those that :func:`multiad_med.training.calibrate` put into a network."""
         return cls(
             pixel=0.5,
             pixel_rate=float(network.pixel_false_positive_rate),
@@ -99,7 +99,7 @@ class Collected:
     def ranking(
         self, prefix: str, scores: Tensor, labels: Tensor, subjects: Tensor
     ) -> tuple[dict[str, Estimate], Ranking]:
-        """AUROC, AP and largest F1 of items, with intervals."""
+        """Return AUROC, AP and largest F1 of items, with intervals."""
         ranking = Ranking(scores, labels)
         drawn = bootstrap_ranking(scores, labels, subjects, self.weights)
         metrics = {

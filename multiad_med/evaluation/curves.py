@@ -27,7 +27,7 @@ def _of_what_ran(points: dict[str, dict[int, float]]) -> dict[str, dict[int, flo
 
 
 def training_curves(folder: str | Path) -> list[Curve]:
-    """Scalars of a training's log by step; none of a discriminator that was switched off.
+    """Return scalars of a training's log by step; none of a discriminator that was switched off.
 
     Args:
         folder: that holds TensorBoard's event files, at any depth.

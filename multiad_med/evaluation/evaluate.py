@@ -205,7 +205,7 @@ class RunningEvaluation:
         manifest: dict[str, Any] | None = None,
         remarks: Sequence[str] = (),
     ) -> Evaluation:
-        """Every figure of the cases so far; arguments and errors as of :func:`evaluate_cases`."""
+        """Return every figure of the cases so far; arguments and errors as of :func:`evaluate_cases`."""
         if not self._studies:
             raise InputError("There are no predictions to evaluate; the test split is empty.")
         subjects = [row["subject"] for row in self._studies]

@@ -17,7 +17,7 @@ __all__ = ["Curve", "Evaluation", "Example", "Histogram", "LevelRates", "finite_
 
 
 def finite_or_none(value: float) -> float | None:
-    """The value, or None for what JSON cannot hold."""
+    """Return the value, or None for what JSON cannot hold."""
     return value if math.isfinite(value) else None
 
 
@@ -96,7 +96,7 @@ class LevelRates:
     sensitivity: Estimate
 
     def as_json(self) -> dict[str, Any]:
-        """Every number under its name, None where undefined."""
+        """Return every number under its name, None where undefined."""
 
         def interval(estimate: Estimate) -> list[float | None]:
             return [finite_or_none(estimate.low), finite_or_none(estimate.high)]
@@ -161,7 +161,7 @@ class Evaluation:
     words: Words = field(default_factory=Words)
 
     def as_json(self) -> dict[str, Any]:
-        """Every figure under its name, undefined ones None, intervals beside them."""
+        """Return every figure under its name, undefined ones None, intervals beside them."""
         metrics = {k: v for level in self.metrics.values() for k, v in level.items()}
         return {
             **{name: finite_or_none(e.value) for name, e in metrics.items()},

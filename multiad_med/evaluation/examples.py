@@ -95,5 +95,5 @@ class Examples:
         )
 
     def chosen(self) -> list[Example]:
-        """The best, the missed, and the false alarms."""
+        """Return the best, the missed, and the false alarms."""
         return [e for kind in (self._hits, self._misses, self._alarms) for e in kind.examples()]

@@ -48,7 +48,7 @@ class TrainedDetector:
         self.device = torch.device(device)
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated maps and scores; see :func:`map_slices`."""
+        """Return calibrated maps and scores; see :func:`map_slices`."""
         return map_slices(self.network, images.to(self.device), foreground)
 
 

@@ -48,7 +48,7 @@ def run_manifest(
     seed: int | None = None,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any]:
-    """Everything that a reader needs to make a run again, ready for JSON.
+    """Return everything that a reader needs to make a run again, ready for JSON.
 
     Args:
         data: of :func:`data_manifest`.

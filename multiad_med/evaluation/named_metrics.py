@@ -27,7 +27,7 @@ METRICS = (
 def named_metrics(
     scores: Tensor, abnormal: Tensor, pixels: Mapping[str, float]
 ) -> dict[str, float | None]:
-    """Metrics by the names of :data:`METRICS`, without intervals.
+    """Return metrics by the names of :data:`METRICS`, without intervals.
 
     Args:
         scores, abnormal: of every slice.

@@ -24,7 +24,7 @@ class Part(StrEnum):
 
 
 def subjects_of_part(rows: Sequence[Mapping[str, str]], part: Part | str) -> set[str]:
-    """Subjects of a part of a test set.
+    """Return subjects of a part of a test set.
 
     A subject belongs to one half only. Each half gets every second subject of each group of equal
     category, kinds of defect, and having or not having abnormal slices, in an order that depends on

@@ -72,7 +72,7 @@ class PixelMetrics:
                 self._foreground.update(part.maps[part.inside], part.labels[part.inside])
 
     def metrics(self) -> dict[str, float]:
-        """What has been found so far.
+        """Tell what has been found so far.
 
         Returns:
             ``pixel_auroc``, ``pixel_ap``, ``best_dice``, ``aupro``, ``foreground_pixel_auroc`` and
@@ -145,7 +145,7 @@ class PixelLevel:
                 self._reliability[row] += chosen.bincount(minlength=_RELIABILITY_BINS)
 
     def estimates(self, collected: Collected) -> tuple[dict[str, Estimate], list[Curve]]:
-        """The metrics and Dice at the threshold with intervals, and the map's reliability."""
+        """Return the metrics and Dice at the threshold with intervals, and the map's reliability."""
         values = self._pixel_metrics.metrics()
         if not values:
             return {}, []
@@ -166,7 +166,7 @@ class PixelLevel:
         return metrics, self._reliability_curve()
 
     def categories(self) -> dict[str, dict[str, float]]:
-        """Metrics of each category's pixels."""
+        """Return metrics of each category's pixels."""
         result = {}
         for name in {category for _, category in self._columns}:
             chosen = torch.tensor([[own == name for _, own in self._columns]], dtype=torch.float64)

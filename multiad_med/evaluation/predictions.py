@@ -27,7 +27,7 @@ class Predictor(Protocol):
     """What maps slices."""
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps ``(B, 1, H, W)`` and image scores ``(B,)``, the larger the more anomalous.
+        """Return maps ``(B, 1, H, W)`` and image scores ``(B,)``, the larger the more anomalous.
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1].
@@ -37,7 +37,7 @@ class Predictor(Protocol):
 
 @torch.no_grad()
 def map_slices(network: MultiAD, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-    """Calibrated maps of a trained network, 0 outside the foreground, and the images' scores.
+    """Return calibrated maps of a trained network, 0 outside the foreground, and the images' scores.
 
     Args:
         network: a calibrated one.

@@ -36,7 +36,7 @@ def observed_rates(
     volumes: tuple[Tensor, Tensor],
     patients: tuple[Tensor, Tensor],
 ) -> dict[str, LevelRates]:
-    """Nominal and observed rates of pixels, slices, volumes and patients.
+    """Return nominal and observed rates of pixels, slices, volumes and patients.
 
     Intervals of pixels and slices are by bootstrap over patients, those of volumes and patients exact
     binomial ones.

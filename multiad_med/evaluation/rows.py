@@ -43,7 +43,7 @@ def _false_alarms(case: Case, thresholds: Thresholds) -> dict[str, Any]:
 
 
 def study_row(case: Case, thresholds: Thresholds) -> dict[str, Any]:
-    """One study's own metrics on its whole grid."""
+    """Return one study's own metrics on its whole grid."""
     maps, label = case.volume("anomaly_map"), case.volume("label")
     known = bool(case.masked.all())
     solid = known and not case.has_gaps
@@ -74,7 +74,7 @@ def study_row(case: Case, thresholds: Thresholds) -> dict[str, Any]:
 
 
 def slice_rows(case: Case, thresholds: Thresholds) -> Iterable[dict[str, Any]]:
-    """Each slice's own metrics."""
+    """Return each slice's own metrics."""
     for i, number in enumerate(case.numbers.tolist()):
         flagged = case.anomaly_map[i] >= thresholds.pixel
         yield {
@@ -95,7 +95,7 @@ def slice_rows(case: Case, thresholds: Thresholds) -> Iterable[dict[str, Any]]:
 def patient_rows(
     studies: Sequence[Mapping[str, Any]], thresholds: Thresholds
 ) -> list[dict[str, Any]]:
-    """Patients, by name: each scores as its highest study, and is anomalous if one of them is."""
+    """Return patients, by name: each scores as its highest study, and is anomalous if one of them is."""
     patients: dict[str, list[Mapping[str, Any]]] = {}
     for row in studies:
         patients.setdefault(row["subject"], []).append(row)

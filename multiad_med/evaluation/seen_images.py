@@ -25,7 +25,7 @@ _FIRST = 5
 
 
 def hashes_of(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The hash of each item's image, by its path; one that cannot be read is left out."""
+    """Return the hash of each item's image, by its path; one that cannot be read is left out."""
     found = {}
     for item in items:
         try:

@@ -25,7 +25,7 @@ def _share(flagged: Tensor) -> float | None:
 def threshold_rows(
     normals: NormalScores, scores: Tensor, anomalous: Tensor
 ) -> list[dict[str, Any]]:
-    """One row for each rate in reach: its threshold, and which share of labelled units it flags.
+    """Return one row for each rate in reach: its threshold, and which share of labelled units it flags.
 
     Args:
         normals: of the model, at whatever rate.
@@ -58,7 +58,7 @@ def threshold_rows(
 
 
 def threshold_cells(row: Mapping[str, Any]) -> list[str]:
-    """A row's cells as texts, below :data:`HEAD`."""
+    """Return a row's cells as texts, below :data:`HEAD`."""
 
     def share(kind: str) -> str:
         value = row[f"{kind}_above"]
@@ -74,7 +74,7 @@ def threshold_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def threshold_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table as lines of a terminal, its heading first."""
+    """Return the table as lines of a terminal, its heading first."""
     cells = [list(HEAD), *map(threshold_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [

@@ -40,7 +40,7 @@ class Words:
         return "patient" if self.patients else "image"
 
     def metrics(self) -> dict[str, str]:
-        """The main metrics in their order, each by its name in a text."""
+        """Return the main metrics in their order, each by its name in a text."""
         return {
             "image_auroc": f"{self.slice} AUROC",
             "image_ap": f"{self.slice} average precision",
@@ -57,7 +57,7 @@ class Words:
         }
 
     def shown(self, name: str) -> str:
-        """The name of a curve, a level or a count as it is shown."""
+        """Return the name of a curve, a level or a count as it is shown."""
         if not self.images:
             return name
         if name in ("volume", "studies"):
@@ -65,7 +65,7 @@ class Words:
         return name.replace("slices", "images").replace("lesion", self.lesion)
 
     def levels(self, names: list[str]) -> list[str]:
-        """Those of the calibration's levels that say something of their own.
+        """Return those of the calibration's levels that say something of their own.
 
         An image is slice and volume at once; it is judged as a volume.
         """

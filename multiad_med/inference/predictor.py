@@ -28,7 +28,7 @@ CONFIG = "inference.json"
 
 
 def bundle_kind(bundle: str) -> StudyKind | None:
-    """What a bundle's volumes are; none of a bundle of images."""
+    """Tell what a bundle's volumes are; none of a bundle of images."""
     kind = read_config(bundle, CONFIG)["datalist"].get("kind")
     return None if kind is None else StudyKind(kind)
 
@@ -143,7 +143,7 @@ class StudyPredictor:
 
 
 def result_of(image: str | list[str], results: StudyResults, *, bscans: bool) -> Result:
-    """What there is of a study that is done.
+    """Tell what there is of a study that is done.
 
     Args:
         image: as in a datalist.

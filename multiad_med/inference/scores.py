@@ -86,7 +86,7 @@ def study_scores(
     network: CalibratedNetwork,
     oriented: bool = True,
 ) -> dict[str, Any]:
-    """A study's scores, p-values, verdicts and thresholds, ready for JSON.
+    """Return a study's scores, p-values, verdicts and thresholds, ready for JSON.
 
     Slices are numbered as in the source file: ``axis`` is the source's array axis that runs most
     nearly along the body, ``slice`` the index on it. The volume's score is its highest slice score; its
@@ -118,7 +118,7 @@ def study_scores(
     reachable = slices.threshold is not None
 
     def joint(score: float) -> dict[str, float]:
-        """Only hazards add up to a Noisy-OR."""
+        """Return only hazards add up to a Noisy-OR."""
         is_or = network.card.network.get("fusion") == "hazard"
         return {"joint_probability": joint_probability(score)} if is_or else {}
 

@@ -77,7 +77,7 @@ class SeverityThresholds:
 def severity_levels(
     anomaly_map: NDArray[Any], thresholds: SeverityThresholds | None = None
 ) -> NDArray[np.uint8]:
-    """The level of each value of a calibrated map: 0 for none, else a :class:`SeverityLevel`.
+    """Return the level of each value of a calibrated map: 0 for none, else a :class:`SeverityLevel`.
 
     Args:
         anomaly_map: of any shape.

@@ -31,7 +31,7 @@ def record_score(datastore: Datastore, study: str, *, model: str, score: float) 
 
 
 def stored_score(datastore: Datastore, study: str, *, model: str | None = None) -> float | None:
-    """A study's score by a model, or its highest by any; none where there is none."""
+    """Return a study's score by a model, or its highest by any; none where there is none."""
     scores: dict[str, float] = datastore.get_image_info(study).get(_SCORES, {})
     if model is not None:
         return scores.get(model)

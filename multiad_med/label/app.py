@@ -84,12 +84,12 @@ class MultiADApp(MONAILabelApp):
         self._auto_update_scoring = False
 
     def init_infers(self) -> dict[str, AnomalyInferTask]:
-        """One task for each bundle that has a model."""
+        """Return one task for each bundle that has a model."""
         tasks = {name: AnomalyInferTask(path) for name, path in self.bundles.items()}
         return {name: task for name, task in tasks.items() if task.is_valid()}
 
     def init_trainers(self) -> dict[str, NormalOnlyTrainTask]:
-        """One task for each bundle."""
+        """Return one task for each bundle."""
         return {
             name: NormalOnlyTrainTask(str(path), self.conf) for name, path in self.bundles.items()
         }
@@ -107,7 +107,7 @@ class MultiADApp(MONAILabelApp):
         return PatientBatchInfer()
 
     def init_datastore(self) -> Datastore:
-        """A folder, or a DICOMweb server, with checked names."""
+        """Return a folder, or a DICOMweb server, with checked names."""
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()
         return FolderDatastore(
@@ -204,7 +204,7 @@ class MultiADApp(MONAILabelApp):
         return result
 
     def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The study to look at next.
+        """Return the study to look at next.
 
         Raises:
             HTTPException: 404 on an unknown strategy.

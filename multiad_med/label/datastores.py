@@ -56,7 +56,7 @@ NORMAL_TAG = "normal"
 
 
 def is_empty_label(path: str | Path) -> bool:
-    """Whether a label file, or OHIF's plain bytes (``.bin``), marks nothing.
+    """Tell whether a label file, or OHIF's plain bytes (``.bin``), marks nothing.
 
     Raises:
         HTTPException: 422 when it is no volume.
@@ -103,7 +103,7 @@ class FolderDatastore(_CheckedNames, LocalDatastore):
     """A folder of studies."""
 
     def get_image_uri(self, image_id: str) -> str:
-        """The study's file.
+        """Return the study's file.
 
         Raises:
             HTTPException: 404 when the folder has no such study.
@@ -114,7 +114,7 @@ class FolderDatastore(_CheckedNames, LocalDatastore):
         return path
 
     def is_normal(self, image_id: str) -> bool:
-        """Whether the study's final label is there and empty."""
+        """Tell whether the study's final label is there and empty."""
         final = DefaultLabelTag.FINAL.value
         if final not in self.get_labels_by_image_id(image_id):
             return False
@@ -179,7 +179,7 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
         return found
 
     def get_image_uri(self, image_id: str) -> str:
-        """The series as NIfTI in the cache.
+        """Return the series as NIfTI in the cache.
 
         Raises:
             HTTPException: 400 for what is no UID, 404 for a series that is not there, 502 when the
@@ -257,7 +257,7 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
         return sorted(found.intersection(self.list_images()))
 
     def is_normal(self, image_id: str) -> bool:
-        """Whether the series was given an empty final label here."""
+        """Tell whether the series was given an empty final label here."""
         return NORMAL_TAG in self.get_labels_by_image_id(image_id)
 
     def save_label(
@@ -276,12 +276,12 @@ class CheckedSessions(Sessions):
     """Uploads kept for a while; a session's name is checked before it becomes a path."""
 
     def get_session(self, session_id: str, *args: Any, **kwargs: Any) -> SessionInfo | None:
-        """The session, or none."""
+        """Return the session, or none."""
         return super().get_session(check_name(session_id, "session_id"), *args, **kwargs)
 
 
 def organ_mask(datastore: Datastore, study: str) -> str | None:
-    """The study's organ mask, a label with tag ``organ``, if there is one."""
+    """Return the study's organ mask, a label with tag ``organ``, if there is one."""
     label = datastore.get_label_by_image_id(study, ORGAN_TAG)
     return str(datastore.get_label_uri(label, ORGAN_TAG)) if label else None
 

@@ -59,7 +59,7 @@ def _coded(code: Code) -> dict[str, str]:
 def label_info(
     model: str, levels: SeverityThresholds, found: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """What MONAI Label's DICOM SEG says of each label value, in the order of the values."""
+    """Tell what MONAI Label's DICOM SEG says of each label value, in the order of the values."""
     infos = []
     for name, value in LABELS.items():
         if value not in found:
@@ -126,16 +126,16 @@ class AnomalyInferTask(InferTask):
         self._detectors: dict[tuple[str, str], tuple[int, AnomalyDetector]] = {}
 
     def is_valid(self) -> bool:
-        """Whether the bundle has a model."""
+        """Tell whether the bundle has a model."""
         return (self.path / "models" / MODEL).is_file()
 
     def config(self) -> dict[str, Any]:
-        """What clients show in their options."""
+        """Tell what clients show in their options."""
         models = sorted((p.name for p in (self.path / "models").glob("*.pt")), key=len)
         return {"device": device_list(), "model_filename": models, **InferOptions().displayed}
 
     def info(self) -> dict[str, Any]:
-        """What clients are told; ``label_info`` is what a request for DICOM SEG has to bring."""
+        """Tell what clients are told; ``label_info`` is what a request for DICOM SEG has to bring."""
         infos = label_info(self.path.name, InferOptions().levels, list(LABELS.values()))
         return {**super().info(), "version": self.version, "label_info": infos}
 

@@ -31,7 +31,7 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
 def check_name(name: str, what: str) -> str:
-    """A name from a request that is to be a part of a path.
+    """Return a name from a request that is to be a part of a path.
 
     Raises:
         HTTPException: 400 when it could lead to another folder.
@@ -42,7 +42,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """A label's tag from a request or from MONAI Label, whose tags are an enumeration.
+    """Return a label's tag from a request or from MONAI Label, whose tags are an enumeration.
 
     Raises:
         HTTPException: 400 when it could lead to another folder.
@@ -51,7 +51,7 @@ def check_tag(tag: str) -> str:
 
 
 def check_uid(name: str, what: str) -> str:
-    """A DICOM UID from a request.
+    """Return a DICOM UID from a request.
 
     Raises:
         HTTPException: 400 when it is none.
@@ -76,7 +76,7 @@ def check_device(name: Any) -> str:
 
 
 def check_params(params: str) -> None:
-    """The form field ``params`` of a request.
+    """Check the form field ``params`` of a request.
 
     Raises:
         HTTPException: 400 when it is no JSON object.
@@ -126,7 +126,7 @@ class InferOptions:
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> InferOptions:
-        """The options in a request.
+        """Return the options in a request.
 
         Raises:
             HTTPException: 400 when one has a value that is not allowed; the message tells which are.

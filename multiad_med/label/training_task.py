@@ -33,7 +33,7 @@ class NormalOnlyTrainTask(BundleTrainTask):
     """
 
     def config(self) -> dict[str, Any]:
-        """What clients show in their options."""
+        """Tell what clients show in their options."""
         return {
             "device": device_list(),
             "steps": _AUTO,

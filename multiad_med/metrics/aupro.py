@@ -23,7 +23,7 @@ def aupro(
     *,
     fpr_limit: float = 0.3,
 ) -> float:
-    """Area under the PRO curve up to a false-positive rate, divided by that rate. Exact.
+    """Return area under the PRO curve up to a false-positive rate, divided by that rate. Exact.
 
     PRO at a threshold is the overlap of the flagged pixels with each 8-connected lesion region,
     averaged over all regions of all images; the false-positive rate is over the normal pixels of all
@@ -79,7 +79,7 @@ def check_fpr_limit(fpr_limit: float) -> None:
 def read_map(
     anomaly_map: Tensor | NDArray[Any], mask: Tensor | NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.float64], int]:
-    """Scores, lesion pixels, and 1 / area of its 8-connected region for each lesion pixel.
+    """Return scores, lesion pixels, and 1 / area of its 8-connected region for each lesion pixel.
 
     Returns:
         Scores ``(H W,)``; lesion or not ``(H W,)``; weights ``(lesion pixels,)``, in the same order;
@@ -111,7 +111,7 @@ def read_map(
 def mean_reach(
     before: NDArray[np.float64], after: NDArray[np.float64], limit: float
 ) -> NDArray[np.float64]:
-    """How far below the limit rates lie that rise evenly from one to the other, on average.
+    """Tell how far below the limit rates lie that rise evenly from one to the other, on average.
 
     A lesion pixel flagged at the false-positive rate x adds its weight to the curve from there to
     the limit; flagged with normal pixels of the same score, it does so evenly from ``before`` them to

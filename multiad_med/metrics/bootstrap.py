@@ -50,7 +50,7 @@ class Estimate:
 
 
 def resamples(subjects: int, *, count: int = 1000, seed: int = 0) -> Tensor:
-    """How often each subject is drawn when as many as there are are drawn with replacement.
+    """Tell how often each subject is drawn when as many as there are are drawn with replacement.
 
     Args:
         subjects: number S of subjects.
@@ -73,7 +73,7 @@ def resamples(subjects: int, *, count: int = 1000, seed: int = 0) -> Tensor:
 
 
 def interval(values: Tensor, estimate: float, *, subjects: int, level: float = 0.95) -> Estimate:
-    """Percentile interval of a metric over resamples.
+    """Return percentile interval of a metric over resamples.
 
     Resamples without a value, as where none of a class was drawn, are left out. An interval that more
     than half of them could not contribute to, or over a single subject, whose resamples are all the
@@ -177,22 +177,22 @@ def _check_index(subjects: Tensor, items: int, total: int) -> Tensor:
 
 
 def in_chunks(weights: Tensor, columns: int) -> Iterator[Tensor]:
-    """Rows of the weights, as many at once as keep arrays of so many columns small."""
+    """Yield rows of the weights, as many at once as keep arrays of so many columns small."""
     yield from weights.split(max(1, _CHUNK // max(1, columns)))
 
 
 def joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The metrics of all chunks in one vector each."""
+    """Return the metrics of all chunks in one vector each."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def from_zero(curves: Tensor) -> Tensor:
-    """Curves ``(C, T)`` with a first point 0, where nothing is flagged."""
+    """Return curves ``(C, T)`` with a first point 0, where nothing is flagged."""
     return torch.nn.functional.pad(curves, (1, 0))
 
 
 def ranking_metrics(true_positives: Tensor, false_positives: Tensor) -> dict[str, Tensor]:
-    """Metrics of rows ``(C, T)`` of counts at or above thresholds, the highest threshold first."""
+    """Return metrics of rows ``(C, T)`` of counts at or above thresholds, the highest threshold first."""
     positives, negatives = true_positives[:, -1], false_positives[:, -1]
     flagged = true_positives + false_positives
     area = torch.trapezoid(from_zero(true_positives), from_zero(false_positives))
@@ -210,7 +210,7 @@ def ranking_metrics(true_positives: Tensor, false_positives: Tensor) -> dict[str
 def bootstrap_ranking(
     scores: Tensor, labels: Tensor, subjects: Tensor, weights: Tensor
 ) -> dict[str, Tensor]:
-    """AUROC, average precision and largest F1 of items on each resample of their subjects. Exact.
+    """Return AUROC, average precision and largest F1 of items on each resample of their subjects. Exact.
 
     The same numbers as those of :class:`~multiad_med.metrics.Ranking` over items that are repeated as
     often as their subject was drawn, ties included. For items that fit in memory (slices, scans,
@@ -253,7 +253,7 @@ def bootstrap_ranking(
 
 
 def bootstrap_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean over subjects of a number that each has, such as Dice, on each resample.
+    """Return mean over subjects of a number that each has, such as Dice, on each resample.
 
     Args:
         values: ``(S,)``; a subject with NaN is left out of every mean.

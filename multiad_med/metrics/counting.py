@@ -32,7 +32,7 @@ def check_same_shape(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any
 
 
 def as_scores(scores: Tensor | NDArray[Any]) -> NDArray[Any]:
-    """Flat float32 or float64 array of finite scores, from any device, no value rounded.
+    """Return flat float32 or float64 array of finite scores, from any device, no value rounded.
 
     Raises:
         InputError: when a score is NaN or infinite.
@@ -53,7 +53,7 @@ def as_scores(scores: Tensor | NDArray[Any]) -> NDArray[Any]:
 
 
 def as_anomalous(labels: Tensor | NDArray[Any]) -> NDArray[np.bool_]:
-    """Flat boolean array, true where a label is not 0.
+    """Return flat boolean array, true where a label is not 0.
 
     Raises:
         InputError: when a label is NaN.
@@ -73,7 +73,7 @@ def as_anomalous(labels: Tensor | NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def ordered_keys(scores: NDArray[Any]) -> NDArray[Any]:
-    """Unsigned integers of the scores' width in the scores' order, both zeros alike.
+    """Return unsigned integers of the scores' width in the scores' order, both zeros alike.
 
     A positive float's bits, read as an integer, grow with it; a negative one's fall.
     """
@@ -88,7 +88,7 @@ def ordered_keys(scores: NDArray[Any]) -> NDArray[Any]:
 def count_from(
     scores: NDArray[Any], thresholds: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many scores exceed each threshold, and how many reach it. Exact.
+    """Tell how many scores exceed each threshold, and how many reach it. Exact.
 
     Scores are counted in bins of their upper bits; only those that share a bin with a threshold are
     sorted. With few thresholds that is several times as fast as one sort of all scores.

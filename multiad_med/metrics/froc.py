@@ -115,7 +115,7 @@ def scan_lesions(
 def pooled_scans(
     scans: Sequence[ScanLesions], *, count: int = 40, largest: float = 0.1
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Scans at thresholds that they share, as :func:`froc` takes them.
+    """Return scans at thresholds that they share, as :func:`froc` takes them.
 
     A scan's map counts as rounded down to the scan's own thresholds; on maps of no more values than
     those nothing is lost. Of all such values those are taken whose ranks over all scans grow
@@ -256,7 +256,7 @@ def sensitivity_at_rates(
     *,
     rates: Sequence[float] = FROC_RATES,
 ) -> Tensor:
-    """Largest sensitivity before the false positives per scan first exceed each rate.
+    """Return largest sensitivity before the false positives per scan first exceed each rate.
 
     Going down the thresholds, one is admitted only while neither it nor any higher one has more false
     positives than the rate. Without that condition a map that flags everything, one component per
@@ -288,7 +288,7 @@ def froc(
     size_range: tuple[float, float] | None = None,
     rates: Sequence[float] = FROC_RATES,
 ) -> Froc:
-    """FROC curve over scans; see :func:`sensitivity_at_rates` for the rule at a given rate.
+    """Return FROC curve over scans; see :func:`sensitivity_at_rates` for the rule at a given rate.
 
     A scan without lesions adds false positives only. The FROC score is the mean sensitivity at the
     rates (CAMELYON16, Ehteshami Bejnordi et al. 2017); there the curve is interpolated, here the best

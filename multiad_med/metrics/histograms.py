@@ -127,7 +127,7 @@ class SubjectHistograms:
         return bins[positive]
 
     def metrics(self, weights: Tensor, *, fpr_limit: float = 0.3) -> dict[str, Tensor]:
-        """The metrics on each resample; a row of ones gives them on the subjects themselves.
+        """Return the metrics on each resample; a row of ones gives them on the subjects themselves.
 
         Args:
             weights: ``(count, S)`` of :func:`resamples`.

@@ -59,7 +59,7 @@ def _map(anomaly_map: Tensor) -> np.ndarray:
 
 
 def checked_thresholds(thresholds: Tensor) -> Tensor:
-    """The thresholds, if they are a vector of one or more finite numbers.
+    """Return the thresholds, if they are a vector of one or more finite numbers.
 
     Raises:
         InputError: when they are not.
@@ -79,7 +79,7 @@ def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def lesions(truth: Tensor, *, spacing: Sequence[float] | None = None) -> Lesions:
-    """The connected components of a lesion mask, 26-connected in 3D and 8-connected in 2D.
+    """Return the connected components of a lesion mask, 26-connected in 3D and 8-connected in 2D.
 
     Args:
         truth: ``(X, Y, Z)`` or ``(H, W)``, lesion where not 0.
@@ -104,7 +104,7 @@ def lesion_scores(
     overlap: float = 0.1,
     foreground: Tensor | None = None,
 ) -> Tensor:
-    """The highest threshold at which each lesion is detected.
+    """Return the highest threshold at which each lesion is detected.
 
     A lesion is detected at a threshold when at least the fraction ``overlap`` of its voxels is at or
     above it. So its score is the k-th largest value inside, k = ceil(overlap * voxels): one number,
@@ -145,7 +145,7 @@ def false_positive_components(
     *,
     foreground: Tensor | None = None,
 ) -> Tensor:
-    """Number of false alarms of one scan at each threshold.
+    """Return number of false alarms of one scan at each threshold.
 
     A false alarm is a component of {map >= threshold}, 26-connected in 3D and 8-connected in 2D,
     that contains no lesion voxel. The count may fall as the threshold falls, because components

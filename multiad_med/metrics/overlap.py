@@ -18,7 +18,7 @@ __all__ = ["checked_spacing", "dice", "hausdorff95"]
 
 
 def checked_spacing(spacing: Sequence[float], axes: int) -> tuple[float, ...]:
-    """The spacing as floats, if it has a positive, finite number of mm for each axis.
+    """Return the spacing as floats, if it has a positive, finite number of mm for each axis.
 
     Args:
         spacing: mm per axis, in the order of the array's axes.
@@ -46,7 +46,7 @@ def _two_masks(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dice(prediction: Tensor, truth: Tensor) -> float:
-    """Dice overlap 2 |A & B| / (|A| + |B|) of two masks.
+    """Return Dice overlap 2 |A & B| / (|A| + |B|) of two masks.
 
     Two empty masks have no overlap to speak of: NaN, so that scans without a lesion do not raise a
     mean. An empty truth with a non-empty prediction is 0. MONAI's ``compute_dice`` leaves out (NaN)
@@ -69,7 +69,7 @@ def dice(prediction: Tensor, truth: Tensor) -> float:
 
 
 def hausdorff95(prediction: Tensor, truth: Tensor, *, spacing: Sequence[float]) -> float:
-    """Symmetric 95 % Hausdorff distance between the surfaces of two masks, in mm.
+    """Return symmetric 95 % Hausdorff distance between the surfaces of two masks, in mm.
 
     The larger of two numbers: the 95 % quantile of the distances from each surface voxel of one mask
     to the nearest of the other, and the same the other way round, as

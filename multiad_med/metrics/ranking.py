@@ -165,15 +165,15 @@ def _thinned(path: NDArray[np.float64], points: int) -> NDArray[np.intp]:
 
 
 def auroc(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
-    """Area under the ROC curve; see :class:`Ranking`."""
+    """Return area under the ROC curve; see :class:`Ranking`."""
     return Ranking(scores, labels).auroc
 
 
 def average_precision(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
-    """Average precision; see :class:`Ranking`."""
+    """Return average precision; see :class:`Ranking`."""
     return Ranking(scores, labels).average_precision
 
 
 def f1_max(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
-    """Largest F1 over all thresholds; see :class:`Ranking`."""
+    """Return largest F1 over all thresholds; see :class:`Ranking`."""
     return Ranking(scores, labels).f1_max

@@ -127,7 +127,7 @@ class DecoderStudent(nn.Module):
         )
 
     def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """Features of the teacher's shapes; the image is not looked at.
+        """Return features of the teacher's shapes; the image is not looked at.
 
         Args:
             image: ``(B, 3, H, W)``.

@@ -35,7 +35,7 @@ class FusionMode(StrEnum):
 
 
 def cosine_distance_maps(teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
-    """Cosine distance of teacher and student at every location, per stage (Eq. 13).
+    """Return cosine distance of teacher and student at every location, per stage (Eq. 13).
 
     Args:
         teacher: feature maps ``(B, C_i, h_i, w_i)``.

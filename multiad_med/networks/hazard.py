@@ -80,7 +80,7 @@ class Hazard(nn.Module):
         self.slopes[-len(slopes) :] = slopes.to(self.slopes)
 
     def forward(self, distances: Tensor) -> Tensor:
-        """Hazards ``(B, 1, h, w)``, 0 and more, of distances of that shape."""
+        """Return hazards ``(B, 1, h, w)``, 0 and more, of distances of that shape."""
         widths = torch.cat([self.knots[1:] - self.knots[:-1], self.knots.new_full([1], torch.inf)])
         # The sum of what each stretch adds, all of one sign: in float32 the order stays.
         covered = torch.minimum(F.relu(distances.unsqueeze(-1) - self.knots), widths)

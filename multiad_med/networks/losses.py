@@ -94,7 +94,7 @@ class FeatureDistillationLoss(nn.Module):
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """L_D of Eq. 10 from logits ``(B, 1)`` of teacher (real) and student (fake) features.
+    """Return L_D of Eq. 10 from logits ``(B, 1)`` of teacher (real) and student (fake) features.
 
     From logits rather than probabilities: MONAI's ``PatchAdversarialLoss(criterion="bce")`` applies
     sigmoid first, which is not finite for a certain discriminator and not allowed under autocast.
@@ -103,5 +103,5 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def adversarial_loss(fake: Tensor) -> Tensor:
-    """L_adv of Eq. 11, ``-log D(F_S)`` averaged over logits ``(B, 1)`` of student features."""
+    """Return L_adv of Eq. 11, ``-log D(F_S)`` averaged over logits ``(B, 1)`` of student features."""
     return F.softplus(-fake).mean()

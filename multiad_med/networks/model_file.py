@@ -46,7 +46,7 @@ def _card(state: Mapping[str, Tensor], path: Path) -> ModelCard | None:
 
 
 def read_card(file: str | Path) -> ModelCard | None:
-    """The card of a model file; None of a model made before there were cards.
+    """Return the card of a model file; None of a model made before there were cards.
 
     Raises:
         WeightsError: when the file is missing or unreadable.
@@ -57,7 +57,7 @@ def read_card(file: str | Path) -> ModelCard | None:
 
 
 def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
-    """The bundle that a model was trained with, as its card tells.
+    """Return the bundle that a model was trained with, as its card tells.
 
     Args:
         file: ``model.pt``.
@@ -111,7 +111,7 @@ def model_preparation(
     given: Mapping[str, Any],
     defaults: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Settings that decide what the network sees: the card's, where it tells them.
+    """Return settings that decide what the network sees: the card's, where it tells them.
 
     Args:
         file: ``model.pt``; where there is none, or one without card, what is given counts.

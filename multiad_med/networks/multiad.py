@@ -32,7 +32,7 @@ class ImageStudent(nn.Module):
         self.backbone = backbone
 
     def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """Features of an ImageNet-normalised image ``(B, 3, H, W)``."""
+        """Return features of an ImageNet-normalised image ``(B, 3, H, W)``."""
         return self.backbone(image)
 
 
@@ -48,7 +48,7 @@ class Residual(StrEnum):
 def source_weights(
     stages: Sequence[int], fused: Sequence[int], experts: int, *, mode: FusionMode | str
 ) -> list[float]:
-    """How much each map counts: the distilled stages', then the experts'.
+    """Tell how much each map counts: the distilled stages', then the experts'.
 
     Hazards of the student's stages are averaged, so that the student counts as much as an expert;
     scores and distances are summed (Eq. 14).
@@ -66,7 +66,7 @@ class NoStudent(nn.Module):
         self.nothing = nn.Parameter(torch.empty(0))
 
     def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """No features."""
+        """Return no features."""
         return teacher_features[:0]
 
 
@@ -163,7 +163,7 @@ class MultiAD(nn.Module):
         self.card = ModelCard()
 
     def get_extra_state(self) -> Tensor:
-        """The card, for the state dict."""
+        """Return the card, for the state dict."""
         return self.card.as_tensor()
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -214,7 +214,7 @@ class MultiAD(nn.Module):
 
     @torch.jit.export
     def distances(self, x: Tensor) -> list[Tensor]:
-        """Distances from normal of each distilled stage, then of each expert, in float32.
+        """Return distances from normal of each distilled stage, then of each expert, in float32.
 
         Args:
             x: see :meth:`features`.
@@ -227,7 +227,7 @@ class MultiAD(nn.Module):
 
     @torch.jit.export
     def distances_of_features(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
-        """What :meth:`distances` gives, of the features of all stages of teacher and student."""
+        """Tell what :meth:`distances` gives, of the features of all stages of teacher and student."""
         teacher = [f.float() for f in teacher]
         student = [f.float() for f in student]
         if not torch.jit.is_scripting():  # which has no autocast of its own
@@ -249,7 +249,7 @@ class MultiAD(nn.Module):
 
     @torch.jit.export
     def raw_map(self, x: Tensor) -> Tensor:
-        """The fused, smoothed map m before thresholds enter, ``(B, 1, H, W)``, 0 and more."""
+        """Return the fused, smoothed map m before thresholds enter, ``(B, 1, H, W)``, 0 and more."""
         maps = self.distances(x)
         size = [x.shape[2], x.shape[3]]
         if not torch.jit.is_scripting():

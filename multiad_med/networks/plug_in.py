@@ -18,7 +18,7 @@ _SIDE = 64
 
 
 def plugged_teacher(name: str) -> nn.Module:
-    """A teacher, built without arguments, that gives the features which it promises.
+    """Return a teacher, built without arguments, that gives the features which it promises.
 
     Args:
         name: dotted name of a class that fulfils :class:`FeatureExtractor`.
@@ -53,7 +53,7 @@ def check_features(teacher: FeatureExtractor, name: str) -> None:
 
 
 def plugged_student(name: str, teacher: FeatureExtractor) -> nn.Module:
-    """A student, built from the teacher's channels and strides, that gives features of its shapes.
+    """Return a student, built from the teacher's channels and strides, that gives features of its shapes.
 
     Args:
         name: dotted name of a class; called with ``(image, teacher_features)`` it returns a list.

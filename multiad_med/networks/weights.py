@@ -101,12 +101,12 @@ PRETRAINED: dict[str, PretrainedWeights] = {
 
 
 def cache_dir() -> Path:
-    """Folder of downloaded weights: torch hub's, which torchvision uses too."""
+    """Return folder of downloaded weights: torch hub's, which torchvision uses too."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def file_hash(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits.
+    """Return the SHA-256 of a file, in hexadecimal digits.
 
     Raises:
         FileError: when it cannot be read.
@@ -190,7 +190,7 @@ def resolve_weights(architecture: str) -> Path:
 
 
 def read_state_dict(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
-    """The state dict in a file, also where it is the part ``state_dict`` or ``model`` of one.
+    """Return the state dict in a file, also where it is the part ``state_dict`` or ``model`` of one.
 
     A file ``*.safetensors`` is read as such.
 

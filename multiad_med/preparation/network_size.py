@@ -35,7 +35,7 @@ TILE = 256
 
 
 def fitting_size(image: tuple[int, int], *, area: int = AREA) -> tuple[int, int]:
-    """The rectangle nearest an image's aspect and an area; sides are multiples of :data:`STEP`.
+    """Return the rectangle nearest an image's aspect and an area; sides are multiples of :data:`STEP`.
 
     Of the two factors by which aspect and area are missed the larger one is as small as can be.
 
@@ -76,7 +76,7 @@ def _size_that_shows(image: tuple[int, int], smallest: int) -> tuple[int, int]:
 
 
 def recommended_size(image: tuple[int, int], *, smallest: int | None = None) -> tuple[int, int]:
-    """The size of the network's input for images of a size.
+    """Return the size of the network's input for images of a size.
 
     It has the area :data:`AREA`, or as much as it takes until a defect of ``smallest`` pixels still
     covers one location of the finest features (:data:`LOCATION` pixels of the input), but no more than

@@ -37,7 +37,7 @@ def explain_recipes() -> str:
 
 
 def explain_folder(folder: Path) -> str:
-    """What a folder holds, the fitting recipe first."""
+    """Tell what a folder holds, the fitting recipe first."""
     lines = []
     findings = recognise(folder)
     for finding in findings:

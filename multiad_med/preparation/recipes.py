@@ -135,12 +135,12 @@ class Recipe:
             return divide(items)
 
     def transforms(self, source: str | Path) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-        """The transforms from an item to its slices, see :func:`multiad_med.data.write_study`."""
+        """Return the transforms from an item to its slices, see :func:`multiad_med.data.write_study`."""
         with _own_errors(self.path):
             return self._parser(source).get_parsed_content("transforms")
 
     def slice_splits(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of the index, moved to other splits where a published split goes by slices."""
+        """Return the rows of the index, moved to other splits where a published split goes by slices."""
         if "slice_splits" not in self.config:
             return rows
         move = self._parser("").get_parsed_content("slice_splits")
@@ -148,12 +148,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Return names of the recipes that come with the package."""
     return sorted(path.stem for path in recipes_dir().glob("*.yaml"))
 
 
 def load_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe by its name, or by the path of a file of one's own.
+    """Return a recipe by its name, or by the path of a file of one's own.
 
     Raises:
         RecipeError: on an unknown name or setting, or an incomplete file.

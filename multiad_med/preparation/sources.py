@@ -325,7 +325,7 @@ def load_studies(
     kind: StudyKind | str | None = None,
     seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
-    """The studies to train on or to infer: a datalist, or a folder of NIfTI, DICOM, or both.
+    """Return the studies to train on or to infer: a datalist, or a folder of NIfTI, DICOM, or both.
 
     Args:
         source: datalist, folder with one, prepared slices, any folder of volumes, or one volume,

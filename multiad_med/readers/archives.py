@@ -117,7 +117,7 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """The header in a block."""
+        """Return the header in a block."""
         header = super().frombuf(buf, encoding, errors)
         if not header.isfile() and header.size > _CHUNK:
             raise ValueError(f"damaged: a header claims {header.size} bytes")

@@ -80,7 +80,7 @@ class ImageFile:
         return self.image.mode in _DEEP
 
     def grey(self) -> NDArray[Any]:
-        """Values ``(H, W)`` as integers from 0, white highest, in a type whose range is theirs.
+        """Return values ``(H, W)`` as integers from 0, white highest, in a type whose range is theirs.
 
         Signed values are shifted to begin at 0.
 
@@ -117,7 +117,7 @@ class ImageFile:
         return self.grey()
 
     def marked(self) -> NDArray[Any]:
-        """Values ``(H, W)`` that are 0 where a mask marks nothing: the highest channel.
+        """Return values ``(H, W)`` that are 0 where a mask marks nothing: the highest channel.
 
         Where a pixel is transparent nothing is marked, whatever its colour.
         """
@@ -168,7 +168,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Rows and columns of an image as it is looked at, by its header.
+    """Return rows and columns of an image as it is looked at, by its header.
 
     Raises:
         ImageError, FileError: as of :func:`open_image`, of the header only.

@@ -31,7 +31,7 @@ _DICOM_MAGIC_AT = 128
 
 
 def is_dicom_path(path: Path) -> bool:
-    """Whether a path is a folder, or a file with DICOM's name or mark."""
+    """Tell whether a path is a folder, or a file with DICOM's name or mark."""
     if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES:
         return True
     with file_errors(path), path.open("rb") as stream:

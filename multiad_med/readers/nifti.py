@@ -31,7 +31,7 @@ _LARGEST_RATIO = 1032  # what deflate can reach at most
 
 
 def millimetres(xyzt_units: int) -> float:
-    """Length of a header's spatial unit in mm; of an unknown one, 1."""
+    """Return length of a header's spatial unit in mm; of an unknown one, 1."""
     return {1: 1000.0, 2: 1.0, 3: 0.001}.get(int(xyzt_units) & 7, 1.0)
 
 

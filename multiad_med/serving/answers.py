@@ -90,7 +90,7 @@ def _check_end(response: requests.Response, end: bytes) -> None:
 
 
 def reason_of(error: OSError) -> str:
-    """What went wrong with a request, in words without an address, an identifier or a name.
+    """Tell what went wrong with a request, in words without an address, an identifier or a name.
 
     Args:
         error: of ``requests``, or of :func:`check_answer`.

@@ -86,7 +86,7 @@ class DicomwebSource:
         self._since: dict[str, tuple[str, float]] = {}
 
     def find(self) -> FoundStudies:
-        """The series that match, as the server lists them now.
+        """Return the series that match, as the server lists them now.
 
         One that is not named as it must be is listed too, so that its failure is on record.
 

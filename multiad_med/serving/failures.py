@@ -52,7 +52,7 @@ class Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What went wrong, and whether another try makes sense.
+    """Tell what went wrong, and whether another try makes sense.
 
     Messages of readers and of headers hold names, so that none of them is told outside the ledger.
     """

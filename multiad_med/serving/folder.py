@@ -68,7 +68,7 @@ class FolderSource:
         self._finder = SeriesFinder(self.folder)
 
     def find(self) -> FoundStudies:
-        """What is there now.
+        """Tell what is there now.
 
         Raises:
             SourceUnavailableError: when the folder cannot be read, as when it is unmounted.
@@ -154,7 +154,7 @@ class FolderSource:
         return digest.hexdigest()
 
     def fetch(self, study: FoundStudy) -> FetchedStudy:
-        """The study where it lies.
+        """Return the study where it lies.
 
         Raises:
             TryAgainError: when it is no longer there.

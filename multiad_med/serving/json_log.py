@@ -21,12 +21,12 @@ _FIELDS = "fields"
 
 
 def study_hash(key: str) -> str:
-    """What the log calls a study: 16 hexadecimal digits of the SHA-256 of its key in the ledger."""
+    """Tell what the log calls a study: 16 hexadecimal digits of the SHA-256 of its key in the ledger."""
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def trace(error: BaseException) -> list[str]:
-    """The lines that a fault of the program and its causes came through, outermost first.
+    """Return the lines that a fault of the program and its causes came through, outermost first.
 
     Their messages, which may hold names, are left out.
     """
@@ -65,7 +65,7 @@ class JsonLineFormatter(logging.Formatter):
         self.fields = dict(fields)
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line, without its end."""
         own = record.name == _logger.name
         error = record.exc_info[1] if record.exc_info else None
         line = {

@@ -303,13 +303,13 @@ class StudyLedger:
         )
 
     def counts(self) -> dict[str, int]:
-        """How many studies are in each state."""
+        """Tell how many studies are in each state."""
         with closing(self._connect()) as connection:
             found = dict(connection.execute("SELECT state, COUNT(*) FROM studies GROUP BY state"))
         return {str(state): found.get(str(state), 0) for state in StudyState}
 
     def passed_over(self) -> dict[str, int]:
-        """How many were passed over, by what they are."""
+        """Tell how many were passed over, by what they are."""
         with closing(self._connect()) as connection:
             found = connection.execute(
                 "SELECT reason, COUNT(*) FROM studies WHERE state = ? GROUP BY reason",
@@ -322,7 +322,7 @@ class StudyLedger:
         return {what: count for what, count in counts.items() if count}
 
     def records(self) -> list[StudyRecord]:
-        """All studies, in the order in which they came."""
+        """Return all studies, in the order in which they came."""
         with closing(self._connect()) as connection:
             rows = connection.execute(
                 "SELECT key, place, state, tries, reason FROM studies ORDER BY rowid"

@@ -31,7 +31,7 @@ __all__ = ["dicom_kinds", "serve"]
 
 
 def dicom_kinds(names: Sequence[str] | None) -> set[DicomKind]:
-    """Kinds of DICOM results by name; a segmentation and a report unless others are named.
+    """Return kinds of DICOM results by name; a segmentation and a report unless others are named.
 
     Raises:
         ServingError: naming the ones that there are.

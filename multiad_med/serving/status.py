@@ -25,7 +25,7 @@ _ORDER = [  # what is long and asks for nothing comes first
 
 
 def open_ledger(output: str | Path) -> StudyLedger:
-    """The ledger of a folder of results.
+    """Return the ledger of a folder of results.
 
     Raises:
         ServingError: when the folder has none.
@@ -39,7 +39,7 @@ def open_ledger(output: str | Path) -> StudyLedger:
 
 
 def ledger_status(output: str | Path) -> str:
-    """A table of all studies, a line each, and their counts; those that failed come last.
+    """Return a table of all studies, a line each, and their counts; those that failed come last.
 
     It names studies and files, unlike the log, whose name of each study is in the second column.
 

@@ -64,7 +64,7 @@ class StudySource(Protocol):
         """Below which :meth:`fetch` puts studies; results are named by where they lie in it."""
 
     def find(self) -> FoundStudies:
-        """What is there now.
+        """Tell what is there now.
 
         Raises:
             SourceUnavailableError: when the source does not answer.

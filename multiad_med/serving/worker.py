@@ -98,7 +98,7 @@ class Worker:
         return True, {"studies": self.ledger.counts(), "seconds_at_study": seconds}
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Whether the source answered when it was looked at last, and why it did not."""
+        """Tell whether the source answered when it was looked at last, and why it did not."""
         return self._source_answers and not self._stopping, {
             "source": self._source_answers,
             "stopping": self._stopping,

@@ -23,7 +23,7 @@ def write_nifti(
 
 
 def head(rng: np.random.Generator, shape: tuple[int, int, int] = (40, 48, 10)) -> np.ndarray:
-    """A bright textured ellipsoid in a black volume, int16."""
+    """Return a bright textured ellipsoid in a black volume, int16."""
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     inside = sum(a**2 for a in axes) < 0.8
     texture = 500 + 100 * axes[0] + 30 * rng.standard_normal(shape)

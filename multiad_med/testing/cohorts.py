@@ -27,7 +27,7 @@ SPLITS = ["training"] * 3 + ["validation"] + ["test"] * 2
 
 
 def bundle_names() -> list[str]:
-    """The bundles of this tree."""
+    """Return the bundles of this tree."""
     return sorted(p.parents[1].name for p in bundles_dir().glob("*/configs/metadata.json"))
 
 
@@ -70,7 +70,7 @@ def make_retinas(parent: Path) -> Path:
 
 
 def make_pictures(parent: Path) -> Path:
-    """One category as in MVTec AD."""
+    """Return one category as in MVTec AD."""
     folder = parent / "cohort"
     make_mvtec(folder, rng=np.random.default_rng(0), categories=["screw"], size=64, train=8)
     return folder

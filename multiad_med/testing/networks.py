@@ -34,5 +34,5 @@ class TinyFeatures(nn.Module):
 
 
 def tiny_multiad(**kwargs: Any) -> MultiAD:
-    """A Multi-AD of tiny extractors."""
+    """Return a Multi-AD of tiny extractors."""
     return MultiAD(TinyFeatures(), ImageStudent(TinyFeatures()), **kwargs)

@@ -18,7 +18,7 @@ SIZE = 32
 
 
 def blob(size: int = SIZE, *, at: tuple[int, int] = (8, 8), side: int = 6) -> Tensor:
-    """A square lesion ``(size, size)``."""
+    """Return a square lesion ``(size, size)``."""
     mask = torch.zeros(size, size, dtype=torch.bool)
     mask[at[0] : at[0] + side, at[1] : at[1] + side] = True
     return mask
@@ -33,7 +33,7 @@ def make_cache(
     training: int = 6,
     kinds: tuple[str, ...] = ("scratch", "crack"),
 ) -> Path:
-    """Images of one slice each; a defect is a bright square."""
+    """Return images of one slice each; a defect is a bright square."""
     generator = torch.Generator().manual_seed(0)
     items = []
     for category in categories:
@@ -92,7 +92,7 @@ class Brightness:
         self.seen = [training[i]["image"].shape for i in range(len(training))]  # type: ignore[arg-type]
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """The image, and its maximum."""
+        """Return the image, and its maximum."""
         maps = self.sign * images.mean(dim=1, keepdim=True)
         return maps, maps.amax(dim=(1, 2, 3))
 
@@ -110,7 +110,7 @@ def volume_case(
     spacing: tuple[float, float, float] = (1.0, 2.0, 3.0),
     seed: int = 0,
 ) -> Case:
-    """A volume of 6 slices; lesions of 6x6x2 voxels have map values 0.8, the rest below 0.4."""
+    """Return a volume of 6 slices; lesions of 6x6x2 voxels have map values 0.8, the rest below 0.4."""
     generator = torch.Generator().manual_seed(seed)
     maps = 0.4 * torch.rand(6, SIZE, SIZE, generator=generator) + shift
     label = torch.zeros(6, SIZE, SIZE, dtype=torch.bool)

@@ -274,7 +274,7 @@ def score_units(
     device: str | torch.device = "cpu",
     group: str | None = None,
 ) -> dict[Level, list[float]]:
-    """Scores of the units of each level, as a network whose thresholds are set gives them.
+    """Return scores of the units of each level, as a network whose thresholds are set gives them.
 
     Args:
         network: a calibrated one.

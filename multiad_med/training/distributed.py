@@ -26,12 +26,12 @@ __all__ = [
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several of a process group."""
+    """Tell whether this process is one of several of a process group."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes files."""
+    """Tell whether this process is the one that writes files."""
     return not is_distributed() or dist.get_rank() == 0
 
 
@@ -51,7 +51,7 @@ def check_shares(*datasets: Sized) -> None:
 
 
 def gathered(values: Tensor, *, device: torch.device | str) -> Tensor:
-    """Values ``(N, ...)`` of all processes, in the order of their ranks; N may differ.
+    """Return values ``(N, ...)`` of all processes, in the order of their ranks; N may differ.
 
     Args:
         values: of this process.
@@ -73,7 +73,7 @@ def gathered_items(items: list[Any]) -> list[Any]:
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of all processes' values, without gradients."""
+    """Return the mean of all processes' values, without gradients."""
     if is_distributed():
         values = values.detach().clone()
         dist.all_reduce(values)
@@ -154,7 +154,7 @@ class _Call(nn.Module):
 def distribute(
     module: nn.Module, trained: nn.Module, *, method: str = "forward"
 ) -> DistributedDataParallel:
-    """A module whose gradients are averaged over all processes; its state dict stays its own.
+    """Return a module whose gradients are averaged over all processes; its state dict stays its own.
 
     Args:
         module: where it trains.

@@ -93,7 +93,7 @@ def weighted_mean(
 def site_client(
     bundle: str, name: str, settings: Mapping[str, Any], *, rounds: int, local_epochs: int = 1
 ) -> MonaiAlgo:
-    """A site of a federation, ready to train.
+    """Return a site of a federation, ready to train.
 
     Args:
         bundle: name of the bundle.

@@ -266,7 +266,7 @@ def save_model(network: MultiAD, path: str | Path, *, card: Mapping[str, Any]) -
 
 
 def next_steps(card: ModelCard, path: Path) -> Iterator[str]:
-    """What a user should know when a training ends, a line each."""
+    """Tell what a user should know when a training ends, a line each."""
     yield f"The model is in {path}."
     held_out = {
         card.unit(level): normals for level, normals in card.levels.items() if normals.units
@@ -313,5 +313,5 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def training_scalars(output: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The scalars of a :class:`DistillationTrainer`'s decollated output, for TensorBoard."""
+    """Return the scalars of a :class:`DistillationTrainer`'s decollated output, for TensorBoard."""
     return {name: float(value) for name, value in output[0].items() if name != CommonKeys.IMAGE}

@@ -29,7 +29,7 @@ def epochs_for(steps: int, batches: int) -> int:
 
 
 def every(interval: int) -> CallableEventWithFilter:
-    """The end of every so many epochs, and of the last one."""
+    """Return the end of every so many epochs, and of the last one."""
 
     def is_due(engine: Engine, epoch: int) -> bool:
         return epoch % interval == 0 or epoch == engine.state.max_epochs

@@ -99,14 +99,14 @@ class _Scorer:
         self.batch_size = batch_size
 
     def maps(self, images: Tensor) -> Tensor:
-        """Maps ``(N, 1, H, W)``, on the CPU."""
+        """Return maps ``(N, 1, H, W)``, on the CPU."""
         if not len(images):  # of a process whose share has no foreground
             return images[:, :1]
         parts = [self.network(part.to(self.device)).cpu() for part in images.split(self.batch_size)]
         return torch.cat(parts)
 
     def scores(self, maps: Tensor, foreground: Tensor) -> Tensor:
-        """Scores ``(M,)`` of the slices of all processes."""
+        """Return scores ``(M,)`` of the slices of all processes."""
         scores = image_scores(maps, foreground, fraction=float(self.network.score_fraction))
         return gathered(scores, device=self.device)
 

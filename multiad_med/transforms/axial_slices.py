@@ -32,7 +32,7 @@ class AxialSlices(Transform):
         self.orientation = Orientation("RAS", labels=None) if orient else None
 
     def oriented(self, image: torch.Tensor) -> torch.Tensor:
-        """The volume whose last axis is the slices'."""
+        """Return the volume whose last axis is the slices'."""
         if self.orientation is None or not isinstance(image, MetaTensor):
             return image
         return self.orientation(image)

@@ -34,7 +34,7 @@ _IN_PLANE = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(
 
 
 def slice_areas(mask: torch.Tensor) -> torch.Tensor:
-    """Number of positive pixels in each slice ``(Z,)`` of a mask ``(X, Y, Z)``."""
+    """Return number of positive pixels in each slice ``(Z,)`` of a mask ``(X, Y, Z)``."""
     # Slice by slice: a sum over two axes of booleans takes much longer.
     # Last axis first and x last: as NIfTI and DICOM lie in memory.
     inside = plain_tensor(mask).permute(2, 1, 0)
@@ -59,7 +59,7 @@ def where_labelled(mask: torch.Tensor, labels: Sequence[int] | None) -> torch.Te
 
 
 def occupied_slices(mask: torch.Tensor, *, min_fraction: float = 0.1) -> torch.Tensor:
-    """Which axial slices show enough foreground to be worth a look.
+    """Tell which axial slices show enough foreground to be worth a look.
 
     The rule: a slice is occupied when its foreground area is at least ``min_fraction`` of the
     largest slice's. It depends neither on resolution nor on the field of view.

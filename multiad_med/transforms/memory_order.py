@@ -14,12 +14,12 @@ __all__ = ["as_stored", "empty_stored", "stored_order", "with_meta_of"]
 
 
 def stored_order(volume: torch.Tensor) -> list[int]:
-    """The volume's axes, the slowest in memory first."""
+    """Return the volume's axes, the slowest in memory first."""
     return sorted(range(volume.ndim), key=volume.stride, reverse=True)
 
 
 def as_stored(volume: torch.Tensor) -> torch.Tensor:
-    """The same values as a plain tensor whose axes are in the memory's order.
+    """Return the same values as a plain tensor whose axes are in the memory's order.
 
     For whatever does not depend on where a voxel lies: extrema, counts. Torch walks a volume whose
     first axis is the fastest much more slowly.
@@ -29,7 +29,7 @@ def as_stored(volume: torch.Tensor) -> torch.Tensor:
 
 
 def empty_stored(volume: torch.Tensor, dtype: torch.dtype, *, channels: int = 0) -> torch.Tensor:
-    """A tensor of the volume's shape and layout; with ``channels``, so many of them in front."""
+    """Return a tensor of the volume's shape and layout; with ``channels``, so many of them in front."""
     order = stored_order(volume)
     front = [channels] if channels else []
     stored = torch.empty([*front, *(volume.shape[axis] for axis in order)], dtype=dtype)
@@ -38,7 +38,7 @@ def empty_stored(volume: torch.Tensor, dtype: torch.dtype, *, channels: int = 0)
 
 
 def with_meta_of(values: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """The values with the metadata that the source has, left as they lie in memory.
+    """Return the values with the metadata that the source has, left as they lie in memory.
 
     MONAI's ``convert_to_dst_type`` would turn them around.
     """

@@ -64,7 +64,7 @@ class MarkOccupiedd(MapTransform):
 
 
 def marked_slices(image: Tensor) -> Tensor:
-    """Which slices of an image count, ``(Z,)`` booleans; all of one that was never marked.
+    """Tell which slices of an image count, ``(Z,)`` booleans; all of one that was never marked.
 
     Args:
         image: ``(..., Z)``, as :class:`MarkOccupiedd` left it; of a batch, slices that count in any.

@@ -40,7 +40,7 @@ def padding_values(volume: torch.Tensor) -> list[float]:
 
 
 def without_padding(volume: torch.Tensor) -> torch.Tensor:
-    """The volume as if its padding were background: 0, or the darkest where values are negative.
+    """Return the volume as if its padding were background: 0, or the darkest where values are negative.
 
     A constant below tissue in no air is background as it is, unless it is far below.
 

@@ -46,7 +46,7 @@ class _Box:
     side: int
 
     def of(self, image: Tensor) -> Tensor:
-        """What of ``(C, H, W)`` lies inside, as a view."""
+        """Tell what of ``(C, H, W)`` lies inside, as a view."""
         return image[:, self.top : self.top + self.side, self.left : self.left + self.side]
 
 

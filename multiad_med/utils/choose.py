@@ -13,7 +13,7 @@ Choice = TypeVar("Choice", bound=Enum)
 
 
 def choose(kind: type[Choice], value: Any, *, what: str) -> Choice:
-    """The member of an enum with a value.
+    """Return the member of an enum with a value.
 
     Args:
         kind: of the members.

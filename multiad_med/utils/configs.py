@@ -14,7 +14,7 @@ SYNTAX = ("$", "@", "%")
 
 
 def is_path_id(name: str) -> bool:
-    """Whether an id of a bundle's config, such as ``dataset_dir``, is of a path."""
+    """Tell whether an id of a bundle's config, such as ``dataset_dir``, is of a path."""
     return name.endswith(("_dir", "_path", "_root", "_logs", "_weights", "_model"))
 
 
@@ -35,7 +35,7 @@ def check_length(names: Collection[str]) -> None:
 
 
 def literal(value: Any, *, expressions: bool = False) -> Any:
-    """A value that MONAI's config parser gives out as it is, whatever characters it has.
+    """Return a value that MONAI's config parser gives out as it is, whatever characters it has.
 
     A text that the parser would change becomes an expression without such characters.
 

@@ -13,7 +13,7 @@ Base = TypeVar("Base")
 
 
 def locate_class(name: str, base: type[Base], *, what: str) -> type[Base]:
-    """The class of a dotted name, such as ``my_package.MyStudent``.
+    """Return the class of a dotted name, such as ``my_package.MyStudent``.
 
     Nothing but a subclass of ``base`` is given out, since a model's card tells such names: who loads a
     model shall not call whatever function its card names.

@@ -67,7 +67,7 @@ class MissingPackageError(MultiADError, ImportError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from, one after the other."""
+    """Yield an error and what it was raised from, one after the other."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -75,7 +75,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def missing_package(name: str) -> MissingPackageError:
-    """The error that an optional package is not installed, with the command that installs it.
+    """Return the error that an optional package is not installed, with the command that installs it.
 
     Args:
         name: that is imported; a key of :data:`EXTRAS`.
@@ -96,7 +96,7 @@ def _missing_package(error: BaseException) -> MissingPackageError | None:
 
 
 def is_missing(name: str) -> bool:
-    """Whether a package cannot be imported because it is not there."""
+    """Tell whether a package cannot be imported because it is not there."""
     try:
         return importlib.util.find_spec(name) is None
     except ValueError:  # an import that was halted
@@ -104,7 +104,7 @@ def is_missing(name: str) -> bool:
 
 
 def user_error(error: BaseException) -> MultiADError | None:
-    """The first error in a chain of causes that a user can mend, or none.
+    """Return the first error in a chain of causes that a user can mend, or none.
 
     MONAI wraps errors of configs and transforms in its own; ours, where they wrap another, tell more
     than that one. An optional package that another library does not find is one too.
@@ -117,7 +117,7 @@ def user_error(error: BaseException) -> MultiADError | None:
 
 
 def last_line(error: MultiADError) -> str:
-    """What a command ends with: the reason in the last line, a list of details above it."""
+    """Tell what a command ends with: the reason in the last line, a list of details above it."""
     reason, *details = str(error).splitlines() or [type(error).__name__]
     if len(details) < 2:
         return " ".join([f"Error: {reason}", *(line.strip() for line in details)])
@@ -154,7 +154,7 @@ def memory_error(error: BaseException) -> BaseException | None:
 
 
 def is_about_files(error: BaseException) -> bool:
-    """Whether the system says that a file or folder is missing, forbidden, full, and so on."""
+    """Tell whether the system says that a file or folder is missing, forbidden, full, and so on."""
     network = isinstance(error, (ConnectionError, TimeoutError))
     return isinstance(error, OSError) and error.errno not in _NOT_OF_FILES and not network
 

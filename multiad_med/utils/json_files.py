@@ -13,7 +13,7 @@ __all__ = ["read_json"]
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         FileError: when it cannot be read.

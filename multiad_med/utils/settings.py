@@ -14,7 +14,7 @@ __all__ = ["parse_pairs", "parse_settings"]
 
 
 def parse_pairs(pairs: Iterable[str], *, option: str) -> dict[str, str]:
-    """Names and values of ``NAME=VALUE``.
+    """Return names and values of ``NAME=VALUE``.
 
     Raises:
         InputError: when one has no name or no equals sign; the message names the option.

@@ -16,7 +16,7 @@ columns]`` of images and B-scans, ``[X, Y]`` of the axial slices of a volume."""
 
 
 def sides(size: Size, *, name: str = "size") -> tuple[int, int]:
-    """Both sides of a size.
+    """Return both sides of a size.
 
     Args:
         size: see :data:`Size`.
@@ -41,7 +41,7 @@ def shortest(size: Size) -> int | list[int]:
 
 
 def size_setting(size: Size) -> str:
-    """What is typed on a command line to have a size."""
+    """Tell what is typed on a command line to have a size."""
     short = shortest(size)
     if isinstance(short, int):
         return f"--set size={short}"

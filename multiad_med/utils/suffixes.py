@@ -22,10 +22,10 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is PNG, JPEG, BMP or TIFF by its name."""
+    """Tell whether a file is PNG, JPEG, BMP or TIFF by its name."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file is NIfTI in one file by its name."""
+    """Tell whether a file is NIfTI in one file by its name."""
     return path.name.lower().endswith(NIFTI_SUFFIXES)

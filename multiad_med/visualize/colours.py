@@ -19,7 +19,7 @@ _ROWS = 1024  # coloured at a time: colours take 50 times the memory of their ma
 
 
 def intensity_range(values: NDArray[Any]) -> tuple[float, float]:
-    """What is shown black and white: the lowest value, and the 99.5 % quantile of those above it.
+    """Tell what is shown black and white: the lowest value, and the 99.5 % quantile of those above it.
 
     The quantile is of a million values at most, evenly drawn. Where all values are the same, white lies
     1 above.
@@ -32,7 +32,7 @@ def intensity_range(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def heat_colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Colours in [0, 1] with opacity last, ``(..., 4)``, of map values ``(...)``."""
+    """Return colours in [0, 1] with opacity last, ``(..., 4)``, of map values ``(...)``."""
     from matplotlib import colormaps
 
     low, high = SHOWN
@@ -42,7 +42,7 @@ def heat_colours(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def scale_colours(steps: int = 50) -> list[str]:
-    """The colours of :data:`SHOWN` on the grey of an image, as a page writes them."""
+    """Return the colours of :data:`SHOWN` on the grey of an image, as a page writes them."""
     colours = heat_colours(np.linspace(*SHOWN, steps, dtype=np.float32))
     opacity = colours[:, 3:]
     shown = (255 * (0.45 * (1 - opacity) + colours[:, :3] * opacity)).round().astype(int)
@@ -66,7 +66,7 @@ def outlined(
 def overlaid(
     picture: NDArray[np.uint8], anomaly_map: NDArray[np.float32], *, threshold: float = 0.5
 ) -> NDArray[np.uint8]:
-    """The map's heat over an image, with a white line around what reaches the threshold.
+    """Return the map's heat over an image, with a white line around what reaches the threshold.
 
     Args:
         image: ``(H, W, 3)``.

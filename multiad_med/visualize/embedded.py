@@ -36,7 +36,7 @@ def _pairs(values: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[Any]]
 
 
 def halved(study: ViewedStudy, *, largest: int = LARGEST) -> ViewedStudy:
-    """A study with half as many voxels along the first two axes, until it has ``largest`` at most.
+    """Return a study with half as many voxels along the first two axes, until it has ``largest`` at most.
 
     Of the image pairs are averaged, of the map the higher value is kept; slices stay as they are.
     """
@@ -88,14 +88,14 @@ def embedded_image(study: ViewedStudy) -> str:
 
 
 def embedded_map(study: ViewedStudy) -> str:
-    """The map as uint8, in steps of :data:`MAP_STEP`."""
+    """Return the map as uint8, in steps of :data:`MAP_STEP`."""
     # A float32 just below a step by its rounding alone belongs to it.
     steps = np.floor(study.anomaly_map / np.float32(MAP_STEP) + np.float32(1e-4)).astype(np.uint8)
     return _base64(steps, study.affine, MAP_STEP, 0.0)
 
 
 def embedded_jpeg(image: Image.Image, **options: Any) -> str:
-    """The image as the address of a JPEG that holds all of it; ``options`` are Pillow's."""
+    """Return the image as the address of a JPEG that holds all of it; ``options`` are Pillow's."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", **options)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -35,13 +35,13 @@ class Finding:
 
 
 def worst_slice(study: ViewedStudy) -> int:
-    """The slice of the highest score; without scores that of the highest map value."""
+    """Return the slice of the highest score; without scores that of the highest map value."""
     values = study.slice_values()
     return int(np.nanargmax(values)) if np.isfinite(values).any() else 0
 
 
 def find(study: ViewedStudy) -> list[Finding]:
-    """The findings, 26-connected, the highest first."""
+    """Return the findings, 26-connected, the highest first."""
     labels, count = ndimage.label(study.anomaly_map >= study.threshold, np.ones((3, 3, 3)))
     if not count:
         return []
@@ -62,7 +62,7 @@ def find(study: ViewedStudy) -> list[Finding]:
 
 
 def body_box(study: ViewedStudy) -> tuple[slice, slice]:
-    """The part of every slice that holds the body and all findings; of B-scans the whole.
+    """Return the part of every slice that holds the body and all findings; of B-scans the whole.
 
     The body is the largest connected part that is brighter than air and noise in any slice, so that
     the table of a scanner stays outside where there is air between.

@@ -23,7 +23,7 @@ _APART = 20  # of so many parts of the study, one lies between two slices
 def choose_slices(
     values: NDArray[np.floating], findings: Sequence[Finding] = ()
 ) -> tuple[list[int], set[int]]:
-    """Which slices a montage shows, in order, and which of them have the highest values.
+    """Tell which slices a montage shows, in order, and which of them have the highest values.
 
     The highest are taken first, each a twentieth of the study away from those before it and outside
     every finding that one of those shows, so that they are not three neighbours in one lesion. Each of

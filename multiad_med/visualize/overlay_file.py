@@ -87,7 +87,7 @@ def save_overlay(path: Path, shown: NDArray[np.uint8], text: str) -> None:
 
 
 def read_overlay(path: Path) -> Image.Image:
-    """An overlay without its caption."""
+    """Return an overlay without its caption."""
     with Image.open(path) as image:
         size = image.info.get(_SIZE, "").split()
         width, height = map(int, size) if len(size) == 2 else image.size

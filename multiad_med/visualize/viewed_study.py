@@ -75,12 +75,12 @@ class ViewedStudy:
         return radiological_view(plane[::-1] if self.bscans else plane)
 
     def source_slice(self, index: int) -> int:
-        """The number in the study's file of slice ``index`` along the last axis."""
+        """Return the number in the study's file of slice ``index`` along the last axis."""
         axis = int(np.flatnonzero(self.to_source[:3, 2])[0])
         return round(float(self.to_source[axis, 2] * index + self.to_source[axis, 3]))
 
     def slice_values(self) -> NDArray[np.float64]:
-        """The score of each slice along the last axis, or without scores its highest map value.
+        """Return the score of each slice along the last axis, or without scores its highest map value.
 
         Slices that were not scored, having next to nothing in them, are NaN.
         """
@@ -94,7 +94,7 @@ class ViewedStudy:
 
 
 def read_scores(anomaly_map: Path) -> dict[str, Any]:
-    """The scores beside a map, as ``<name>_anomaly.json``; empty where there are none.
+    """Return the scores beside a map, as ``<name>_anomaly.json``; empty where there are none.
 
     Args:
         anomaly_map: ``<name>_anomaly_map.nii.gz``, or of an image ``<name>.tiff``.

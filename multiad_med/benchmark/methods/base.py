@@ -50,7 +50,7 @@ class Stages(nn.Module):
         return super().train(mode and not self.frozen)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features ``(B, C, H', W')`` by layer of normalised images ``(B, 3, H, W)``."""
+        """Return features ``(B, C, H', W')`` by layer of normalised images ``(B, 3, H, W)``."""
         features = self.network(images)
         # anomalib calls Tensor.view, which channels_last would break.
         return {layer: features[stage].contiguous() for layer, stage in self.stages.items()}
@@ -121,7 +121,7 @@ class TeacherMethod(ABC):
         self.anomalib(self.module)
 
     def anomalib(self, module: str) -> Any:
-        """A module of ``anomalib.models.image``.
+        """Return a module of ``anomalib.models.image``.
 
         Raises:
             UnavailableError: when it cannot be imported.
@@ -136,12 +136,12 @@ class TeacherMethod(ABC):
             ) from error
 
     def extractor(self, *, layers: Sequence[str], **_: Any) -> nn.Module:
-        """What stands for ``TimmFeatureExtractor``: the teacher."""
+        """Tell what stands for ``TimmFeatureExtractor``: the teacher."""
         return Stages(copy.deepcopy(self.teacher).cpu(), layers)  # type: ignore[attr-defined]
 
     @abstractmethod
     def build(self, source: Any) -> nn.Module:
-        """The untrained model of anomalib's module ``source``, its extractor replaced."""
+        """Return the untrained model of anomalib's module ``source``, its extractor replaced."""
 
     @abstractmethod
     def learn(self, training: Dataset, held_out: Dataset) -> None:
@@ -163,7 +163,7 @@ class TeacherMethod(ABC):
         return map(self.prepare, batches)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images ``(B, 1 or 3, H, W)`` in [0, 1] as the model takes them.
+        """Return images ``(B, 1 or 3, H, W)`` in [0, 1] as the model takes them.
 
         Raises:
             InputError: on images of another shape.
@@ -180,7 +180,7 @@ class TeacherMethod(ABC):
 
     @torch.no_grad()
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps and scores; see :class:`multiad_med.benchmark.detectors.Detector`."""
+        """Return maps and scores; see :class:`multiad_med.benchmark.detectors.Detector`."""
         result = self.model(self.prepare(images))
         maps = result.anomaly_map.float()
         if self.input_size is not None:

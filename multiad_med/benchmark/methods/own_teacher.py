@@ -85,7 +85,7 @@ class EfficientAd(TrainedMethod):
                 yield pictures.to(self.device)
 
     def loss(self, images: Tensor) -> Tensor:
-        """The sum of the student's, the autoencoder's and their common loss."""
+        """Return the sum of the student's, the autoencoder's and their common loss."""
         return sum(self.model(batch=images, batch_imagenet=next(self._imagenet)))
 
     def learn(self, training: Dataset, held_out: Dataset) -> None:

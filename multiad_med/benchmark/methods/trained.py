@@ -31,7 +31,7 @@ class STFPM(TrainedMethod):
     def extractor(
         self, *, layers: Sequence[str], requires_grad: bool = False, **options: Any
     ) -> nn.Module:
-        """The teacher, or where gradients are asked for, the student."""
+        """Return the teacher, or where gradients are asked for, the student."""
         if not requires_grad:
             return super().extractor(layers=layers, **options)
         student = build_extractor(self.architecture, output_stride=self.teacher.strides[-1])

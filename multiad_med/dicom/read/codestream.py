@@ -14,7 +14,7 @@ _JPEG_SCAN = 0xDA
 
 
 def codestream_shape(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 frame; None if its header is damaged.
+    """Return rows and columns of a JPEG, JPEG-LS or JPEG 2000 frame; None if its header is damaged.
 
     A JPEG 2000 frame may lie in a JP2 file's boxes, before which nothing else is large.
     """

@@ -44,7 +44,7 @@ class Frame:
 
 
 def frames_of(header: Dataset, path: Path) -> list[Frame]:
-    """The slices of a file, in the file's order.
+    """Return the slices of a file, in the file's order.
 
     An ophthalmic tomography whose frames have no plane position (its scans are then placed only on a
     fundus image) is given its own frame instead of the patient's: columns, rows and frames along x, y
@@ -121,7 +121,7 @@ def _functional_group_frames(header: Dataset, path: Path) -> list[Frame]:
 
 
 def functional_group(keyword: str, group: Dataset, shared: Dataset) -> Dataset:
-    """The item of a frame's own functional group, else of the shared one; empty if in neither."""
+    """Return the item of a frame's own functional group, else of the shared one; empty if in neither."""
     for holder in (group, shared):
         if items := holder.get(keyword):
             return items[0]

@@ -80,7 +80,7 @@ def dicom_errors(path: Path) -> Iterator[None]:
 
 
 def read_header(path: Path) -> Dataset | None:
-    """The elements of a file's header that this package uses; None if it is not DICOM.
+    """Return the elements of a file's header that this package uses; None if it is not DICOM.
 
     Only files with DICOM's preamble count as DICOM, since others cannot be told from junk.
 
@@ -102,7 +102,7 @@ def read_header(path: Path) -> Dataset | None:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The visible files directly in a folder, by name, with links that lead nowhere."""
+    """Return the visible files directly in a folder, by name, with links that lead nowhere."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -111,12 +111,12 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def is_dead_link(path: Path) -> bool:
-    """Whether a path is a link to a file that is not there."""
+    """Tell whether a path is a link to a file that is not there."""
     return path.is_symlink() and not path.exists()
 
 
 def text(header: Dataset, keyword: str) -> str:
-    """An element as text, empty if absent; the parts of a list are joined by a backslash."""
+    """Return an element as text, empty if absent; the parts of a list are joined by a backslash."""
     value = header.get(keyword)
     if value is None:
         return ""
@@ -125,12 +125,12 @@ def text(header: Dataset, keyword: str) -> str:
 
 
 def sop_class(header: Dataset) -> str:
-    """The UID of the object's kind, empty if none is stated; the file's own header comes first."""
+    """Return the UID of the object's kind, empty if none is stated; the file's own header comes first."""
     return str(header.file_meta.get("MediaStorageSOPClassUID") or text(header, "SOPClassUID"))
 
 
 def why_no_slice(header: Dataset, path: Path) -> str | None:
-    """Why a DICOM object is not a slice of a volume, or None if it may be one.
+    """Tell why a DICOM object is not a slice of a volume, or None if it may be one.
 
     CT, MR, PET and ophthalmic tomography count as slices even where their position misses, so that
     the checks of the series tell it; other images need a position.
@@ -156,10 +156,10 @@ def why_no_slice(header: Dataset, path: Path) -> str | None:
 
 
 def is_uid(text: str) -> bool:
-    """Whether a text is a UID: digits and dots, at most 64 of them, and so safe in a path or URL."""
+    """Tell whether a text is a UID: digits and dots, at most 64 of them, and so safe in a path or URL."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def is_localiser(header: Dataset) -> bool:
-    """Whether ImageType tells that the image is a localiser (scout, topogram)."""
+    """Tell whether ImageType tells that the image is a localiser (scout, topogram)."""
     return not _LOCALISER.isdisjoint(text(header, "ImageType").upper().split("\\"))

@@ -104,7 +104,7 @@ class DicomSeriesReader(ImageReader):
         self.assume_hounsfield = assume_hounsfield
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Whether every path is a folder or a DICOM file; the content tells, not the name."""
+        """Tell whether every path is a folder or a DICOM file; the content tells, not the name."""
         return all(
             path.is_dir() or (path.is_file() and is_dicom(path)) for path in _paths(filename)
         )

@@ -101,7 +101,7 @@ class SeriesFinder:
         self._seen: dict[Path, tuple[tuple[int, int], _Look]] = {}
 
     def find(self) -> SeriesSearch:
-        """What the folder holds now.
+        """Tell what the folder holds now.
 
         Raises:
             DicomSeriesError: when the folder does not exist.

@@ -153,14 +153,14 @@ class AnomalyResult:
         return hashlib.sha256(told.encode() + self.values.tobytes()).hexdigest()
 
     def uid(self, *parts: object) -> str:
-        """A UID that depends on the source's instances, map, scores, this version, and ``parts``.
+        """Return a UID that depends on the source's instances, map, scores, this version, and ``parts``.
 
         So the same result made twice is, for a PACS, the same object, wherever the files lay.
         """
         return generate_uid(entropy_srcs=[self._digest, *map(str, parts)])
 
     def series(self, kind: DicomKind, description: str, *parts: object) -> dict[str, Any]:
-        """What a constructor of highdicom takes about a result's series and its maker.
+        """Tell what a constructor of highdicom takes about a result's series and its maker.
 
         The series number is the source's, followed by two digits.
         """
@@ -178,7 +178,7 @@ class AnomalyResult:
         }
 
     def algorithm(self) -> dict[str, Any]:
-        """What identifies the algorithm, as highdicom's constructors take it."""
+        """Tell what identifies the algorithm, as highdicom's constructors take it."""
         return {
             "name": MAKER,
             "version": self.software[0],

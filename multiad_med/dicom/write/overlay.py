@@ -21,7 +21,7 @@ _SLIGHT = 0.05  # a direction cosine below it is not told (3 degrees)
 
 
 def overlays(result: AnomalyResult) -> Iterator[Dataset]:
-    """One RGB image for each slice, in the order of the slices.
+    """Yield one RGB image for each slice, in the order of the slices.
 
     Grey is the source's window where it states one, else the series' own range, but for its brightest
     0.5 %.

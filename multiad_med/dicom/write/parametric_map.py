@@ -13,7 +13,7 @@ __all__ = ["parametric_map"]
 
 
 def parametric_map(result: AnomalyResult) -> Dataset:
-    """The map as float32 frames, one for each slice, shown from 0 to 1."""
+    """Return the map as float32 frames, one for each slice, shown from 0 to 1."""
     from highdicom import VOILUTTransformation
     from highdicom.pm import ParametricMap, RealWorldValueMapping
 

@@ -71,11 +71,11 @@ class ResultSource:
         return any("PerFrameFunctionalGroupsSequence" in header for header in self.headers)
 
     def header(self, place: int) -> Dataset:
-        """The header of the file that holds a slice, by the slice's place along the normal."""
+        """Return the header of the file that holds a slice, by the slice's place along the normal."""
         return self.headers[0 if self.is_multi_frame else place]
 
     def as_stored(self, slices: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Slices in the order of :attr:`headers`, or of a multi-frame object's frames."""
+        """Return slices in the order of :attr:`headers`, or of a multi-frame object's frames."""
         return slices[np.argsort([frame.index for frame in self.stack.frames], kind="stable")]
 
 

@@ -45,7 +45,7 @@ class _Finding:
 
 
 def report(result: AnomalyResult) -> Dataset:
-    """A comprehensive structured report of the scores.
+    """Return a comprehensive structured report of the scores.
 
     Of the study: score, p-value, threshold (where there is one), decision, number of findings.
     Findings are regions that reach the map's threshold, connected through faces, edges or corners; of

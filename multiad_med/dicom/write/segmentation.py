@@ -38,7 +38,7 @@ _GRADES: dict[SeverityLevel, Code] = {
 
 
 def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
-    """A binary segmentation, frames without any pixel of a segment left out.
+    """Return a binary segmentation, frames without any pixel of a segment left out.
 
     All segments of the choice are described, also one that no pixel is in.
 

@@ -49,7 +49,7 @@ class Panel:
 
 
 def panels(words: Words) -> dict[str, Panel]:
-    """Curve panels in their order; a panel that is not here is drawn under its own name."""
+    """Return curve panels in their order; a panel that is not here is drawn under its own name."""
     lesion = words.lesion
     return {
         "roc": Panel(
@@ -127,7 +127,7 @@ def _rate_axis(axes: Axes) -> None:
 def curve_panel(
     kind: str, panel: Panel, curves: Iterable[Curve], *, prevalence: Mapping[str, float]
 ) -> Chart | None:
-    """Curves of one kind in a chart with legend and explanation.
+    """Return curves of one kind in a chart with legend and explanation.
 
     Args:
         kind: key of :func:`panels`; another one is drawn plainly.
@@ -199,7 +199,7 @@ def training_panels(curves: Iterable[Curve]) -> list[Chart]:
 
 
 def histogram_panel(level: str, histogram: Histogram) -> Chart | None:
-    """Scores of normal and abnormal items, each as a share of its class.
+    """Return scores of normal and abnormal items, each as a share of its class.
 
     Args:
         level: what is scored, for the title.

@@ -84,7 +84,7 @@ def _size(low: float, high: float) -> str:
 
 
 def metric_names(words: Words) -> dict[str, Metric]:
-    """Metrics by name; a name that is not here is shown as it is."""
+    """Return metrics by name; a name that is not here is shown as it is."""
     slice_, lesion, scan = words.slice, words.lesion, words.scan
     masks = "masks" if words.images else "lesion masks"
     return {
@@ -166,7 +166,7 @@ HEADLINES = (
 
 
 def baseline_names(words: Words) -> dict[str, str]:
-    """Trivial baseline: what it looks at."""
+    """Return trivial baseline: what it looks at."""
     return {
         "intensity": "how bright or dark the pixels are",
         "local standard deviation": "how rough or smooth the texture is",

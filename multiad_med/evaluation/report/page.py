@@ -72,7 +72,7 @@ def _examples(evaluation: Evaluation) -> dict[str, list[ExampleFigure]]:
 
 
 def render_page(evaluation: Evaluation, *, title: str) -> str:
-    """One HTML page that loads nothing, for light and dark screens and for paper.
+    """Return one HTML page that loads nothing, for light and dark screens and for paper.
 
     Args:
         evaluation: what is shown.

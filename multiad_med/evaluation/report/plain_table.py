@@ -62,5 +62,5 @@ class Table:
 
 
 def head_of(first: str, *numbers: str) -> list[tuple[str, str]]:
-    """Columns of which all but the first hold numbers."""
+    """Return columns of which all but the first hold numbers."""
     return [(first, "text"), *((name, "number") for name in numbers)]

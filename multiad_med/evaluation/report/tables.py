@@ -44,7 +44,7 @@ _Metrics = Mapping[str, Mapping[str, Estimate]]
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Names of all columns, in the order in which they first occur."""
+    """Return names of all columns, in the order in which they first occur."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
@@ -83,7 +83,7 @@ def _bar(estimate: Estimate, metric: Metric) -> Estimate | None:
 
 
 def headline_cards(metrics: _Metrics, words: Words) -> list[tuple[str, str, Row]]:
-    """The most telling metrics that are defined: level, name, and cells as in their table."""
+    """Return the most telling metrics that are defined: level, name, and cells as in their table."""
     found = _with_levels(metrics)
     return [
         (
@@ -112,7 +112,7 @@ def _metric_row(name: str, estimate: Estimate, words: Words) -> Row:
 
 
 def metric_table(metrics: _Metrics, words: Words) -> Table | None:
-    """Every figure with its interval and what it means, by level; None without one."""
+    """Return every figure with its interval and what it means, by level; None without one."""
     groups = [
         Group(
             [_metric_row(name, estimate, words) for name, estimate in its.items()],
@@ -132,7 +132,7 @@ def metric_table(metrics: _Metrics, words: Words) -> Table | None:
 
 
 def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Table | None:
-    """Metrics of each product and their mean; None where there are not several."""
+    """Return metrics of each product and their mean; None where there are not several."""
     if not categories:
         return None
     columns = columns_of(categories.values())
@@ -216,7 +216,7 @@ def _rates_row(level: str, rates: LevelRates, words: Words) -> Row:
 
 
 def calibration_table(calibration: Mapping[str, LevelRates], words: Words) -> Table | None:
-    """Nominal beside observed rates of each level; None without a level."""
+    """Return nominal beside observed rates of each level; None without a level."""
     if not calibration:
         return None
     columns = ["Held-out normals", "Threshold", "Nominal rate"]
@@ -233,7 +233,7 @@ def calibration_table(calibration: Mapping[str, LevelRates], words: Words) -> Ta
 def threshold_table(
     levels: Mapping[str, Sequence[Mapping[str, Any]]], words: Words
 ) -> Table | None:
-    """Rates in reach, their thresholds, and what each flags on these data; None without any."""
+    """Return rates in reach, their thresholds, and what each flags on these data; None without any."""
     names = calibration_names(words)
     groups = [
         Group([threshold_cells(row) for row in rows], names.get(level, (level, ""))[0])
@@ -245,7 +245,7 @@ def threshold_table(
 
 
 def finding_table(found: SelfTest) -> Table:
-    """The AUROC of images by kind and size of pseudo-anomaly."""
+    """Return the AUROC of images by kind and size of pseudo-anomaly."""
 
     def row(name: str, values: Iterable[float]) -> Row:
         return [name, *(f"{value:.2f}" for value in values)]
@@ -260,7 +260,7 @@ def finding_table(found: SelfTest) -> Table:
 
 
 def reaction_table(found: SelfTest) -> Table:
-    """How scores of normal images react to changes that are no anomaly."""
+    """Tell how scores of normal images react to changes that are no anomaly."""
 
     def share(value: float | None) -> str:
         return MISSING if value is None else f"{100 * value:.1f} %"
@@ -335,7 +335,7 @@ def _study_cell(name: str, value: Any, *, large: bool) -> str:
 
 
 def study_table(studies: Sequence[Mapping[str, Any]], words: Words) -> Table | None:
-    """The worst 200 studies, without columns that say nothing of them; None without a study."""
+    """Return the worst 200 studies, without columns that say nothing of them; None without a study."""
     shown = worst_first(studies)[:STUDIES_SHOWN]
     hidden = set(_OF_VOLUMES) if words.images else set()
     if all(row.get("subject") == row.get("study") for row in shown):
@@ -372,7 +372,7 @@ def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def manifest_table(manifest: Mapping[str, Any]) -> Table | None:
-    """Every leaf of the nested manifest under its path; None without one."""
+    """Return every leaf of the nested manifest under its path; None without one."""
     if not manifest:
         return None
     head = [("Entry", "text"), ("Value", "text")]

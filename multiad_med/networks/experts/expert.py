@@ -21,7 +21,7 @@ def orthonormal(rows: int, columns: int, *, seed: int) -> Tensor:
 
 
 def usual_stages(channels: Sequence[int], usual: Sequence[int]) -> list[int]:
-    """Those of the usual stages that a teacher has; its last where it has none of them."""
+    """Return those of the usual stages that a teacher has; its last where it has none of them."""
     return [stage for stage in usual if stage <= len(channels)] or [len(channels)]
 
 
@@ -59,7 +59,7 @@ class Statistics(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """All of it, to be saved or sent."""
+        """Return all of it, to be saved or sent."""
 
     @abstractmethod
     def merge(self, state: Mapping[str, Tensor]) -> Self:

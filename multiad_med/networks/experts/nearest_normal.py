@@ -82,7 +82,7 @@ class PatchSample(Statistics):
         self.sample.update(rows.cpu() @ self.projection)
 
     def state(self) -> dict[str, Tensor]:
-        """The sample. It is of patients' images: whether it may leave a site is theirs to say."""
+        """Return the sample. It is of patients' images: whether it may leave a site is theirs to say."""
         return self.sample.state()
 
     def merge(self, state: Mapping[str, Tensor]) -> Self:
@@ -138,7 +138,7 @@ class NearestNormal(Expert):
         self.fitted.fill_(True)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Distances ``(B, 1, h, w)`` on the grid of the first stage; see :class:`Expert`."""
+        """Return distances ``(B, 1, h, w)`` on the grid of the first stage; see :class:`Expert`."""
         x = patches(features, self.stages)
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) @ self.projection
         nearest = (self.bank.square().sum(dim=1) - 2.0 * rows @ self.bank.t()).amin(dim=1)

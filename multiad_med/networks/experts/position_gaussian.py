@@ -30,7 +30,7 @@ _INSIDE = GRID // CELLS
 
 # TorchScript sees constants of a module as default values only.
 def on_grid(features: list[Tensor], stages: list[int], grid: int = GRID) -> Tensor:
-    """The stages' features at all positions, ``(B, C, 32, 32)``, C of all of them together."""
+    """Return the stages' features at all positions, ``(B, C, 32, 32)``, C of all of them together."""
     maps: list[Tensor] = []
     for stage in stages:
         maps.append(
@@ -79,7 +79,7 @@ class GaussianSums(Statistics):
         self.products += flat.transpose(1, 2) @ flat
 
     def state(self) -> dict[str, Tensor]:
-        """The sums."""
+        """Return the sums."""
         return {"count": self.count, "sums": self.sums, "products": self.products}
 
     def merge(self, state: Mapping[str, Tensor]) -> Self:
@@ -180,7 +180,7 @@ class PositionGaussian(Expert):
         self.whitening[:, rows, columns] = self.packed.to(self.whitening)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Distances ``(B, 1, 32, 32)``; see :class:`Expert`."""
+        """Return distances ``(B, 1, 32, 32)``; see :class:`Expert`."""
         x = by_cell(on_grid(features, self.stages)) @ self.projection
         x = x / self.scale - self.mean.unsqueeze(1)
         flat = x.reshape(x.shape[0], -1, x.shape[3]) @ self.whitening.transpose(1, 2)

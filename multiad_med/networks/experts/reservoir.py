@@ -46,12 +46,12 @@ class Reservoir:
             self._keys, self._rows = self._keys[kept], self._rows[kept]
 
     def rows(self) -> Tensor:
-        """The sample ``(N, columns)``, in an order that depends on the keys alone."""
+        """Return the sample ``(N, columns)``, in an order that depends on the keys alone."""
         self._drop()
         return self._rows[self._keys.argsort(descending=True)]
 
     def state(self) -> dict[str, Tensor]:
-        """Rows and keys, to be united with others'."""
+        """Return rows and keys, to be united with others'."""
         self._drop()
         return {"keys": self._keys, "rows": self._rows}
 

@@ -38,7 +38,7 @@ class ResidualSums(Statistics):
         self.products += rows.t() @ rows
 
     def state(self) -> dict[str, Tensor]:
-        """The sums."""
+        """Return the sums."""
         return {"count": self.count, "sums": self.sums, "products": self.products}
 
     def merge(self, state: Mapping[str, Tensor]) -> Self:
@@ -94,6 +94,6 @@ class WhitenedResidual(Expert):
         self.fitted.fill_(True)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Distances ``(B, 1, h, w)`` of a stage's residuals ``(B, C, h, w)``, the only entry."""
+        """Return distances ``(B, 1, h, w)`` of a stage's residuals ``(B, C, h, w)``, the only entry."""
         rows = features[0].permute(0, 2, 3, 1) - self.mean
         return torch.sqrt((rows @ self.whitening.t()).square().sum(dim=-1)).unsqueeze(1)

@@ -16,7 +16,7 @@ RESC_VOLUME = "P{:04d}_MacularCube512x128_{}-1-2014_9-32-13_{}_sn{}_cube_z"
 def bscan(
     size: tuple[int, int], rng: np.random.Generator, *, lesion: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A layered B-scan (height, width), and its lesion mask in RESC's grey values."""
+    """Return a layered B-scan (height, width), and its lesion mask in RESC's grey values."""
     height, width = size
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     depth = y - 0.15 * x**2 + 0.02 * rng.standard_normal()

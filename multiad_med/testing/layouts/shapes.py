@@ -42,7 +42,7 @@ def save_image(path: Path, array: np.ndarray) -> None:
 
 
 def picture(size: int, rng: np.random.Generator, *, defect: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A textured colour image of a disc, and the mask (0, 255) of its dark scratch."""
+    """Return a textured colour image of a disc, and the mask (0, 255) of its dark scratch."""
     grid = unit_grid((size, size))
     disc = ellipsoid(grid, (0, 0), (0.8, 0.8))
     grey = 60 + disc * (100 + 15 * texture((size, size), rng))

@@ -70,7 +70,7 @@ def make_brats(
 def abdomen(
     shape: tuple[int, int, int], rng: np.random.Generator, *, lesion: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A CT in HU, its liver, and the lesions in the upper half of the liver's slices."""
+    """Return a CT in HU, its liver, and the lesions in the upper half of the liver's slices."""
     grid = unit_grid(shape)
     ct = np.full(shape, -1000.0)
     ct[ellipsoid(grid, (0, 0, 0), (0.9, 0.7, 3.0))] = 40
@@ -86,7 +86,7 @@ def abdomen(
 
 
 def ct_affine(shape: tuple[int, int, int]) -> np.ndarray:
-    """A field of view of 410 mm, whatever the size, and slices of 5 mm."""
+    """Return a field of view of 410 mm, whatever the size, and slices of 5 mm."""
     return np.diag([410 / shape[0], 410 / shape[1], 5.0, 1.0])
 
 
