@@ -51,3 +51,10 @@ def test_a_name_that_never_was_is_no_attribute() -> None:
         import_module("multiad_med.engines").nonsense  # noqa: B018
     with pytest.raises(ImportError):
         import_module("multiad_med.nowhere")
+
+
+def test_experts_are_offered_beside_the_networks() -> None:
+    networks, experts = (
+        import_module(f"multiad_med.{p}") for p in ("networks", "networks.experts")
+    )
+    assert set(experts.__all__) <= set(networks.__all__)

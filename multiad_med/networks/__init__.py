@@ -14,6 +14,16 @@ from multiad_med.networks.efficientnet_lite import (
     EfficientNetLite0Features,
     EfficientNetLiteFeatures,
 )
+from multiad_med.networks.experts import (
+    EXPERTS,
+    Expert,
+    ExpertKind,
+    NearestNormal,
+    PositionGaussian,
+    Reservoir,
+    Statistics,
+    WhitenedResidual,
+)
 from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import (
     FusionMode,
@@ -46,6 +56,7 @@ from multiad_med.networks.weights import PRETRAINED, WeightsError, load_pretrain
 
 __all__ = [
     "EFFICIENTNET_LITES",
+    "EXPERTS",
     "PRESETS",
     "PRETRAINED",
     "RESNETS",
@@ -54,6 +65,8 @@ __all__ = [
     "DiscriminatorInput",
     "EfficientNetLite0Features",
     "EfficientNetLiteFeatures",
+    "Expert",
+    "ExpertKind",
     "FeatureDiscriminator",
     "FeatureExtractor",
     "FeatureFusion",
@@ -63,15 +76,20 @@ __all__ = [
     "ImageStudent",
     "MultiAD",
     "MultiScaleFusion",
+    "NearestNormal",
     "NoStudent",
+    "PositionGaussian",
     "Preset",
     "ResNetFeatures",
+    "Reservoir",
     "Residual",
+    "Statistics",
     "StudentKind",
     "TeacherWeights",
     "TimmFeatures",
     "VGGFeatures",
     "WeightsError",
+    "WhitenedResidual",
     "build_extractor",
     "build_multiad",
     "bundle_of_model",
