@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -316,11 +317,13 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, kind: DicomKind, source: str) -
 
 
 def test_dcmqi_reads_the_segments_and_the_map(tmp_path: Path) -> None:
-    if shutil.which("segimage2itkimage") is None:
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    programs = [shutil.which(p, path=places) for p in ("segimage2itkimage", "paramap2itkimage")]
+    if None in programs:
         pytest.skip("dcmqi is not installed")
     study = make_study(tmp_path, orientation=OBLIQUE)
     files = study.write(tmp_path / "out", *IMAGES)
-    for program, kind in zip(("segimage2itkimage", "paramap2itkimage"), IMAGES, strict=True):
+    for program, kind in zip(programs, IMAGES, strict=True):
         folder = tmp_path / kind
         folder.mkdir()
         subprocess.run(
