@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the processors
@@ -14,6 +15,12 @@ from multiad_med.testing import make_brains
 from multiad_med.testing.cohorts import write_fake_model
 
 REAL_DATA = Path(os.environ.get("MULTIAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let MONAI Label's environment warn: its packages are old, and are not ours to mend."""
+    if find_spec("monailabel"):
+        config.addinivalue_line("filterwarnings", "default")
 
 
 @pytest.fixture
