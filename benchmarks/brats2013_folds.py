@@ -2,7 +2,7 @@
 
     python benchmarks/brats2013_folds.py DATA OUTPUT [--sequence T1c] [--size 256]
 
-DATA is as for brats2013.py. Writes four stores, OUTPUT/brats2013_fold0 to 3, for `multiad benchmark`
+DATA is as for brats2013.py. Writes four caches, OUTPUT/brats2013_fold0 to 3, for `multiad benchmark`
 compare and ablate: in each one patient is the test set, the next calibrates, the other two train.
 """
 

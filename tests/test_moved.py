@@ -46,6 +46,23 @@ def test_a_bundle_of_the_last_release_finds_its_parts() -> None:
     assert "multiad_med.networks.OpenVINONetwork is now multiad_med.inference." in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "name", "new"),
+    [
+        ("data", "SliceStore", "multiad_med.data.SliceCache"),
+        ("transforms", "EvenLightd", "multiad_med.transforms.NormaliseBrightnessd"),
+        ("preparation", "load_pictures", "multiad_med.preparation.load_images"),
+        ("io", "LoadPicturesd", "multiad_med.readers.LoadImagesd"),
+        ("io", "SavePictureMapd", "multiad_med.inference.SaveTiffMapd"),
+    ],
+)
+def test_an_old_name_gives_the_new_one(old: str, name: str, new: str) -> None:
+    place, _, today = new.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"multiad_med.{old}.{name} is now {new}"):
+        found = getattr(import_module(f"multiad_med.{old}"), name)
+    assert found is getattr(import_module(place), today)
+
+
 def test_a_name_that_never_was_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         import_module("multiad_med.engines").nonsense  # noqa: B018

@@ -120,13 +120,13 @@ def ablation_table(outcomes: Sequence[Outcome]) -> str:
         for dataset, category in sets:
             its = [o for o in own if (o.dataset, o.category) == (dataset, category)]
             cells += [
-                mean_and_deviation(o.metrics.get(figure) for o in its)
-                for figure in ("image_auroc", "pixel_auroc")
+                mean_and_deviation(o.metrics.get(metric) for o in its)
+                for metric in ("image_auroc", "pixel_auroc")
             ]
         if len(sets) > 1:
             cells += [
-                mean_and_deviation(average_over_sets(own, figure, sets=len(sets)))
-                for figure in ("image_auroc", "pixel_auroc")
+                mean_and_deviation(average_over_sets(own, metric, sets=len(sets)))
+                for metric in ("image_auroc", "pixel_auroc")
             ]
         rows.append(cells)
     return markdown_table(header, rows)

@@ -1,4 +1,4 @@
-"""Multi-AD and its methods, trained and tested on the same slices, teacher, size, split and metrics."""
+"""Multi-AD and published methods, trained and tested on the same slices, teacher, size and split."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _peer(
 
 
 def sets_of(caches: Sequence[str | Path]) -> list[tuple[str, str, tuple[int, int]]]:
-    """``(store, category, (H, W))`` of every category of every cache.
+    """``(cache, category, (H, W))`` of every category of every cache.
 
     Raises:
         CacheError: when a folder holds no cache.

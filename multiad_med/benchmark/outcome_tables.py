@@ -27,11 +27,11 @@ def mean_and_deviation(values: Iterable[float | None], *, digits: int = 3) -> st
     return f"{mean} ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else mean
 
 
-def average_over_sets(outcomes: Sequence[Outcome], figure: str, *, sets: int) -> list[float]:
-    """A figure's mean over all ``sets`` sets and categories, one value per seed that has them all."""
+def average_over_sets(outcomes: Sequence[Outcome], metric: str, *, sets: int) -> list[float]:
+    """A metric's mean over all ``sets`` sets and categories, one value per seed that has them all."""
     by_seed: dict[int, list[float | None]] = {}
     for outcome in outcomes:
-        by_seed.setdefault(outcome.seed, []).append(outcome.metrics.get(figure))
+        by_seed.setdefault(outcome.seed, []).append(outcome.metrics.get(metric))
     return [
         statistics.fmean(known)
         for _, values in sorted(by_seed.items())

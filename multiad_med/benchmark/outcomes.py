@@ -192,7 +192,7 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
     """Run a job in a process of its own, which ends with this one, and keep its outcome.
 
     A job whose outcome is in the folder already is not run again, so that an interrupted
-    comparison goes on where it stopped. Another setting, store or index is another job; what could
+    comparison goes on where it stopped. Another setting, cache or index is another job; what could
     not be run is tried again.
 
     Args:

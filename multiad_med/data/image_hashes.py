@@ -58,7 +58,7 @@ def image_hash(item: Mapping[str, Any]) -> str:
 def study_hash(cache: str | Path, study: str) -> str:
     """:func:`image_hash` of the image that a cache's study was prepared from."""
     about = study_about(study_path(cache, study))
-    # Of stores older than `image_hash` the same, where a study has one file.
+    # Of caches older than `image_hash` the same, where a study has one file.
     return str(about.get("image_hash") or about["source_sha256"])[:_LENGTH]
 
 

@@ -243,7 +243,7 @@ class SliceCache(Dataset):
         categories: of an industrial or mixed set; none means all.
 
     Raises:
-        CacheError: when the folder holds no usable store, or no such slice.
+        CacheError: when the folder holds no usable cache, or no such slice.
     """
 
     def __init__(

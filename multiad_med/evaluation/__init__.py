@@ -1,4 +1,4 @@
-"""Evaluation of labelled studies: every figure, the report, comparison with methods, ablation."""
+"""Evaluation of labelled studies: every metric, the report, comparison with methods, ablation."""
 
 from typing import Any
 

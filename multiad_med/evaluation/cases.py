@@ -1,4 +1,4 @@
-"""A study that was scored: what every figure is computed from."""
+"""A study that was scored: what every metric is computed from."""
 
 from __future__ import annotations
 

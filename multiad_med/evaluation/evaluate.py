@@ -1,4 +1,4 @@
-"""From scored cases to every figure of an evaluation, with intervals over patients."""
+"""From scored cases to every metric of an evaluation, with intervals over patients."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class RunningEvaluation:
         manifest: dict[str, Any] | None = None,
         remarks: Sequence[str] = (),
     ) -> Evaluation:
-        """Return every figure of the cases so far; arguments and errors as of :func:`evaluate_cases`."""
+        """Return every metric of the cases so far; arguments and errors as of :func:`evaluate_cases`."""
         if not self._studies:
             raise InputError("There are no predictions to evaluate; the test split is empty.")
         subjects = [row["subject"] for row in self._studies]
@@ -340,7 +340,7 @@ def evaluate_cases(
     manifest: dict[str, Any] | None = None,
     remarks: Sequence[str] = (),
 ) -> Evaluation:
-    """Compute every figure of scored cases.
+    """Compute every metric of scored cases.
 
     Slices, pixels (of all pixels, as published metrics are, and inside the foreground), lesions
     (see :func:`multiad_med.metrics.froc`), studies and patients; 95 % intervals by bootstrap over

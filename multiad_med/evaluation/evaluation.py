@@ -161,7 +161,7 @@ class Evaluation:
     words: Words = field(default_factory=Words)
 
     def as_json(self) -> dict[str, Any]:
-        """Return every figure under its name, undefined ones None, intervals beside them."""
+        """Return every metric under its name, undefined ones None, intervals beside them."""
         metrics = {k: v for level in self.metrics.values() for k, v in level.items()}
         return {
             **{name: finite_or_none(e.value) for name, e in metrics.items()},

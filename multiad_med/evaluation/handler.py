@@ -29,7 +29,7 @@ __all__ = ["EvaluationHandler"]
 
 
 class EvaluationHandler:
-    """Computes every figure over the studies of an evaluator and writes the report.
+    """Computes every metric over the studies of an evaluator and writes the report.
 
     A slice is an axial slice that was scored (the occupied ones); pixels are all those of such
     slices, on the source's resolution. Writes ``metrics.json``, ``slices.csv``, ``studies.csv`` and

@@ -52,7 +52,7 @@ def _parts(case: Case) -> Iterator[_Part]:
 class PixelMetrics:
     """Metrics of the pixels of slices whose truth is known, all of them and those in the foreground.
 
-    Maps are of any scale. Memory does not grow with the number of cases; how far a figure may be off is
+    Maps are of any scale. Memory does not grow with the number of cases; how far a metric may be off is
     told by :class:`multiad_med.metrics.StreamingRanking`: less than 1e-4, or a warning.
     """
 

@@ -1,4 +1,4 @@
-"""Small stores of prepared slices, and detectors that cost nothing."""
+"""Small caches of prepared slices, and detectors that cost nothing."""
 
 from __future__ import annotations
 

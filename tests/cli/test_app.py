@@ -20,6 +20,39 @@ VERBS = (
 )
 
 
+def _fastest(code: str, rounds: int = 3) -> float:
+    """Least processor time of a fresh interpreter, which a busy machine does not lengthen."""
+    times = []
+    for _ in range(rounds):
+        before = os.times()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        after = os.times()
+        times.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+    return min(times)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_answer_within_a_second(option: str) -> None:
+    code = f"import sys; sys.argv = ['multiad', '{option}']; from multiad_med.cli import app; app()"
+    assert _fastest(code) < 1
+
+
+def test_importing_the_package_costs_under_300_ms_more_than_torch() -> None:
+    code = (
+        "import time, torch; start = time.process_time(); import multiad_med;"
+        "print(time.process_time() - start)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert float(result.stdout) < 0.3
+
+
 @pytest.mark.slow
 def test_no_optional_package_is_imported() -> None:
     code = (

@@ -1,4 +1,4 @@
-"""The slice store: what is written is what is read, and nothing else is."""
+"""The slice cache: what is written is what is read, and nothing else is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The discriminator's architecture is the paper's (split 3.3)."""
+"""The discriminator's architecture is the paper's (section 3.3)."""
 
 from __future__ import annotations
 

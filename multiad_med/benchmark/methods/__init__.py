@@ -1,4 +1,4 @@
-"""Published methods of anomaly detection on the same teacher, by anomalib (the extra ``methods``)."""
+"""Published methods of anomaly detection on the same teacher, by anomalib (the extra ``benchmark``)."""
 
 from __future__ import annotations
 

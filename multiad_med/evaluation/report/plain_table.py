@@ -10,7 +10,7 @@ from multiad_med.metrics import Estimate
 __all__ = ["MISSING", "Cell", "Group", "Row", "Table", "head_of"]
 
 MISSING = "\N{EN DASH}"
-"""What stands for a figure that is undefined."""
+"""What stands for a metric that is undefined."""
 
 
 @dataclass(frozen=True)

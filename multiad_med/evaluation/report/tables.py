@@ -112,7 +112,7 @@ def _metric_row(name: str, estimate: Estimate, words: Words) -> Row:
 
 
 def metric_table(metrics: _Metrics, words: Words) -> Table | None:
-    """Return every figure with its interval and what it means, by level; None without one."""
+    """Return every metric with its interval and what it means, by level; None without one."""
     groups = [
         Group(
             [_metric_row(name, estimate, words) for name, estimate in its.items()],
