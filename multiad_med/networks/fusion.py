@@ -96,6 +96,8 @@ class MultiScaleFusion(nn.Module):
 
     Args:
         weights: of each map; one of weight 0 does not enter.
+        tokens: numbers, from 0, of the maps that say one thing of the whole image, ``(B, 1, 1, 1)``.
+            They are fused apart, by :meth:`whole_image`.
         mode: see :class:`FusionMode`.
         sigma: standard deviation of the final Gaussian, in pixels of the output.
     """
@@ -106,10 +108,12 @@ class MultiScaleFusion(nn.Module):
         self,
         weights: Sequence[float],
         *,
+        tokens: Sequence[int] = (),
         mode: FusionMode | str = FusionMode.ZSCORE,
         sigma: float = 4.0,
     ) -> None:
         super().__init__()
+        self.whole: list[bool] = [number in tokens for number in range(len(weights))]
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
         self.mode = choose(FusionMode, mode, what="mode")
         self.standardises: bool = self.mode not in (FusionMode.SUM, FusionMode.PRODUCT)
@@ -169,16 +173,26 @@ class MultiScaleFusion(nn.Module):
 
     def forward(self, maps: list[Tensor], size: list[int]) -> Tensor:
         """Fuse maps ``(B, 1, h_i, w_i)`` into ``(B, 1, *size)``, 0 and more."""
+        return self.smoothing(self._fused(maps, size, False))
+
+    @torch.jit.export
+    def whole_image(self, maps: list[Tensor]) -> Tensor:
+        """Fuse those ``(B, 1, 1, 1)`` of the maps that are of the whole image, 0 and more."""
+        return self._fused(maps, [1, 1], True)
+
+    def _fused(self, maps: list[Tensor], size: list[int], whole: bool) -> Tensor:
         result = torch.zeros(1, device=maps[0].device, dtype=maps[0].dtype)
         if self.multiplies:
             result = result + 1
         for i, level in enumerate(self.levels):
-            x = maps[i]
-            if self.standardises:
-                x = F.relu(level(x))
-            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-            if self.multiplies:
-                result = result * torch.where(self.weights[i] > 0, x, torch.ones_like(x))
-            else:
-                result = result + x * self.weights[i]
-        return self.smoothing(result)
+            if self.whole[i] == whole:
+                x = maps[i]
+                if self.standardises:
+                    x = F.relu(level(x))
+                if not whole:
+                    x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+                if self.multiplies:
+                    result = result * torch.where(self.weights[i] > 0, x, torch.ones_like(x))
+                else:
+                    result = result + x * self.weights[i]
+        return result

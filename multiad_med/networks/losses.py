@@ -73,24 +73,35 @@ class FeatureDistillationLoss(nn.Module):
         Raises:
             InputError: when the numbers of stages or the shapes differ.
         """
+        return torch.stack([d.mean() for d in self._of_stages(teacher, student)]).mean()
+
+    def of_images(self, teacher: list[Tensor], student: list[Tensor]) -> Tensor:
+        """Return each image's distance ``(B,)`` in [0, 2]; see :meth:`forward`, its mean."""
+        return torch.stack(self._of_stages(teacher, student)).mean(dim=0)
+
+    def _of_stages(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
+        """Each stage's distance of each image ``(B,)``."""
         shapes = [[tuple(f.shape) for f in features] for features in (teacher, student)]
         if not shapes[0] or shapes[0] != shapes[1]:
             raise InputError(f"Teacher and student features differ: {shapes[0]} and {shapes[1]}.")
-        start = 2 if self.mode is CosineMode.LOCAL else 1
-        distances = [
-            1 - F.cosine_similarity(t.flatten(start), s.flatten(start), dim=1)
+        if self.mode is CosineMode.WHOLE_MAP:
+            return [
+                1 - F.cosine_similarity(t.flatten(1), s.flatten(1), dim=1)
+                for t, s in zip(teacher, student, strict=True)
+            ]
+        return [
+            self._mean(1 - F.cosine_similarity(t.flatten(2), s.flatten(2), dim=1))
             for t, s in zip(teacher, student, strict=True)
         ]
-        return torch.stack([self._mean(d) for d in distances]).mean()
 
     def _mean(self, distances: Tensor) -> Tensor:
-        """Over an image's locations ``(B, h * w)``, weighted, then over images."""
+        """Each image's ``(B,)``, over its locations ``(B, h * w)``, the hardest with more weight."""
         if self.hardest == 1:
-            return distances.mean()
+            return distances.mean(dim=1)
         count = math.ceil(self.hardest * distances.shape[1])
         least = distances.detach().topk(count, dim=1).values[:, -1:]
         weight = torch.where(distances >= least, 1.0, self.easy_weight)
-        return ((distances * weight).sum(1) / weight.sum(1)).mean()
+        return (distances * weight).sum(1) / weight.sum(1)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:

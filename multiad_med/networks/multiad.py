@@ -11,6 +11,7 @@ from multiad_med.card import ModelCard
 from multiad_med.networks.experts import Expert, WhitenedResidual
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
+from multiad_med.networks.semantic_token import semantic_stages
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
@@ -46,15 +47,24 @@ class Residual(StrEnum):
 
 
 def source_weights(
-    stages: Sequence[int], fused: Sequence[int], experts: int, *, mode: FusionMode | str
+    stages: Sequence[int],
+    fused: Sequence[int],
+    experts: int,
+    *,
+    mode: FusionMode | str,
+    whole: Sequence[int] = (),
 ) -> list[float]:
     """Tell how much each map counts: the distilled stages', then the experts'.
 
-    Hazards of the student's stages are averaged, so that the student counts as much as an expert;
-    scores and distances are summed (Eq. 14).
+    Hazards of the student's feature maps are averaged, so that the student counts as much as an expert;
+    scores and distances are summed (Eq. 14). ``whole`` are the stages of the whole image; each counts 1.
     """
-    share = 1 / len(fused) if fused and mode == FusionMode.HAZARD else 1.0
-    return [share if stage in fused else 0.0 for stage in stages] + [1.0] * experts
+    maps = [stage for stage in fused if stage not in whole]
+    share = 1 / len(maps) if maps and mode == FusionMode.HAZARD else 1.0
+    weights = [1.0 if stage in whole else share for stage in stages]
+    return [w if s in fused else 0.0 for w, s in zip(weights, stages, strict=True)] + [
+        1.0
+    ] * experts
 
 
 class NoStudent(nn.Module):
@@ -75,7 +85,10 @@ class MultiAD(nn.Module):
 
     The map is ``m / (m + t)``, where m is the fused and smoothed map (Eq. 14 and 15) and t the
     pixel threshold found on held-out normal images: values lie in [0, 1), and 0.5 is the threshold
-    itself. The order of pixels is that of m. Fused are the distances of teacher and student at each
+    itself. The order of pixels is that of m. Where a student or an expert looks at a token of the whole
+    image (:mod:`multiad_med.networks.semantic_token`), there is a second channel: the same for what is
+    fused of tokens, one value for all places of an image. The map leaves it out; the image's score counts
+    it (:func:`multiad_med.scoring.image_scores`). Fused are the distances of teacher and student at each
     stage, and those of experts, which look at the same features of the teacher. Everything needed
     (teacher, student, experts, ImageNet mean and standard deviation, fusion statistics, thresholds, and
     the model's card) is in the state dict. Distances, fusion and smoothing are float32 whatever
@@ -144,12 +157,25 @@ class MultiAD(nn.Module):
         self.teacher = teacher.requires_grad_(False).eval()
         self.student = student
         self.experts = nn.ModuleList(experts)
+        tokens = semantic_stages(teacher.strides)
+        of_image = [s in tokens for s in stages] + [expert.whole_image for expert in experts]
+        shown = [s in fused and s not in tokens for s in stages]
+        if not any(shown) and not any(not expert.whole_image for expert in experts):
+            raise InputError(
+                "No map is fused, only tokens of the whole image: fuse a stage with feature maps, or add "
+                "an expert of places."
+            )
+        self.has_tokens: bool = any(of_image)
+        self.patch: int = getattr(teacher, "patch", 1)
         whitened = choose(Residual, residual, what="residual") is Residual.WHITENED
         self.whitening = nn.ModuleList(
             WhitenedResidual(channels) for channels in (self.channels if whitened else ())
         )
         self.fusion = MultiScaleFusion(
-            source_weights(stages, fused, len(experts), mode=fusion), mode=fusion, sigma=sigma
+            source_weights(stages, fused, len(experts), mode=fusion, whole=tokens),
+            tokens=[number for number, whole in enumerate(of_image) if whole],
+            mode=fusion,
+            sigma=sigma,
         )
         # 1.5 times as fast on a CPU, and what AMP on a GPU asks for.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -249,15 +275,36 @@ class MultiAD(nn.Module):
 
     @torch.jit.export
     def raw_map(self, x: Tensor) -> Tensor:
-        """Return the fused, smoothed map m before thresholds enter, ``(B, 1, H, W)``, 0 and more."""
+        """Return the fused, smoothed map m before thresholds enter, 0 and more.
+
+        Args:
+            x: see :meth:`features`.
+
+        Returns:
+            ``(B, 1, H, W)``; with tokens of the whole image ``(B, 2, H, W)``, their sum second.
+        """
         maps = self.distances(x)
         size = [x.shape[2], x.shape[3]]
         if not torch.jit.is_scripting():
             with torch.autocast(maps[0].device.type, enabled=False):
-                return self.fusion(maps, size)
-        return self.fusion(maps, size)
+                return self._fused(maps, size)
+        return self._fused(maps, size)
+
+    def _fused(self, maps: list[Tensor], size: list[int]) -> Tensor:
+        # A vision transformer's grid covers whole patches, beyond the image where these do not divide it.
+        whole = [-(-size[0] // self.patch) * self.patch, -(-size[1] // self.patch) * self.patch]
+        m = self.fusion(maps, whole)
+        if whole != size:
+            m = m[:, :, : size[0], : size[1]]
+        if self.has_tokens:
+            m = torch.cat([m, self.fusion.whole_image(maps).expand_as(m)], dim=1)
+        return m
 
     def forward(self, x: Tensor) -> Tensor:
-        """Calibrated anomaly map ``(B, 1, H, W)`` in [0, 1) of images ``(B, 3, H, W)`` in [0, 1]."""
+        """Return calibrated maps of images ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B, 1, H, W)`` in [0, 1); with tokens of the whole image ``(B, 2, H, W)``, their part second.
+        """
         m = self.raw_map(x)
         return m / (m + self.pixel_threshold)

@@ -70,8 +70,12 @@ class Expert(nn.Module, ABC):
     """Says how far features of a frozen teacher are from normal ones, by statistics of these.
 
     What is fitted is buffers: it is saved, exported and moved with the network.
+
+    Attributes:
+        whole_image: whether its distance is one of the whole image, ``(B, 1, 1, 1)``.
     """
 
+    whole_image: bool = False
     fitted: Tensor
 
     def __init__(self) -> None:
