@@ -98,6 +98,11 @@ class Architecture(StrEnum):
     WIDE_RESNET50_2 = "wide_resnet50_2"
     VGG16 = "vgg16"
     VGG19 = "vgg19"
+    DINOV2_VITS14 = "dinov2_vits14"
+    DINOV2_VITS14_REG = "dinov2_vits14_reg"
+    DINOV2_VITB14 = "dinov2_vitb14"
+    DINOV2_VITB14_REG = "dinov2_vitb14_reg"
+    DINOV2_VITL14 = "dinov2_vitl14"
 
 
 class Preset(StrEnum):

@@ -62,7 +62,7 @@ def check(
         raise InputError(
             f"The weights of {teacher} are not here. `multiad weights fetch {teacher}` gets them."
         )
-    check_hash(path, PRETRAINED[teacher].hash_prefix)
+    check_hash(path, PRETRAINED[teacher].known_hash)
     typer.echo(f"{path}: the hash is right")
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from multiad_med._moved import moved_name
 from multiad_med.networks.decoder import DecoderStudent
+from multiad_med.networks.dino_features import DinoFeatures
 from multiad_med.networks.discriminator import (
     DiscriminatorInput,
     FeatureDiscriminator,
@@ -52,6 +53,11 @@ from multiad_med.networks.presets import (
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.timm_backbone import TimmFeatures
 from multiad_med.networks.vgg import VGGS, VGGFeatures
+from multiad_med.networks.vision_transformer import (
+    VISION_TRANSFORMERS,
+    VisionTransformer,
+    VisionTransformerSize,
+)
 from multiad_med.networks.weights import PRETRAINED, WeightsError, load_pretrained, resolve_weights
 
 __all__ = [
@@ -61,7 +67,9 @@ __all__ = [
     "PRETRAINED",
     "RESNETS",
     "VGGS",
+    "VISION_TRANSFORMERS",
     "DecoderStudent",
+    "DinoFeatures",
     "DiscriminatorInput",
     "EfficientNetLite0Features",
     "EfficientNetLiteFeatures",
@@ -88,6 +96,8 @@ __all__ = [
     "TeacherWeights",
     "TimmFeatures",
     "VGGFeatures",
+    "VisionTransformer",
+    "VisionTransformerSize",
     "WeightsError",
     "WhitenedResidual",
     "build_extractor",

@@ -18,11 +18,13 @@ class FeatureExtractor(Protocol):
 
     Attributes:
         channels: feature channels of each stage, shallow to deep.
-        strides: pixels of the input per feature location of each stage.
+        strides: pixels of the input per feature location of each stage; 0 of a stage that is one location
+            for the whole image.
 
     Calling it with an image ``(B, 3, H, W)`` returns a list with one feature map
-    ``(B, channels[i], H / strides[i], W / strides[i])`` per stage. A list, not a tuple of unknown
-    length, because TorchScript knows no such tuple.
+    ``(B, channels[i], H / strides[i], W / strides[i])`` per stage, or ``(B, channels[i], 1, 1)`` where
+    the stride is 0. A vision transformer rounds sides up to whole patches. A list, not a tuple of
+    unknown length, because TorchScript knows no such tuple.
     """
 
     channels: tuple[int, ...]

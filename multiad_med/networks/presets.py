@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from multiad_med.networks.decoder import DecoderStudent
+from multiad_med.networks.dino_features import DinoFeatures
 from multiad_med.networks.efficientnet_lite import EFFICIENTNET_LITES, EfficientNetLiteFeatures
 from multiad_med.networks.experts import EXPERTS, ExpertKind
 from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
@@ -20,6 +21,7 @@ from multiad_med.networks.plug_in import plugged_student, plugged_teacher
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
 from multiad_med.networks.timm_backbone import TIMM, TimmFeatures
 from multiad_med.networks.vgg import VGGS, VGGFeatures
+from multiad_med.networks.vision_transformer import VISION_TRANSFORMERS
 from multiad_med.networks.weights import load_pretrained
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
@@ -38,7 +40,7 @@ class TeacherWeights(StrEnum):
     """Where the teacher's weights come from, when not from a file."""
 
     IMAGENET = "imagenet"
-    """ImageNet weights, found by :func:`multiad_med.networks.load_pretrained`."""
+    """The public ones, ImageNet's or DINOv2's: see :func:`multiad_med.networks.load_pretrained`."""
     CHECKPOINT = "checkpoint"
     """Left unset, because a Multi-AD checkpoint, which holds its teacher, is loaded next."""
     RANDOM = "random"
@@ -112,20 +114,21 @@ PRESETS: dict[str, Preset] = {
 """Presets by name; docs/decisions.md gives the reasons."""
 
 
-ARCHITECTURES = (*EFFICIENTNET_LITES, *RESNETS, *VGGS)
+ARCHITECTURES = (*EFFICIENTNET_LITES, *RESNETS, *VGGS, *VISION_TRANSFORMERS)
 """Teachers by name, beside those of timm."""
 
 
 def build_extractor(
     architecture: str, *, output_stride: int = 32, se: bool = False
-) -> ResNetFeatures | EfficientNetLiteFeatures | VGGFeatures | TimmFeatures:
+) -> ResNetFeatures | EfficientNetLiteFeatures | VGGFeatures | DinoFeatures | TimmFeatures:
     """Build a feature extractor with random weights by name.
 
     Args:
-        architecture: a key of :data:`multiad_med.networks.RESNETS`, ``EFFICIENTNET_LITES`` or ``VGGS``,
-            or ``timm/NAME``.
-        output_stride: 32, or, of a ResNet, 16, 8 or 4 too.
-        se: squeeze-and-excitation in every block, identity at the start; timm's models have none.
+        architecture: a key of :data:`multiad_med.networks.RESNETS`, ``EFFICIENTNET_LITES``, ``VGGS`` or
+            ``VISION_TRANSFORMERS``, or ``timm/NAME``.
+        output_stride: 32, or, of a ResNet, 16, 8 or 4 too. A vision transformer's is its patch's side.
+        se: squeeze-and-excitation in every block, identity at the start; vision transformers and timm's
+            models have none.
 
     Raises:
         InputError: on an unknown name, or what the architecture has not.
@@ -141,15 +144,15 @@ def build_extractor(
         )
     if output_stride != 32:
         raise InputError(
-            f"Another output stride than 32 is a ResNet's; {architecture} has 32 only, got "
-            f"{output_stride}."
+            f"Another output stride than 32 is a ResNet's; {architecture} has no other, got "
+            f"{output_stride}: leave it out."
         )
+    if se and (timm or architecture in VISION_TRANSFORMERS):
+        raise InputError(f"{architecture} has no squeeze-and-excitation of ours: give se=False.")
     if timm:
-        if se:
-            raise InputError(
-                f"{architecture} has no squeeze-and-excitation of ours: give se=False."
-            )
         return TimmFeatures(architecture)
+    if architecture in VISION_TRANSFORMERS:
+        return DinoFeatures(VISION_TRANSFORMERS[architecture])
     if architecture in VGGS:
         return VGGFeatures(architecture, se=se)
     return EfficientNetLiteFeatures(architecture, se=se)

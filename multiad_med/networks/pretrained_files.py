@@ -33,17 +33,17 @@ def import_weights(files: Sequence[str | Path]) -> list[Path]:
         FileError: when a file cannot be read or written.
         WeightsError: when it is not the file of any teacher, or damaged.
     """
-    known = {entry.hash_prefix: name for name, entry in PRETRAINED.items()}
     names: list[str] = []
     for file in files:
         digest = file_hash(Path(file))
-        if digest[:8] not in known:
+        known = [name for name, entry in PRETRAINED.items() if digest.startswith(entry.known_hash)]
+        if not known:
             wanted = [entry.filename for entry in PRETRAINED.values()]
             raise WeightsError(
                 f"{file} is damaged, or not the file of a teacher: its SHA-256 starts with {digest[:8]}, "
                 f"which must be at the end of one of these names: {wanted}."
             )
-        names.append(known[digest[:8]])
+        names += known
         weights.load_pretrained(build_extractor(names[-1]), names[-1], file=file)
     copies = [weights.cache_dir() / PRETRAINED[name].filename for name in names]
     for file, copy in zip(files, copies, strict=True):
@@ -72,7 +72,7 @@ def export_weights(folder: str | Path) -> list[Path]:
     sums: dict[Path, str] = {}
     for name, path in found.items():
         copy = Path(folder) / PRETRAINED[name].filename
-        _copy(check_hash(path, PRETRAINED[name].hash_prefix), copy)
+        _copy(check_hash(path, PRETRAINED[name].known_hash), copy)
         sums[copy] = file_hash(copy)
     with atomic_path(Path(folder) / SUMS) as temporary:
         lines = [f"{digest}  {copy.name}\n" for copy, digest in sums.items()]

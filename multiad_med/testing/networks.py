@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiad_med.networks import ImageStudent, MultiAD
+from multiad_med.networks import DinoFeatures, ImageStudent, MultiAD, VisionTransformerSize
 
-__all__ = ["TinyFeatures", "tiny_multiad"]
+__all__ = ["TinyFeatures", "tiny_dino", "tiny_multiad"]
 
 
 class TinyFeatures(nn.Module):
@@ -36,3 +36,9 @@ class TinyFeatures(nn.Module):
 def tiny_multiad(**kwargs: Any) -> MultiAD:
     """Return a Multi-AD of tiny extractors."""
     return MultiAD(TinyFeatures(), ImageStudent(TinyFeatures()), **kwargs)
+
+
+def tiny_dino(*, registers: int = 4, recentred: bool = True) -> DinoFeatures:
+    """Return a vision transformer of 32 channels and four blocks, in evaluation mode."""
+    size = VisionTransformerSize(dim=32, depth=4, heads=2, registers=registers, grid=4)
+    return DinoFeatures(size, recentred=recentred).eval()

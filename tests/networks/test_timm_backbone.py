@@ -150,7 +150,7 @@ def test_a_model_names_its_teacher_and_needs_no_weights_of_timm(tmp_path: Path) 
         ({"teacher": "timm/none"}, r"timm/none: timm has no such model .*Unknown model \(none\)"),
         ({"teacher": "timm/flat"}, "timm/flat: timm has no such model with feature maps"),
         ({"teacher": "timm/hf-hub:a/b"}, "give timm's name of a model, no address"),
-        ({"teacher": "timm/small.tag", "output_stride": 8}, "small.tag has 32 only, got 8"),
+        ({"teacher": "timm/small.tag", "output_stride": 8}, "small.tag has no other, got 8"),
         ({"teacher": "timm/small.tag", "student": "image", "se": True}, "give se=False"),
     ],
 )
