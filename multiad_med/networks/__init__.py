@@ -3,6 +3,7 @@
 from typing import Any
 
 from multiad_med._moved import moved_name
+from multiad_med.networks.architectures import ARCHITECTURES, build_extractor
 from multiad_med.networks.decoder import DecoderStudent
 from multiad_med.networks.dino_features import DinoFeatures
 from multiad_med.networks.discriminator import (
@@ -10,6 +11,7 @@ from multiad_med.networks.discriminator import (
     FeatureDiscriminator,
     FeatureFusion,
 )
+from multiad_med.networks.dual_student import DualStudent
 from multiad_med.networks.efficientnet_lite import (
     EFFICIENTNET_LITES,
     EfficientNetLite0Features,
@@ -23,6 +25,8 @@ from multiad_med.networks.experts import (
     PositionGaussian,
     Reservoir,
     Statistics,
+    TokenGaussian,
+    TokenNeighbours,
     WhitenedResidual,
 )
 from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
@@ -32,6 +36,7 @@ from multiad_med.networks.fusion import (
     MultiScaleFusion,
     cosine_distance_maps,
 )
+from multiad_med.networks.hard_gradient import HardGradientLoss
 from multiad_med.networks.hazard import Hazard
 from multiad_med.networks.model_file import (
     bundle_of_model,
@@ -42,16 +47,19 @@ from multiad_med.networks.model_file import (
     read_card,
 )
 from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, Residual, source_weights
+from multiad_med.networks.noisy_or import NoisyOrForm, NoisyOrLoss
 from multiad_med.networks.presets import (
     PRESETS,
     Preset,
     StudentKind,
     TeacherWeights,
-    build_extractor,
     build_multiad,
 )
 from multiad_med.networks.resnet import RESNETS, ResNetFeatures
+from multiad_med.networks.semantic_student import SemanticStudent
+from multiad_med.networks.semantic_token import WithSemanticToken
 from multiad_med.networks.timm_backbone import TimmFeatures
+from multiad_med.networks.token_decoder import TokenDecoder
 from multiad_med.networks.vgg import VGGS, VGGFeatures
 from multiad_med.networks.vision_transformer import (
     VISION_TRANSFORMERS,
@@ -61,6 +69,7 @@ from multiad_med.networks.vision_transformer import (
 from multiad_med.networks.weights import PRETRAINED, WeightsError, load_pretrained, resolve_weights
 
 __all__ = [
+    "ARCHITECTURES",
     "EFFICIENTNET_LITES",
     "EXPERTS",
     "PRESETS",
@@ -71,6 +80,7 @@ __all__ = [
     "DecoderStudent",
     "DinoFeatures",
     "DiscriminatorInput",
+    "DualStudent",
     "EfficientNetLite0Features",
     "EfficientNetLiteFeatures",
     "Expert",
@@ -80,26 +90,34 @@ __all__ = [
     "FeatureFusion",
     "FusionMode",
     "GaussianSmoothing",
+    "HardGradientLoss",
     "Hazard",
     "ImageStudent",
     "MultiAD",
     "MultiScaleFusion",
     "NearestNormal",
     "NoStudent",
+    "NoisyOrForm",
+    "NoisyOrLoss",
     "PositionGaussian",
     "Preset",
     "ResNetFeatures",
     "Reservoir",
     "Residual",
+    "SemanticStudent",
     "Statistics",
     "StudentKind",
     "TeacherWeights",
     "TimmFeatures",
+    "TokenDecoder",
+    "TokenGaussian",
+    "TokenNeighbours",
     "VGGFeatures",
     "VisionTransformer",
     "VisionTransformerSize",
     "WeightsError",
     "WhitenedResidual",
+    "WithSemanticToken",
     "build_extractor",
     "build_multiad",
     "bundle_of_model",

@@ -121,6 +121,7 @@ class DecoderStudent(nn.Module):
         self.blocks = nn.ModuleList(
             _DecoderBlock(widths[i + 1], widths[i], se=se) for i in reversed(range(len(widths) - 1))
         )
+        self.stages: int = len(channels)
         self.heads = nn.ModuleList(
             nn.Conv2d(width, stage, 1)
             for width, stage in zip(reversed(widths), reversed(channels), strict=True)
@@ -131,8 +132,10 @@ class DecoderStudent(nn.Module):
 
         Args:
             image: ``(B, 3, H, W)``.
-            teacher_features: ``(B, channels[i], h_i, w_i)``, without gradients.
+            teacher_features: ``(B, channels[i], h_i, w_i)``, without gradients; those of further stages
+                are not looked at.
         """
+        teacher_features = teacher_features[: self.stages]
         x = self.bottleneck(teacher_features)
         last = len(teacher_features) - 1
         decoded = [x]

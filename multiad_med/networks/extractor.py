@@ -9,7 +9,13 @@ from torch import Tensor
 
 from multiad_med.utils.errors import InputError
 
-__all__ = ["FeatureExtractor", "stage_numbers"]
+__all__ = ["TOKEN", "WHOLE_IMAGE", "FeatureExtractor", "stage_numbers"]
+
+WHOLE_IMAGE = 0
+"""Stride of a stage ``(B, C, 1, 1)`` that says one thing of the whole image, as a class token does."""
+
+TOKEN = "token"
+"""Name of such a stage."""
 
 
 @runtime_checkable
@@ -37,7 +43,7 @@ def stage_numbers(stages: Sequence[int | str], strides: Sequence[int]) -> tuple[
     """Turn names of stages into their numbers, counted from 1.
 
     Args:
-        stages: names such as ``stride8``; numbers stay as they are.
+        stages: names such as ``stride8`` and ``token``; numbers stay as they are.
         strides: of the extractor's stages, shallow to deep. A stride that several stages share names
             none of them.
 
@@ -46,7 +52,11 @@ def stage_numbers(stages: Sequence[int | str], strides: Sequence[int]) -> tuple[
     """
     stages = [stages] if isinstance(stages, str) else stages
     strides = list(strides)
-    names = {f"stride{s}": i for i, s in enumerate(strides, start=1) if strides.count(s) == 1}
+    names = {
+        f"stride{s}" if s != WHOLE_IMAGE else TOKEN: i
+        for i, s in enumerate(strides, start=1)
+        if strides.count(s) == 1
+    }
     for stage in stages:
         if isinstance(stage, str) and stage not in names:
             raise InputError(

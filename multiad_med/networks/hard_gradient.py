@@ -12,7 +12,7 @@ __all__ = ["HardGradientLoss"]
 
 
 class HardGradientLoss(nn.Module):
-    """The mean over stages of the cosine distance of whole maps, with gradients of easy places made small.
+    """The mean cosine distance of whole maps, with gradients of easy places made small.
 
     Its value weighs all places alike. Of its gradient, places whose distance is below a quantile over the
     whole batch get a part only. The quantile rises from 0 to ``easy`` over the first steps (Dinomaly,

@@ -168,6 +168,11 @@ class MultiAD(nn.Module):
         self.has_tokens: bool = any(of_image)
         self.patch: int = getattr(teacher, "patch", 1)
         whitened = choose(Residual, residual, what="residual") is Residual.WHITENED
+        if whitened and any(s in tokens for s in stages):
+            raise InputError(
+                "residual 'whitened' compares feature maps; where a token of the whole image is "
+                "distilled, choose 'cosine'."
+            )
         self.whitening = nn.ModuleList(
             WhitenedResidual(channels) for channels in (self.channels if whitened else ())
         )
@@ -304,7 +309,7 @@ class MultiAD(nn.Module):
         """Return calibrated maps of images ``(B, 3, H, W)`` in [0, 1].
 
         Returns:
-            ``(B, 1, H, W)`` in [0, 1); with tokens of the whole image ``(B, 2, H, W)``, their part second.
+            ``(B, 1, H, W)`` in [0, 1); with tokens of the whole image ``(B, 2, H, W)``, theirs second.
         """
         m = self.raw_map(x)
         return m / (m + self.pixel_threshold)

@@ -59,7 +59,7 @@ class NoisyOrLoss(nn.Module):
 
     The last stage is the token of the whole image, the others are feature maps. The usual distances are
     running means of what was seen in training, without gradients, and the same in all processes of a
-    group. In evaluation mode the loss is the mean of both distances, which can be compared between epochs.
+    group. In evaluation mode the loss is the mean of both distances, so that epochs can be compared.
 
     Args:
         local: loss of the feature maps; without it the cosine distance, averaged over places and stages.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiad_med.networks.extractor import FeatureExtractor
+from multiad_med.networks.extractor import WHOLE_IMAGE, FeatureExtractor
 from multiad_med.utils.dotted_name import locate_class
 from multiad_med.utils.errors import InputError
 
@@ -46,7 +46,7 @@ def check_features(teacher: FeatureExtractor, name: str) -> None:
     image = _image(teacher)
     side = image.shape[-1]
     promised: list[tuple[int, ...]] = [
-        (1, channels, side // stride, side // stride)
+        (1, channels, *2 * (side // stride if stride else 1,))
         for channels, stride in zip(teacher.channels, teacher.strides, strict=True)
     ]
     _check(name, _features(teacher, image), promised, "teacher", "its channels and strides promise")
@@ -80,12 +80,13 @@ def _built(kind: type[nn.Module], name: str, *arguments: tuple[int, ...]) -> nn.
 
 
 def _image(teacher: FeatureExtractor) -> Tensor:
-    if len(teacher.channels) != len(teacher.strides) or min(teacher.strides, default=0) < 1:
+    strides = [stride for stride in teacher.strides if stride != WHOLE_IMAGE]
+    if len(teacher.channels) != len(teacher.strides) or min(strides, default=0) < 1:
         raise InputError(
             f"The teacher's channels {teacher.channels} and strides {teacher.strides} must be as many, "
-            "and strides at least 1."
+            "and strides at least 1, or 0 of a token of the whole image."
         )
-    step = math.lcm(*teacher.strides)
+    step = math.lcm(*strides)
     side = step * math.ceil(_SIDE / step)
     return torch.zeros(1, 3, side, side)
 

@@ -10,18 +10,19 @@ from typing import Any
 
 from torch import nn
 
+from multiad_med.networks.architectures import build_extractor
 from multiad_med.networks.decoder import DecoderStudent
 from multiad_med.networks.dino_features import DinoFeatures
-from multiad_med.networks.efficientnet_lite import EFFICIENTNET_LITES, EfficientNetLiteFeatures
-from multiad_med.networks.experts import EXPERTS, ExpertKind
-from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
+from multiad_med.networks.dual_student import DualStudent
+from multiad_med.networks.experts import EXPERTS, Expert, ExpertKind
+from multiad_med.networks.extractor import TOKEN, FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import FusionMode
 from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, Residual
 from multiad_med.networks.plug_in import plugged_student, plugged_teacher
-from multiad_med.networks.resnet import RESNETS, ResNetFeatures
+from multiad_med.networks.semantic_student import SemanticStudent
+from multiad_med.networks.semantic_token import WithSemanticToken, semantic_stages
 from multiad_med.networks.timm_backbone import TIMM, TimmFeatures
-from multiad_med.networks.vgg import VGGS, VGGFeatures
-from multiad_med.networks.vision_transformer import VISION_TRANSFORMERS
+from multiad_med.networks.token_decoder import TokenDecoder
 from multiad_med.networks.weights import load_pretrained
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
@@ -31,7 +32,6 @@ __all__ = [
     "Preset",
     "StudentKind",
     "TeacherWeights",
-    "build_extractor",
     "build_multiad",
 ]
 
@@ -53,7 +53,11 @@ class StudentKind(StrEnum):
     IMAGE = "image"
     """The image, with the teacher's own architecture: the paper's student."""
     DECODER = "decoder"
-    """The teacher's features through a bottleneck: :class:`DecoderStudent`."""
+    """The teacher's features through a bottleneck: :class:`DecoderStudent`, or, of a vision transformer,
+    :class:`multiad_med.networks.TokenDecoder`."""
+    DUAL = "dual"
+    """The decoder, and beside it an encoder of the image that imitates the teacher's token of the whole
+    image: :class:`multiad_med.networks.DualStudent`, of the second paper."""
     NONE = "none"
     """There is none: experts alone say what is normal, after one pass over the images."""
 
@@ -66,11 +70,13 @@ class Preset:
     output_stride: int = 8
     se: bool = True
     student: StudentKind = StudentKind.IMAGE
-    stages: tuple[int, ...] = (1, 2, 3, 4)
-    fused: tuple[int, ...] | None = None
+    stages: tuple[int | str, ...] = (1, 2, 3, 4)
+    fused: tuple[int | str, ...] | None = None
     experts: tuple[ExpertKind, ...] = ()
     residual: Residual = Residual.COSINE
     fusion: FusionMode = FusionMode.ZSCORE
+    recentred: bool = True
+    narrow: int | None = 256
 
 
 PRESETS: dict[str, Preset] = {
@@ -110,52 +116,57 @@ PRESETS: dict[str, Preset] = {
     ),
     "vgg16": Preset("vgg16", output_stride=32),
     "vgg19": Preset("vgg19", output_stride=32),
+    "dinomaly": Preset(
+        "dinov2_vitb14_reg",
+        output_stride=32,
+        student=StudentKind.DECODER,
+        stages=(1, 2),
+        fusion=FusionMode.SUM,
+        recentred=False,
+        narrow=None,
+    ),
+    **{
+        f"dual_{name}": Preset(
+            teacher,
+            output_stride=32,
+            student=StudentKind.DUAL,
+            stages=(1, 2, 3, TOKEN),
+            fused=(1, 2, TOKEN),
+            fusion=FusionMode.HAZARD,
+        )
+        for name, teacher in (
+            ("lite0", "efficientnet_lite0"),
+            ("lite2", "efficientnet_lite2"),
+            ("dinov2_s", "dinov2_vits14_reg"),
+            ("dinov2_b", "dinov2_vitb14_reg"),
+        )
+    },
 }
 """Presets by name; docs/decisions.md gives the reasons."""
 
 
-ARCHITECTURES = (*EFFICIENTNET_LITES, *RESNETS, *VGGS, *VISION_TRANSFORMERS)
-"""Teachers by name, beside those of timm."""
+def _decoder(choice: Preset, teacher: FeatureExtractor) -> nn.Module:
+    """The student that decodes a teacher's feature maps."""
+    if isinstance(teacher, DinoFeatures):
+        return TokenDecoder(teacher.channels[-1], teacher.heads, narrow=choice.narrow)
+    maps = len(teacher.channels) - len(semantic_stages(teacher.strides))
+    return DecoderStudent(teacher.channels[:maps], teacher.strides[:maps], se=choice.se)
 
 
-def build_extractor(
-    architecture: str, *, output_stride: int = 32, se: bool = False
-) -> ResNetFeatures | EfficientNetLiteFeatures | VGGFeatures | DinoFeatures | TimmFeatures:
-    """Build a feature extractor with random weights by name.
-
-    Args:
-        architecture: a key of :data:`multiad_med.networks.RESNETS`, ``EFFICIENTNET_LITES``, ``VGGS`` or
-            ``VISION_TRANSFORMERS``, or ``timm/NAME``.
-        output_stride: 32, or, of a ResNet, 16, 8 or 4 too. A vision transformer's is its patch's side.
-        se: squeeze-and-excitation in every block, identity at the start; vision transformers and timm's
-            models have none.
-
-    Raises:
-        InputError: on an unknown name, or what the architecture has not.
-        MissingPackageError: when timm is asked for and not installed.
-    """
-    if architecture in RESNETS:
-        return ResNetFeatures(architecture, output_stride=output_stride, se=se)
-    timm = architecture.startswith(TIMM)
-    if architecture not in ARCHITECTURES and not timm:
-        raise InputError(
-            f"Unknown architecture {architecture!r}; choose one of {list(ARCHITECTURES)}, timm/NAME, or, "
-            "as a teacher, the dotted name of a class of your own, such as my_package.MyClass."
-        )
-    if output_stride != 32:
-        raise InputError(
-            f"Another output stride than 32 is a ResNet's; {architecture} has no other, got "
-            f"{output_stride}: leave it out."
-        )
-    if se and (timm or architecture in VISION_TRANSFORMERS):
-        raise InputError(f"{architecture} has no squeeze-and-excitation of ours: give se=False.")
-    if timm:
-        return TimmFeatures(architecture)
-    if architecture in VISION_TRANSFORMERS:
-        return DinoFeatures(VISION_TRANSFORMERS[architecture])
-    if architecture in VGGS:
-        return VGGFeatures(architecture, se=se)
-    return EfficientNetLiteFeatures(architecture, se=se)
+def _semantic(teacher: FeatureExtractor) -> SemanticStudent:
+    """The student of a teacher's token, smaller than the teacher."""
+    channels = teacher.channels[semantic_stages(teacher.strides)[0] - 1]
+    if not isinstance(teacher, DinoFeatures):
+        return SemanticStudent(channels)
+    dim = min(384, teacher.channels[0])
+    return SemanticStudent(
+        channels,
+        image_size=16 * teacher.patch,
+        dim=dim,
+        depth=teacher.depth // 2,
+        heads=max(1, dim // 64),
+        patch=teacher.patch,
+    )
 
 
 def _student(
@@ -163,7 +174,9 @@ def _student(
 ) -> nn.Module:
     """The student of a teacher, of a kind or a class of the user's own."""
     if kind is StudentKind.DECODER:
-        return DecoderStudent(teacher.channels, teacher.strides, se=choice.se)
+        return _decoder(choice, teacher)
+    if kind is StudentKind.DUAL:
+        return DualStudent(_decoder(choice, teacher), _semantic(teacher))
     if kind is StudentKind.NONE:
         return NoStudent()
     if kind is not StudentKind.IMAGE:
@@ -176,6 +189,21 @@ def _student(
     return ImageStudent(
         build_extractor(choice.teacher, output_stride=choice.output_stride, se=choice.se)
     )
+
+
+def _stages_of(preset: tuple[int | str, ...], strides: Sequence[int]) -> list[int]:
+    """Those of a preset's stages that a teacher has: feature maps by number, the token by name."""
+    tokens = semantic_stages(strides)
+    maps = [s for s in range(1, len(strides) + 1) if s in preset and s not in tokens]
+    return sorted(maps + (tokens if TOKEN in preset else []))
+
+
+def _expert(kind: ExpertKind, teacher: FeatureExtractor) -> Expert:
+    """An expert beside the student. One of places looks at the stages before the token."""
+    tokens = semantic_stages(teacher.strides)
+    if EXPERTS[kind].whole_image:
+        return EXPERTS[kind](teacher.channels, stages=tokens)
+    return EXPERTS[kind](teacher.channels[: tokens[0] - 1] if tokens else teacher.channels)
 
 
 def _load_teacher(teacher: nn.Module, name: str, weights: str | Path, *, plugged: bool) -> None:
@@ -203,6 +231,7 @@ def build_multiad(
     residual: Residual | str | None = None,
     fusion: FusionMode | str | None = None,
     sigma: float = 4.0,
+    recentred: bool | None = None,
 ) -> MultiAD:
     """Build :class:`MultiAD` from a preset, of which single choices can be changed.
 
@@ -218,13 +247,15 @@ def build_multiad(
             another teacher.
         se: squeeze-and-excitation in the student.
         student: see :class:`StudentKind`; or the dotted name of a class of your own.
-        stages: stages that are distilled, counted from 1, or named by their strides, as ``stride8``.
-            Without it the preset's; all of a teacher of your own.
+        stages: stages that are distilled, counted from 1, or named by their strides, as ``stride8``, or
+            ``token``, that of the whole image, which a teacher is given where student ``dual`` or an
+            expert of tokens needs it. Without it the preset's; all of a teacher of your own.
         fused: those of them whose maps are fused; all without it.
         experts: beside the student; see :class:`ExpertKind`.
         residual: see :class:`Residual`.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's smoothing in pixels.
+        recentred: of a DINOv2 teacher; see :class:`multiad_med.networks.DinoFeatures`.
 
     Raises:
         InputError: on an unknown preset or choice, or a class that does not fulfil its contract.
@@ -250,26 +281,39 @@ def build_multiad(
         "experts": experts,
         "residual": residual,
         "fusion": fusion,
+        "recentred": recentred,
     }
     choice = replace(PRESETS[preset], **{k: v for k, v in given.items() if v is not None})
+    kinds = [choose(ExpertKind, kind, what="expert") for kind in choice.experts]
     frozen: Any
     if plugged:
         frozen = plugged_teacher(choice.teacher)
     else:
         frozen = build_extractor(choice.teacher, output_stride=choice.output_stride)
-    if stages is None:
-        every = range(1, len(frozen.strides) + 1)
-        every_one = plugged and student is not StudentKind.NONE
-        stages = [s for s in every if every_one or s in choice.stages]
-    distilled = stage_numbers(stages, frozen.strides)
-    shown = None if choice.fused is None else stage_numbers(choice.fused, frozen.strides)
-    learner = _student(student, choice, frozen, plugged=plugged)
+    if isinstance(frozen, DinoFeatures):
+        frozen.recentred = choice.recentred
+    elif recentred is not None:
+        raise InputError("recentred is of a DINOv2 teacher, which has class tokens: leave it out.")
     _load_teacher(frozen, choice.teacher, teacher_weights, plugged=plugged)
-    kinds = [choose(ExpertKind, kind, what="expert") for kind in choice.experts]
+    if not semantic_stages(frozen.strides) and (
+        student is StudentKind.DUAL or any(EXPERTS[kind].whole_image for kind in kinds)
+    ):
+        frozen = WithSemanticToken(frozen)
+    if stages is not None:
+        distilled = stage_numbers(stages, frozen.strides)
+    elif plugged and student not in (StudentKind.NONE, StudentKind.DUAL):
+        distilled = tuple(range(1, len(frozen.strides) + 1))
+    else:
+        distilled = tuple(_stages_of(choice.stages, frozen.strides))
+    if fused is not None:
+        shown = stage_numbers(fused, frozen.strides)
+    else:
+        shown = choice.fused and tuple(_stages_of(choice.fused, frozen.strides))
+    learner = _student(student, choice, frozen, plugged=plugged)
     network = MultiAD(
         frozen,
         learner,
-        experts=[EXPERTS[kind](frozen.channels) for kind in kinds],
+        experts=[_expert(kind, frozen) for kind in kinds],
         stages=distilled,
         fused=shown,
         residual=choice.residual,
@@ -288,5 +332,6 @@ def build_multiad(
         "residual": choice.residual,
         "fusion": network.fusion.mode,
         "sigma": sigma,
+        **({"recentred": choice.recentred} if isinstance(frozen, DinoFeatures) else {}),
     }
     return network

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiad_med.networks import weights
-from multiad_med.networks.presets import build_extractor
+from multiad_med.networks.architectures import build_extractor
 from multiad_med.networks.weights import PRETRAINED, WeightsError, check_hash, file_hash
 from multiad_med.utils.atomic import atomic_path
 

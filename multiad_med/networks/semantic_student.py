@@ -72,7 +72,10 @@ class SemanticStudent(nn.Module):
 
     def _resized(self, image: Tensor) -> Tensor:
         """Average whole pixels first, so that nothing is skipped, then resize to the square."""
-        down = [max(1, image.shape[2] // self.image_size), max(1, image.shape[3] // self.image_size)]
+        down = [
+            max(1, image.shape[2] // self.image_size),
+            max(1, image.shape[3] // self.image_size),
+        ]
         if down[0] > 1 or down[1] > 1:
             image = F.avg_pool2d(image, down)
         size = [self.image_size, self.image_size]

@@ -6,13 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multiad_med.networks.extractor import FeatureExtractor
+from multiad_med.networks.extractor import WHOLE_IMAGE, FeatureExtractor
 from multiad_med.utils.errors import InputError
 
-__all__ = ["WHOLE_IMAGE", "WithSemanticToken", "semantic_stages"]
-
-WHOLE_IMAGE = 0
-"""Stride of a stage ``(B, C, 1, 1)`` that says one thing of the whole image."""
+__all__ = ["WithSemanticToken", "semantic_stages"]
 
 _POOLED = 2
 """Deepest stages that the token of a convolutional teacher is made of."""

@@ -141,6 +141,8 @@ class VisionTransformer(nn.Module):
         if size.dim % size.heads:
             raise InputError(f"dim must be a multiple of heads, got {size.dim} and {size.heads}.")
         self.patch = size.patch
+        self.depth = size.depth
+        self.heads = size.heads
         self.grid = size.grid
         self.registers = size.registers
         self.antialias = size.registers > 0
