@@ -176,7 +176,7 @@ def test_teacher_weights_are_imagenet_unless_asked_otherwise() -> None:
         (lambda: build_extractor("vgg11"), "Unknown architecture 'vgg11'; choose one of"),
         (
             lambda: build_extractor("efficientnet_lite0", output_stride=8),
-            "_lite0 has 32 only, got 8",
+            "_lite0 has no other, got 8",
         ),
     ],
 )

@@ -42,10 +42,52 @@ def _put(folder: Path, network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
     return path
 
 
-def test_every_hash_prefix_has_eight_hexadecimal_digits() -> None:
+def test_every_name_ends_with_the_first_eight_digits_of_the_hash() -> None:
     for known in PRETRAINED.values():
-        assert len(known.hash_prefix) == 8
-        int(known.hash_prefix, 16)
+        begins = Path(known.filename).stem.rpartition("-")[2]
+        assert len(begins) == 8
+        int(known.known_hash, 16)
+        assert known.known_hash == begins if not known.sha256 else len(known.sha256) == 64
+        assert known.known_hash.startswith(begins)
+
+
+def test_files_of_dinov2_are_metas_under_a_name_with_their_hash() -> None:
+    known = PRETRAINED["dinov2_vitb14_reg"]
+    assert known.filename == "dinov2_vitb14_reg4_pretrain-73182a08.pth"
+    assert known.url == (
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/dinov2_vitb14_reg4_pretrain.pth"
+    )
+    assert known.licence == "Apache-2.0"
+
+
+def test_a_file_is_held_to_every_digit_that_is_known(
+    empty_hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = empty_hub / "dinov2_vits14_pretrain-2d711642.pth"
+    file.write_bytes(b"x")
+    right = hashlib.sha256(b"x").hexdigest()
+    assert right.startswith("2d711642")
+    for sha256 in (right, right[:-1] + "0"):  # a true one ends with 1
+        known = weights.PretrainedWeights(file.name, sha256=sha256)
+        monkeypatch.setitem(PRETRAINED, "dinov2_vits14", known)
+        if sha256 == right:
+            assert resolve_weights("dinov2_vits14") == file
+        else:
+            with pytest.raises(WeightsError, match=rf"starts with {right}, expected {sha256}"):
+                resolve_weights("dinov2_vits14")
+
+
+def test_a_file_whose_hash_is_not_known_is_not_downloaded() -> None:
+    with pytest.raises(WeightsError, match=r"SHA-256 of its file is not known") as error:
+        resolve_weights("dinov2_vitl14_reg")
+    assert "dinov2_vitl14/dinov2_vitl14_reg4_pretrain.pth yourself" in str(error.value)
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>", b"\n <html>Licence"])
+def test_a_web_page_in_place_of_weights_is_told(tmp_path: Path, page: bytes) -> None:
+    (tmp_path / "w.pth").write_bytes(page * 99)
+    with pytest.raises(WeightsError, match=r"w\.pth: not a readable .*, but a web page: sign in"):
+        load_pretrained(ResNetFeatures("resnet18"), "resnet18", file=tmp_path / "w.pth")
 
 
 def test_lite0_comes_from_its_package(empty_hub: Path) -> None:
