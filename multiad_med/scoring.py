@@ -18,6 +18,7 @@ __all__ = [
     "Level",
     "NormalScores",
     "image_scores",
+    "joint_map",
     "joint_probability",
     "largest_in_foreground",
     "threshold_at_false_positive_rate",
@@ -57,19 +58,38 @@ def largest_in_foreground(
     return largest
 
 
+def joint_map(maps: Tensor) -> Tensor:
+    """Join a calibrated map with what was found of the whole image; see :class:`MultiAD`.
+
+    Both are ``m / (m + t)``; their m are added, which is a Noisy-OR where m is a hazard.
+
+    Args:
+        maps: ``(B, 1, H, W)``, returned as it is, or ``(B, 2, H, W)``, the map and the whole
+            image's part, in [0, 1).
+
+    Returns:
+        ``(B, 1, H, W)`` in [0, 1).
+    """
+    if maps.shape[1] == 1:
+        return maps
+    times = (maps / (1 - maps).clamp_min(torch.finfo(torch.float32).eps)).sum(dim=1, keepdim=True)
+    return times / (1 + times)
+
+
 def image_scores(
     maps: Tensor, foreground: Tensor | None = None, *, fraction: float = 0.0
 ) -> Tensor:
     """Score of each image: the mean of its map's largest values inside the foreground.
 
-    Arguments and errors are those of :func:`largest_in_foreground`.
+    Arguments and errors are those of :func:`largest_in_foreground`; a second channel of the maps is
+    counted as :func:`joint_map` tells.
 
     Returns:
         Scores ``(B,)``; 0 for an image without foreground.
     """
     means = [
         values.mean() if values.numel() else maps.new_zeros(())
-        for values in largest_in_foreground(maps, foreground, fraction=fraction)
+        for values in largest_in_foreground(joint_map(maps), foreground, fraction=fraction)
     ]
     return torch.stack(means) if means else maps.new_zeros(0)
 

@@ -47,8 +47,9 @@ def map_slices(network: MultiAD, images: Tensor, foreground: Tensor) -> tuple[Te
     Returns:
         Maps ``(B, 1, H, W)`` in [0, 1) and scores ``(B,)``, on the CPU.
     """
-    maps = network.eval()(images).cpu() * foreground
-    return maps, image_scores(maps, foreground, fraction=float(network.score_fraction))
+    maps = network.eval()(images).cpu()
+    scores = image_scores(maps, foreground, fraction=float(network.score_fraction))
+    return maps[:, :1] * foreground, scores
 
 
 def _spacing(cache: SliceCache, study: str) -> tuple[float, float, float] | None:

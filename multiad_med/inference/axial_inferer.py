@@ -55,14 +55,19 @@ class AxialInferer(SliceInferer):
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Map ``(B, 1, X, Y, Z)`` of a volume ``(B, C, X, Y, Z)`` in [0, 1]."""
+        """Return the network's map ``(B, 1 or 2, X, Y, Z)`` of a volume ``(B, C, X, Y, Z)`` in [0, 1].
+
+        Of tiles, a second channel, which is of the whole image, is one of each tile, blended.
+        """
         occupied = marked_slices(inputs).to(inputs.device)
         if occupied.all():
             return super().__call__(inputs, network, *args, **kwargs)  # type: ignore[return-value]
-        result = inputs.new_zeros((inputs.shape[0], 1, *inputs.shape[2:]))
-        if occupied.any():
-            plain = plain_tensor(inputs)  # MONAI would index its metadata too
-            result[..., occupied] = super().__call__(  # type: ignore[assignment]
-                plain[..., occupied], network, *args, **kwargs
-            )
+        if not occupied.any():
+            return inputs.new_zeros((inputs.shape[0], 1, *inputs.shape[2:]))
+        plain = plain_tensor(inputs)  # MONAI would index its metadata too
+        maps: Tensor = super().__call__(  # type: ignore[assignment]
+            plain[..., occupied], network, *args, **kwargs
+        )
+        result = inputs.new_zeros((*maps.shape[:2], *inputs.shape[2:]))
+        result[..., occupied] = maps
         return result

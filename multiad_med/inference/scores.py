@@ -12,6 +12,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from multiad_med.card import CalibratedNetwork, check_calibrated, versions
 from multiad_med.data.study_results import SCORES, StudyResults
@@ -24,16 +25,19 @@ from multiad_med.utils.tensors import plain_tensor
 __all__ = ["SaveScoresd", "ScoreSlicesd", "study_scores"]
 
 SLICE_SCORES = "slice_scores"
+SCORE_PARTS = "score_parts"
+"""Scores by the map alone, and by the whole image alone."""
 
 
 class ScoreSlicesd(MapTransform):
     """Score each axial slice of a study's calibrated map, on the network's grid.
 
     Apply it before the map is brought back to the source grid, on which thresholds were not set.
-    Slices that do not count (:func:`multiad_med.transforms.marked_slices`) get NaN.
+    Slices that do not count (:func:`multiad_med.transforms.marked_slices`) get NaN. A second channel,
+    what a network found of the whole image, is counted in the scores and taken off the map.
 
     Args:
-        keys: the calibrated map ``(1, H, W, Z)``, one key; last axis axial, RAS+.
+        keys: the calibrated map ``(1 or 2, H, W, Z)``, one key; last axis axial, RAS+.
         network: the calibrated network, whose state says how a slice is scored.
         mask_key: foreground ``(1, H, W, Z)``; scores are taken inside it.
         image_key: the prepared image, whose metadata tell which slices count.
@@ -53,30 +57,38 @@ class ScoreSlicesd(MapTransform):
         self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add ``slice_scores (Z,)``.
+        """Add ``slice_scores (Z,)``; with a second channel ``score_parts (2, Z)``, and one channel stays.
 
         Raises:
             NotCalibratedError: when the network was never calibrated.
         """
         check_calibrated(self.network)
-        maps = plain_tensor(data[self.first_key(dict(data))])
-        mask = plain_tensor(data[self.mask_key]).to(maps.device)
-        scores = image_scores(
-            maps.permute(3, 0, 1, 2),
-            mask.permute(3, 0, 1, 2),
-            fraction=float(self.network.score_fraction),
-        ).cpu()
-        scores[~marked_slices(data[self.image_key])] = float("nan")
-        return {**data, SLICE_SCORES: scores}
+        result = dict(data)
+        key = self.first_key(result)
+        maps = plain_tensor(result[key]).permute(3, 0, 1, 2)
+        mask = plain_tensor(result[self.mask_key]).to(maps.device).permute(3, 0, 1, 2)
+        left_out = ~marked_slices(result[self.image_key])
+        fraction = float(self.network.score_fraction)
+
+        def scores(of: Tensor) -> Tensor:
+            found = image_scores(of, mask, fraction=fraction).cpu()
+            found[left_out] = float("nan")
+            return found
+
+        result[SLICE_SCORES] = scores(maps)
+        if maps.shape[1] > 1:
+            result[SCORE_PARTS] = torch.stack([scores(maps[:, i : i + 1]) for i in range(2)])
+            result[key] = result[key][:1]
+        return result
 
 
 def _in_file(
     scores: NDArray[np.floating], affine: NDArray[np.floating]
 ) -> tuple[int, NDArray[np.floating]]:
-    """The source's slice axis, and the scores in the order of the slices on it."""
+    """The source's slice axis, and the scores ``(N, Z)`` in the order of the slices on it."""
     orientation = nib.io_orientation(affine)
     axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
-    return axis, scores[::-1] if orientation[axis, 1] < 0 else scores
+    return axis, scores[:, ::-1] if orientation[axis, 1] < 0 else scores
 
 
 def study_scores(
@@ -85,6 +97,7 @@ def study_scores(
     *,
     network: CalibratedNetwork,
     oriented: bool = True,
+    parts: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """Return a study's scores, p-values, verdicts and thresholds, ready for JSON.
 
@@ -93,7 +106,8 @@ def study_scores(
     verdict is by the threshold of volumes. ``flagged`` is null where there is no verdict, and
     ``verdict`` then says why. ``not_scored_slices`` were not looked at. ``joint_probability`` is a
     score's Noisy-OR of the experts, where the network fuses hazards; see
-    :func:`multiad_med.scoring.joint_probability`.
+    :func:`multiad_med.scoring.joint_probability`. A network that looks at the whole image too gives
+    ``local_probability``, of the map alone, and ``semantic_probability``, of the whole image alone.
 
     Args:
         slice_scores: of :class:`ScoreSlicesd` ``(Z,)``; NaN where a slice does not count.
@@ -101,30 +115,36 @@ def study_scores(
         network: the network that made them.
         oriented: whether slices are axial ones of a body, to be found by the affine; else they are
             B-scans, one after the other along the last axis.
+        parts: scores by the map alone and by the whole image alone ``(2, Z)``.
 
     Raises:
         InputError: when no slice was scored.
     """
-    axis, scores = 2, np.asarray(slice_scores, dtype=float)
+    rows = [slice_scores] if parts is None else [slice_scores, *np.asarray(parts)]
+    axis, told = 2, np.asarray(rows, dtype=float)
     if oriented:
-        axis, scores = _in_file(scores, np.asarray(affine, dtype=float))
+        axis, told = _in_file(told, np.asarray(affine, dtype=float))
+    scores = told[0]
     scored = np.flatnonzero(np.isfinite(scores))
     if not scored.size:
         raise InputError("No slice of the study was scored, so that nothing can be said of it.")
     slices, volumes = (network.card.level(level) for level in (Level.SLICE, Level.VOLUME))
-    volume_score = float(scores[scored].max())
+    highest = int(scored[scores[scored].argmax()])
+    volume_score = float(scores[highest])
     own = torch.from_numpy(scores[scored])
     p_values, flags = slices.p_values(own).tolist(), slices.flagged(own).tolist()
     reachable = slices.threshold is not None
 
-    def joint(score: float) -> dict[str, float]:
-        """Return only hazards add up to a Noisy-OR."""
-        is_or = network.card.network.get("fusion") == "hazard"
-        return {"joint_probability": joint_probability(score)} if is_or else {}
+    is_or = network.card.network.get("fusion") == "hazard"  # only hazards add up to a Noisy-OR
+    names = ("joint_probability", "local_probability", "semantic_probability")
+
+    def probabilities(index: int) -> dict[str, float]:
+        found = zip(names, told[:, index], strict=False)
+        return {name: joint_probability(float(score)) for name, score in found if is_or}
 
     return {
         "volume_score": volume_score,
-        **joint(volume_score),
+        **probabilities(highest),
         "volume_p_value": volumes.p_value(volume_score),
         "volume_flagged": volumes.anomalous(volume_score),
         "verdict": volumes.verdict(volume_score, network.card.unit(Level.VOLUME)),
@@ -133,7 +153,7 @@ def study_scores(
             {
                 "slice": int(index),
                 "score": float(scores[index]),
-                **joint(float(scores[index])),
+                **probabilities(int(index)),
                 "p_value": p_value,
                 "flagged": flagged if reachable else None,
             }
@@ -192,7 +212,11 @@ class SaveScoresd(MapTransform):
         image = data[self.first_key(dict(data))]
         source = str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
         scores = study_scores(
-            data[SLICE_SCORES], image.affine, network=self.network, oriented=self.oriented
+            data[SLICE_SCORES],
+            image.affine,
+            network=self.network,
+            oriented=self.oriented,
+            parts=data.get(SCORE_PARTS),
         )
         write_json(
             self.results.path(source, SCORES),

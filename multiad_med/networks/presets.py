@@ -135,7 +135,6 @@ PRESETS: dict[str, Preset] = {
             fusion=FusionMode.HAZARD,
         )
         for name, teacher in (
-            ("lite0", "efficientnet_lite0"),
             ("lite2", "efficientnet_lite2"),
             ("dinov2_s", "dinov2_vits14_reg"),
             ("dinov2_b", "dinov2_vitb14_reg"),
@@ -305,10 +304,11 @@ def build_multiad(
         distilled = tuple(range(1, len(frozen.strides) + 1))
     else:
         distilled = tuple(_stages_of(choice.stages, frozen.strides))
+    shown: Sequence[int] | None = None
     if fused is not None:
         shown = stage_numbers(fused, frozen.strides)
-    else:
-        shown = choice.fused and tuple(_stages_of(choice.fused, frozen.strides))
+    elif choice.fused is not None:
+        shown = _stages_of(choice.fused, frozen.strides)
     learner = _student(student, choice, frozen, plugged=plugged)
     network = MultiAD(
         frozen,

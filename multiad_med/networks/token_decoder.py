@@ -104,7 +104,7 @@ class TokenDecoder(nn.Module):
             nn.Dropout(dropout),
         )
         self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(blocks))
-        self.half: int = blocks // 2
+        self.middle: int = blocks // 2
         self.apply(_initialise)
 
     def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
@@ -120,7 +120,7 @@ class TokenDecoder(nn.Module):
         for block in self.blocks:
             x = block(x)
             outputs.append(x)
-        groups = [outputs[self.half :], outputs[: self.half]]
+        groups = [outputs[self.middle :], outputs[: self.middle]]
         return [
             torch.stack(group).mean(dim=0).transpose(1, 2).reshape(source.shape) for group in groups
         ]

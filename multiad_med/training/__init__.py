@@ -26,6 +26,7 @@ from multiad_med.training.handlers import (
 )
 from multiad_med.training.schedule import PeriodicValidation, epochs_for
 from multiad_med.training.self_testing import SelfTestHandler, record_self_test, self_test
+from multiad_med.training.stable_adamw import StableAdamW
 from multiad_med.training.tensorboard import TensorBoardMapHandler, TensorBoardStudentHandler
 from multiad_med.training.trainer import DistillationTrainer
 from multiad_med.training.validation import DistillationEvaluator
@@ -45,6 +46,7 @@ __all__ = [
     "ResumableTraining",
     "Selection",
     "SelfTestHandler",
+    "StableAdamW",
     "TensorBoardMapHandler",
     "TensorBoardStudentHandler",
     "calibrate",

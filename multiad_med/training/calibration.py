@@ -218,8 +218,10 @@ def set_thresholds(
     units: list[Unit] = []
     for image, foreground, batch in images_of(batches, device):
         maps = network.raw_map(image)
-        largest.update(maps if foreground is None else maps[foreground > 0])
-        units += _units(maps, foreground, batch, fraction=score_fraction, group=group)
+        shown = maps[:, :1]
+        largest.update(shown if foreground is None else shown[foreground > 0])
+        joint = maps.sum(dim=1, keepdim=True)  # scores count tokens of the whole image
+        units += _units(joint, foreground, batch, fraction=score_fraction, group=group)
     threshold = _pixel_threshold(largest, pixels, pixel_false_positive_rate, device)
     network.card.levels = _normal_scores(_scored(units, threshold), rates, fitted)
     network.pixel_threshold.fill_(threshold)
@@ -286,8 +288,8 @@ def score_units(
     units: list[Unit] = []
     fraction = float(network.score_fraction)
     for image, foreground, batch in images_of(batches, device):
-        maps = network.raw_map(image)
-        units += _units(maps, foreground, batch, fraction=fraction, group=group)
+        joint = network.raw_map(image).sum(dim=1, keepdim=True)
+        units += _units(joint, foreground, batch, fraction=fraction, group=group)
     scored = _scored(units, float(network.pixel_threshold))
     return {level: _highest(scored, level) for level in Level}
 

@@ -82,7 +82,7 @@ class ResumableTraining:
     Args:
         path: the checkpoint; one file, replaced atomically.
         objects: what is saved beside the trainer's epoch and gradient scaler: anything with
-            ``state_dict`` and ``load_state_dict``; what is None is left out.
+            ``state_dict`` and ``load_state_dict``; what is None, or has no state, is left out.
         settings: that the training is made with, as JSON; it is not resumed with others.
         resume: whether to continue from the file where it exists.
         interval: epochs from one checkpoint to the next.
@@ -101,7 +101,11 @@ class ResumableTraining:
         self.interval = interval
         # Which images there are the settings tell already, in one hash.
         self.settings = {k: v for k, v in (settings or {}).items() if k != "image_hashes"}
-        self.objects = {name: item for name, item in objects.items() if item is not None}
+        self.objects = {
+            name: item
+            for name, item in objects.items()
+            if hasattr(item, "state_dict") and item.state_dict()
+        }
         self.resume = resume
 
     def attach(self, engine: DistillationTrainer) -> None:

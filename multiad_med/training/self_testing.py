@@ -99,7 +99,7 @@ class _Scorer:
         self.batch_size = batch_size
 
     def maps(self, images: Tensor) -> Tensor:
-        """Return maps ``(N, 1, H, W)``, on the CPU."""
+        """Return maps ``(N, 1 or 2, H, W)``, as the network gives them, on the CPU."""
         if not len(images):  # of a process whose share has no foreground
             return images[:, :1]
         parts = [self.network(part.to(self.device)).cpu() for part in images.split(self.batch_size)]
@@ -135,7 +135,7 @@ def _finding(
     maps = scorer.maps(changed)
     pixels = [
         auroc(values[inside], mask[inside])
-        for values, mask, inside in zip(maps, masks, foreground, strict=True)
+        for values, mask, inside in zip(maps[:, :1], masks, foreground, strict=True)
         if (inside & ~mask).any()
     ]
     of_all = gathered(torch.tensor(pixels, dtype=torch.float64), device=scorer.device)

@@ -66,7 +66,8 @@ class DistillationTrainer(SupervisedTrainer):
         discriminator_optimizer: optimiser of D; goes with ``discriminator``.
         adversarial_weight: lambda of Eq. 12 (the paper names no value).
         adversarial_warmup: epochs at the start in which lambda is 0 while D learns.
-        gradient_clip: largest L2 norm of the student's gradient; without it no clipping.
+        gradient_clip: largest L2 norm of the gradient of each group of the student's optimiser; without
+            it no clipping.
         amp: mixed precision. ``amp_kwargs={"dtype": torch.bfloat16}`` or ``torch.float16``; only
             float16 scales gradients. Slow on CPUs without bf16 units.
         kwargs: further arguments of MONAI's ``SupervisedTrainer``.
@@ -136,12 +137,13 @@ class DistillationTrainer(SupervisedTrainer):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device_type, enabled=self.amp, **self.amp_kwargs)
 
-    def _step(self, loss: Tensor, optimizer: Optimizer, clip: nn.Module | None = None) -> None:
+    def _step(self, loss: Tensor, optimizer: Optimizer, *, clip: float | None = None) -> None:
         optimizer.zero_grad()
         self.grad_scaler.scale(loss).backward()
-        if clip is not None and self.gradient_clip is not None:
+        if clip is not None:
             self.grad_scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(clip.parameters(), self.gradient_clip)
+            for group in optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], clip)
         self.grad_scaler.step(optimizer)
 
     def _update_discriminator(
@@ -183,7 +185,7 @@ class DistillationTrainer(SupervisedTrainer):
             if self.state.epoch > self.adversarial_warmup:
                 loss = distillation + self.adversarial_weight * adversarial
         self.fire_event(IterationEvents.LOSS_COMPLETED)
-        self._step(loss, self.optimizer, clip=self.network.student)
+        self._step(loss, self.optimizer, clip=self.gradient_clip)
         self.grad_scaler.update()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
 
