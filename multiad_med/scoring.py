@@ -86,7 +86,7 @@ class LargestValues:
         self.values = torch.empty(0)
 
     def update(self, values: Tensor) -> None:
-        """Take in values of any shape."""
+        """Add values of any shape."""
         values = values.detach().flatten().float().cpu()
         merged = torch.cat([self.values, values])
         self.values = merged.topk(min(self.count, merged.numel())).values
