@@ -10,7 +10,7 @@ from pathlib import Path
 from monai.utils import ensure_tuple
 from torch import nn
 
-from multiad_med.data.datalist import is_result
+from multiad_med.data.study_files import is_result
 from multiad_med.utils.errors import file_errors
 
 __all__ = ["file_sha256", "state_sha256"]

@@ -10,9 +10,10 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from multiad_med.data.datalist import first_path, is_result
+from multiad_med.data.datalist import first_path
 from multiad_med.data.slice_cache import SliceCache, study_about, study_path
 from multiad_med.data.slice_dataset import SliceDataset
+from multiad_med.data.study_files import is_result
 from multiad_med.utils.errors import file_errors
 
 __all__ = ["KEPT", "hashes_by_name", "image_hash", "image_hashes", "study_hash"]

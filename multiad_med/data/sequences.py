@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError, subject_folder
+from multiad_med.data.study_files import DatalistError, subject_folder
 from multiad_med.data.tree import matches, volume_name
 
 __all__ = ["Named", "check_one_sequence", "matches_series", "named_files", "sequence_of"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import category
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.data.tree import is_visible, is_volume, natural_key, volume_name, walk
 from multiad_med.datasets.hints import looks_like
 from multiad_med.utils.suffixes import is_image

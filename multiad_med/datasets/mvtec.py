@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.layout_files import (
     NothingFoundError,
     by_study,

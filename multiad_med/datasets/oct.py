@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import subject_of, visible_files
+from multiad_med.data.study_files import subject_of, visible_files
 from multiad_med.data.tree import is_volume
 from multiad_med.datasets.layout_files import existing_folder, natural_key
 from multiad_med.utils.suffixes import is_image

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.bmad import find_bmad
 from multiad_med.datasets.brats import find_brats
 from multiad_med.datasets.hints import looks_like

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.bmad import find_bmad
 from multiad_med.datasets.hints import looks_like
 from multiad_med.datasets.layout_files import (

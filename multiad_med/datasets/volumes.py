@@ -6,7 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import SPLITS, DatalistError, find_studies, matching, visible_files
+from multiad_med.data.datalist import SPLITS
+from multiad_med.data.study_files import DatalistError, find_studies, matching, visible_files
 from multiad_med.datasets.layout_files import (
     by_study,
     case_name,
@@ -104,7 +105,7 @@ def find_volumes(
             ``study``, ``split`` ("training", "validation" or "test") and ``anomalous``; paths are
             relative to the table. An empty field is one not given.
         image_glob: of a folder only; see
-            :func:`multiad_med.data.datalist.find_studies`.
+            :func:`multiad_med.data.find_studies`.
         label_glob: likewise.
 
     Returns:

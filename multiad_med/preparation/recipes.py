@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from multiad_med import __version__
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.resources import recipes_dir
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import FileError, MultiADError, reader_errors, user_error

@@ -12,14 +12,8 @@ from typing import Any
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     PATH_KEYS,
-    DatalistError,
-    find_studies,
-    is_result,
     load_datalist,
-    matching,
-    subject_folder,
     train_or_infer,
-    visible_files,
 )
 from multiad_med.data.masks import looks_like_mask
 from multiad_med.data.sequences import (
@@ -28,6 +22,14 @@ from multiad_med.data.sequences import (
     matches_series,
     named_files,
     sequence_of,
+)
+from multiad_med.data.study_files import (
+    DatalistError,
+    find_studies,
+    is_result,
+    matching,
+    subject_folder,
+    visible_files,
 )
 from multiad_med.data.tree import is_volume, volume_name
 from multiad_med.datasets import find_bscans, find_volumes
