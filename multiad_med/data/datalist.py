@@ -1,4 +1,4 @@
-"""Which study belongs to whom and to which split: datalists, made and checked by subject."""
+"""Datalists: which study is of which subject and in which split, made and checked by subject."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ PATH_KEYS = ("image", "label", "organ")
 def study_root(items: Sequence[Mapping[str, Any]], source: str | Path) -> str:
     """Return the folder that the names of studies are relative to, where they are paths in a tree.
 
-    Of MVTec's ``root/screw/test/crack/000.png``, study ``screw/test/crack/000``, it is ``root``,
-    whatever part of the tree is looked at.
+    For MVTec's ``root/screw/test/crack/000.png``, study ``screw/test/crack/000``, it is ``root``,
+    whichever folder of the tree was given.
 
     Args:
         items: of a datalist.
-        source: what is returned where studies have no such names.
+        source: returned where studies have no such names.
     """
     roots = set()
     for item in items:
@@ -59,7 +59,7 @@ def rank_subjects(subjects: Iterable[str], *, seed: int) -> list[str]:
 def split_subjects(
     subjects: Iterable[str], *, validation_fraction: float = 0.2, seed: int = 0
 ) -> tuple[set[str], set[str]]:
-    """Divide subjects into training and validation; the same for the same subjects and seed.
+    """Divide subjects into training and validation, always alike for the same subjects and seed.
 
     Args:
         subjects: identifiers; repeated ones count once.
@@ -67,7 +67,7 @@ def split_subjects(
         seed: of the ranking.
 
     Raises:
-        DatalistError: with fewer than two subjects, of whom none could be held out.
+        DatalistError: with fewer than two subjects, since none could be held out.
     """
     unique = rank_subjects(subjects, seed=seed)
     if len(unique) < 2:
@@ -85,7 +85,7 @@ def first_path(item: Mapping[str, Any]) -> str:
 
 
 def _paths(value: Any, key: str, where: str, source: Path) -> list[Path]:
-    """The files that an item names under a key.
+    """Return the files that an item names under a key.
 
     Raises:
         DatalistError: when the value is no path and no list of paths.
@@ -105,7 +105,7 @@ def _paths(value: Any, key: str, where: str, source: Path) -> list[Path]:
 
 
 def _check_item(item: Any, split: str, source: Path) -> dict[str, Any]:
-    # The Decathlon names its test images without more.
+    # The Decathlon lists its test images as bare paths.
     item = {"image": item} if isinstance(item, str) else item
     where = f"{source}, split {split!r}"
     if not isinstance(item, Mapping) or not item.get("image"):
@@ -117,7 +117,7 @@ def _check_item(item: Any, split: str, source: Path) -> dict[str, Any]:
         )
     if result.get("label") in (0, 1) and isinstance(result["label"], int):  # a class: 0 is normal
         result.setdefault("anomalous", bool(result.pop("label")))
-    # Prepared slices are trained on without the files that they were made from.
+    # Prepared slices do not need the files that they were made from.
     check = not (source.parent / CACHE_NAME).is_file()
     for key in PATH_KEYS:
         if key in result:
@@ -137,10 +137,10 @@ def _check_item(item: Any, split: str, source: Path) -> dict[str, Any]:
 
 
 def _name_subjects(items: Sequence[dict[str, Any]]) -> None:
-    """Give the items of a datalist that have none a subject: the file's name if that tells them apart.
+    """Name the subject of each item that has none after its file.
 
     Where files of one name lie in several folders, as in ``a/T1.nii`` and ``b/T1.nii``, the folder is
-    the subject, as it is of a folder without datalist.
+    the subject, as in a folder without datalist.
     """
     bare = [item for item in items if "subject" not in item]
     paths = [Path(os.path.abspath(first_path(item))) for item in bare]
@@ -186,7 +186,7 @@ def _check_splits(splits: Mapping[str, Sequence[Mapping[str, Any]]], source: Pat
 def train_or_infer(
     items: Sequence[Mapping[str, Any]], *, validation_fraction: float = 0.2, seed: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return splits of a folder without datalist, of which it is not known what it is for.
+    """Divide the studies of a folder for training, and list them all for inference.
 
     Args:
         items: all studies.
@@ -194,8 +194,8 @@ def train_or_infer(
         seed: see :func:`split_subjects`.
 
     Returns:
-        Training and validation by subject, and every study as ``test``, for inference; with one
-        subject only, who could not be held out, nothing but ``test``.
+        Training and validation by subject, and every study as ``test``. With a single subject, who
+        cannot be held out, only ``test``.
     """
     studies = [dict(item) for item in items]
     if len({item["subject"] for item in studies}) < 2:
@@ -222,12 +222,12 @@ def load_datalist(
 
     A datalist is a JSON file in the Medical Decathlon's form: splits ``training``, ``validation``
     and ``test``, each a list of items with ``image`` and, optionally, ``label`` (lesion mask, or 0 for
-    normal and 1 for anomalous without a mask), ``subject`` and ``anomalous``; paths are relative to the
-    file, and null is a thing not given. An item without ``subject`` is called by its file; or by its
-    folder, where files in several folders have one name; each image by its path. A folder that holds a
-    ``datalist.json`` means that file. In any other folder every volume is taken as a study, and
-    its subjects are divided into training and validation; ``test`` then has every study, for
-    inference on a folder.
+    normal and 1 for anomalous without a mask), ``subject`` and ``anomalous``. Paths are relative to the
+    file; null means not given. The subject of an item without ``subject`` is its file's name, or its
+    folder's where files in several folders have one name; that of an image file is its path.
+
+    A folder with a ``datalist.json`` means that file. In any other folder every volume is a study, and
+    its subjects are divided into training and validation; ``test`` has every study, for inference.
 
     Args:
         source: JSON file or folder.

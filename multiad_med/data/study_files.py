@@ -49,7 +49,7 @@ class DatalistError(MultiADError, ValueError):
 def subject_folder(path: Path, folder: Path) -> str:
     """Return the sub-folder that is a study's subject; empty where there is none.
 
-    A sub-folder that names a part of the data, such as ``train`` or ``images``, is nobody.
+    A sub-folder that names a part of the data, such as ``train`` or ``images``, is no subject.
     """
     folders = [part for part in path.relative_to(folder).parts[:-1] if part.lower() not in _PARTS]
     return folders[0] if folders else ""
@@ -63,7 +63,7 @@ def subject_of(path: Path, folder: Path) -> str:
 def subjects_of(paths: Sequence[Path], folder: Path) -> list[str]:
     """Return each study's subject, see :func:`subject_of`; files of one name in two folders are two.
 
-    Of ``train/001.nii`` and ``test/001.nii`` the subjects are ``train/001`` and ``test/001``.
+    For ``train/001.nii`` and ``test/001.nii`` the subjects are ``train/001`` and ``test/001``.
     """
     bare = [path for path in paths if not subject_folder(path, folder)]
     names = Counter(name for name, _ in {(volume_name(path), path.parent) for path in bare})
@@ -83,10 +83,10 @@ def is_result(path: Path) -> bool:
 
 
 def visible_files(folder: Path, pattern: str | None) -> list[Path]:
-    """Files below a folder that match a glob, by path; neither hidden ones nor inference's results.
+    """Return the files below a folder that match a glob, by path, without hidden files and results.
 
-    Links are followed; one that leads nowhere is listed, so that whoever reads it says so. Without a
-    pattern, all volumes, see :func:`multiad_med.data.tree.is_volume`.
+    Links are followed; one that leads nowhere is listed, so that reading it fails with a message.
+    Without a pattern, all volumes match, see :func:`multiad_med.data.tree.is_volume`.
     """
 
     def wanted(path: Path) -> bool:
@@ -98,12 +98,12 @@ def visible_files(folder: Path, pattern: str | None) -> list[Path]:
 
 
 def matching(image_glob: str | None) -> str:
-    """Tell what was looked for, for a message."""
+    """Return what was looked for, in words for a message."""
     return "is a volume by its name" if image_glob is None else f"matches {image_glob!r}"
 
 
 def _organ(image: Path, organs: Sequence[Path], images: Sequence[Path]) -> Path | None:
-    """The organ mask beside an image that begins with its name; of an only image, the only one."""
+    """Return the organ mask in an image's folder that has its name; a single image takes the only one."""
     beside = [mask for mask in organs if mask.parent == image.parent]
     name = volume_name(image)
     own = [mask for mask in beside if mask.name.startswith(name)]
