@@ -68,7 +68,7 @@ def failure_reason(error: BaseException) -> tuple[str, FailureKind]:
         reason, kind = f"{type(innermost).__name__}: {innermost}", FailureKind.PROGRAM
     if _FULL in reason:
         reason = reason.rstrip(".") + (
-            ". Free some space and run again: finished studies are not done anew."
+            ". Free some space and run again: finished studies are not done again."
         )
     return reason, kind
 
