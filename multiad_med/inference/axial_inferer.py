@@ -21,8 +21,8 @@ _SIGMA_SCALE = 0.18
 class AxialInferer(SliceInferer):
     """MONAI's ``SliceInferer`` over the axial slices that count; the map of the others is 0.
 
-    Which count the image's metadata tells (:class:`multiad_med.transforms.MarkOccupiedd`); of an image
-    without that answer, all do.
+    The image's metadata say which count (:class:`multiad_med.transforms.MarkOccupiedd`); without that
+    mark all do.
 
     Axial is the last axis of a volume in RAS+ ``(B, C, X, Y, Z)``; an image ``(B, C, H, W, 1)`` is
     a volume of one slice.
@@ -55,7 +55,7 @@ class AxialInferer(SliceInferer):
     def __call__(  # type: ignore[override]
         self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Map ``(B, 1, X, Y, Z)`` of a volume ``(B, C, X, Y, Z)`` in [0, 1]."""
+        """Return the map ``(B, 1, X, Y, Z)`` of a volume ``(B, C, X, Y, Z)`` in [0, 1]."""
         occupied = marked_slices(inputs).to(inputs.device)
         if occupied.all():
             return super().__call__(inputs, network, *args, **kwargs)  # type: ignore[return-value]

@@ -36,7 +36,7 @@ class ScoreSlicesd(MapTransform):
         keys: the calibrated map ``(1, H, W, Z)``, one key; last axis axial, RAS+.
         network: the calibrated network, whose state says how a slice is scored.
         mask_key: foreground ``(1, H, W, Z)``; scores are taken inside it.
-        image_key: the prepared image, whose metadata tell which slices count.
+        image_key: the prepared image, whose metadata say which slices count.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ScoreSlicesd(MapTransform):
 def _in_file(
     scores: NDArray[np.floating], affine: NDArray[np.floating]
 ) -> tuple[int, NDArray[np.floating]]:
-    """The source's slice axis, and the scores in the order of the slices on it."""
+    """Return the source's slice axis, and the scores in the order of the slices on it."""
     orientation = nib.io_orientation(affine)
     axis = int(np.flatnonzero(orientation[:, 0] == 2)[0])
     return axis, scores[::-1] if orientation[axis, 1] < 0 else scores
@@ -110,7 +110,7 @@ def study_scores(
         axis, scores = _in_file(scores, np.asarray(affine, dtype=float))
     scored = np.flatnonzero(np.isfinite(scores))
     if not scored.size:
-        raise InputError("No slice of the study was scored, so that nothing can be said of it.")
+        raise InputError("No slice of the study was scored, so it has no result.")
     slices, volumes = (network.card.level(level) for level in (Level.SLICE, Level.VOLUME))
     volume_score = float(scores[scored].max())
     own = torch.from_numpy(scores[scored])
@@ -118,7 +118,7 @@ def study_scores(
     reachable = slices.threshold is not None
 
     def joint(score: float) -> dict[str, float]:
-        """Return only hazards add up to a Noisy-OR."""
+        """Return the Noisy-OR of a score, if the network fuses hazards."""
         is_or = network.card.network.get("fusion") == "hazard"
         return {"joint_probability": joint_probability(score)} if is_or else {}
 
@@ -155,7 +155,7 @@ def study_scores(
 
 
 def _thresholds(normals: NormalScores, level: Level) -> dict[str, Any]:
-    """A level's threshold, null where its rate is out of reach, and what it comes from."""
+    """Return a level's threshold, null where its rate is out of reach, and what it comes from."""
     return {
         f"{level}_score": normals.threshold,
         f"{level}_false_positive_rate": normals.rate,
@@ -168,7 +168,7 @@ class SaveScoresd(MapTransform):
     """Write a study's scores as JSON, named like its map; see :func:`study_scores`.
 
     Args:
-        keys: the map on the source grid, one key; its metadata tell the source file.
+        keys: the map on the source grid, one key; its metadata name the source file.
         network: the network that made it.
         results: where the scores go, and what they were made from.
         oriented: see :func:`study_scores`.
@@ -188,7 +188,7 @@ class SaveScoresd(MapTransform):
         self.oriented = oriented
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the scores in ``slice_scores (Z,)``; adds ``volume_score``."""
+        """Write the scores in ``slice_scores (Z,)`` and add ``volume_score``."""
         image = data[self.first_key(dict(data))]
         source = str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
         scores = study_scores(

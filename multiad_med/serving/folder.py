@@ -13,8 +13,8 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from multiad_med.data.datalist import is_result
 from multiad_med.data.study_errors import StudyError
+from multiad_med.data.study_files import is_result
 from multiad_med.data.tree import is_volume
 from multiad_med.dicom.read import DicomSeriesError, SeriesFinder
 from multiad_med.dicom.read.header import image_files, is_dead_link

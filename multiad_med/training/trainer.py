@@ -53,7 +53,7 @@ class DistillationTrainer(SupervisedTrainer):
     of b do what one with batches of n * b does, dropout aside.
 
     It is a ``SupervisedTrainer`` because MONAI's federated learning and experiment tracking ask
-    for one and read ``loss``; MONAI's ``AdversarialTrainer`` is none and omits ``loss`` without AMP.
+    for one and read ``loss``; MONAI's ``AdversarialTrainer`` is not one and omits ``loss`` without AMP.
 
     Args:
         device: where to train.
@@ -66,7 +66,7 @@ class DistillationTrainer(SupervisedTrainer):
         discriminator_optimizer: optimiser of D; goes with ``discriminator``.
         adversarial_weight: lambda of Eq. 12 (the paper names no value).
         adversarial_warmup: epochs at the start in which lambda is 0 while D learns.
-        gradient_clip: largest L2 norm of the student's gradient; without it no clipping.
+        gradient_clip: largest L2 norm of the student's gradient; none means no clipping.
         amp: mixed precision. ``amp_kwargs={"dtype": torch.bfloat16}`` or ``torch.float16``; only
             float16 scales gradients. Slow on CPUs without bf16 units.
         kwargs: further arguments of MONAI's ``SupervisedTrainer``.
@@ -130,7 +130,7 @@ class DistillationTrainer(SupervisedTrainer):
         scales = amp and self.amp_kwargs.get("dtype", torch.float16) is torch.float16
         # MONAI replaces its own `scaler` at every run, by one for CUDA whatever the precision.
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scales)
-        if not network.stages:  # no student: what handlers do at the end is all
+        if not network.stages:  # no student: only the handlers at the end have work
             self.add_event_handler(Events.STARTED, lambda engine: engine.terminate())
 
     def _autocast(self) -> torch.autocast:
