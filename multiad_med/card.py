@@ -37,12 +37,12 @@ class CardError(MultiADError, ValueError):
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON gives it back, so that a tuple equals a list and an enum its text."""
+    """Return a value as JSON gives it back, so that a tuple equals a list and an enum its text."""
     return json.loads(json.dumps(value))
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that make a model."""
+    """Return the versions of the packages that make a model."""
     found = {}
     for name in PACKAGES:
         try:
@@ -80,19 +80,19 @@ class ModelCard:
     made_with: dict[str, str] = field(default_factory=versions)
 
     def level(self, level: Level) -> NormalScores:
-        """The normal scores of a level; none of a level that was never calibrated, at a rate of 5 %."""
+        """Return a level's normal scores; empty, at a rate of 5 %, if it was never calibrated."""
         return self.levels.get(level, NormalScores((), 0.05))
 
     def settings(self, config: Container[str]) -> dict[str, Any]:
-        """Tell what the training was given, of ids that a config has."""
+        """Return those settings of the training whose ids a config has."""
         return {k: v for k, v in {**self.training, **self.preparation}.items() if k in config}
 
     def unit(self, level: Level) -> str:
-        """Tell what a unit of a level is called: an image of a product is slice and volume at once."""
+        """Return the name of a level's unit: an industrial image is slice and volume at once."""
         return unit_name(level, self.domain)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the whole card."""
+        """Return the card's content."""
         return {
             "format": FORMAT,
             "domain": self.domain,
@@ -159,11 +159,11 @@ class ModelCard:
 def check_given(
     told: Mapping[str, Any], given: Mapping[str, Any], *, of: str, name: str = "the model"
 ) -> None:
-    """Refuse arguments that contradict what a card tells.
+    """Refuse arguments that contradict a card.
 
     Args:
-        told: by the card.
-        given: by the caller; None means as the card tells, and so does what the card does not know.
+        told: values on the card.
+        given: values from the caller. None, and a name that the card lacks, contradict nothing.
         of: the model file, for the message.
         name: whose arguments they are, for the message.
 

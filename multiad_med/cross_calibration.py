@@ -59,17 +59,17 @@ def cross_calibrate(
     """Set a model's thresholds from its training subjects, by cross-validation (k folds).
 
     The training subjects are divided into folds. For each, a model is trained as the model was, but on
-    the other folds, and scores the fold's subjects; held-out subjects fit the fusion's scale as ever.
+    the other folds, and scores the fold's subjects; held-out subjects fit the fusion's scale as usual.
     The scores of all folds become the model's normal scores. They are called approximate: the folds'
-    models are not the final one, and have seen fewer subjects. It costs ``folds`` trainings. Run again,
-    it goes on where it was interrupted.
+    models are not the final one, and have seen fewer subjects. This costs ``folds`` trainings. An
+    interrupted run goes on when it is started again.
 
     Args:
         model: ``model.pt`` of a finished training.
-        dataset_dir: what it was trained on: a folder or a datalist, not prepared slices.
+        dataset_dir: data that it was trained on: a folder or a datalist, not prepared slices.
         output_dir: folder for the folds, and for the model with the new scores.
         folds: number of folds, at least 2.
-        settings: ids of the bundle's train.json that the training was given beside those on the card,
+        settings: ids of the bundle's train.json that the training was given besides those on the card,
             such as ``image_glob`` and ``device``.
 
     Returns:
@@ -91,7 +91,7 @@ def cross_calibrate(
         raise InputError(f"{source} holds prepared slices. Give the volumes that they come from.")
     bundle = f"multiad_{card.domain}"
     own = card.settings(read_config(bundle, "train.json"))
-    # What the scores depend on beside the card.
+    # What the scores depend on besides the card.
     own["score_fraction"] = float(network.score_fraction)
     own["pixel_false_positive_rate"] = float(network.pixel_false_positive_rate)
     common = {**own, **settings}
@@ -134,7 +134,7 @@ def _run_fold(
     card: ModelCard,
     common: Mapping[str, Any],
 ) -> list[tuple[str, float, list[float]]]:
-    """Train without a fold's subjects and score them: subject, score of the volume, of its slices."""
+    """Train without a fold's subjects; return each one's name, volume score and slice scores."""
     training = [i for i in splits["training"] if str(i["subject"]) not in held_out]
     rest = [i for i in splits["training"] if str(i["subject"]) in held_out]
     given = {

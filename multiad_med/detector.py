@@ -1,4 +1,4 @@
-"""The front door: learn from normal studies, then say where a new one departs from them."""
+"""The main class: learn from normal studies, then show where a new one departs from them."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _OWN = {"bundle_root", "ckpt_dir", "ckpt_path", "dataset_dir", "output_dir"}
 
 
 class AnomalyDetector:
-    """Learns what is normal, and shows where a new study departs from it. Not for diagnostic use.
+    """Learn what is normal, and show where a new study departs from it. Not for diagnostic use.
 
-    Underneath run the configs of the domain's MONAI Bundle: ``python -m monai.bundle run training`` gives
-    the same weights, and ``run inference`` the same maps.
+    It runs the configs of the domain's MONAI Bundle: ``python -m monai.bundle run training`` gives the
+    same weights, and ``run inference`` the same maps.
 
     Args:
         domain: what it is for: ``brain_mri``, ``liver_ct``, ``retina_oct`` or ``industrial``.
-        device: ``auto`` (a GPU, where there is one), or such as ``cpu`` and ``cuda:1``.
+        device: ``auto`` (a GPU, where there is one), ``cpu``, or such as ``cuda:1``.
         settings: ids of the bundle's ``train.json`` and their values, such as ``size=128`` and
             ``max_epochs=20``. ``preset="paper"`` trains all of the Multi-AD paper (docs/paper.md); see
             :func:`multiad_med.resources.presets`.
@@ -88,12 +88,12 @@ class AnomalyDetector:
         bundle: str | None = None,
         **settings: Any,
     ) -> Self:
-        """Open a trained model. Everything it needs to know is on its card.
+        """Open a trained model, with the settings on its card.
 
         Args:
             model: ``model.pt`` of a finished training.
             device: see the class.
-            bundle: of a model of an older version, which does not tell it.
+            bundle: for a model of an older version, whose card does not name it.
             settings: ids of the bundle's ``inference.json`` and their values, such as
                 ``sw_batch_size=32``.
 
@@ -129,7 +129,7 @@ class AnomalyDetector:
 
     @property
     def domain(self) -> str:
-        """What it is for."""
+        """What the model is for, such as ``brain_mri``."""
         return self.bundle.removeprefix("multiad_")
 
     @property
@@ -186,14 +186,14 @@ class AnomalyDetector:
     ) -> Result:
         """Map and score one study.
 
-        What is not a file is written to a temporary one, so that it takes the very road of files.
+        Anything but a file is first written to a temporary one, so that all input is read alike.
 
         Args:
             study: file of a volume or an image; folder of a DICOM series, or the list of its files;
                 nibabel image; array or tensor of a volume ``(X, Y, Z)`` or ``(1, X, Y, Z)``; of an image
                 an array ``(rows, columns)`` or ``(rows, columns, 3)``, or a tensor ``(C, rows,
                 columns)``, uint8, uint16, or floating-point in [0, 1].
-            affine: ``(4, 4)`` of an array: from voxels to RAS+ in mm.
+            affine: ``(4, 4)``, of an array: from voxels to RAS+ in mm.
             organ: mask of its organ, where the bundle looks inside one; any of these forms.
 
         Raises:
@@ -224,7 +224,7 @@ class AnomalyDetector:
     ) -> Iterator[Result]:
         """Map and score every study of a folder.
 
-        A study that fails does not stop the others. Studies that are done already are not done anew.
+        A study that fails does not stop the others. Studies that are done are not done again.
 
         Args:
             folder: of volumes, DICOM series or images; or a datalist, whose split ``test`` is taken.
@@ -276,7 +276,7 @@ class AnomalyDetector:
 
         Args:
             good: normal studies that the model was not trained on.
-            bad: anomalous ones, of which is told what each threshold finds.
+            bad: anomalous ones; the log tells how many of them each threshold finds.
             rate: of false positives, of every level; the model's own if none.
             output: new model file; beside the model if none.
             settings: further ids of the bundle's ``train.json``, such as ``image_glob``.
@@ -313,7 +313,7 @@ class AnomalyDetector:
         bootstrap: int = 1000,
         **settings: Any,
     ) -> dict[str, Any]:
-        """Say how good the model is, how sure that is, and where it fails.
+        """Measure how good the model is, how certain that is, and where it fails.
 
         Args:
             data: labelled studies: a folder, a datalist, or prepared slices.
@@ -352,7 +352,7 @@ class AnomalyDetector:
         return metrics
 
     def _as_path(self, study: Study, affine: ArrayLike | None, stem: Path) -> str | list[str]:
-        """A study as a datalist names it."""
+        """Return a study as a datalist names it."""
         if isinstance(study, (str, os.PathLike)):
             return os.path.abspath(os.path.expanduser(study))
         if isinstance(study, Sequence):

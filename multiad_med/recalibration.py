@@ -54,7 +54,7 @@ class _Source:
         self._config = known | literal(own, expressions=True) | literal(paths)
 
     def _listed(self) -> Items:
-        """Held-out studies of a datalist, or else those for the test; all studies of a folder."""
+        """Return a datalist's held-out studies, or else its test ones; all studies of a folder."""
         splits: dict[str, Items] = ConfigParser(self._config).get_parsed_content("datalist")
         is_list = self.path.is_file() or (self.path / DATALIST_NAME).is_file()
         return (splits["validation"] if is_list else []) or splits["test"]
@@ -67,7 +67,7 @@ class _Source:
         return slices
 
     def normal(self) -> SliceCache | SliceDataset:
-        """Return normal slices; images that are called anomalous are told and left out."""
+        """Return normal slices; images labelled anomalous are left out with a warning."""
         if is_slice_cache(self.path):
             return self._slices([])
         items = self._listed()
@@ -82,7 +82,7 @@ class _Source:
         return self._slices(normal)
 
     def anomalous(self) -> SliceCache | SliceDataset:
-        """All slices of the images that are called anomalous, or of all where none is called so."""
+        """Return all slices of the images labelled anomalous, or of all images where none is."""
         if is_slice_cache(self.path):
             raise InputError(f"{self.path} holds prepared slices; give the anomalous images.")
         items = self._listed()
@@ -93,7 +93,7 @@ class _Source:
 def _check_unseen(
     card: ModelCard, good: SliceCache | SliceDataset, hashes: Mapping[str, str]
 ) -> bool:
-    """Refuse images that the model was trained on; whether some were held out in its training."""
+    """Refuse images that the model was trained on; return whether its training held some out."""
     trained = set(card.image_hashes.get("training", ()))
     names = [name for name, own in hashes.items() if own in trained]
     told = card.training.get("training_data", {}).get("studies_sha256")
@@ -120,7 +120,7 @@ def _target(model: Path, output: str | Path | None) -> Path:
 
 
 def _levels(scores: Mapping[Level, Sequence[float]]) -> list[Level]:
-    """The levels that have a table: images, or volumes and, where they are fewer, patients."""
+    """Return the levels that get a table: images, or volumes and, where they are fewer, patients."""
     slices, volumes, patients = (len(scores[level]) for level in Level)
     if slices == volumes or not volumes:
         return [Level.SLICE]
@@ -223,7 +223,7 @@ def recalibrate(
 
 
 def calibration_text(model: str | Path) -> str:
-    """Tell what :func:`recalibrate` found, for a terminal: verdicts, and rates to choose from.
+    """Return what :func:`recalibrate` found, as text: verdicts, and rates to choose from.
 
     Args:
         model: a file that it wrote.

@@ -37,7 +37,7 @@ _MARK = "card#settings#preset"
 
 
 def _shipped(name: str) -> Path:
-    """A folder that is inside the installed package, or beside it in a source tree."""
+    """Return a folder inside the installed package, or beside it in a source tree."""
     package = Path(__file__).parent
     for folder in (package / name, package.parent / name):
         if folder.is_dir():
@@ -46,7 +46,7 @@ def _shipped(name: str) -> Path:
 
 
 def bundles_dir() -> Path:
-    """Return folder of the bundles.
+    """Return the folder of the bundles.
 
     Raises:
         FileError: when there is none.
@@ -55,7 +55,7 @@ def bundles_dir() -> Path:
 
 
 def recipes_dir() -> Path:
-    """Return folder of the preparation recipes.
+    """Return the folder of the preparation recipes.
 
     Raises:
         FileError: when there is none.
@@ -64,7 +64,7 @@ def recipes_dir() -> Path:
 
 
 def bundle_path(name: str) -> Path:
-    """Return folder of one bundle.
+    """Return the folder of one bundle.
 
     Raises:
         InputError: on an unknown name.
@@ -77,13 +77,13 @@ def bundle_path(name: str) -> Path:
 
 
 def domains() -> list[str]:
-    """Tell what there are bundles for, such as ``brain_mri``."""
+    """Return the domains that have a bundle, such as ``brain_mri``."""
     folders = (p.name for p in bundles_dir().iterdir() if (p / "configs").is_dir())
     return sorted(name.removeprefix("multiad_") for name in folders)
 
 
 def bundle_of_domain(domain: str) -> str:
-    """Return name of a domain's bundle.
+    """Return the name of a domain's bundle.
 
     Raises:
         InputError: on an unknown domain, with the nearest one.
@@ -97,7 +97,7 @@ def bundle_of_domain(domain: str) -> str:
 
 
 def config_files(config: str) -> list[str]:
-    """Return name the files of a run, as MONAI's ``config_file`` takes them.
+    """Return the files of a run, as MONAI's ``config_file`` takes them.
 
     As in MONAI's model zoo, ``evaluate.json`` has only what it changes of ``inference.json``.
 
@@ -113,13 +113,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _own_presets(bundle: str) -> list[str]:
-    """Presets of a bundle that are a config of their own: those that name themselves on the card."""
+    """Return a bundle's presets that are configs of their own: they name themselves on the card."""
     files = (bundle_path(bundle) / "configs").glob("*.json")
     return sorted(f.stem for f in files if _read(f).get(_MARK) == f.stem)
 
 
 def presets(bundle: str) -> list[str]:
-    """Return names that a training takes as ``preset``: configs of the bundle, then the networks'."""
+    """Return the names that a training takes as ``preset``: the bundle's configs, then networks."""
     from multiad_med.networks import PRESETS
 
     return list(dict.fromkeys([*_own_presets(bundle), *PRESETS]))
@@ -128,7 +128,7 @@ def presets(bundle: str) -> list[str]:
 def _with_preset(
     bundle: str, config: str, settings: Mapping[str, Any]
 ) -> tuple[list[str], dict[str, Any]]:
-    """The configs of a run, and the settings on top of them.
+    """Return the configs of a run, and the settings on top of them.
 
     A preset that is a config, such as ``paper``, is read over the training's own. Any other is a setting.
 
@@ -150,7 +150,7 @@ def _with_preset(
 
 
 def check_settings(bundle: str, config: str, settings: Mapping[str, Any]) -> None:
-    """Refuse settings that are no ids of a bundle's config, and presets that there are not.
+    """Refuse settings that are not ids of a bundle's config, and unknown presets.
 
     Args:
         bundle: its name.
@@ -203,13 +203,12 @@ def bundle_workflow(
         name: of the bundle.
         config: file in its ``configs``, such as ``train.json``.
         workflow_type: ``train`` or ``infer``.
-        override: ids of the config and their values. Paths are taken as they are, a device may be a
-            word; other texts may be MONAI's expressions. A training's ``preset`` is one of
+        override: ids of the config and their values. Paths are taken as they are; a device may be a
+            word. Other texts may be MONAI's expressions. A training's ``preset`` is one of
             :func:`presets`.
 
     Raises:
-        InputError: on an unknown id or preset, with the nearest that exists, or a device that is not
-            here.
+        InputError: on an unknown id or preset, with the nearest that exists, or an absent device.
     """
     from monai.bundle import ConfigWorkflow
 
@@ -233,7 +232,7 @@ def run_workflow(workflow: ConfigWorkflow) -> None:
     """Run a bundle's workflow, as ``python -m monai.bundle run`` does.
 
     Raises:
-        MultiADError: what a user can mend, without what MONAI wraps around it.
+        MultiADError: on what a user can mend, without the errors that MONAI wraps around it.
     """
     with unwrapped():
         workflow.initialize()

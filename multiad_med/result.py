@@ -31,7 +31,7 @@ class Result:
         other_files: the mask; of an image, the overlay.
         folder: for other results of the study, such as DICOM; not made yet.
         bscans: whether the study is an OCT volume.
-        kept: the temporary folder of the files, which lives as long as this.
+        kept: the temporary folder of the files, which lives as long as this object.
     """
 
     source: str | tuple[str, ...]
@@ -66,7 +66,7 @@ class Result:
 
     @property
     def affine(self) -> NDArray[np.float64] | None:
-        """From voxels to RAS+ in the units of the file, mm as a rule; none of an image."""
+        """Affine ``(4, 4)`` from voxels to RAS+ in the file's units, mm as a rule; None of an image."""
         return self._map[1]
 
     @property
@@ -76,17 +76,17 @@ class Result:
 
     @property
     def score(self) -> float:
-        """Of the whole study: its highest slice score."""
+        """Score of the whole study: its highest slice score."""
         return float(self.scores["volume_score"])
 
     @property
     def p_value(self) -> float:
-        """Share of normal studies that score at least as high, by the held-out ones."""
+        """Share of normal studies that score at least as high, judged by the held-out ones."""
         return float(self.scores["volume_p_value"])
 
     @property
     def anomalous(self) -> bool | None:
-        """Whether the study is called anomalous; none where there is no verdict."""
+        """Whether the study is called anomalous; None where there is no verdict."""
         flagged: bool | None = self.scores["volume_flagged"]
         return flagged
 
@@ -97,7 +97,7 @@ class Result:
 
     @property
     def slices(self) -> list[dict[str, Any]]:
-        """Of each slice that was looked at: its number in the file, score, p-value, whether flagged."""
+        """Each slice that was looked at: its number in the file, score, p-value, whether flagged."""
         found: list[dict[str, Any]] = self.scores["slices"]
         return found
 
@@ -107,7 +107,7 @@ class Result:
         return (self.map_file, *self.other_files, self.scores_file)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Copy the files into a folder, which is made.
+        """Copy the files into a folder, which is made if absent.
 
         Returns:
             The copies, in the order of :attr:`files`.
@@ -134,17 +134,17 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The study's file or folder, without the way to it."""
+        """The name of the study's file or folder, without its path."""
         return Path(self.source if isinstance(self.source, str) else self.source[0]).name
 
     def show(self) -> Figure:
-        """Draw the study under its map: the slices with the highest map among others.
+        """Draw the study under its map: a choice of slices, with the highest map among them.
 
         Returns:
             A figure, which a notebook shows.
 
         Raises:
-            MultiADError: when the study's own file is not there any more.
+            MultiADError: when the study's own file is no longer there.
         """
         from matplotlib.figure import Figure
         from matplotlib.image import imread

@@ -79,7 +79,7 @@ def joint_map(maps: Tensor) -> Tensor:
 def image_scores(
     maps: Tensor, foreground: Tensor | None = None, *, fraction: float = 0.0
 ) -> Tensor:
-    """Score of each image: the mean of its map's largest values inside the foreground.
+    """Return each image's score: the mean of its map's largest values inside the foreground.
 
     Arguments and errors are those of :func:`largest_in_foreground`; a second channel of the maps is
     counted as :func:`joint_map` tells.
@@ -106,19 +106,19 @@ class LargestValues:
         self.values = torch.empty(0)
 
     def update(self, values: Tensor) -> None:
-        """Take in values of any shape."""
+        """Add values of any shape."""
         values = values.detach().flatten().float().cpu()
         merged = torch.cat([self.values, values])
         self.values = merged.topk(min(self.count, merged.numel())).values
 
 
 def _allowed(rate: float, total: int) -> int:
-    """How many of ``total`` normal units and a new one a rate allows to be flagged."""
+    """Return how many of ``total`` normal units and a new one may be flagged at a rate."""
     return math.floor(rate * (total + 1) + 1e-9)
 
 
 def units_needed(rate: float) -> int:
-    """Tell how many held-out normal units allow a verdict at a rate: ceil(1 / rate) - 1."""
+    """Return how many held-out normal units a verdict at a rate needs: ceil(1 / rate) - 1."""
     return math.ceil(1 / rate - 1 - 1e-9)
 
 
@@ -126,10 +126,10 @@ def threshold_at_false_positive_rate(largest: Tensor, total: int, rate: float) -
     """Return the lowest threshold that a new normal value reaches with a probability of at most ``rate``.
 
     A value is flagged when it is at least the threshold. With k = floor(rate * (total + 1)) the
-    threshold lies just above the k-th largest value, so that k - 1 of the values at most reach it and
-    the conformal p-value of what does is at most k / (total + 1) (Vovk et al., Algorithmic Learning in
-    a Random World, 2005). Where k is 0 (too few normal values for so low a rate) it lies just above
-    the largest.
+    threshold lies just above the k-th largest value, so that at most k - 1 of the values reach it. The
+    conformal p-value of a flagged value is then at most k / (total + 1) (Vovk et al., Algorithmic
+    Learning in a Random World, 2005). Where k is 0 (too few normal values for so low a rate) it lies
+    just above the largest.
 
     Args:
         largest: the largest of the values, in descending order; k of them, or all.
@@ -152,7 +152,7 @@ def _check_rate(name: str, rate: float) -> None:
 
 
 class Level(StrEnum):
-    """What is scored, and what a threshold is of."""
+    """What has a score and a threshold."""
 
     SLICE = "slice"
     """An axial slice, a B-scan, or an image."""
@@ -166,18 +166,18 @@ _MOST_SCORES = 10_000
 
 
 def unit_name(level: Level, domain: str) -> str:
-    """Tell what a unit of a level is called; an image of a product is slice and volume at once."""
+    """Return the name of a level's unit; an industrial image is slice and volume at once."""
     return "image" if domain == "industrial" and level is not Level.PATIENT else str(level)
 
 
 def joint_probability(score: float) -> float:
-    """Return the Noisy-OR of all experts' probabilities at a place, or of a score, in the calibrated map.
+    """Return the Noisy-OR of all experts' probabilities, from a value of the calibrated map or a score.
 
     The map is ``s = m / (m + t)``; hazards add up to m, so that ``P = 1 - 2^(-m / t)``: 0.5 at the pixel
-    threshold t. It is 1 in float32 from ``m / t`` of about 25 on, so that nothing is ranked by it.
+    threshold t. In float32 it is 1 from ``m / t`` of about 25 on, so nothing is ranked by it.
 
     Args:
-        score: in [0, 1).
+        score: value in [0, 1).
     """
     return 1.0 - 2.0 ** (-score / (1.0 - score)) if score < 1 else 1.0
 
@@ -192,8 +192,8 @@ class NormalScores:
 
     Args:
         scores: of the held-out units, in any order; kept in descending order, in float32. Of more than
-            10,000 a random sample of so many, which is as valid.
-        rate: false-positive rate that the verdict is asked for.
+            10,000 a random sample of that size is kept, which is as valid.
+        rate: false-positive rate of the verdict.
         approximate: why the p-values hold only approximately; empty where they hold exactly.
 
     Raises:
@@ -229,12 +229,12 @@ class NormalScores:
         return threshold_at_false_positive_rate(self._descending, self.units, self.rate)
 
     def _at_least(self, scores: Tensor) -> Tensor:
-        """How many normal units score at least as high as each score, in float32 as they are."""
+        """Count the normal units that score at least as high as each score, in float32 as theirs."""
         ascending = self._descending.flip(0)
         return self.units - torch.searchsorted(ascending, scores.float().contiguous())
 
     def p_values(self, scores: Tensor) -> Tensor:
-        """Conformal p-values: (1 + number of normal units that score at least as high) / (n + 1)."""
+        """Return conformal p-values: (1 + number of normal units at least as high) / (n + 1)."""
         return (1 + self._at_least(scores)).double() / (self.units + 1)
 
     def p_value(self, score: float) -> float:
@@ -242,20 +242,20 @@ class NormalScores:
         return float(self.p_values(torch.tensor([score]))[0])
 
     def flagged(self, scores: Tensor) -> Tensor:
-        """Tell which scores are anomalous; none where the rate is out of reach."""
+        """Return which scores are anomalous: none where the rate is out of reach."""
         return 1 + self._at_least(scores) <= _allowed(self.rate, self.units)
 
     def anomalous(self, score: float) -> bool | None:
-        """Tell whether one score is anomalous; None where the rate is out of reach."""
+        """Return whether one score is anomalous; None where the rate is out of reach."""
         if not _allowed(self.rate, self.units):
             return None
         return bool(self.flagged(torch.tensor([score]))[0])
 
     def no_verdict(self, unit: str) -> str:
-        """Tell why there is no verdict at this rate, and what would allow one; empty where there is one.
+        """Return why there is no verdict at this rate, and what allows one; empty where there is one.
 
         Args:
-            unit: what a unit of the level is called; see :func:`unit_name`.
+            unit: name of the level's unit; see :func:`unit_name`.
         """
         if _allowed(self.rate, self.units):
             return ""
@@ -274,14 +274,14 @@ class NormalScores:
         )
 
     def verdict(self, score: float, unit: str) -> str:
-        """One phrase: ``anomalous``, ``normal``, or why there is no verdict; see :meth:`no_verdict`."""
+        """Return ``anomalous``, ``normal``, or why there is no verdict; see :meth:`no_verdict`."""
         anomalous = self.anomalous(score)
         if anomalous is None:
             return self.no_verdict(unit)
         return "anomalous" if anomalous else "normal"
 
     def as_json(self) -> dict[str, Any]:
-        """Tell what a model's card keeps."""
+        """Return what a model's card keeps."""
         return {"rate": self.rate, "scores": list(self.scores), "approximate": self.approximate}
 
     @classmethod
@@ -291,7 +291,7 @@ class NormalScores:
 
 
 def decision(scores: Mapping[str, Any]) -> str:
-    """The volume's score, p-value and threshold, and its verdict or why there is none, in words."""
+    """Return in words the volume's score, p-value, threshold, and verdict or why there is none."""
     if not scores:
         return "no scores beside the map"
     threshold = scores["thresholds"]["volume_score"]

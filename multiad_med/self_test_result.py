@@ -10,7 +10,7 @@ from typing import Any, Self
 __all__ = ["Finding", "Reaction", "SelfTest"]
 
 NEAR_CHANCE = 0.6
-"""An AUROC below it finds next to nothing; 0.5 is chance."""
+"""Below this AUROC next to nothing is found; 0.5 is chance."""
 
 REACTS = 0.65
 """The AUROC of changed against unchanged normals from which a model is said to react.
@@ -101,7 +101,7 @@ class SelfTest:
         return mean(finding.slice_auroc for finding in self._chosen(kind, size))
 
     def worst_auroc(self, *, kind: str | None = None, size: float | None = None) -> float:
-        """As :meth:`slice_auroc`, under the nuisance that hurts a finding most."""
+        """Return the same as :meth:`slice_auroc`, under the nuisance that hurts each finding most."""
         return mean(finding.worst_auroc for finding in self._chosen(kind, size))
 
     def _chosen(self, kind: str | None, size: float | None) -> Iterator[Finding]:
@@ -121,7 +121,7 @@ class SelfTest:
 
     @property
     def summary(self) -> str:
-        """One sentence: what is found, and what is reacted to."""
+        """Return one sentence: what is found, and what the model reacts to."""
         middle = [size for size in self.sizes if size in (0.02, 0.1)] or self.sizes[-1:]
         found = ", ".join(
             f"of {100 * size:g} %{' of the side' * first} with {'an AUROC of ' * first}"
@@ -139,7 +139,7 @@ class SelfTest:
         )
 
     def warnings(self) -> Iterator[str]:
-        """Tell what should worry whoever uses the model, a sentence or two each."""
+        """Yield what should worry the model's user, a sentence or two each."""
         if self.near_chance:
             size = self.sizes[-1]
             yield (
@@ -156,14 +156,14 @@ class SelfTest:
                     f"{100 * self.flagged:.0f} %"
                 )
             yield (
-                f"The model reacts to light: in the self-test normal images under the change "
+                f"The model reacts to light: in the self-test, normal images under the change "
                 f"'{strongest.nuisance}' score higher than unchanged ones (AUROC {strongest.auroc:.2f}"
                 f"{flags}). Other light can flip verdicts: keep it constant, calibrate anew when it "
                 "changes (multiad calibrate), or try other fused stages."
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Tell what a model's card keeps."""
+        """Return what a model's card keeps."""
         return {
             "images": self.images,
             "flagged": self.flagged,

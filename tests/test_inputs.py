@@ -158,6 +158,30 @@ def series(
     return check
 
 
+def where(change: Callable[[int, Any], None]) -> Check:
+    def on_each(slices: list[Any]) -> None:
+        for index, one in enumerate(slices):
+            change(index, one)
+
+    return series(change=on_each)
+
+
+def place(x: float, z: float) -> Callable[[int, Any], None]:
+    """Shift the second slice by z mm, and each one by x mm against the slice below."""
+
+    def change(index: int, one: Any) -> None:
+        first, second, third = one.ImagePositionPatient
+        one.ImagePositionPatient = [first + index * x, second, third + (z if index == 1 else 0)]
+
+    return change
+
+
+def dead_slice(folder: Path) -> None:
+    save(ct_slices(random_volume()), folder)
+    (folder / "im999.dcm").symlink_to(folder / "gone.dcm")
+    LoadVolume()(folder)
+
+
 def without(slices: list[Any], which: slice) -> None:
     for one in slices[which]:
         del one.RescaleSlope
@@ -316,8 +340,22 @@ CHECKS: dict[str, Check] = {
     "CT series with rescaling to HU": series(),
     "CT without rescale slope": series(change=lambda slices: without(slices, slice(None))),
     "CT of which one slice lacks rescaling": series(change=lambda s: without(s, slice(1, 2))),
+    "CT rescaled to another unit than HU": where(lambda i, s: setattr(s, "RescaleType", "US")),
     "series with a missing slice": series(change=lambda slices: slices.pop(2)),
+    "series with a doubled slice": series(change=lambda slices: slices.append(slices[2])),
+    "series with uneven spacing": where(place(0, 0.7)),
+    "series of several orientations": where(
+        lambda i, s: i == 1 and setattr(s, "ImageOrientationPatient", [0, 1, 0, 0, 0, 1])
+    ),
+    "series with gantry tilt": where(place(1, 0)),
+    "localiser among the slices": where(
+        lambda i, s: i == 1 and setattr(s, "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    ),
+    "inverted grey (MONOCHROME1) or colour": where(
+        lambda i, s: setattr(s, "PhotometricInterpretation", "MONOCHROME1")
+    ),
     "series with a zero-byte file": series(extra=b""),
+    "series with a dead link": dead_slice,
     "several series in one folder": series(change=second_series),
     "three patients with one PatientID, in folders": one_identifier,
     "MR series of several descriptions in a study": mr_series,

@@ -1,4 +1,4 @@
-"""Table 4 of the paper on one's own data: SE, discriminator and fusion, each on and off."""
+"""Table 4 of the paper on your own data: SE, discriminator and fusion, each on and off."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def multiad_settings(
     epochs: int,
     bundle: str | None = None,
 ) -> Settings:
-    """Tell how Multi-AD is trained in a comparison.
+    """Return how Multi-AD is trained in a comparison.
 
     Args:
         method: ``multiad`` (the decoder student, see docs/decisions.md), ``multiad_paper`` (the
@@ -107,7 +107,7 @@ def _multiad(settings: Settings, name: str, device: str) -> Detector:
     return MultiADDetector(settings, name=name, device=device)
 
 
-def _peer(
+def _published(
     name: str,
     *,
     teacher: str,
@@ -132,15 +132,15 @@ def _peer(
 
 
 def sets_of(caches: Sequence[str | Path]) -> list[tuple[str, str, tuple[int, int]]]:
-    """``(cache, category, (H, W))`` of every category of every cache.
+    """Return ``(cache, category, (H, W))`` of every category of every cache.
 
     Raises:
         CacheError: when a folder holds no cache.
-        InputError: when two have one name.
+        InputError: when two have the same name.
     """
     names = [Path(folder).resolve().name for folder in caches]
     if len(set(names)) < len(names):
-        raise InputError(f"Stores must have different names, got {names}; tables go by them.")
+        raise InputError(f"Caches must have different names, got {names}; tables go by them.")
     found = []
     for folder in caches:
         cache = SliceCache(folder)
@@ -154,7 +154,7 @@ def sets_of(caches: Sequence[str | Path]) -> list[tuple[str, str, tuple[int, int
 
 
 def parse_files(given: Sequence[str]) -> dict[str, dict[str, str]]:
-    """``METHOD.NAME=PATH`` as :func:`compare` takes it.
+    """Return ``METHOD.NAME=PATH`` texts as :func:`compare` takes files.
 
     Raises:
         InputError: on another form, or a file that is not there.
@@ -187,8 +187,8 @@ def compare(
     """Train and test methods on prepared slices; write ``comparison.csv`` and ``comparison.md``.
 
     Every method of one run sees the same training, held-out and test slices and the same frozen
-    teacher, and is measured by the same code. Each runs in a process of its own, so that its memory
-    is its own. What is in ``output`` already is not run again.
+    teacher, and is measured by the same code. Each runs in its own process, so that its memory can be
+    measured. What is in ``output`` already is not run again.
 
     Args:
         caches: folders of `multiad prepare`; each category of an industrial set is trained alone.
@@ -233,7 +233,7 @@ def compare(
                     build = partial(_multiad, settings, method, device)
                 else:
                     build = partial(
-                        _peer,
+                        _published,
                         method,
                         teacher=teacher,
                         teacher_weights=str(teacher_weights),
@@ -257,9 +257,9 @@ def compare(
 
 
 def _image_difference(first: Sequence[Outcome], other: Sequence[Outcome]) -> str:
-    """Difference of image AUROC, the mean over seeds, and its p value by paired bootstrap.
+    """Return the mean difference of image AUROC over seeds, and its p value by paired bootstrap.
 
-    Subjects are drawn, and seeds compared that both were run with; "–" where there is none.
+    Subjects are drawn. Only seeds that both ran with are compared; "–" where there is none.
     """
     common = {o.seed for o in first} & {o.seed for o in other}
     first, other = (
@@ -297,10 +297,10 @@ def _image_difference(first: Sequence[Outcome], other: Sequence[Outcome]) -> str
 def comparison_table(
     outcomes: Sequence[Outcome], below: Mapping[tuple[str, str], str] | None = None
 ) -> str:
-    """Markdown: one table per set and category, then the average over all of them.
+    """Return Markdown: one table per set and category, then the average over all of them.
 
     Args:
-        outcomes: the first method is the one that others are compared with.
+        outcomes: the other methods are compared with the first.
         below: a sentence below the table of a set and category.
     """
     sets = list(dict.fromkeys((o.dataset, o.category) for o in outcomes))

@@ -1,4 +1,4 @@
-"""What is compared: anything that fits normal slices and maps new ones; Multi-AD as one of them."""
+"""Detectors to compare: anything that fits normal slices and maps new ones; Multi-AD is one."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ __all__ = [
 
 
 DOMAIN = "industrial"
-"""Whose training the comparison runs; what domains differ in is overridden."""
+"""The bundle whose training a comparison runs; what differs between domains is overridden."""
 
 
 class Detector(Predictor, Protocol):
     """A method of anomaly detection, as :func:`multiad_med.benchmark.compare` sees it.
 
     Attributes:
-        name: under which its results are listed.
+        name: of its results in tables.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Detector(Predictor, Protocol):
         Args:
             training, held_out: items with ``image (C, H, W)`` in [0, 1], C 1 or 3, and
                 ``foreground (1, H, W)``; of different subjects. The second is for calibration.
-            seed: of everything that is drawn.
+            seed: of all random choices.
         """
 
     @property
@@ -74,7 +74,7 @@ class UnavailableError(MultiADError, RuntimeError):
 
 
 def stored_megabytes(state: Any) -> float:
-    """Return size of a state dict as ``torch.save`` writes it, in megabytes."""
+    """Return the size of a state dict as ``torch.save`` writes it, in megabytes."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.tell() / 1e6
@@ -107,13 +107,13 @@ class Settings:
 
 
 class MultiADDetector:
-    """Multi-AD on slices, trained and calibrated by the engine of the bundles.
+    """Train and calibrate Multi-AD on slices, by the engine of the bundles.
 
     Fusion statistics and thresholds come from all held-out slices.
 
     Args:
         settings: see :class:`Settings`.
-        name: under which it is listed; the preset's without one.
+        name: in tables; by default that of the preset.
         device: where it trains and predicts.
 
     Raises:
@@ -157,7 +157,7 @@ class MultiADDetector:
         return FeatureDistillationLoss(mode=self.settings.cosine, hardest=self.settings.hardest)
 
     def handlers(self) -> Sequence[Any]:
-        """Further handlers of the training."""
+        """Return further handlers of the training."""
         return ()
 
     def fit(self, training: Dataset, held_out: Dataset, *, seed: int) -> None:
@@ -190,7 +190,7 @@ class MultiADDetector:
             AnomalyDetector(DOMAIN, device=str(self.device)).fit(folder, output=folder, **given)
 
     def fuse(self, fusion: FusionMode, held_out: Dataset) -> None:
-        """Fuse the trained stages otherwise, and calibrate anew on held-out slices."""
+        """Fuse the trained stages in another way, and calibrate anew on held-out slices."""
         network = self.network
         weights = source_weights(network.stages, network.fused, len(network.experts), mode=fusion)
         other = MultiScaleFusion(weights, mode=fusion)
@@ -208,5 +208,5 @@ class MultiADDetector:
 
     @property
     def size_mb(self) -> float:
-        """Of the state dict, which holds the teacher."""
+        """Size of the state dict, which holds the teacher."""
         return stored_megabytes(self.network.state_dict())

@@ -19,7 +19,7 @@ _COSTS = ("train_seconds", "latency_ms", "peak_mb", "size_mb")
 
 
 def mean_and_deviation(values: Iterable[float | None], *, digits: int = 3) -> str:
-    """``0.912 ± 0.004``, without the deviation of a single value; ``–`` without values."""
+    """Return such as ``0.912 ± 0.004``; a single value has no deviation; ``–`` without values."""
     known = [v for v in values if v is not None and math.isfinite(v)]
     if not known:
         return "–"
@@ -28,7 +28,7 @@ def mean_and_deviation(values: Iterable[float | None], *, digits: int = 3) -> st
 
 
 def average_over_sets(outcomes: Sequence[Outcome], metric: str, *, sets: int) -> list[float]:
-    """A metric's mean over all ``sets`` sets and categories, one value per seed that has them all."""
+    """Return a metric's mean over all ``sets`` sets and categories, for each seed that has them all."""
     by_seed: dict[int, list[float | None]] = {}
     for outcome in outcomes:
         by_seed.setdefault(outcome.seed, []).append(outcome.metrics.get(metric))

@@ -30,7 +30,7 @@ from multiad_med.utils.json_files import read_json
 __all__ = ["FAILED", "Job", "Outcome", "run_job", "run_jobs"]
 
 FAILED = "failed"
-"""How the note of a run begins whose process died."""
+"""How the note begins for a run whose process died."""
 
 _WARM_UPS, _TIMED = 3, 15
 
@@ -91,7 +91,7 @@ class Job:
 
     @property
     def identifier(self) -> str:
-        """A name for its file, which tells settings and data apart."""
+        """Name of its file, which differs by settings and data."""
         build = self.build
         given = (build.args, build.keywords) if isinstance(build, partial) else build.__qualname__
         about = f"{given!r} {self.device} {file_sha256(Path(self.cache) / 'index.csv')}"
@@ -102,7 +102,7 @@ class Job:
 
 
 def _latency(detector: Detector, cache: SliceCache, device: torch.device) -> float:
-    """Median milliseconds for one slice."""
+    """Return the median milliseconds for one slice."""
     item = cache[0]
     image, foreground = item["image"][None], item["foreground"][None]
     times = []
@@ -131,7 +131,7 @@ def _without_metrics(job: Job, note: str) -> list[Outcome]:
 
 
 def execute(job: Job) -> list[Outcome]:
-    """Train, test, and time; one outcome for the detector and for each variant."""
+    """Train, test, and time; return one outcome for the detector and for each variant."""
     dataset = Path(job.cache).name
     categories = [job.category] if job.category else None
     training, held_out = (
@@ -192,7 +192,7 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
     """Run a job in a process of its own, which ends with this one, and keep its outcome.
 
     A job whose outcome is in the folder already is not run again, so that an interrupted
-    comparison goes on where it stopped. Another setting, cache or index is another job; what could
+    comparison goes on where it stopped. Another setting, cache or index makes another job. What could
     not be run is tried again.
 
     Args:
@@ -215,7 +215,7 @@ def run_job(job: Job, folder: str | Path) -> list[Outcome]:
 
 
 def run_jobs(jobs: Sequence[Job], folder: str | Path) -> list[Outcome]:
-    """Run jobs one after the other by :func:`run_job`, with a progress bar; their outcomes."""
+    """Run jobs one after the other by :func:`run_job`, with a progress bar; return their outcomes."""
     outcomes: list[Outcome] = []
     with tqdm(jobs, unit="run") as bar:
         for job in bar:

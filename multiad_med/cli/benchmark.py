@@ -22,7 +22,7 @@ ABLATE = "Example: multiad benchmark ablate slices/ -o ablation/ --epochs 10"
 
 app = new_app(help="Train and test methods on the same prepared slices.")
 
-Stores = Annotated[
+Caches = Annotated[
     list[Path], typer.Argument(help="Folders that `multiad prepare` wrote.", metavar="SLICES...")
 ]
 TeacherWeights = Annotated[
@@ -39,7 +39,7 @@ TestPart = Annotated[Part, typer.Option(help="Which half of the test set.")]
 
 @app.command(epilog=COMPARE, no_args_is_help=True)
 def compare(
-    caches: Stores,
+    caches: Caches,
     output: Annotated[Path, output_option("Folder for outcomes and comparison.md.")],
     methods: Annotated[
         list[Method] | None,
@@ -93,7 +93,7 @@ def compare(
 
 @app.command(epilog=ABLATE, no_args_is_help=True)
 def ablate(
-    caches: Stores,
+    caches: Caches,
     output: Annotated[Path, output_option("Folder for outcomes and ablation.md.")],
     preset: Annotated[Preset, typer.Option(help="The networks.")] = Preset.EFFICIENTNET_LITE0,
     teacher_weights: TeacherWeights = "imagenet",
@@ -127,7 +127,7 @@ def ablate(
 
 
 def _print_outcomes(table: Path, outcomes: Iterable[Outcome]) -> None:
-    """Print the tables of a comparison; status 1 where a run of it failed."""
+    """Print the tables of a comparison; end with status 1 where a run of it failed."""
     from multiad_med.benchmark.outcomes import FAILED
 
     typer.echo(table.read_text(encoding="utf-8"))

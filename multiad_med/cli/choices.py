@@ -1,4 +1,4 @@
-"""What can be chosen on the command line; the words of the library's own enums, light to import."""
+"""What can be chosen on the command line: the words of the library's own enums, quick to import."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 class Domain(StrEnum):
-    """What there is a bundle for."""
+    """What a model is for; each has a bundle."""
 
     BRAIN_MRI = "brain_mri"
     LIVER_CT = "liver_ct"
@@ -80,7 +80,7 @@ class Layout(StrEnum):
 
 
 class Bits(StrEnum):
-    """Bits of a grey value in a PNG."""
+    """Number of bits of a grey value in a PNG."""
 
     EIGHT = "8"
     SIXTEEN = "16"

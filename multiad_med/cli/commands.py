@@ -24,7 +24,7 @@ class PartlyFailedError(MultiADError):
 
 
 class Commands(TyperGroup):
-    """The verbs: a mistake of the user is one line and status 2, Ctrl-C is 130; a fault keeps its trace.
+    """Run a verb: a user's mistake is one line and status 2, Ctrl-C is 130; a fault keeps its trace.
 
     ``--debug``, wherever it stands, shows the trace of a mistake too.
     """
@@ -59,26 +59,26 @@ class Commands(TyperGroup):
 
 
 class DefaultCommands(TyperGroup):
-    """A verb with sub-commands that itself does something: its first word is no sub-command then."""
+    """A verb with a default sub-command, for a first word that names none."""
 
     default = "run"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the name of the default sub-command in, where none is named."""
+        """Insert the name of the default sub-command where none is named."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 
 def new_app(**about: Any) -> typer.Typer:
-    """Return a group of commands, which prints its help when nothing is asked of it."""
+    """Return a group of commands, which prints its help when it is called without any."""
     return typer.Typer(
         no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, **about
     )
 
 
 def _told(error: Any) -> str | None:
-    """What is said of a mistake; None of a fault of the program."""
+    """Return the message of a user's mistake; None for a fault of the program."""
     if isinstance(error, _USAGE_ERROR):
         if type(error).__name__ == "NoArgsIsHelpError":
             return str(cast(Any, error).format_message())
@@ -88,7 +88,7 @@ def _told(error: Any) -> str | None:
 
 
 def _usage(error: Any) -> str:
-    """A wrong command line in one line, with the nearest choice and where to read on."""
+    """Describe a wrong command line in one line, with the nearest choice and where to read on."""
     message = " ".join(error.format_message().split()).replace("Value error, ", "")
     if chosen := re.search(r"'([^']*)' is not one of (.*)", message):
         near = difflib.get_close_matches(chosen[1], re.findall(r"'([^']*)'", chosen[2]), n=1)

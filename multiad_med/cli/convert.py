@@ -18,7 +18,7 @@ def convert(
     output: Annotated[Path, output_option("The new model file.")],
     settings: Settings = None,
 ) -> None:
-    """Give a model of an older version a card, so that it tells what it is."""
+    """Give a model of an older version a card, which says what it is."""
     check_model(model)
 
     from multiad_med.training.add_card import convert_model

@@ -1,4 +1,4 @@
-"""Whether a folder can be of a domain at all: told before anything heavy is imported."""
+"""Whether a folder can be of a domain at all: checked before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BESIDE = (".txt", ".md", ".csv", ".tsv", ".json", ".pdf", ".html", ".xml", ".lo
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Names of the files below a folder; hidden ones are left out."""
+    """Yield the names of the files below a folder, without hidden ones."""
     for _, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from sorted(name for name in files if not name.startswith("."))
@@ -31,7 +31,7 @@ def _names(folder: Path) -> Iterator[str]:
 def check_data(source: Path, domain: str) -> None:
     """Refuse what is not there, an empty folder, images for volumes, and volumes for images.
 
-    Whatever may fit passes; whoever reads the files knows more.
+    Whatever may fit passes; the readers check further.
 
     Args:
         source: a folder or a file.

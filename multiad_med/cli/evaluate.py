@@ -53,7 +53,7 @@ def evaluate(
     device: Device = "auto",
     bundle: Bundle = None,
 ) -> None:
-    """Say how good a model is, how sure that is, and where it fails: one HTML page."""
+    """Measure how good a model is, how certain that is, and where it fails: one HTML page."""
     check_model(model)
     check_output(output, own=REPORT)
     check_device(device)
@@ -91,7 +91,7 @@ def evaluate(
 
 
 def _any_done(output: Path) -> bool:
-    """Whether a run over studies has done some of them."""
+    """Return whether a run over studies has done some of them."""
     from multiad_med.utils.json_files import read_json
 
     summary = output / "summary.json"

@@ -14,7 +14,7 @@ from multiad_med.cli.options import check_model, output_option
 
 
 class _Export(DefaultCommands):
-    """Takes the old ``multiad export STORE --target FOLDER`` too."""
+    """Take the old ``multiad export SLICES --target FOLDER`` too."""
 
     default = "slices"
 
@@ -30,7 +30,7 @@ TrainedModel = Annotated[Path, typer.Argument(help="The model.pt of a finished t
 Size = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Side of the images, where a model of an older version does not tell it."
+        min=1, help="Side of the images, for a model of an older version that does not name it."
     ),
 ]
 

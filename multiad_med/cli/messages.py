@@ -1,4 +1,4 @@
-"""What a run tells on stderr beside its result: warnings, and the package's own lines."""
+"""What a run prints on stderr besides its result: warnings, and the package's own lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["show_log"]
 
 
 def show_log() -> None:
-    """Show the package's log and Python's warnings in plain words; leave out what other packages note."""
+    """Show the package's log and Python's warnings in plain words, without other packages' logs."""
     import monai.bundle  # noqa: F401 - it makes loggers of its own when it is imported
 
     logging.basicConfig(format="%(message)s")

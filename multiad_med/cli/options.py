@@ -61,7 +61,7 @@ Settings = Annotated[
 Bundle = Annotated[
     str | None,
     typer.Option(
-        "--bundle", help="The bundle of a model of an older version, which does not tell it."
+        "--bundle", help="The bundle of a model of an older version, which does not name it."
     ),
 ]
 Images = Annotated[
@@ -83,7 +83,7 @@ def check_model(model: Path) -> Path:
     """Refuse what is no model file, before anything heavy is imported.
 
     Raises:
-        InputError: with the command that writes one.
+        InputError: naming the command that writes one.
     """
     if model.is_file():
         return model
@@ -95,10 +95,10 @@ def check_model(model: Path) -> Path:
 
 
 def check_device(name: str) -> str:
-    """Return the name of a device that is there; of ``auto`` the GPU's, where there is one.
+    """Return the name of a device that is there; for ``auto`` the GPU's, where there is one.
 
     Raises:
-        InputError: naming one that is not.
+        InputError: when the device is not there.
     """
     from multiad_med.utils.choose import usable_device
 
@@ -106,7 +106,7 @@ def check_device(name: str) -> str:
 
 
 def check_output(folder: Path, *, own: Collection[str]) -> Path:
-    """Refuse an output folder that holds something else than an earlier run of the command.
+    """Refuse an output folder that holds anything but an earlier run of the command.
 
     Args:
         folder: new, empty, or of an earlier run.
@@ -136,7 +136,7 @@ def parse_checked(
         pairs: ``KEY=VALUE``.
         bundle: its name.
         config: file in its ``configs``.
-        given: ids of the config that have an option of their own, and its value; None leaves it out.
+        given: ids of the config that have an option of their own, with its value; None leaves it out.
 
     Raises:
         InputError: naming the nearest id of the config, or the option that is meant.

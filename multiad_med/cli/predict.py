@@ -35,7 +35,7 @@ EXAMPLE = "Example: multiad predict new/ -m run/model.pt -o maps/"
 
 
 def dicom_kinds(given: str | None) -> list[DicomResult]:
-    """Return kinds of DICOM results, of a list with commas."""
+    """Return the kinds of DICOM results in a comma-separated list."""
     kinds = []
     for word in (given or "").split(","):
         if word and word not in list(DicomResult):
@@ -131,7 +131,7 @@ def _need_highdicom() -> None:
 
 
 def _name(result: Result, new: Path) -> str:
-    """A study's place below the folder that was given, which tells studies of one name apart."""
+    """Return a study's path below the given folder, which tells studies of one name apart."""
     first = Path(result.source if isinstance(result.source, str) else result.source[0]).absolute()
     inside = first.is_relative_to(new.absolute()) and first != new.absolute()
     return str(first.relative_to(new.absolute())) if inside else result.name
@@ -145,7 +145,7 @@ def _view_command(result: Result) -> str:
 
 
 def _write_dicom(result: Result, kinds: Collection[DicomResult]) -> list[str]:
-    """Write a series' DICOM results beside its map; why that failed, if it did."""
+    """Write a series' DICOM results beside its map; return why that failed, if it did."""
     import shutil
 
     from multiad_med.dicom.write.results import DicomKind, write_dicom_results

@@ -122,7 +122,7 @@ def retry(
 
 
 def _any_failed(output: Path) -> bool:
-    """Whether the ledger of a service has studies that were given up."""
+    """Return whether a service's ledger has studies that were given up."""
     from multiad_med.serving.ledger import StudyLedger, StudyState
 
     ledger = output.expanduser() / "ledger.sqlite"

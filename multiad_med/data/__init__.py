@@ -5,9 +5,6 @@ from typing import Any
 from multiad_med._moved import moved_name
 from multiad_med.data.datalist import (
     DATALIST_NAME,
-    DatalistError,
-    find_studies,
-    is_result,
     load_datalist,
     shared_subjects,
     split_subjects,
@@ -27,6 +24,7 @@ from multiad_med.data.slice_dataset import SliceDataset, open_slices
 from multiad_med.data.splits import BmadBrainSplit, BmadLiverSlices, SubjectSplit
 from multiad_med.data.study_dataset import StudyDataset, StudyOutcome, StudyStatus
 from multiad_med.data.study_errors import FailureKind, StudyError, study_errors
+from multiad_med.data.study_files import DatalistError, find_studies, is_result
 from multiad_med.data.study_results import StudyResults
 
 __all__ = [

@@ -1,25 +1,23 @@
-"""Which study belongs to whom and to which split: datalists, made and checked by subject."""
+"""Datalists: which study is of which subject and in which split, made and checked by subject."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from multiad_med.data.tree import is_volume, matches, volume_name, walk
-from multiad_med.utils.errors import MultiADError
+from multiad_med.data.study_files import DatalistError, find_studies, subjects_of
+from multiad_med.data.tree import volume_name
 from multiad_med.utils.suffixes import is_image
 
 __all__ = [
     "DATALIST_NAME",
     "DatalistError",
     "find_studies",
-    "is_result",
     "load_datalist",
     "shared_subjects",
     "split_subjects",
@@ -31,167 +29,17 @@ DATALIST_NAME = "datalist.json"
 CACHE_NAME = "cache.json"
 SPLITS = ("training", "validation", "test")
 PATH_KEYS = ("image", "label", "organ")
-_PARTS = frozenset(
-    [
-        "data",
-        "images",
-        "imagestr",
-        "imagests",
-        "normal",
-        "test",
-        "testing",
-        "train",
-        "training",
-        "val",
-        "valid",
-        "validation",
-    ]
-)
-
-
-_RESULT = re.compile(
-    r"_anomaly(_(map|mask)\.nii(\.gz)?|\.json|\.png|_viewer\.html)$|^summary\.(json|csv|html)$"
-)
-
-
-class DatalistError(MultiADError, ValueError):
-    """A datalist, or the folder it should be made from, cannot be used."""
-
-
-def subject_folder(path: Path, folder: Path) -> str:
-    """Return the sub-folder that is a study's subject; empty where there is none.
-
-    A sub-folder that names a part of the data, such as ``train`` or ``images``, is nobody.
-    """
-    folders = [part for part in path.relative_to(folder).parts[:-1] if part.lower() not in _PARTS]
-    return folders[0] if folders else ""
-
-
-def subject_of(path: Path, folder: Path) -> str:
-    """Return a study's subject: its sub-folder where it has one, otherwise its file name."""
-    return subject_folder(path, folder) or volume_name(path)
-
-
-def subjects_of(paths: Sequence[Path], folder: Path) -> list[str]:
-    """Return each study's subject, see :func:`subject_of`; files of one name in two folders are two.
-
-    Of ``train/001.nii`` and ``test/001.nii`` the subjects are ``train/001`` and ``test/001``.
-    """
-    bare = [path for path in paths if not subject_folder(path, folder)]
-    names = Counter(name for name, _ in {(volume_name(path), path.parent) for path in bare})
-
-    def subject(path: Path) -> str:
-        own, name = subject_folder(path, folder), volume_name(path)
-        if own or names[name] == 1:
-            return own or name
-        return (path.parent.relative_to(folder) / name).as_posix()
-
-    return [subject(path) for path in paths]
-
-
-def is_result(path: Path) -> bool:
-    """Tell whether a file's name is one that inference gives its results."""
-    return _RESULT.search(path.name) is not None
-
-
-def visible_files(folder: Path, pattern: str | None) -> list[Path]:
-    """Files below a folder that match a glob, by path; neither hidden ones nor inference's results.
-
-    Links are followed; one that leads nowhere is listed, so that whoever reads it says so. Without a
-    pattern, all volumes, see :func:`multiad_med.data.tree.is_volume`.
-    """
-
-    def wanted(path: Path) -> bool:
-        if pattern is None:
-            return is_volume(path)
-        return matches(path.relative_to(folder), pattern)
-
-    return sorted(path for path in walk(folder) if not is_result(path) and wanted(path))
-
-
-def matching(image_glob: str | None) -> str:
-    """Tell what was looked for, for a message."""
-    return "is a volume by its name" if image_glob is None else f"matches {image_glob!r}"
-
-
-def _organ(image: Path, organs: Sequence[Path], images: Sequence[Path]) -> Path | None:
-    """The organ mask beside an image that begins with its name; of an only image, the only one."""
-    beside = [mask for mask in organs if mask.parent == image.parent]
-    name = volume_name(image)
-    own = [mask for mask in beside if mask.name.startswith(name)]
-    if not own and sum(other.parent == image.parent for other in images) == 1:
-        own = beside
-    if len(own) > 1:
-        raise DatalistError(
-            f"{image} has {len(own)} organ masks in its folder, first {own[0]} and {own[1]}. Set "
-            "organ_glob to match one of them."
-        )
-    return own[0] if own else None
-
-
-def find_studies(
-    folder: str | Path,
-    *,
-    image_glob: str | None = None,
-    label_glob: str | None = None,
-    organ_glob: str | None = None,
-) -> list[dict[str, str]]:
-    """List the volumes of a folder, one item per file.
-
-    Hidden files and results of inference (``*_anomaly_map.nii.gz`` and the like) are no volumes.
-
-    Args:
-        folder: where to look.
-        image_glob: pattern of the images, relative to the folder; none means every volume (NIfTI,
-            MetaImage, NRRD, see :func:`multiad_med.data.tree.is_volume`). Links are followed.
-        label_glob: pattern of the lesion masks. Each image then takes the one mask that lies in
-            its own folder.
-        organ_glob: pattern of the organ masks. An image takes the one in its own folder whose name
-            begins with the image's, or, as the folder's only image, the only one there; it may
-            have none.
-
-    Returns:
-        Items with ``image``, ``subject`` (the sub-folder, or else the file name) and, with masks,
-        ``label`` and ``organ``, in the order of their paths.
-
-    Raises:
-        DatalistError: when the folder is missing or holds no image, or an image has not exactly
-            one lesion mask, or several organ masks.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DatalistError(f"{folder} is not a folder.")
-    labels = visible_files(folder, label_glob) if label_glob else []
-    organs = visible_files(folder, organ_glob) if organ_glob else []
-    masks = {*labels, *organs}
-    images = [path for path in visible_files(folder, image_glob) if path not in masks]
-    if not images:
-        raise DatalistError(f"No file in {folder} {matching(image_glob)}.")
-    items = []
-    for image, subject in zip(images, subjects_of(images, folder), strict=True):
-        item = {"image": str(image), "subject": subject}
-        if label_glob:
-            own = [label for label in labels if label.parent == image.parent]
-            if len(own) != 1:
-                raise DatalistError(
-                    f"{image} needs exactly one mask {label_glob!r} in its folder, found {len(own)}."
-                )
-            item["label"] = str(own[0])
-        if organ := _organ(image, organs, images):
-            item["organ"] = str(organ)
-        items.append(item)
-    return items
 
 
 def study_root(items: Sequence[Mapping[str, Any]], source: str | Path) -> str:
     """Return the folder that the names of studies are relative to, where they are paths in a tree.
 
-    Of MVTec's ``root/screw/test/crack/000.png``, study ``screw/test/crack/000``, it is ``root``,
-    whatever part of the tree is looked at.
+    For MVTec's ``root/screw/test/crack/000.png``, study ``screw/test/crack/000``, it is ``root``,
+    whichever folder of the tree was given.
 
     Args:
         items: of a datalist.
-        source: what is returned where studies have no such names.
+        source: returned where studies have no such names.
     """
     roots = set()
     for item in items:
@@ -211,7 +59,7 @@ def rank_subjects(subjects: Iterable[str], *, seed: int) -> list[str]:
 def split_subjects(
     subjects: Iterable[str], *, validation_fraction: float = 0.2, seed: int = 0
 ) -> tuple[set[str], set[str]]:
-    """Divide subjects into training and validation; the same for the same subjects and seed.
+    """Divide subjects into training and validation, always alike for the same subjects and seed.
 
     Args:
         subjects: identifiers; repeated ones count once.
@@ -219,7 +67,7 @@ def split_subjects(
         seed: of the ranking.
 
     Raises:
-        DatalistError: with fewer than two subjects, of whom none could be held out.
+        DatalistError: with fewer than two subjects, since none could be held out.
     """
     unique = rank_subjects(subjects, seed=seed)
     if len(unique) < 2:
@@ -237,7 +85,7 @@ def first_path(item: Mapping[str, Any]) -> str:
 
 
 def _paths(value: Any, key: str, where: str, source: Path) -> list[Path]:
-    """The files that an item names under a key.
+    """Return the files that an item names under a key.
 
     Raises:
         DatalistError: when the value is no path and no list of paths.
@@ -257,7 +105,7 @@ def _paths(value: Any, key: str, where: str, source: Path) -> list[Path]:
 
 
 def _check_item(item: Any, split: str, source: Path) -> dict[str, Any]:
-    # The Decathlon names its test images without more.
+    # The Decathlon lists its test images as bare paths.
     item = {"image": item} if isinstance(item, str) else item
     where = f"{source}, split {split!r}"
     if not isinstance(item, Mapping) or not item.get("image"):
@@ -269,7 +117,7 @@ def _check_item(item: Any, split: str, source: Path) -> dict[str, Any]:
         )
     if result.get("label") in (0, 1) and isinstance(result["label"], int):  # a class: 0 is normal
         result.setdefault("anomalous", bool(result.pop("label")))
-    # Prepared slices are trained on without the files that they were made from.
+    # Prepared slices do not need the files that they were made from.
     check = not (source.parent / CACHE_NAME).is_file()
     for key in PATH_KEYS:
         if key in result:
@@ -289,10 +137,10 @@ def _check_item(item: Any, split: str, source: Path) -> dict[str, Any]:
 
 
 def _name_subjects(items: Sequence[dict[str, Any]]) -> None:
-    """Give the items of a datalist that have none a subject: the file's name if that tells them apart.
+    """Name the subject of each item that has none after its file.
 
     Where files of one name lie in several folders, as in ``a/T1.nii`` and ``b/T1.nii``, the folder is
-    the subject, as it is of a folder without datalist.
+    the subject, as in a folder without datalist.
     """
     bare = [item for item in items if "subject" not in item]
     paths = [Path(os.path.abspath(first_path(item))) for item in bare]
@@ -338,7 +186,7 @@ def _check_splits(splits: Mapping[str, Sequence[Mapping[str, Any]]], source: Pat
 def train_or_infer(
     items: Sequence[Mapping[str, Any]], *, validation_fraction: float = 0.2, seed: int = 0
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return splits of a folder without datalist, of which it is not known what it is for.
+    """Divide the studies of a folder for training, and list them all for inference.
 
     Args:
         items: all studies.
@@ -346,8 +194,8 @@ def train_or_infer(
         seed: see :func:`split_subjects`.
 
     Returns:
-        Training and validation by subject, and every study as ``test``, for inference; with one
-        subject only, who could not be held out, nothing but ``test``.
+        Training and validation by subject, and every study as ``test``. With a single subject, who
+        cannot be held out, only ``test``.
     """
     studies = [dict(item) for item in items]
     if len({item["subject"] for item in studies}) < 2:
@@ -374,12 +222,12 @@ def load_datalist(
 
     A datalist is a JSON file in the Medical Decathlon's form: splits ``training``, ``validation``
     and ``test``, each a list of items with ``image`` and, optionally, ``label`` (lesion mask, or 0 for
-    normal and 1 for anomalous without a mask), ``subject`` and ``anomalous``; paths are relative to the
-    file, and null is a thing not given. An item without ``subject`` is called by its file; or by its
-    folder, where files in several folders have one name; each image by its path. A folder that holds a
-    ``datalist.json`` means that file. In any other folder every volume is taken as a study, and
-    its subjects are divided into training and validation; ``test`` then has every study, for
-    inference on a folder.
+    normal and 1 for anomalous without a mask), ``subject`` and ``anomalous``. Paths are relative to the
+    file; null means not given. The subject of an item without ``subject`` is its file's name, or its
+    folder's where files in several folders have one name; that of an image file is its path.
+
+    A folder with a ``datalist.json`` means that file. In any other folder every volume is a study, and
+    its subjects are divided into training and validation; ``test`` has every study, for inference.
 
     Args:
         source: JSON file or folder.

@@ -1,4 +1,4 @@
-"""What a model's card says of its training: how slices were prepared, from which data."""
+"""What a model's card says about its training: how slices were prepared, from which data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _hash(studies: list[list[Any]]) -> str:
 
 
 def describe_data(dataset: SliceCache | SliceDataset) -> dict[str, Any]:
-    """Tell how many subjects, studies and slices there are, and one hash over the studies."""
+    """Return the numbers of subjects, studies and slices, and one hash over the studies."""
     if isinstance(dataset, SliceCache):
         rows = {row["study"]: row for row in dataset.index}
         studies = len(rows)
@@ -57,14 +57,14 @@ def describe_training(
 
     Args:
         domain: what the model is for, such as ``brain_mri``.
-        preparation: settings that decide what the network sees. Of prepared slices, those that they
+        preparation: settings that decide what the network sees. For prepared slices, those that they
             were prepared with count.
-        settings: of the training; with other ones it is not resumed.
+        settings: of the training; it is not resumed with others.
         training: the normal slices that train.
         held_out: the normal slices that set the thresholds.
 
     Raises:
-        InputError: when a transform of the user's own is to change slices that were prepared before.
+        InputError: when a transform of the user's own is set for slices that are prepared already.
     """
     prepared = dict(preparation)
     source: dict[str, Any] = {}

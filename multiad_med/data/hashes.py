@@ -10,14 +10,14 @@ from pathlib import Path
 from monai.utils import ensure_tuple
 from torch import nn
 
-from multiad_med.data.datalist import is_result
+from multiad_med.data.study_files import is_result
 from multiad_med.utils.errors import file_errors
 
 __all__ = ["file_sha256", "state_sha256"]
 
 
 def _files(path: Path) -> Iterable[Path]:
-    """A file itself; of a folder, the visible files in it that are no results, by name."""
+    """Return the file itself, or the visible files of a folder that are no results, by name."""
     if not path.is_dir():
         return [path]
     inside = (p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -25,7 +25,7 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def file_sha256(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> str:
-    """SHA-256 of a file, of a folder's own files in the order of their names, or of several paths."""
+    """Return the SHA-256 of a file, of a folder's own files in order of name, or of several paths."""
     digest = hashlib.sha256()
     for source in ensure_tuple(path):
         for file in _files(Path(source).expanduser()):
@@ -36,7 +36,7 @@ def file_sha256(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
 
 
 def state_sha256(network: nn.Module) -> str:
-    """Return SHA-256 of a network's state dict: names, then values, in the order of the names."""
+    """Return the SHA-256 of a network's state dict: names, then values, in the order of the names."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())

@@ -20,13 +20,13 @@ class HeldOutPart(StrEnum):
     """What a held-out subject is for."""
 
     FIT = "fit"
-    """Validation: the fusion's statistics, the best student, an early end."""
+    """Validation: the fusion's statistics, the best student, early stopping."""
     THRESHOLDS = "thresholds"
     """Thresholds and p-values."""
 
 
 class OfSubjects(Protocol):
-    """A data set that tells the subject of each item."""
+    """A data set that knows the subject of each item."""
 
     @property
     def subjects(self) -> list[str]: ...
@@ -39,10 +39,10 @@ class OfSubjects(Protocol):
 def held_out_subjects(
     subjects: Sequence[str], *, rate: float, seed: int = 0
 ) -> dict[HeldOutPart, set[str]]:
-    """Divide held-out subjects, if there are enough; else both groups are all of them.
+    """Divide held-out subjects into the two groups; if they are too few, each group is all of them.
 
-    Enough is what a verdict at the rate needs, ceil(1 / rate) - 1 subjects, and five more to fit. Of
-    more, a quarter fits.
+    A verdict at the rate needs ceil(1 / rate) - 1 subjects, and fitting at least five more. If there
+    are still more, a quarter of all fits.
 
     Args:
         subjects: identifiers; repeated ones count once.

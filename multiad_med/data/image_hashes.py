@@ -10,21 +10,22 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from multiad_med.data.datalist import first_path, is_result
+from multiad_med.data.datalist import first_path
 from multiad_med.data.slice_cache import SliceCache, study_about, study_path
 from multiad_med.data.slice_dataset import SliceDataset
+from multiad_med.data.study_files import is_result
 from multiad_med.utils.errors import file_errors
 
 __all__ = ["KEPT", "hashes_by_name", "image_hash", "image_hashes", "study_hash"]
 
 KEPT = 20_000
-"""Hashes that a card keeps of a data set, at most: of a larger one, those of a random choice."""
+"""Most hashes that a card keeps; for more images, those of a random choice."""
 
 _LENGTH = 16  # hexadecimal digits, 8 bytes
 
 
 def _files(path: Path) -> list[Path]:
-    """A file; of a DICOM series given as a folder, its visible files."""
+    """Return the file, or the visible files of a DICOM series given as a folder."""
     if not path.is_dir():
         return [path]
     return [
@@ -38,9 +39,9 @@ def _digest(file: Path) -> str:
 
 
 def image_hash(item: Mapping[str, Any]) -> str:
-    """Return the first 8 bytes of the SHA-256 of an item's image, whatever its names and its mask.
+    """Return the first 8 bytes of the SHA-256 of an item's image; names and mask do not matter.
 
-    Of several files (a DICOM series, sequences) it is the SHA-256 of theirs, whatever their order.
+    For several files (a DICOM series, sequences) it is the SHA-256 of their hashes, in any order.
 
     Args:
         item: of a datalist.
@@ -56,9 +57,9 @@ def image_hash(item: Mapping[str, Any]) -> str:
 
 
 def study_hash(cache: str | Path, study: str) -> str:
-    """:func:`image_hash` of the image that a cache's study was prepared from."""
+    """Return the :func:`image_hash` of the image that a cache's study was prepared from."""
     about = study_about(study_path(cache, study))
-    # Of caches older than `image_hash` the same, where a study has one file.
+    # Older caches have no `image_hash`; of a study of one file, this is the same.
     return str(about.get("image_hash") or about["source_sha256"])[:_LENGTH]
 
 
@@ -71,8 +72,8 @@ def _chosen(studies: Sequence[Any]) -> Sequence[Any]:
 def hashes_by_name(dataset: SliceCache | SliceDataset) -> dict[str, str]:
     """Return the hash of each image that slices come from, by its study's name or its path.
 
-    Each file is read once; of prepared slices what was noted when they were made counts. Of more images
-    than :data:`KEPT` only so many are told.
+    Each file is read once; for prepared slices, the hash noted when they were made counts. Of more
+    than :data:`KEPT` images, only that many are hashed.
     """
     if isinstance(dataset, SliceCache):
         studies = list(dict.fromkeys(row["study"] for row in dataset.index))

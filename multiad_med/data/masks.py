@@ -1,4 +1,4 @@
-"""Which files are masks by their names, and so no images."""
+"""Which files are masks, not images, by their names."""
 
 from __future__ import annotations
 

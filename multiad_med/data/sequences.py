@@ -1,4 +1,4 @@
-"""Several MR sequences in one folder, told by names: one model is of one of them."""
+"""MR sequences by their names: a model is for one of them, so a mixed folder is refused."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError, subject_folder
+from multiad_med.data.study_files import DatalistError, subject_folder
 from multiad_med.data.tree import matches, volume_name
 
 __all__ = ["Named", "check_one_sequence", "matches_series", "named_files", "sequence_of"]
 
 
 def _word(words: str) -> re.Pattern[str]:
-    """Words of a name, but not BIDS's ``space-T1w``, which tells the grid."""
+    """Return a pattern of words in a name, but not of BIDS's ``space-T1w``, which is the grid."""
     return re.compile(rf"(?<![a-z0-9])(?<!space-)({words})(?![a-z0-9])", re.IGNORECASE)
 
 
@@ -40,7 +40,7 @@ _SEQUENCES: dict[str, re.Pattern[str]] = {
 
 
 def sequence_of(name: str) -> str:
-    """Return the MR sequence that a file's name, or a series' description, tells; empty where none."""
+    """Return the MR sequence that a file's name or a series' description names, or an empty text."""
     found = next((s for s, pattern in _SEQUENCES.items() if pattern.search(name)), "")
     return "T1c" if found == "T1" and _CONTRAST.search(name) else found
 
@@ -51,9 +51,9 @@ class Named:
 
     Attributes:
         patient: whose it is.
-        sequence: see :func:`sequence_of`; of a series that tells none, its description.
-        name: that globs are made of: a file's name, or a series' description.
-        inside: its file, relative to the folder that is looked at.
+        sequence: see :func:`sequence_of`; for a series that names none, its description.
+        name: what globs are made from: a file's name, or a series' description.
+        inside: its file, relative to the folder that is searched.
         matches: whether a glob chooses it.
     """
 
@@ -84,7 +84,7 @@ def _named(inside: Path) -> Named:
 
 
 def named_files(items: Iterable[Mapping[str, Any]], folder: Path) -> list[Named]:
-    """What the names of volumes tell, of which a patient is a sub-folder, or the rest of the name."""
+    """Return what the names of volumes tell; the patient is a sub-folder, or the rest of the name."""
     paths = (Path(item["image"]).absolute() for item in items)
     return [_named(path.relative_to(folder.absolute())) for path in paths]
 
@@ -92,13 +92,13 @@ def named_files(items: Iterable[Mapping[str, Any]], folder: Path) -> list[Named]
 def matches_series(description: str, file: Path, pattern: str) -> bool:
     """Tell whether a glob chooses a DICOM series: by a file's path in the folder, or by its description.
 
-    In descriptions upper and lower case are alike.
+    Case does not matter in descriptions.
     """
     return matches(file, pattern) or fnmatchcase(description.lower(), pattern.lower())
 
 
 def _globs(name: str, *, is_file: bool) -> Iterable[str]:
-    """Globs that might choose all names of a sequence, made of one of them, the plainest first."""
+    """Yield globs that might choose all names of a sequence, made from one of them, plainest first."""
     start = "**/" if is_file else ""
     stem = volume_name(Path(name)) if is_file else name
     spans = [m.span() for p in (*_SEQUENCES.values(), _CONTRAST) for m in p.finditer(stem)]
@@ -117,7 +117,7 @@ def _globs(name: str, *, is_file: bool) -> Iterable[str]:
 
 
 def _choice(sequence: str, images: Sequence[Named], folder: Path, *, is_file: bool) -> str:
-    """How a sequence's images and no others are chosen, for a message."""
+    """Return how to choose a sequence's images and no others, for a message."""
     own = [image for image in images if image.sequence == sequence]
     for pattern in _globs(own[0].name, is_file=is_file):
         if all(image.matches(pattern) == (image.sequence == sequence) for image in images):
@@ -129,11 +129,11 @@ def _choice(sequence: str, images: Sequence[Named], folder: Path, *, is_file: bo
 
 
 def check_one_sequence(images: Sequence[Named], folder: Path, *, is_file: bool) -> None:
-    """Refuse a folder in which a patient has several sequences; several studies of one are none.
+    """Refuse a folder in which a patient has several sequences; several studies of one are fine.
 
     Args:
         images: what their names tell.
-        folder: they lie in, for the message.
+        folder: where they lie, for the message.
         is_file: whether they are files, else DICOM series.
 
     Raises:

@@ -57,7 +57,7 @@ def is_slice_cache(folder: str | Path) -> bool:
     if not found and (Path(folder) / "store.json").is_file():
         raise CacheError(
             f"{folder} was prepared by multiad-med 0.1. Prepare it again: `multiad prepare` with the "
-            "recipe, source and output of then."
+            "same recipe, source and output."
         )
     return found
 
@@ -68,7 +68,7 @@ def study_path(cache: str | Path, study: str) -> Path:
 
 
 def _quantise(image: torch.Tensor, bits: int) -> NDArray[np.uint8 | np.uint16]:
-    """[0, 1] to the full range of 8 or 16 bits, rounded."""
+    """Scale [0, 1] to the full range of 8 or 16 bits, rounded."""
     top = (1 << bits) - 1
     values = plain_tensor(image).numpy(force=True)
     scaled = np.multiply(values, np.float32(top))
@@ -142,7 +142,7 @@ def _open(path: Path) -> Any:
 
 
 def study_about(path: Path) -> dict[str, Any]:
-    """Tell what :func:`write_study` was told about a study.
+    """Return the ``about`` that :func:`write_study` kept with a study.
 
     Raises:
         CacheError: when the file cannot be read.
@@ -151,7 +151,7 @@ def study_about(path: Path) -> dict[str, Any]:
     try:
         return json.loads(metadata["about"])
     except (KeyError, json.JSONDecodeError) as error:
-        raise CacheError(f"{path}: holds slices of no known form.") from error
+        raise CacheError(f"{path}: holds slices in an unknown format.") from error
 
 
 def read_study(path: str | Path) -> dict[str, Any]:
@@ -174,13 +174,13 @@ def read_study(path: str | Path) -> dict[str, Any]:
 
 
 def _slices(path: Path) -> tuple[Any, Any]:
-    """Lazy arrays of a study's images and masks; the mapping stays open, its file does not."""
+    """Return lazy arrays of a study's images and masks; the mapping stays open, its file does not."""
     file = _open(path)
     return file.get_slice("images"), file.get_slice("masks")
 
 
 def read_slice(cache: str | Path, study: str, position: int) -> dict[str, NDArray[Any]]:
-    """One slice: ``image (C, H, W)`` in the stored integers, ``foreground`` and ``label (H, W)``."""
+    """Return a slice: ``image (C, H, W)`` as stored integers, ``foreground`` and ``label (H, W)``."""
     images, masks = _slices(study_path(cache, study))
     mask = masks[position]
     return {
@@ -191,7 +191,7 @@ def read_slice(cache: str | Path, study: str, position: int) -> dict[str, NDArra
 
 
 def slice_shape(cache: str | Path, study: str) -> tuple[int, ...]:
-    """``(C, H, W)`` of a study's slices."""
+    """Return the shape ``(C, H, W)`` of a study's slices."""
     return tuple(_open(study_path(cache, study)).get_slice("images").get_shape()[1:])
 
 
@@ -228,7 +228,7 @@ def write_index(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 class SliceCache(Dataset):
-    """Slices of a prepared folder, read where they lie.
+    """Slices of a prepared folder, read from disk when they are asked for.
 
     Nothing is held in memory but the index. Several slices asked for at once (``__getitems__``,
     which ``DataLoader`` uses) are converted in one block.
@@ -275,7 +275,7 @@ class SliceCache(Dataset):
             states = list(SliceState) if split == "test" else [SliceState.NORMAL]
         wanted = {s.name.lower() if isinstance(s, SliceState) else str(s) for s in states}
         self._wanted = (split, frozenset(wanted), categories)
-        # A few shared strings and small numbers a slice, whatever the size of the index.
+        # A few shared strings and small numbers per slice, whatever the size of the index.
         self._rows = [
             (
                 intern(r["study"]),
@@ -295,7 +295,7 @@ class SliceCache(Dataset):
         self._mapped: dict[str, tuple[Any, Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without open mappings, which another process makes for itself."""
+        """Leave out open mappings, which another process makes for itself."""
         return {**self.__dict__, "_mapped": {}}
 
     def _slices_of(self, study: str) -> tuple[Any, Any]:
@@ -334,15 +334,15 @@ class SliceCache(Dataset):
         return self.index
 
     def __len__(self) -> int:
-        """Number of slices."""
+        """Return the number of slices."""
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One slice: ``image (C, H, W)`` in [0, 1], ``foreground (1, H, W)``, and where it is from."""
+        """Return a slice: ``image (C, H, W)`` in [0, 1], ``foreground (1, H, W)``, and its origin."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several slices, converted together."""
+        """Return several slices, converted together."""
         rows = [self._rows[i] for i in indices]
         count, size = len(rows), self.about["size"]
         picked = self.channels or list(range(self.about["channels"]))

@@ -25,15 +25,15 @@ __all__ = ["SliceDataset", "open_slices"]
 class SliceDataset(Dataset):
     """Normal axial slices of a list of studies, held in memory.
 
-    Each study passes once through ``transform``. Of its axial slices those are kept that count
-    (:func:`multiad_med.transforms.marked_slices`) and in which the lesion mask, where
-    there is one, is empty. Memory: 4 bytes per channel and pixel, 2 GB for 7,500 slices of 256².
+    Each study passes once through ``transform``. Its axial slices are kept where they count
+    (:func:`multiad_med.transforms.marked_slices`) and have no lesion in the mask, if there is one.
+    Memory: 4 bytes per channel and pixel, 2 GB for 7,500 slices of 256².
 
     Args:
         data: items of a datalist.
         transform: from an item to a dictionary with ``image (C, H, W, Z)`` in [0, 1], last axis
             axial, and, optionally, ``foreground (1, H, W, Z)`` and ``label (1, X, Y, Z)``, the
-            lesion mask, in whose plane the resolution may differ.
+            lesion mask, whose in-plane resolution may differ.
         progress: whether to show a progress bar while studies are read.
 
     Raises:
@@ -93,11 +93,11 @@ class SliceDataset(Dataset):
         return [self._studies[number][0] for number, _ in self._index]
 
     def __len__(self) -> int:
-        """Number of slices."""
+        """Return the number of slices."""
         return len(self._index)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One slice: ``image (C, H, W)``, ``foreground (1, H, W)``, ``subject``, ``study``, ``slice``."""
+        """Return a slice: ``image (C, H, W)``, ``foreground (1, H, W)``, subject, study and number."""
         number, position = self._index[index]
         subject, study, images, foregrounds, slices = self._studies[number]
         return {
@@ -120,14 +120,14 @@ def open_slices(
     categories: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> SliceCache | SliceDataset:
-    """Return normal slices of a split: from prepared ones where there are any, else from the volumes.
+    """Open the normal slices of a split: prepared ones where there are any, else those of volumes.
 
     Args:
         source: folder of prepared slices, of volumes, or a datalist.
         split: ``training`` or ``validation``.
-        data: of :class:`SliceDataset`; a cache has had its own.
-        transform: of :class:`SliceDataset`; a cache has had its own.
-        size: that inference will use, one side of a square or two; a cache of another is refused.
+        data: see :class:`SliceDataset`; not used with a cache.
+        transform: see :class:`SliceDataset`; not used with a cache.
+        size: that inference will use, one side of a square or two; a cache of another size is refused.
         channels: see :class:`SliceCache`; of a cache only.
         categories: see :class:`SliceCache`; of a cache only.
         settings: of the recipe that the cache must have been prepared with; absent ones there

@@ -1,4 +1,4 @@
-"""Who trains, who calibrates, who tests: splits by subject, and the datalist that says so."""
+"""Splits by subject into training, calibration and test, and the datalist that lists them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Splits = dict[str, list[dict[str, Any]]]
 
 
 def _shares(count: int, fractions: Sequence[float]) -> list[int]:
-    """Whole numbers that add up to ``count``; 1 at least for a positive fraction, if there are enough."""
+    """Return whole numbers that sum to ``count``, at least 1 for a positive fraction if possible."""
     exact = [count * f / sum(fractions) for f in fractions]
     shares = [int(e) for e in exact]
     for index in sorted(range(len(exact)), key=lambda i: shares[i] - exact[i]):
@@ -44,9 +44,9 @@ class SubjectSplit:
 
     Splits that a data set publishes are kept. Where none is published, subjects are divided by
     the three fractions. Where training and test are published but no validation, a share of the
-    training subjects is held out for calibration. A subject with an anomalous study that has no
-    mask to tell its normal slices goes to the test. The choice depends on the seed and each
-    subject's identifier only: order of the files and further subjects hardly move anyone.
+    training subjects is held out for calibration. A subject with an anomalous study without a
+    mask, which would show its normal slices, goes to the test. The choice depends only on the seed and
+    each subject's identifier: file order does not matter, and further subjects move few others.
 
     Args:
         training: share of the subjects that train; the shares need not add up to 1.
@@ -54,11 +54,11 @@ class SubjectSplit:
         test: share that is kept for the test.
         seed: of the ranking.
         stratify: key of the items, such as ``category``; each of its values is divided on its own.
-        published: splits that a publication calls otherwise, such as ``{validation: test}`` where
-            its validation set is what others test on.
+        published: new names of published splits, such as ``{validation: test}`` where others test
+            on the validation set.
         needs: keys without which a study is left out, such as ``[organ]``.
         allow_shared_subjects: whether a published split may put a subject into several splits.
-            It is a fault of some releases, and a leak; it is then reported instead of refused.
+            Some releases have this fault, a leak; it is then reported instead of refused.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class SubjectSplit:
         return part
 
     def __call__(self, items: Sequence[Item]) -> Splits:
-        """The items by split, each with its ``split``.
+        """Return the items by split, each with its ``split``.
 
         Raises:
             DatalistError: when a subject is in two splits, or no study is left for training.
@@ -190,7 +190,7 @@ class BmadBrainSplit:
         }
 
     def __call__(self, items: Sequence[Item]) -> Splits:
-        """The items by split, with the slices that each gives.
+        """Return the items by split, with the slices that each gives.
 
         Raises:
             DatalistError: when a subject's name does not end in BraTS 2021's number.
@@ -242,7 +242,7 @@ class BmadLiverSlices:
         self.count = {"abnormal": abnormal, "normal": normal}
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The rows of a cache's index, some of ``test`` moved to ``validation``."""
+        """Return the rows of a cache's index, some of ``test`` moved to ``validation``."""
         left = dict(self.count)
         moved: set[int] = set()
 
@@ -264,7 +264,7 @@ class BmadLiverSlices:
 
 
 def splits_hash(splits: Mapping[str, Sequence[Item]]) -> str:
-    """Return SHA-256 of who is where: split, subject and study, whatever the folder they lie in."""
+    """Return the SHA-256 of every split, subject and study, whatever the folder they lie in."""
     lines = sorted(
         f"{split}\t{item['subject']}\t{item['study']}"
         for split, items in splits.items()

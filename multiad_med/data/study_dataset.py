@@ -1,4 +1,4 @@
-"""Whole studies for inference, of which a bad one never stops the others."""
+"""Whole studies for inference; a bad one never stops the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["StudyDataset", "StudyOutcome", "StudyStatus"]
 _logger = logging.getLogger(__name__)
 
 _READING = "reading"
-"""What became of a study until it was read, as JSON, which comes through workers and collation."""
+"""Key of what happened while a study was read, as JSON, which passes workers and collation."""
 
 
 class StudyStatus(StrEnum):
@@ -54,7 +54,7 @@ class StudyOutcome:
 
 
 class Results(Protocol):
-    """What is asked about results, see :class:`multiad_med.data.StudyResults`."""
+    """What a data set asks of results, see :class:`multiad_med.data.StudyResults`."""
 
     inputs: dict[str, dict[str, str]]
 
@@ -66,16 +66,16 @@ class Results(Protocol):
 
 
 class StudyDataset(Dataset):
-    """Whole studies by number, of which one that cannot be read or is finished is told, not raised.
+    """Whole studies; one that cannot be read, or is finished, is reported instead of raised.
 
-    A ``DataLoader`` with a batch size of 1 may read them in this process or in workers. What became of
-    a study until then comes with it; :meth:`start` and :meth:`at_work` keep the account, in the process
-    that owns this object. :class:`multiad_med.inference.StudyEvaluator` calls both.
+    A ``DataLoader`` with a batch size of 1 may read them in this process or in workers. What happened
+    while a study was read comes with it; :meth:`start` and :meth:`at_work` keep the outcomes in the
+    process that owns this object. :class:`multiad_med.inference.StudyEvaluator` calls both.
 
     Args:
         data: items of a datalist.
         transform: applied to each item.
-        results: studies that it knows as finished are skipped; none skips none.
+        results: knows the finished studies, which are skipped; without it none is.
 
     Raises:
         DatalistError: without any item.
@@ -108,7 +108,7 @@ class StudyDataset(Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The transformed item with what :meth:`at_work` is to know; that alone if there is none."""
+        """Return the transformed item, if it is needed and readable, and what :meth:`at_work` needs."""
         if get_worker_info() is not None and not self._watched:
             end_with_parent()
             self._watched = True
@@ -138,20 +138,20 @@ class StudyDataset(Dataset):
         return {**study, _READING: json.dumps(reading)}
 
     def start(self) -> None:
-        """Begin a new account, before the first study is read."""
+        """Forget earlier outcomes, before the first study is read."""
         self.outcomes = []
         if self.results is not None:
             self.results.expect(self.data)
 
     @contextmanager
     def at_work(self, batch: dict[str, Any]) -> Iterator[bool]:
-        """Keep the account of one study while it is done; whether there is something to do.
+        """Record the outcome of one study while it is worked on; yield whether there is work to do.
 
-        A study that fails inside is logged and counted, and no error leaves. After Ctrl-C, as after a
-        failure, nothing that was written of it stays.
+        A study that fails inside is logged and counted; no error is raised. After Ctrl-C, as after a
+        failure, nothing that was written for it stays.
 
         Args:
-            batch: of a ``DataLoader``; what is for this account is taken out of it.
+            batch: of a ``DataLoader``; what was noted while reading is taken out of it.
         """
         (text,) = batch.pop(_READING)
         reading = json.loads(text)
@@ -170,7 +170,7 @@ class StudyDataset(Dataset):
             _logger.error("failed: %s", error)
             status, message, kind = StudyStatus.FAILED, str(error), error.kind
             self._discard(item)
-        except BaseException:  # Ctrl-C too: nothing half of a study stays
+        except BaseException:  # Ctrl-C too: no half-written study stays
             self._discard(item)
             raise
         seconds = time.perf_counter() - start

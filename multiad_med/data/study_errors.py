@@ -24,9 +24,9 @@ class FailureKind(StrEnum):
     """What is to blame for a failure."""
 
     STUDY = "study"
-    """The study or a setting: another try fails too."""
+    """The study or a setting: another try would fail too."""
     SYSTEM = "system"
-    """Disk, memory or network: another try may do."""
+    """Disk, memory or network: another try may work."""
     PROGRAM = "program"
     """A fault of the program."""
 
@@ -44,7 +44,7 @@ class StudyError(MultiADError, RuntimeError):
 
 
 def failure_reason(error: BaseException) -> tuple[str, FailureKind]:
-    """Tell why something failed, in a sentence or two, and what is to blame.
+    """Return why something failed, in a sentence or two, and what is to blame.
 
     MONAI wraps an error once for every level of ``Compose``; the reason is what it wrapped.
     """
@@ -68,7 +68,7 @@ def failure_reason(error: BaseException) -> tuple[str, FailureKind]:
         reason, kind = f"{type(innermost).__name__}: {innermost}", FailureKind.PROGRAM
     if _FULL in reason:
         reason = reason.rstrip(".") + (
-            ". Free some space and run again: finished studies are not done anew."
+            ". Free some space and run again: finished studies are not done again."
         )
     return reason, kind
 
@@ -77,7 +77,7 @@ def failure_reason(error: BaseException) -> tuple[str, FailureKind]:
 def study_errors(item: Mapping[str, Any]) -> Iterator[None]:
     """Turn whatever goes wrong inside into a :class:`StudyError` that names the item's image.
 
-    So one study never stops others. A fault of the program fails the study too, and its trace is logged.
+    One study thus never stops the others. A fault of the program is logged with its trace.
     """
     try:
         yield

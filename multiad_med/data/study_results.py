@@ -25,7 +25,7 @@ SCORES = "anomaly.json"
 
 OVERLAY = "anomaly.png"
 VIEWER = "anomaly_viewer.html"
-"""Ends of what is made of them to be looked at; they go when the study is done anew."""
+"""Ends of the files made from them for people; they are removed when the study is done again."""
 
 _FORMAT = re.compile(
     r"\.((nii|img|hdr)(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd|png|jpe?g|bmp|tiff?)$",
@@ -44,7 +44,7 @@ def study_of_map(anomaly_map: Path) -> str:
     """Return the name of the study whose map this is.
 
     Args:
-        anomaly_map: ``<name>_anomaly_map.nii.gz``, or of an image ``<name>.tiff``.
+        anomaly_map: ``<name>_anomaly_map.nii.gz``, or ``<name>.tiff`` for an image.
     """
     name = anomaly_map.name.removesuffix(f"_{MAP}")
     return study_path(anomaly_map).name if name == anomaly_map.name else name
@@ -60,7 +60,7 @@ class StudyResults:
 
     The files are named like the study's image and lie in ``output_dir`` as the image lies in
     ``source``, so that images of one name in different folders do not overwrite each other. A study
-    is finished when its scores, which are written last, are there and tell the same input files,
+    is finished when its scores, which are written last, are there and name the same input files,
     the same model and the same settings.
 
     Args:
@@ -69,7 +69,7 @@ class StudyResults:
         network: that makes the maps.
         settings: what else decides a map, such as the size; recorded with the scores.
         files: ends of the other files that are written for each study, as :meth:`path` takes them.
-        overwrite: whether finished studies are done anew.
+        overwrite: whether finished studies are done again.
 
     Raises:
         InputError: when the studies lie in ``output_dir`` and results that are named like images
@@ -107,11 +107,11 @@ class StudyResults:
         self._images: dict[Path, str] = {}
 
     def path(self, image: str | Path, end: str) -> Path:
-        """Return the file of a study's results with an end of its own.
+        """Return the file of a study's results whose name has a given end.
 
         Args:
-            image: the study's image, of several files the first.
-            end: such as ``anomaly.json``, set off by an underscore; or a mere suffix as ``.tiff``.
+            image: the study's image; of several files the first.
+            end: such as ``anomaly.json``, joined by an underscore, or a suffix such as ``.tiff``.
         """
         full = study_path(image)
         inside = Path(os.path.relpath(full, self.source))
@@ -120,7 +120,7 @@ class StudyResults:
         return self.output_dir.joinpath(*parts[:-1], name)
 
     def provenance(self, image: str | Path) -> dict[str, Any]:
-        """Tell what a study's results are made from: hashes of its files and of the model, settings."""
+        """Return what a study's results are made from: hashes of its files and model, settings."""
         self._hash_model()
         inputs = self.inputs.get(str(image)) or {"image_sha256": file_sha256(image)}
         return {**inputs, "model_sha256": self._model_sha256, "settings": self.settings}
@@ -130,10 +130,10 @@ class StudyResults:
             self._model_sha256 = state_sha256(self.network)
 
     def expect(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Learn which studies a run is of, before workers share them out.
+        """Note the studies of a run, before workers share them.
 
-        A name of results that two would have belongs to the first then, whoever is read first; and no
-        worker looks at the network, which may be on a GPU that only this process can use.
+        A result name that two studies would have then belongs to the first of them, whichever is read
+        first. And no worker needs the network, which may be on a GPU that only this process can use.
         """
         self._hash_model()
         for item in items:
@@ -150,7 +150,7 @@ class StudyResults:
         return content if isinstance(content, dict) else {}
 
     def begin(self, item: Mapping[str, Any]) -> bool:
-        """Tell whether a study has to be done; if so, what an earlier run left of it is removed.
+        """Tell whether a study has to be done; if so, remove what an earlier run left of it.
 
         Raises:
             InputError: when another study, of this run or an earlier one, has results of the same

@@ -1,4 +1,4 @@
-"""Folders as they are walked: links followed, hidden files left out, nothing else passed over."""
+"""How folders are walked: links followed, hidden files left out, nothing else passed over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _VOLUME = re.compile(rf"({'|'.join(map(re.escape, _SUFFIXES))})$", re.IGNORECASE
 
 
 def natural_key(path: str | Path) -> tuple[Any, ...]:
-    """Sort key that puts ``volume-2`` before ``volume-10``, folder by folder."""
+    """Return a sort key that puts ``volume-2`` before ``volume-10``, folder by folder."""
     parts = [re.split(r"(\d+)", part) for part in Path(path).parts]
     return tuple(tuple(int(p) if p.isdecimal() else p for p in part) for part in parts), str(path)
 
@@ -34,7 +34,7 @@ def is_visible(name: str) -> bool:
 def walk(folder: Path) -> list[Path]:
     """Return all files below a folder in natural order; links are followed, hidden files left out.
 
-    Of a folder that is not there, none. A link that leads nowhere is listed like a file. Archives made
+    A missing folder has none. A link that leads nowhere is listed like a file. Archives made
     on a Mac carry a ``._name`` beside each ``name``, which would pass for data.
 
     Raises:

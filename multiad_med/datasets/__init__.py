@@ -1,4 +1,4 @@
-"""Readers of public data-set layouts: from a folder as published to a list of studies.
+"""Layouts of public data sets: from a folder as published to a list of studies.
 
 They look at names of files and folders and at small tables, and open no image. Every item has
 ``image`` (an absolute path, or a list of them: sequences as channels, B-scans of one volume),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.layout_files import (
     by_study,
     existing_folder,
@@ -48,7 +48,7 @@ _PATIENTS = {
 
 
 def _category(parts: Iterable[str]) -> str | None:
-    """The category that one of the folder names stands for, the deepest first."""
+    """Return the category that one of the folder names stands for, the deepest first."""
     for part in parts:
         for category, pattern in _CATEGORIES.items():
             if re.fullmatch(pattern, part, re.IGNORECASE):
@@ -57,7 +57,7 @@ def _category(parts: Iterable[str]) -> str | None:
 
 
 def _subject(category: str, split: str, stem: str) -> str | None:
-    """The patient that a file's name carries."""
+    """Return the patient that a file's name carries."""
     match = re.fullmatch(_PATIENTS.get(category, r"(?!)"), stem)
     if match is None:
         return None
@@ -108,7 +108,7 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
     """
     folder = existing_folder(source)
     masks: dict[tuple[str, str, str], Path] = {}
-    pictures: list[tuple[str, str, bool, Path]] = []
+    images: list[tuple[str, str, bool, Path]] = []
     files = walk(folder)
     of_normal: set[Path] = set()
     for path in files:
@@ -126,8 +126,8 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
             else:
                 of_normal.add(path)
         else:
-            pictures.append((category, split, anomalous, path))
-    if not pictures:
+            images.append((category, split, anomalous, path))
+    if not images:
         raise nothing_found(
             folder,
             "BMAD images such as Brain_AD/BraTS2021_slice/train/good/00753_60.png",
@@ -135,7 +135,7 @@ def find_bmad(source: str | Path) -> list[dict[str, Any]]:
         )
     with_masks = {category for category, _, _ in masks}
     items, bare = [], []
-    for category, split, anomalous, path in pictures:
+    for category, split, anomalous, path in images:
         study = study_name(category, split, "ungood" if anomalous else "good", path.stem)
         item: dict[str, Any] = {
             "image": str(path),

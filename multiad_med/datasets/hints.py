@@ -1,7 +1,7 @@
-"""Which published data set a tree's names remind of.
+"""Which published data set a tree's names suggest.
 
-Readers ask it before they read, and for the advice in their errors.
-:func:`multiad_med.datasets.recognise` runs the readers themselves.
+Layouts ask it before they list studies, and for the advice in their errors.
+:func:`multiad_med.datasets.recognise` tries the layouts themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every layout reader shares: walking a tree, natural order, names, and errors."""
+"""What all layouts share: walking a tree, natural order, names, and errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import category
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.data.tree import is_visible, is_volume, natural_key, volume_name, walk
 from multiad_med.datasets.hints import looks_like
 from multiad_med.utils.suffixes import is_image
@@ -33,7 +33,7 @@ _OTHER_IMAGES = {".avif", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tg
 
 
 class NothingFoundError(DatalistError):
-    """A folder holds nothing of the layout looked for."""
+    """A folder holds nothing of the layout that was looked for."""
 
 
 def existing_folder(source: str | Path) -> Path:
@@ -65,8 +65,8 @@ def warn_of_unread(
     Args:
         folder: that was read, for the message.
         files: all that it holds.
-        items: of its reader.
-        also: where they might be moved to, a sentence.
+        items: of its layout.
+        also: a sentence on where they might be moved to.
     """
     used = {
         str(path)
@@ -114,7 +114,7 @@ def first(names: Iterable[object], *, count: int = 3) -> str:
 
 
 def _suffix(path: Path) -> str:
-    """A file's suffix in lower case; the last number of a DICOM identifier is none."""
+    """Return a file's suffix in lower case; the last number of a DICOM identifier is none."""
     if path.name.lower().endswith(".nii.gz"):
         return ".nii.gz"
     suffix = path.suffix.lower()
@@ -122,13 +122,13 @@ def _suffix(path: Path) -> str:
 
 
 def count_suffixes(folder: Path) -> str:
-    """Tell what a tree holds, by suffix, most frequent first: ``12 x .png, 1 x .csv``."""
+    """Count a tree's files by suffix, most frequent first: ``12 x .png, 1 x .csv``."""
     counts = Counter(_suffix(path) for path in walk(folder))
     return ", ".join(f"{n} x {suffix}" for suffix, n in counts.most_common(6)) or "no files"
 
 
 def nothing_found(folder: Path, looked_for: str, *, recipe: str) -> NothingFoundError:
-    """Return the error for a folder without the layout looked for; says what the folder looks like.
+    """Return the error for a folder without the layout looked for; it says what the folder looks like.
 
     Args:
         looked_for: names and folders of the layout.
@@ -143,7 +143,7 @@ def nothing_found(folder: Path, looked_for: str, *, recipe: str) -> NothingFound
 
 
 def by_study(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the items, once it is sure that no study occurs twice.
+    """Return the items after a check that no study occurs twice.
 
     Raises:
         DatalistError: naming the first study found twice, and both its files.

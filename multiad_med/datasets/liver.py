@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.layout_files import (
     by_study,
     case_name,
@@ -50,7 +50,7 @@ def _warn_on_bare(bare: list[Path], count: int, mask: str) -> None:
 
 
 def _lits_part(path: Path) -> tuple[str, int] | None:
-    """Of a file, "volume", "segmentation" or "test", and its number."""
+    """Return what a file is, "volume", "segmentation" or "test", and its number."""
     if match := _LITS.fullmatch(path.name):
         return ("test" if match["test"] else match["part"].lower()), int(match["number"])
     match = _DECATHLON.fullmatch(path.name)
@@ -68,7 +68,7 @@ def find_lits(source: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         Items with ``image``, ``label`` and ``organ`` (one file: 1 liver, 2 lesion), ``subject`` and
-        ``study``; a volume whose segmentation is missing has no masks, and a warning tells it. The
+        ``study``; a volume whose segmentation is missing has no masks, with a warning. The
         challenge's ``test-volume-*`` come without masks in split ``test``. Some volumes
         hold no lesion, which only their mask tells: no item says ``anomalous``.
 
@@ -103,7 +103,7 @@ def find_lits(source: str | Path) -> list[dict[str, Any]]:
 
 
 def _btcv_case(path: Path) -> tuple[bool, str] | None:
-    """Of a file, whether it is an organ mask, and its case's number."""
+    """Return whether a file is an organ mask, and its case's number."""
     name, parent = case_name(path), path.parent.name.lower()
     if parent in ("labelstr", "labelsts"):
         masks = _BTCV_LABELS_TR
@@ -131,7 +131,7 @@ def find_btcv(source: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         Items with ``image``, ``organ`` (6 is liver), ``subject`` and ``study``. Volumes of a test
-        folder come without organs in split ``test``; of others without, a warning tells. BTCV marks
+        folder come without organs in split ``test``; others without organs get a warning. BTCV marks
         no lesions: there is no ``label``.
 
     Raises:
@@ -193,7 +193,7 @@ def find_liver(
 ) -> list[dict[str, Any]]:
     """List BTCV for training and LiTS for test: the two data sets of liver anomaly detection.
 
-    So BMAD arranged them; see :mod:`multiad_med.datasets.bmad`. Volumes without the masks
+    BMAD arranged them this way; see :mod:`multiad_med.datasets.bmad`. Volumes without the masks
     that this needs (BTCV's and the LiTS challenge's own test volumes) are left out.
 
     Args:

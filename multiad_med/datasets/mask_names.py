@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.layout_files import first
 
 __all__ = ["masks_beside"]
@@ -20,7 +20,7 @@ _IMAGE_ENDS = ("", "_image", "_img")
 
 
 def masks_beside(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, list[Path]]]:
-    """Tell masks such as ``007_mask.png``, ``007_gt.png``, ``mask_007.png`` from the images beside.
+    """Separate masks such as ``007_mask.png`` or ``mask_007.png`` from the images beside them.
 
     A name is a mask's where the image of the rest of the name lies in the same folder: ``007.*``,
     ``007_image.*`` or ``007_img.*``.
@@ -51,6 +51,6 @@ def masks_beside(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, list[Pat
     if alone:
         raise DatalistError(
             f"{len(alone)} files are named as masks and have no image beside them: {first(alone)}. Put "
-            "each beside its image, named as that and _mask, or rename what is an image."
+            "each beside its image, under its name with _mask added, or rename what is an image."
         )
     return images, masks

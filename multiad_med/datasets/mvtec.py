@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.layout_files import (
     NothingFoundError,
     by_study,
@@ -34,8 +34,8 @@ _SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 _MASKS = "ground_truth"
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The images that lie in a folder itself."""
+def _images_in(folder: Path) -> list[Path]:
+    """Return the images that lie directly in a folder."""
     if not folder.is_dir():
         return []
     found = (p for p in folder.iterdir() if is_image(p) and not p.name.startswith("."))
@@ -92,20 +92,20 @@ def _warn_of_others(folder: Path, categories: Sequence[Path]) -> None:
     names = [path.name for path in others if any(map(is_image, walk(path)))]
     if names:
         warnings.warn(
-            f"{folder}: {first(names)} passed over, for want of a folder train/good (or train/ok).",
+            f"{folder}: {first(names)} passed over, as they have no folder train/good (or train/ok).",
             stacklevel=2,
         )
 
 
 def _label(inside: Path, masks: dict[Path, Path], truth: Path) -> str | list[str] | None:
-    """A defective image's masks: all in a folder of its name, or the one file; None without.
+    """Return a defective image's masks: all in a folder of its name, or one file, or None.
 
     Args:
         inside: the image, relative to its kind's folder.
         masks: below ``truth``, by their path in it without suffix.
         truth: folder of the kind's masks.
     """
-    if several := _pictures(truth / inside.with_suffix("")):
+    if several := _images_in(truth / inside.with_suffix("")):
         return [str(path) for path in several]
     stem = inside.with_suffix("")
     mask = masks.get(stem.with_name(f"{stem.name}_mask")) or masks.get(stem)
@@ -113,7 +113,7 @@ def _label(inside: Path, masks: dict[Path, Path], truth: Path) -> str | list[str
 
 
 def _check_kinds(category: Path, part: str) -> None:
-    if loose := _pictures(category / part):
+    if loose := _images_in(category / part):
         kinds = "good" if part != "test" else "good or in a folder of their defect"
         raise DatalistError(
             f"{len(loose)} images lie in {category / part} itself: {first(p.name for p in loose)}. Move "
@@ -134,17 +134,17 @@ def _check_kinds(category: Path, part: str) -> None:
 
 
 def _kind_items(kind: Path, category: Path, part: str) -> list[dict[str, Any]]:
-    """The images of a kind, in its folder and below."""
+    """List the images of a kind, in its folder and below."""
     truth = category / _MASKS / kind.name
     files = [p for p in walk(truth) if is_image(p)] if truth.is_dir() else []
     masks = {path.relative_to(truth).with_suffix(""): path for path in files}
-    pictures, beside = masks_beside([path for path in walk(kind) if is_image(path)])
+    images, beside = masks_beside([path for path in walk(kind) if is_image(path)])
     items = []
-    for picture in pictures:
-        inside = picture.relative_to(kind)
+    for image in images:
+        inside = image.relative_to(kind)
         name = study_name(category.name, part, kind.name, *inside.with_suffix("").parts)
         item: dict[str, Any] = {
-            "image": str(picture),
+            "image": str(image),
             "subject": name,
             "study": name,
             "split": _SPLITS[part] if _is_normal(kind) else "test",
@@ -153,7 +153,7 @@ def _kind_items(kind: Path, category: Path, part: str) -> list[dict[str, Any]]:
             "anomalous": not _is_normal(kind),
         }
         if item["anomalous"]:
-            label = _label(inside, masks, truth) or [str(mask) for mask in beside.get(picture, ())]
+            label = _label(inside, masks, truth) or [str(mask) for mask in beside.get(image, ())]
             if label:
                 item["label"] = label
         items.append(item)
@@ -183,7 +183,7 @@ def _category_items(category: Path) -> list[dict[str, Any]]:
         category,
         (path for path in read if path not in beside or not is_image(path)),
         items,
-        also="Images belong into train/good, test/good and test/<defect>, masks of defects into "
+        also="Images belong in train/good, test/good and test/<defect>, masks of defects in "
         f"{_MASKS}/<defect> under the name of their image.",
     )
     return items
@@ -194,7 +194,7 @@ def find_mvtec(
 ) -> list[dict[str, Any]]:
     """List the images of MVTec AD, or of a data set in its form.
 
-    Read are ``<category>/train/good``, ``test/<kind>`` and ``ground_truth/<kind>``; PNG, JPEG, BMP
+    It reads ``<category>/train/good``, ``test/<kind>`` and ``ground_truth/<kind>``; PNG, JPEG, BMP
     and TIFF, in sub-folders of these too. An image ``000.png`` takes its mask from ``000_mask.*``
     (MVTec AD, MPDD), ``000.*`` (BTAD, whose folders are ``ok`` and ``ko``) or all images of the folder
     ``000/`` (MVTec LOCO), or from beside it. A category may have no masks at all: they are for

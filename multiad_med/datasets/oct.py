@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import subject_of, visible_files
+from multiad_med.data.study_files import subject_of, visible_files
 from multiad_med.data.tree import is_volume
 from multiad_med.datasets.layout_files import existing_folder, natural_key
 from multiad_med.utils.suffixes import is_image
@@ -35,14 +35,14 @@ def find_bscans(source: str | Path, *, image_glob: str = "**/*") -> list[dict[st
     """
     folder = existing_folder(source)
     items: list[dict[str, Any]] = []
-    pictures: dict[Path, list[Path]] = {}
+    folders: dict[Path, list[Path]] = {}
     for path in visible_files(folder, image_glob):
         if is_image(path):
-            pictures.setdefault(path.parent, []).append(path)
+            folders.setdefault(path.parent, []).append(path)
         elif is_volume(path) or path.name.lower().endswith(_VOLUMES):
             items.append({"image": str(path), "subject": subject_of(path, folder)})
-    for parent, scans in pictures.items():
-        # Of images the folder is the volume.
+    for parent, scans in folders.items():
+        # The folder of the images is the volume.
         subject = folder.name if parent == folder else subject_of(parent, folder)
         whole = len(scans) == sum(is_image(path) for path in visible_files(parent, "*"))
         images = [str(path) for path in sorted(scans, key=natural_key)]

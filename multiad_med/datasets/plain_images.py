@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.hints import looks_like
 from multiad_med.datasets.layout_files import (
     by_study,
@@ -62,7 +62,7 @@ def _place(inside: Path) -> _Place:
 
 
 def _places(images: Sequence[Path], folder: Path) -> dict[Path, _Place]:
-    """Each image's place. Splits count where there is one to train on and one to test on."""
+    """Return each image's place; splits count where there is one to train and one to test on."""
     places = {path: _place(path.relative_to(folder)) for path in images}
     found = {place.split for place in places.values()}
     unassigned = any(p.normal for p in places.values() if p.split is None)
@@ -71,10 +71,10 @@ def _places(images: Sequence[Path], folder: Path) -> dict[Path, _Place]:
     return {path: _Place(None, path.relative_to(folder).parts[:-1]) for path in images}
 
 
-def _mask(picture: Path, place: _Place, masks: dict[Path, Path]) -> Path | None:
-    """The mask of an image, under its path within the mask folder or its mere name."""
+def _mask(image: Path, place: _Place, masks: dict[Path, Path]) -> Path | None:
+    """Return the mask of an image, under its path within the mask folder or its name alone."""
     for where in (Path(*place.folders), Path()):
-        for stem in (picture.stem, f"{picture.stem}_mask"):
+        for stem in (image.stem, f"{image.stem}_mask"):
             if found := masks.get(where / stem):
                 return found
     return None
@@ -93,7 +93,7 @@ def _check_nested(folder: Path, places: Mapping[Path, _Place]) -> None:
 
 
 def _check_unsorted(folder: Path, places: Mapping[Path, _Place], masks: int) -> None:
-    """Refuse an empty normal folder, warn of what does not look normal: all is taken as normal."""
+    """Refuse an empty normal folder, and warn of what does not look normal but is taken as normal."""
     for name in sub_folders(folder):
         if name.name.lower() in _NORMAL:
             raise DatalistError(
@@ -126,7 +126,7 @@ def _check_sorted(folder: Path, places: Mapping[Path, _Place]) -> None:
 
 
 def _is_sorted(places: Iterable[_Place]) -> bool:
-    """Whether kinds are told: by a normal folder, or below ``test`` beside loose training images."""
+    """Tell whether folders show kinds: a normal one, or some in ``test`` beside loose training images."""
     places = list(places)
     trained = any(place.split == "training" and not place.folders for place in places)
     return any(p.normal or (trained and p.split == "test" and p.folders) for p in places)
@@ -155,7 +155,7 @@ def find_images(source: str | Path) -> list[dict[str, Any]]:
 
     Raises:
         DatalistError: when there is no image, the folder has a published layout, some anomalous
-            images have a mask and some have not, images lie beside the sub-folders, a normal folder
+            images have a mask and others have none, images lie beside the sub-folders, a normal folder
             is empty or lies below others, or two images differ in their suffix only.
     """
     folder = existing_folder(source)
@@ -171,14 +171,14 @@ def find_images(source: str | Path) -> list[dict[str, Any]]:
         if name.lower() in _MASK_FOLDERS and path.parent != folder
     }
     in_folders = set(masks.values())
-    pictures, beside = masks_beside([path for path in found if path not in in_folders])
-    places = _places(pictures, folder)
+    images, beside = masks_beside([path for path in found if path not in in_folders])
+    places = _places(images, folder)
     sorted_out = _is_sorted(places.values())
     _check_nested(folder, places)
     if sorted_out:
         _check_sorted(folder, places)
     else:
-        _check_unsorted(folder, places, len(found) - len(pictures))
+        _check_unsorted(folder, places, len(found) - len(images))
     warn_of_unread(folder, [path for path in files if not is_image(path)], [], also="")
     items: list[dict[str, Any]] = []
     bare: list[Path] = []

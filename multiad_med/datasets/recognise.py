@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.bmad import find_bmad
 from multiad_med.datasets.brats import find_brats
 from multiad_med.datasets.hints import looks_like
@@ -28,11 +28,11 @@ from multiad_med.datasets.volumes import find_volumes
 
 __all__ = ["Finding", "recognise"]
 
-_Reader = Callable[[str | Path], list[dict[str, Any]]]
+_Layout = Callable[[str | Path], list[dict[str, Any]]]
 
 
 def _resc_by_name(source: str | Path) -> list[dict[str, Any]]:
-    """RESC where names tell it: its form of one file per volume fits any folder of volumes."""
+    """List RESC where names show it, since its form of one file per volume fits any volumes."""
     folder = existing_folder(source)
     names = [path.relative_to(folder).as_posix() for path in walk(folder)]
     told = any(re.search("macularcube|edema_", name, re.IGNORECASE) for name in names)
@@ -41,7 +41,7 @@ def _resc_by_name(source: str | Path) -> list[dict[str, Any]]:
     return find_resc(folder)
 
 
-_READERS: dict[str, _Reader] = {
+_LAYOUTS: dict[str, _Layout] = {
     "liver_ct": find_liver,
     "brats2021": find_brats,
     "lits": find_lits,
@@ -50,15 +50,15 @@ _READERS: dict[str, _Reader] = {
     "resc": _resc_by_name,
     "mvtec_ad": find_mvtec,
 }
-_GENERIC: dict[str, _Reader] = {"volumes": find_volumes, "images": find_images}
+_GENERIC: dict[str, _Layout] = {"volumes": find_volumes, "images": find_images}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a reader found in a folder.
+    """What a layout found in a folder.
 
     Args:
-        recipe: that fits; None when no reader knows the folder.
+        recipe: that fits; None when no layout fits the folder.
         items: number of studies or images.
         subjects: number of patients or eyes (industrial images: as many as items).
         splits: number of items by split as published; "unassigned" where none is.
@@ -81,10 +81,10 @@ def _note(items: list[dict[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def _try(recipe: str, reader: _Reader, folder: Path) -> Finding | None:
-    """A reader's finding; None where its layout is absent, with the reason where it is broken."""
+def _try(recipe: str, layout: _Layout, folder: Path) -> Finding | None:
+    """Return a layout's finding: None where it is absent, with the reason where it is broken."""
     try:
-        items = reader(folder)
+        items = layout(folder)
     except NothingFoundError:
         return None
     except DatalistError as error:
@@ -96,7 +96,7 @@ def _try(recipe: str, reader: _Reader, folder: Path) -> Finding | None:
 
 
 def recognise(source: str | Path) -> list[Finding]:
-    """Say what a folder holds, and which recipes fit.
+    """Find what a folder holds, and which recipes fit.
 
     Only names and small tables are read, no image.
 
@@ -104,8 +104,8 @@ def recognise(source: str | Path) -> list[Finding]:
         source: the folder.
 
     Returns:
-        Findings, best first: those that can be read before those with a fault, which their note
-        tells. ``volumes`` and ``images`` are tried only where no published layout can be read.
+        Findings, best first: those that can be used before those with a fault, which their note
+        names. ``volumes`` and ``images`` are tried only where no published layout can be read.
         When nothing fits, one finding without recipe, whose note counts the files by suffix.
 
     Raises:
@@ -113,8 +113,8 @@ def recognise(source: str | Path) -> list[Finding]:
     """
     folder = existing_folder(source)
     findings: list[Finding] = []
-    for readers in (_READERS, _GENERIC):
-        tried = (_try(recipe, reader, folder) for recipe, reader in readers.items())
+    for layouts in (_LAYOUTS, _GENERIC):
+        tried = (_try(recipe, layout, folder) for recipe, layout in layouts.items())
         findings += [finding for finding in tried if finding is not None]
         if any(finding.items for finding in findings):
             break

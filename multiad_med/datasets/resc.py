@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.bmad import find_bmad
 from multiad_med.datasets.hints import looks_like
 from multiad_med.datasets.layout_files import (
@@ -39,7 +39,7 @@ _PNET_IMAGES = ("images", "normal_images")
 
 
 def _split(path: Path, folder: Path) -> dict[str, str]:
-    """The split that a folder above the path names, the nearest first; none if none does."""
+    """Return the split that a folder above the path names, the nearest first; empty if none does."""
     inside = path.relative_to(folder.parent).parts[:-1]
     for part in reversed(inside):
         name = re.sub(r"^edema_|_?set$", "", part.lower())
@@ -54,7 +54,7 @@ def _subject(volume: str) -> str:
 
 
 def _bscans(files: Sequence[Path], marker: tuple[str, ...]) -> dict[Path, list[Path]]:
-    """Images in ``<marker>/<volume>/``, by volume's folder, in natural order."""
+    """Return the images in ``<marker>/<volume>/`` by the volume's folder, in natural order."""
     volumes: dict[Path, list[Path]] = {}
     for path in files:
         if is_image(path) and path.parent.parent.name.lower() in marker:
@@ -185,7 +185,7 @@ def find_resc(source: str | Path, *, unlabelled: str = "anomalous") -> list[dict
     Args:
         source: folder of the release, or above it.
         unlabelled: what volumes without labels are, where the form does not say: ``anomalous``, as
-            all of RESC's patients are, or ``normal``, where one's own eyes are healthy.
+            all of RESC's patients are, or ``normal``, for healthy eyes of your own.
 
     Returns:
         Items with ``image`` (a list of B-scans in numeric order, or a path), ``label`` (the same
@@ -203,11 +203,11 @@ def find_resc(source: str | Path, *, unlabelled: str = "anomalous") -> list[dict
     folder = existing_folder(source)
     files = walk(folder)
     hint = looks_like(path.relative_to(folder).as_posix() for path in files)
-    readers = [_challenge_items, _pnet_items]
+    forms = [_challenge_items, _pnet_items]
     if hint in (None, "volumes"):
-        readers.append(_volume_items)
-    for reader in readers:
-        if items := reader(files, folder):
+        forms.append(_volume_items)
+    for list_items in forms:
+        if items := list_items(files, folder):
             for item in items:
                 if "label" not in item and unlabelled == "anomalous":
                     item.setdefault("anomalous", True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.layout_files import (
     by_study,
     existing_folder,
@@ -33,7 +33,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatalistError(
-            f"{table} cannot be read as a table: {error}. Take the published file."
+            f"{table} cannot be read as a table: {error}. Use the published file."
         ) from error
     if missing:
         raise DatalistError(
@@ -45,7 +45,7 @@ def _rows(table: Path) -> list[dict[str, str]]:
 def find_visa(
     source: str | Path, *, categories: Sequence[str] | None = None, split_file: str = "1cls"
 ) -> list[dict[str, Any]]:
-    """List the images of VisA after one of its split files.
+    """List the images of VisA by one of its split files.
 
     Args:
         source: the release's folder, which holds ``split_csv``.

@@ -6,7 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from multiad_med.data.datalist import SPLITS, DatalistError, find_studies, matching, visible_files
+from multiad_med.data.datalist import SPLITS
+from multiad_med.data.study_files import DatalistError, find_studies, matching, visible_files
 from multiad_med.datasets.layout_files import (
     by_study,
     case_name,
@@ -31,7 +32,7 @@ def _study(path: Path, folder: Path) -> str:
 
 
 def _table_item(row: dict[str, str], where: str, folder: Path) -> dict[str, Any]:
-    """One row's item.
+    """Return one row's item.
 
     Raises:
         DatalistError: naming the row, for a missing file or a value that is not allowed.
@@ -50,7 +51,7 @@ def _table_item(row: dict[str, str], where: str, folder: Path) -> dict[str, Any]
     image = Path(item["image"])
     item["study"] = study_name(row["study"]) if row.get("study") else _study(image, folder)
     item["subject"] = row.get("subject") or item["study"]
-    if split := row.get("split") or row.get("section"):  # which version 0.1 called it
+    if split := row.get("split") or row.get("section"):  # its name in version 0.1
         if split not in SPLITS:
             raise DatalistError(f"{where}: split {split!r}; allowed are {list(SPLITS)}.")
         item["split"] = split
@@ -102,9 +103,9 @@ def find_volumes(
         source: a folder, or a ``.csv`` or ``.tsv`` file in UTF-8 with a header. Its columns are
             ``image`` and, as wanted, ``label`` (lesion mask), ``organ`` (organ mask), ``subject``,
             ``study``, ``split`` ("training", "validation" or "test") and ``anomalous``; paths are
-            relative to the table. An empty field is one not given.
+            relative to the table. An empty field is not given.
         image_glob: of a folder only; see
-            :func:`multiad_med.data.datalist.find_studies`.
+            :func:`multiad_med.data.find_studies`.
         label_glob: likewise.
 
     Returns:

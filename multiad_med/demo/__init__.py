@@ -1,4 +1,4 @@
-"""The demonstration that needs no data of one's own."""
+"""The demonstration, which needs no data of your own."""
 
 from multiad_med.demo.cohort import Cohort, make_cohort
 from multiad_med.demo.demonstration import run_demo

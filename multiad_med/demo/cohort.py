@@ -39,7 +39,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Cohort:
-    """How many subjects of each part a cohort has.
+    """How many subjects of each split a cohort has.
 
     Of 25 held-out ones six fit, and 19 set the thresholds: as many as a verdict at 5 % needs.
     """
@@ -53,7 +53,7 @@ class Cohort:
 def _blob(
     shape: tuple[int, ...], centre: NDArray[np.float64], radius: float, rng: np.random.Generator
 ) -> Mask:
-    """An irregular ball: voxels nearer than a radius that varies smoothly by a third."""
+    """Return an irregular ball: voxels nearer than a radius that varies smoothly by a third."""
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
     distance = np.linalg.norm(grid - centre, axis=-1)
     bumps = gaussian_filter(rng.standard_normal(shape), radius / 2)
@@ -87,7 +87,7 @@ def _oedema(volume: Volume, mask: Mask, rng: np.random.Generator) -> NDArray[np.
 
 
 def _swelling(volume: Volume, mask: Mask, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Tissue pushed outward from the lesion's centre, itself grey and featureless."""
+    """Push tissue outward from the lesion's centre, which is grey and featureless."""
     centre = np.argwhere(mask).mean(axis=0)
     radius = (mask.sum() * 3 / (4 * np.pi)) ** (1 / 3)
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing="ij")).astype(float)
@@ -132,7 +132,7 @@ def _add_lesion(volume: Volume, kind: str, rng: np.random.Generator) -> tuple[Vo
 
 
 def _variation(shape: tuple[int, ...], seed: int) -> tuple[Compose, Compose]:
-    """Random anatomy and random acquisition of one subject."""
+    """Return the random anatomy and the random acquisition of one subject."""
     anatomy = Compose(
         [
             RandAffine(
@@ -188,7 +188,7 @@ def _subject(
 
 
 def make_cohort(folder: str | Path, *, cohort: Cohort | None = None, seed: int = 0) -> Path:
-    """Write the cohort's volumes, lesion masks and datalist; the same for the same seed.
+    """Write a cohort's volumes, lesion masks and datalist; the same for the same seed.
 
     Args:
         folder: receives ``images/*.nii.gz``, ``labels/*.nii.gz`` and ``datalist.json``.

@@ -1,4 +1,4 @@
-"""The demonstration: cohort, training, maps, image and table in one go."""
+"""The demonstration: cohort, training, maps, montage and table in one go."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EPOCHS = 7
 
 
 def _column(item: dict[str, Any], maps: Path) -> MontageColumn:
-    """The slice with most lesion, or, of a healthy subject, the one with the highest map."""
+    """Return the slice with most lesion or, of a healthy subject, with the highest map."""
     image = nib.as_closest_canonical(nib.load(item["image"]))
     name = Path(item["image"]).name.removesuffix(".nii.gz")
     lesion = np.asarray(nib.as_closest_canonical(nib.load(item["label"])).dataobj) > 0
@@ -69,10 +69,9 @@ def run_demo(
     """Make a cohort, train the brain bundle on it, and show maps of its unseen test volumes.
 
     Args:
-        output: folder that receives ``cohort/``, ``model/`` with its TensorBoard
-            log, the maps (``*_anomaly_map.nii.gz``,
-            ``*_anomaly_mask.nii.gz``, ``*_anomaly.json``), ``montage.png``, ``metrics.json`` and
-            ``report.html``.
+        output: folder that receives ``cohort/``, ``model/`` with its TensorBoard log, the maps
+            (``*_anomaly_map.nii.gz``, ``*_anomaly_mask.nii.gz``, ``*_anomaly.json``), ``montage.png``,
+            ``metrics.json`` and ``report.html``.
         seed: of the cohort and the training; the same seed gives the same result.
         cohort: numbers of subjects.
         epochs: of the training.
@@ -93,7 +92,7 @@ def run_demo(
     detector.fit(data, output=output / "model")
     console.rule("3 of 4: anomaly maps of unseen test volumes")
     metrics = detector.evaluate(data, output=output, training_logs=output / "model")
-    console.rule("4 of 4: image and table")
+    console.rule("4 of 4: montage and table")
     columns = [_column(item, output) for item in load_datalist(data)["test"]]
     save_montage(columns, output / "montage.png")
     _print_tables(metrics, console)

@@ -1,6 +1,6 @@
-"""Trivial baselines: what can be had without looking for anomalies at all.
+"""Trivial baselines: scores that do not look for anomalies at all.
 
-Where one does as well as a model, the test set rewards something else than finding lesions:
+Where one does as well as a model, the test set rewards something other than finding lesions:
 normal slices come from other heights of the body, lesions are simply bright, and the like.
 """
 
@@ -29,13 +29,13 @@ _PIXELWISE = ("intensity", "local standard deviation")
 
 
 def _better_direction(scores: Tensor, labels: Tensor) -> Ranking:
-    """The ranking by the scores or by their negatives, whichever separates better."""
+    """Return the ranking by the scores or by their negatives, whichever separates better."""
     up, down = Ranking(scores, labels), Ranking(-scores, labels)
     return down if down.auroc > up.auroc else up
 
 
 class Baselines:
-    """Collects the baselines' scores of cases, study by study, in memory that does not grow with pixels.
+    """Collect the baselines' scores study by study, in memory that does not grow with pixels.
 
     - *intensity*: the image itself, smoothed with a Gaussian of 4 pixels inside the foreground, so
       that its border is neither dark nor bright; an image's score is the largest value there.
@@ -44,8 +44,7 @@ class Baselines:
     - *slice position*: place of the slice between the volume's first and last, or its distance
       from the middle; not where every study is a single slice.
 
-    A baseline has no sign, so each is taken in the direction that separates better on these very
-    data.
+    A baseline has no sign, so each is taken in the direction that separates better on these data.
     """
 
     def __init__(self) -> None:
@@ -57,7 +56,7 @@ class Baselines:
         self._smooth = GaussianFilter(2, _SIGMA)
 
     def update(self, case: Case) -> None:
-        """Take in a case."""
+        """Add a case."""
         highest: dict[tuple[str, int], list[Tensor]] = {key: [] for key in self._pixels}
         lowest = dict.fromkeys(self._pixels, math.inf)
         for start in range(0, len(case.image), _SLICES):
@@ -90,7 +89,7 @@ class Baselines:
         self._labels.append(case.abnormal.clone())
 
     def _smoothed(self, image: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """Local mean and standard deviation of slices ``(n, X, Y)`` inside the foreground."""
+        """Return local mean and standard deviation of slices ``(n, X, Y)`` inside the foreground."""
         image, inside = image[:, None].float(), inside[:, None]
         share = self._smooth(inside.float()).clamp(min=1e-6)
         mean = self._smooth(image * inside) / share
@@ -101,7 +100,7 @@ class Baselines:
         self._slices.setdefault((name, form), []).append(scores)
 
     def metrics(self) -> dict[str, dict[str, float]]:
-        """``image_auroc`` and ``image_ap`` of each baseline, of two also ``foreground_pixel_*``."""
+        """Return each baseline's ``image_auroc`` and ``image_ap``; of two also ``foreground_pixel_*``."""
         labels = torch.cat(self._labels)
         result: dict[str, dict[str, float]] = {}
         for (name, _), parts in self._slices.items():
@@ -132,7 +131,7 @@ class _Blind:
 def baselines_of(
     cache: str | Path, *, part: Part | str = Part.ALL, categories: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
-    """:meth:`Baselines.metrics` of the test slices of a cache.
+    """Return :meth:`Baselines.metrics` of a cache's test slices.
 
     Args:
         cache: folder of prepared slices.

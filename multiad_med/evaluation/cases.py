@@ -1,4 +1,4 @@
-"""A study that was scored: what every metric is computed from."""
+"""A scored study, from which every metric is computed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Case:
         scores: ``(N,)`` score of each slice.
         abnormal: ``(N,)`` bool, whether the slice is abnormal; a slice without mask can be.
         spacing: voxel size along X, Y and from slice to slice in mm; None for images.
-        category, kind: of product and of defect, where there are any.
+        category, kind: the product and the defect, where there are any.
         upright: whether axes are rows and columns of an image; else RAS (right, front).
 
     Raises:
@@ -89,7 +89,7 @@ class Case:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is a single image without a unit of length, no slice of a volume."""
+        """Whether it is a single image without a unit of length, not slices of a volume."""
         return len(self.numbers) == 1 and self.spacing is None
 
     @property
@@ -98,9 +98,9 @@ class Case:
         return bool((self.numbers.diff() != 1).any())
 
     def volume(self, name: str) -> Tensor:
-        """An attribute's slices at their places in the volume, ``(X, Y, Z)``, 0 where there is none.
+        """Return an attribute's slices at their places in the volume ``(X, Y, Z)``, 0 in gaps.
 
-        Without gaps it is a view.
+        Without gaps the result is a view.
         """
         slices: Tensor = getattr(self, name)
         if not self.has_gaps:

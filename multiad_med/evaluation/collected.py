@@ -20,14 +20,14 @@ _RANKING = {"auroc": "auroc", "ap": "average_precision", "f1_max": "f1_max"}
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What held-out normal images say of a map's values and of scores.
+    """Thresholds from held-out normal images.
 
     Attributes:
         pixel: threshold of the map.
         pixel_rate: false-positive rate that it was set for, NaN where unknown.
-        levels: held-out normal scores of slices, volumes and patients; no verdict of a level that is
-            missing.
-        domain: of the model, which decides what a unit is called.
+        levels: held-out normal scores of slices, volumes and patients; a level that is missing has no
+            verdict.
+        domain: of the model, which decides the name of a unit.
     """
 
     pixel: float = 0.5
@@ -36,16 +36,16 @@ class Thresholds:
     domain: str = ""
 
     def level(self, level: Level) -> NormalScores:
-        """Return the normal scores of a level, none where it is missing."""
+        """Return the normal scores of a level; empty where it is missing."""
         return self.levels.get(level, NormalScores((), 0.05))
 
     def unit(self, level: Level) -> str:
-        """Tell what a unit of a level is called."""
+        """Return the name of a level's unit."""
         return unit_name(level, self.domain)
 
     @classmethod
     def of(cls, network: MultiAD) -> Thresholds:
-        """Return those that :func:`multiad_med.training.calibrate` put into a network."""
+        """Return the thresholds that :func:`multiad_med.training.calibrate` set in a network."""
         return cls(
             pixel=0.5,
             pixel_rate=float(network.pixel_false_positive_rate),
@@ -82,13 +82,13 @@ class Collected:
         self.of_slice = self.of_case.repeat_interleave(slices)
 
     def interval(self, values: Tensor, estimate: float) -> Estimate:
-        """95 % interval over the subjects; undefined where the estimate is."""
+        """Return the 95 % interval over the subjects; undefined where the estimate is."""
         if math.isnan(estimate):
             return Estimate(math.nan, math.nan, math.nan)
         return interval(values, estimate, subjects=len(self.subjects))
 
     def share(self, chosen: Tensor, subjects: Tensor) -> Estimate:
-        """Share of items ``(N,)`` that are chosen, with its interval."""
+        """Return the share of items ``(N,)`` that are chosen, with its interval."""
         counts = torch.zeros(2, len(self.subjects), dtype=torch.float64)
         counts[0].index_add_(0, subjects, chosen.double())
         counts[1].index_add_(0, subjects, torch.ones(len(chosen), dtype=torch.float64))

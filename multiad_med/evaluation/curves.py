@@ -14,9 +14,9 @@ _ADVERSARIAL = ("loss_adversarial", "loss_discriminator", "discriminator_accurac
 
 
 def _of_what_ran(points: dict[str, dict[int, float]]) -> dict[str, dict[int, float]]:
-    """Without the discriminator's scalars where there was none, whose loss is then always 0.
+    """Leave out the discriminator's scalars where there was none; its loss is then always 0.
 
-    The whole loss is that of distillation then.
+    The whole loss is then that of distillation.
     """
     if any(points.get("loss_discriminator", {}).values()):
         return points
@@ -27,10 +27,10 @@ def _of_what_ran(points: dict[str, dict[int, float]]) -> dict[str, dict[int, flo
 
 
 def training_curves(folder: str | Path) -> list[Curve]:
-    """Return scalars of a training's log by step; none of a discriminator that was switched off.
+    """Return scalars of a training's log by step, without those of a discriminator that was off.
 
     Args:
-        folder: that holds TensorBoard's event files, at any depth.
+        folder: holds TensorBoard's event files, at any depth.
 
     Raises:
         InputError: when there is no event file.

@@ -33,7 +33,7 @@ _FEW_PATIENTS = 20
 
 
 def _scores_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-    """Scores of rows, and whether they are anomalous."""
+    """Return the scores of rows, and whether they are anomalous."""
     scores = torch.tensor([row["score"] for row in rows])
     return scores, torch.tensor([row["anomalous"] for row in rows])
 
@@ -41,7 +41,7 @@ def _scores_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
 def _studies(
     collected: Collected, rows: list[dict[str, Any]], of_patients: list[dict[str, Any]]
 ) -> tuple[dict[str, Estimate], dict[str, Estimate], Ranking]:
-    """Metrics of studies and of patients; a patient scores as its highest study."""
+    """Return metrics of studies and of patients; a patient scores as its highest study."""
     scores, anomalous = _scores_of(rows)
     studies: dict[str, Estimate] = {}
     if len(rows) > len(collected.subjects):
@@ -81,7 +81,7 @@ def _unbeaten(
     baselines: Mapping[str, Mapping[str, float]],
     words: Words,
 ) -> list[str]:
-    """One sentence on all trivial baselines that do as well as the model; none where it beats them."""
+    """Return one sentence on all baselines that do as well as the model; none where it beats them."""
     own = {name: e.value for level in ("slices", "pixels") for name, e in metrics[level].items()}
     told = []
     for baseline, values in baselines.items():
@@ -137,19 +137,19 @@ _M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def _let_go_of_arrays() -> None:
-    """Have glibc return each freed array of 1 MB or more to the system at once, in this process.
+    """Make glibc return each freed array of 1 MB or more to the system at once, in this process.
 
-    Else it comes to keep those of up to 32 MB on its heap, where numbers that stay lie between them, so
-    that the heap grows with every volume: by 40 MB for each of 224 x 224 x 60.
+    Otherwise it keeps those of up to 32 MB on its heap, between numbers that stay, and the heap grows
+    with every volume: by 40 MB for each of 224 x 224 x 60.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 class RunningEvaluation:
-    """Reduces scored cases as they come, so that memory holds one case at a time.
+    """Reduce scored cases as they come, so that memory holds one case at a time.
 
-    Kept are scores and table rows of slices and studies, histograms of subjects, lesions' scores, and
+    It keeps scores and table rows of slices and studies, histograms of subjects, lesions' scores, and
     the few slices that the report shows.
 
     Args:
@@ -171,11 +171,11 @@ class RunningEvaluation:
         self._images = True
 
     def __len__(self) -> int:
-        """Number of cases that were taken in."""
+        """Return the number of cases added."""
         return len(self._studies)
 
     def update(self, case: Case) -> None:
-        """Take in a case; nothing of it is kept but numbers, and a few slices as copies.
+        """Add a case; nothing of it is kept but numbers, and a few slices as copies.
 
         Raises:
             InputError: when its map is not in [0, 1].
@@ -309,7 +309,7 @@ class RunningEvaluation:
         )
 
     def _categories(self, *, pixels: bool) -> dict[str, dict[str, float | None]]:
-        """Metrics by category and their means over those that have them; {} for only one."""
+        """Return metrics by category and their means over those that have them; {} for only one."""
         of_study = [row["category"] for row in self._studies]
         if len(set(of_study)) < 2:
             return {}
@@ -351,13 +351,13 @@ def evaluate_cases(
 
     Args:
         cases: at least one; those of a volume have their slices in order, and maps lie in [0, 1]. A
-            generator is best: each case is let go before the next is asked for.
+            generator is best: each case is freed before the next is made.
         thresholds: from held-out normal images; without them 0.5 in the map and none for scores.
         bootstrap: number of resamples.
         seed: of the resampling.
         training: curves of the training, for the report.
         manifest: of :func:`multiad_med.evaluation.run_manifest`.
-        remarks: further sentences that a reader must see first.
+        remarks: further sentences that come first in the report.
 
     Raises:
         InputError: without cases, or when a map is not in [0, 1].

@@ -1,4 +1,4 @@
-"""What an evaluation found: metrics with intervals, rows, curves, images."""
+"""The result of an evaluation: metrics with intervals, rows, curves, images."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Example:
-    """A slice to be looked at.
+    """An example slice for the report.
 
     Attributes:
-        title: what it is and how it was scored.
+        title: name and score.
         image: ``(H, W)`` in [0, 1], as a radiologist looks at it.
         anomaly_map: ``(H, W)`` in [0, 1), 0.5 being the threshold.
         label: ``(H, W)``, true inside lesions.
@@ -96,7 +96,7 @@ class LevelRates:
     sensitivity: Estimate
 
     def as_json(self) -> dict[str, Any]:
-        """Return every number under its name, None where undefined."""
+        """Return all numbers by name, None where undefined."""
 
         def interval(estimate: Estimate) -> list[float | None]:
             return [finite_or_none(estimate.low), finite_or_none(estimate.high)]
@@ -123,13 +123,13 @@ class Evaluation:
     Attributes:
         metrics: by level (``slices``, ``pixels``, ``lesions``, ``studies``, ``patients``), then by name.
         baselines: metrics of trivial baselines that look at no anomaly map, by baseline, then by name.
-        remarks: sentences that a reader must see first, such as that a baseline does as well.
+        remarks: sentences that come first in the report, such as that a baseline does as well.
         counts: numbers of patients, studies, slices, lesions.
         calibration: nominal and observed rates by level: ``pixel``, ``slice``, ``volume``, ``patient``.
         thresholds_table: by level (``slice``, ``volume``, ``patient``), what each rate in reach flags;
             see :func:`multiad_med.evaluation.threshold_table.threshold_rows`.
-        seen_images: which evaluated images the model has seen; empty where it does not tell.
-        self_test: what the model's card says of its self-test; None where it says nothing.
+        seen_images: which evaluated images the model has seen; empty where its card does not say.
+        self_test: the self-test on the model's card; None where there is none.
         slices, studies, patients: rows of the tables.
         curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
         histograms: by level (``slices``).
@@ -138,7 +138,7 @@ class Evaluation:
             where there are several.
         training: L_G by epoch or other curves of the training, where known.
         manifest: versions, seed, hashes.
-        words: what its parts are called.
+        words: names of its parts.
     """
 
     metrics: dict[str, dict[str, Estimate]]
@@ -161,7 +161,7 @@ class Evaluation:
     words: Words = field(default_factory=Words)
 
     def as_json(self) -> dict[str, Any]:
-        """Return every metric under its name, undefined ones None, intervals beside them."""
+        """Return all metrics by name, None where undefined, with intervals beside them."""
         metrics = {k: v for level in self.metrics.values() for k, v in level.items()}
         return {
             **{name: finite_or_none(e.value) for name, e in metrics.items()},

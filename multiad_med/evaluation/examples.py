@@ -1,4 +1,4 @@
-"""Slices for a reader to look at: found best, missed, and false alarms."""
+"""Example slices for the report: the best, the missed, and false alarms."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Highest:
         self._further: list[tuple[float, Example]] = []
 
     def update(self, ranks: dict[int, float], make: Callable[[int], Example]) -> None:
-        """Take in a study: the rank of each of its slices, and what makes an example of one."""
+        """Add a study: the rank of each of its slices, and a function that makes an example of one."""
         ordered = sorted(ranks, key=lambda i: -ranks[i])
         for kept, slices in ((self._of_studies, ordered[:1]), (self._further, ordered[1:])):
             for i in slices[: self._count]:
@@ -62,9 +62,9 @@ class _Highest:
 class Examples:
     """The best and the worst slices of scored cases, from as many studies as possible.
 
-    Best are abnormal slices of the highest Dice at the threshold. Worst are, half and half, abnormal
-    slices with a mask of the lowest score and normal slices of the highest. Of a case only these slices
-    are kept.
+    The best are the abnormal slices with the highest Dice at the threshold. Of the worst, half are
+    abnormal slices with a mask and the lowest scores, half normal slices with the highest. Only these
+    slices of a case are kept.
 
     Args:
         threshold: of the map.
@@ -77,7 +77,7 @@ class Examples:
         self._alarms = _Highest(count - count // 2)
 
     def update(self, case: Case) -> None:
-        """Take in a case."""
+        """Add a case."""
         scores = dict(enumerate(case.scores.tolist()))
         lesions = [i for i in scores if case.abnormal[i] and case.masked[i]]
         overlaps = {i: dice(case.anomaly_map[i] >= self._threshold, case.label[i]) for i in lesions}

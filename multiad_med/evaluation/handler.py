@@ -29,26 +29,26 @@ __all__ = ["EvaluationHandler"]
 
 
 class EvaluationHandler:
-    """Computes every metric over the studies of an evaluator and writes the report.
+    """Compute every metric over an evaluator's studies, and write the report.
 
     A slice is an axial slice that was scored (the occupied ones); pixels are all those of such
-    slices, on the source's resolution. Writes ``metrics.json``, ``slices.csv``, ``studies.csv`` and
-    ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`. Each study is reduced to its
+    slices, at the source's resolution. The files are ``metrics.json``, ``slices.csv``, ``studies.csv``
+    and ``report.html``; see :func:`multiad_med.evaluation.evaluate_cases`. Each study is reduced to its
     metrics when it comes.
 
     The evaluator's batches must have ``label`` and ``foreground``, its output ``pred`` and ``image``,
     all ``(1, X, Y, Z)`` in RAS+ (or depth, width, B-scan) on the source's grid (``image`` may have
     several channels), and ``slice_scores (Z,)``, NaN where skipped. Images ``(C, H, W, 1)`` have no
-    unit of length; their ``label`` may be missing, and what their item calls ``anomalous`` is.
+    unit of length. Their ``label`` may be missing; ``anomalous`` in their item marks them as abnormal.
 
     Args:
         output_dir: folder for the files.
-        network: the calibrated network, whose thresholds are told.
+        network: the calibrated network, whose thresholds are used.
         model: its file, whose hash goes into the manifest.
         data: what was evaluated, for the manifest.
         title: of the report.
         upright: whether slices are B-scans, rows and columns of an image; else axial ones in RAS.
-        dataset: the studies that are run, whose failures are told.
+        dataset: the studies that are run, whose failures are reported.
         config: settings of the run, for the manifest.
         training_logs: folder of the training's TensorBoard log, for its curves.
         bootstrap: number of resamples.
@@ -86,8 +86,8 @@ class EvaluationHandler:
         """Register for the start, every study, and the end."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
-        # Before the summary and the failures, which are told when the run is completed: wherever an
-        # overlay puts this handler, a study that failed does not keep the report from being written.
+        # Before the summary and the failures, which are reported when the run is completed: wherever
+        # an overlay puts this handler, the report is written even if a study failed.
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:

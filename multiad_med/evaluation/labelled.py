@@ -1,4 +1,4 @@
-"""What ``multiad evaluate`` does: a trained model on labelled data, and the report."""
+"""The work of ``multiad evaluate``: a trained model on labelled data, and the report."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def evaluate_model(
             masks, which the bundle's own evaluation brings back to the grids of their files.
         model: ``model.pt`` of a finished training.
         output: folder for ``metrics.json``, ``slices.csv``, ``studies.csv`` and ``report.html``.
-        bundle: of a model whose card does not tell it.
+        bundle: for a model whose card does not name it.
         part: of a cache's test split; see :class:`Part`.
         images: glob of the images in a folder of volumes, such as ``**/*_flair.nii.gz``.
         labels: glob of the lesion masks in a folder of volumes, such as ``**/*_seg.nii.gz``. Every
@@ -98,7 +98,7 @@ def evaluate_model(
     curves = [] if training_logs is None else training_curves(training_logs)
     if not is_slice_cache(data):
         if part != Part.ALL:
-            raise InputError("Parts are of prepared slices only; volumes are evaluated all.")
+            raise InputError("Only prepared slices have parts; volumes are all evaluated.")
         run_bundle(
             bundle_of_model(model, bundle),
             "evaluate.json",

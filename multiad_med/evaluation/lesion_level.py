@@ -26,9 +26,9 @@ SIZES_MM3 = {"small": (0.0, 100.0), "medium": (100.0, 1000.0), "large": (1000.0,
 class LesionLevel:
     """Sensitivity at rates of false positives per scan, and the FROC score.
 
-    A lesion is a component of the mask, 26-connected in volumes and 8-connected in images; it is
-    found at a threshold that flags a tenth of it or more. Sizes are told apart where voxels have a
-    size in mm. Studies with an abnormal slice that has no mask, or with missing slices in between,
+    A lesion is a component of the mask, 26-connected in volumes and 8-connected in images. It is
+    found at a threshold that flags a tenth of it or more. Lesion sizes are told apart where voxels have
+    a size in mm. Studies with an abnormal slice that has no mask, or with missing slices in between,
     are left out. A case is reduced to :class:`multiad_med.metrics.ScanLesions` at once.
     """
 
@@ -38,7 +38,7 @@ class LesionLevel:
         self._in_mm = True
 
     def update(self, case: Case) -> None:
-        """Take in a case."""
+        """Add a case."""
         if not case.masked.all() or case.has_gaps:
             return
         grids = [case.volume(name) for name in ("anomaly_map", "label", "foreground")]
@@ -51,7 +51,7 @@ class LesionLevel:
         self._scans.append(scan_lesions(*grids[:2], foreground=grids[2], spacing=spacing))
 
     def estimates(self, collected: Collected) -> tuple[dict[str, Estimate], list[Curve], int]:
-        """Metrics, the curve, and the number of lesions; an undefined score where there is none."""
+        """Return metrics, the curve, and the number of lesions; without any the score is undefined."""
         if not any(scan.voxels for scan in self._scans) or not any(
             len(scan.scores) for scan in self._scans
         ):

@@ -23,7 +23,7 @@ _PACKAGES = ("multiad-med", "torch", "monai", "numpy", "scikit-image", "nibabel"
 
 
 def data_manifest(source: str | Path) -> dict[str, Any]:
-    """What tells a data set from another: a cache's recipe, split and index hashes, a file's hash."""
+    """Return what identifies a data set: a cache's recipe, split and index hashes, or a file's hash."""
     path = Path(source)
     if is_slice_cache(path):
         about = read_json(path / CACHE_NAME)
@@ -48,7 +48,7 @@ def run_manifest(
     seed: int | None = None,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any]:
-    """Return everything that a reader needs to make a run again, ready for JSON.
+    """Return everything needed to repeat a run, ready for JSON.
 
     Args:
         data: of :func:`data_manifest`.

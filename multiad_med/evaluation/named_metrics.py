@@ -31,7 +31,7 @@ def named_metrics(
 
     Args:
         scores, abnormal: of every slice.
-        pixels: metrics of pixels, more or fewer.
+        pixels: metrics of pixels; some may be missing.
     """
     images = Ranking(scores, abnormal)
     found = {

@@ -13,7 +13,7 @@ __all__ = ["Part", "subjects_of_part"]
 
 
 class Part(StrEnum):
-    """Which of a test set's subjects are looked at."""
+    """Which of a test set's subjects are used."""
 
     ALL = "all"
     """All of them."""
@@ -24,7 +24,7 @@ class Part(StrEnum):
 
 
 def subjects_of_part(rows: Sequence[Mapping[str, str]], part: Part | str) -> set[str]:
-    """Return subjects of a part of a test set.
+    """Return the subjects of a part of a test set.
 
     A subject belongs to one half only. Each half gets every second subject of each group of equal
     category, kinds of defect, and having or not having abnormal slices, in an order that depends on

@@ -50,10 +50,10 @@ def _parts(case: Case) -> Iterator[_Part]:
 
 
 class PixelMetrics:
-    """Metrics of the pixels of slices whose truth is known, all of them and those in the foreground.
+    """Metrics of pixels in slices whose truth is known: of all, and of those in the foreground.
 
-    Maps are of any scale. Memory does not grow with the number of cases; how far a metric may be off is
-    told by :class:`multiad_med.metrics.StreamingRanking`: less than 1e-4, or a warning.
+    Maps may have any scale. Memory does not grow with the number of cases. A metric is off by less than
+    1e-4, or there is a warning; see :class:`multiad_med.metrics.StreamingRanking`.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class PixelMetrics:
         self._any = self._any_inside = False
 
     def update(self, case: Case) -> None:
-        """Take in a case."""
+        """Add a case."""
         for part in _parts(case):
             self._any = True
             self._everywhere.update(part.maps, part.labels)
@@ -72,7 +72,7 @@ class PixelMetrics:
                 self._foreground.update(part.maps[part.inside], part.labels[part.inside])
 
     def metrics(self) -> dict[str, float]:
-        """Tell what has been found so far.
+        """Return the metrics of the cases so far.
 
         Returns:
             ``pixel_auroc``, ``pixel_ap``, ``best_dice``, ``aupro``, ``foreground_pixel_auroc`` and
@@ -98,8 +98,8 @@ class PixelMetrics:
 class PixelLevel:
     """:class:`PixelMetrics` of calibrated maps in [0, 1], with intervals and metrics of categories.
 
-    Intervals and categories are of histograms (:class:`multiad_med.metrics.SubjectHistograms`), one for
-    each subject and category.
+    Intervals and categories come from histograms (:class:`multiad_med.metrics.SubjectHistograms`), one
+    for each subject and category.
 
     Args:
         threshold: of the map.
@@ -116,7 +116,7 @@ class PixelLevel:
         self._reliability = torch.zeros(2, _RELIABILITY_BINS, dtype=torch.int64)
 
     def update(self, case: Case) -> None:
-        """Take in a case.
+        """Add a case.
 
         Raises:
             InputError: when its map is not in [0, 1].
@@ -174,10 +174,10 @@ class PixelLevel:
         return result
 
     def observed(self, collected: Collected) -> tuple[int, Estimate, int, Estimate]:
-        """Foreground pixels at or above the threshold, of normal slices and of lesions.
+        """Return how many foreground pixels are at or above the threshold.
 
         Returns:
-            Number of pixels and the share of them that is flagged, of either.
+            Number of pixels and the share that is flagged, of normal slices and then of lesions.
         """
         weights = self._of_columns(collected, collected.weights)
         found = []
@@ -189,11 +189,11 @@ class PixelLevel:
         return tuple(found)  # type: ignore[return-value]
 
     def _of_columns(self, collected: Collected, weights: Tensor) -> Tensor:
-        """Weights of subjects as weights of the histograms' rows."""
+        """Return weights of subjects as weights of the histograms' rows."""
         return weights[:, [collected.position[subject] for subject, _ in self._columns]].double()
 
     def _metrics(self, weights: Tensor) -> dict[str, Tensor]:
-        """Metrics of the histograms under the names of :class:`PixelMetrics`."""
+        """Return metrics of the histograms under the names of :class:`PixelMetrics`."""
         everywhere, foreground = (h.metrics(weights) for h in (self._everywhere, self._foreground))
         return {
             "pixel_auroc": everywhere["auroc"],
@@ -205,7 +205,7 @@ class PixelLevel:
         }
 
     def _reliability_curve(self) -> list[Curve]:
-        """Share of lesion pixels among the foreground pixels of equal map value."""
+        """Return the share of lesion pixels among the foreground pixels of equal map value."""
         count, lesion = self._reliability
         filled = count > 0
         if not filled.any():

@@ -24,7 +24,7 @@ __all__ = ["Predictor", "map_slices", "predicted_cases"]
 
 
 class Predictor(Protocol):
-    """What maps slices."""
+    """Anything that maps slices."""
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
         """Return maps ``(B, 1, H, W)`` and image scores ``(B,)``, the larger the more anomalous.
@@ -82,7 +82,7 @@ def predicted_cases(
         batch_size: slices per call of the detector.
 
     Yields:
-        One case per study, in the order of the cache; the slices of one study are held at a time.
+        One case per study, in the order of the cache; memory holds one study at a time.
 
     Raises:
         CacheError: when no slice is left.
@@ -142,6 +142,6 @@ def predicted_cases(
             upright=upright,
         )
 
-    # No name here holds a case, so that it is gone when its user lets it go.
+    # No name here holds a case, so that it is freed when its user drops it.
     for study, group in groupby(predicted(), key=lambda item: rows[item[0]]["study"]):
         yield case_of(study, list(group))

@@ -1,4 +1,4 @@
-"""What the thresholds from held-out normals promise, and what they keep on labelled data."""
+"""False-positive rates that thresholds from held-out normals promise, and observed ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNDEFINED = Estimate(math.nan, math.nan, math.nan)
 
 
 def _binomial(chosen: Tensor) -> Estimate:
-    """Share of independent items with its exact interval (Clopper and Pearson 1934)."""
+    """Return the share of independent items with its exact interval (Clopper and Pearson 1934)."""
     if not len(chosen):
         return _UNDEFINED
     hits = int(chosen.sum())

@@ -15,7 +15,7 @@ __all__ = ["patient_rows", "slice_rows", "study_row"]
 
 
 def _verdict(score: float, thresholds: Thresholds, level: Level) -> dict[str, Any]:
-    """The p-value and verdict of a score by its own level's normal scores."""
+    """Return the p-value and verdict of a score by its own level's normal scores."""
     normals = thresholds.level(level)
     verdict = normals.verdict(score, thresholds.unit(level))
     return {"p_value": normals.p_value(score), "verdict": verdict}
@@ -24,12 +24,12 @@ def _verdict(score: float, thresholds: Thresholds, level: Level) -> dict[str, An
 def _false_alarm(
     anomalous: bool, score: float, thresholds: Thresholds, level: Level
 ) -> bool | None:
-    """Whether a normal unit is called anomalous; none of an abnormal one, or without a verdict."""
+    """Return whether a normal unit is called anomalous; None if it is abnormal or has no verdict."""
     return None if anomalous else thresholds.level(level).anomalous(score)
 
 
 def _false_alarms(case: Case, thresholds: Thresholds) -> dict[str, Any]:
-    """By level: share of normal foreground pixels, number of normal slices, the study itself."""
+    """Return by level: share of normal foreground pixels, number of normal slices, the study."""
     normal = case.foreground & ~case.label & case.masked[:, None, None]
     pixels = case.anomaly_map[normal] >= thresholds.pixel
     slices = thresholds.level(Level.SLICE)
@@ -43,7 +43,7 @@ def _false_alarms(case: Case, thresholds: Thresholds) -> dict[str, Any]:
 
 
 def study_row(case: Case, thresholds: Thresholds) -> dict[str, Any]:
-    """Return one study's own metrics on its whole grid."""
+    """Return a study's own metrics on its whole grid."""
     maps, label = case.volume("anomaly_map"), case.volume("label")
     known = bool(case.masked.all())
     solid = known and not case.has_gaps

@@ -1,4 +1,4 @@
-"""Evaluated images that the model has seen before, told by their hashes."""
+"""Evaluated images that the model has seen before, found by their hashes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def hashes_of(items: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     for item in items:
         try:
             found[first_path(item)] = image_hash(item)
-        except MultiADError:  # told where the study failed
+        except MultiADError:  # reported where the study failed
             continue
     return found
 
 
 def note_seen_images(evaluation: Evaluation, card: ModelCard, hashes: Mapping[str, str]) -> None:
-    """Tell which evaluated images the model has seen: in the evaluation, its remarks, and a warning.
+    """Note which evaluated images the model has seen: in the evaluation, its remarks, and a warning.
 
     Args:
         evaluation: changed in place.

@@ -26,7 +26,7 @@ def _percent(value: float | None, bounds: Sequence[float | None] = ()) -> str:
 
 
 def _rates(calibration: Mapping[str, Mapping[str, Any]], words: Words) -> Table:
-    """Nominal and observed rates of each level, or why it has no verdict."""
+    """Return nominal and observed rates of each level, or why it has no verdict."""
     table = Table(title="False alarms promised and observed (95 % interval)")
     table.add_column("level")
     for name in ("held-out normals", "threshold", "nominal", "observed", "abnormal found"):
@@ -50,7 +50,7 @@ def print_summary(metrics: Mapping[str, Any], console: Console, *, title: str) -
 
     Args:
         metrics: content of ``metrics.json``.
-        console: where to.
+        console: where to print.
         title: of the table.
     """
     words = Words(**metrics["words"])

@@ -1,4 +1,4 @@
-"""What each false-positive rate that can be chosen would find: rates, thresholds, shares above."""
+"""What each false-positive rate in reach would flag: rates, thresholds, shares above."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiad_med.scoring import NormalScores
 __all__ = ["HEAD", "RATES", "threshold_cells", "threshold_rows", "threshold_text"]
 
 RATES = (0.1, 0.05, 0.02, 0.01, 0.005)
-"""Rates that a table tells, those of them that are in reach."""
+"""Rates that a table lists where they are in reach."""
 
 HEAD = ("Rate", "Threshold", "Normal ones flagged", "Anomalous ones flagged")
 
@@ -25,7 +25,7 @@ def _share(flagged: Tensor) -> float | None:
 def threshold_rows(
     normals: NormalScores, scores: Tensor, anomalous: Tensor
 ) -> list[dict[str, Any]]:
-    """Return one row for each rate in reach: its threshold, and which share of labelled units it flags.
+    """Return one row for each rate in reach: its threshold, and the share of labelled units flagged.
 
     Args:
         normals: of the model, at whatever rate.
@@ -58,7 +58,7 @@ def threshold_rows(
 
 
 def threshold_cells(row: Mapping[str, Any]) -> list[str]:
-    """Return a row's cells as texts, below :data:`HEAD`."""
+    """Return a row's cells as texts, in the columns of :data:`HEAD`."""
 
     def share(kind: str) -> str:
         value = row[f"{kind}_above"]
@@ -74,7 +74,7 @@ def threshold_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def threshold_text(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the table as lines of a terminal, its heading first."""
+    """Return the table as lines of text, its heading first."""
     cells = [list(HEAD), *map(threshold_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [

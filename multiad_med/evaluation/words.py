@@ -1,4 +1,4 @@
-"""What the parts of an evaluated set are called: those of volumes, or of images."""
+"""Names of the parts of an evaluated set: of volumes, or of images."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Words:
 
     @property
     def slice(self) -> str:
-        """What is scored on its own."""
+        """Name of what is scored on its own."""
         return "image" if self.images else "slice"
 
     @property
     def lesion(self) -> str:
-        """A connected part of a mask."""
+        """Name of a connected part of a mask."""
         return "abnormal region" if self.images else "lesion"
 
     @property
     def scan(self) -> str:
-        """What false positives are counted by."""
+        """Name of what false positives are counted by."""
         return "image" if self.images else "scan"
 
     @property
     def patient(self) -> str:
-        """What intervals are resampled over."""
+        """Name of what intervals are resampled over."""
         return "patient" if self.patients else "image"
 
     def metrics(self) -> dict[str, str]:
-        """Return the main metrics in their order, each by its name in a text."""
+        """Return the main metrics in order, each with its name in a text."""
         return {
             "image_auroc": f"{self.slice} AUROC",
             "image_ap": f"{self.slice} average precision",
@@ -65,7 +65,7 @@ class Words:
         return name.replace("slices", "images").replace("lesion", self.lesion)
 
     def levels(self, names: list[str]) -> list[str]:
-        """Return those of the calibration's levels that say something of their own.
+        """Return the calibration's levels that differ from each other.
 
         An image is slice and volume at once; it is judged as a volume.
         """

@@ -21,8 +21,8 @@ _SIGMA_SCALE = 0.18
 class AxialInferer(SliceInferer):
     """MONAI's ``SliceInferer`` over the axial slices that count; the map of the others is 0.
 
-    Which count the image's metadata tells (:class:`multiad_med.transforms.MarkOccupiedd`); of an image
-    without that answer, all do.
+    The image's metadata say which count (:class:`multiad_med.transforms.MarkOccupiedd`); without that
+    mark all do.
 
     Axial is the last axis of a volume in RAS+ ``(B, C, X, Y, Z)``; an image ``(B, C, H, W, 1)`` is
     a volume of one slice.

@@ -1,4 +1,4 @@
-"""A trained network as a file of another run-time: ONNX, OpenVINO, TorchScript."""
+"""A trained network as a file for another runtime: ONNX, OpenVINO, TorchScript."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["export_onnx", "export_openvino", "export_torchscript"]
 
 
 def _sides(model: str | Path, size: Size | None, told: dict[str, Any]) -> tuple[int, int]:
-    """Rows and columns of the images: of tiles, their own."""
+    """Return the rows and columns of the images, or of the tiles."""
     known: Size | None = told.get("tile") or told.get("size")
     wanted = known or size
     if wanted is None:
@@ -47,7 +47,7 @@ def _need(*packages: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what torch's exporter says of packages that it does not need."""
+    """Silence what torch's exporter says about packages that it does not need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -67,13 +67,13 @@ def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = No
     Args:
         model: ``model.pt`` of a finished training.
         target: the file.
-        size: side of the images, or rows and columns, where the model's card does not tell it.
+        size: side of the images, or rows and columns, where the model's card does not have it.
 
     Returns:
         The file.
 
     Raises:
-        InputError: when the size is unknown, or another than the card tells.
+        InputError: when the size is unknown, or differs from the card's.
         MissingPackageError: without the extra ``export``.
         WeightsError, CardError: when the model cannot be opened.
     """

@@ -1,4 +1,4 @@
-"""Volumes and images that are in memory as files, so that they take the road of files."""
+"""Volumes and images in memory, written as files so that inference reads them like any file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["write_image", "write_volume"]
 
 
 def _numbers(values: Any) -> NDArray[Any]:
-    """Real numbers in a type that files have."""
+    """Return real numbers in a type that files can hold."""
     if isinstance(values, torch.Tensor):
-        # bfloat16 is a type that numpy has not.
+        # numpy has no bfloat16.
         values = (values.float() if values.is_floating_point() else values).numpy(force=True)
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
@@ -37,7 +37,7 @@ def write_volume(volume: Any, affine: ArrayLike | None, stem: Path) -> str:
 
     Args:
         volume: nibabel image, or array or tensor ``(X, Y, Z)`` or ``(1, X, Y, Z)``.
-        affine: ``(4, 4)`` of an array: from voxels to RAS+ in mm. Images and MetaTensors have their own.
+        affine: ``(4, 4)`` of an array, from voxels to RAS+ in mm. Images and MetaTensors have their own.
         stem: of the file's path.
 
     Returns:
@@ -61,8 +61,8 @@ def write_volume(volume: Any, affine: ArrayLike | None, stem: Path) -> str:
         array = array[0]
     if array.ndim != 3:
         raise InputError(
-            f"A volume is an array (X, Y, Z) or (1, X, Y, Z), got {tuple(array.shape)}. Of several "
-            "sequences or time points, give one."
+            f"A volume is an array (X, Y, Z) or (1, X, Y, Z), got {tuple(array.shape)}. Give one of "
+            "several sequences or time points."
         )
     if isinstance(volume, MetaTensor):
         affine = volume.affine.numpy(force=True)

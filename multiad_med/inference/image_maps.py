@@ -36,7 +36,7 @@ class SaveTiffMapd(MapTransform):
       it the score, the verdict and the colours of the map.
 
     Args:
-        keys: the calibrated map ``(1, H, W, 1)``, one key; its metadata tell the image's file. Its
+        keys: the calibrated map ``(1, H, W, 1)``, one key; its metadata name the image's file. Its
             scores are those of :class:`ScoreSlicesd`.
         results: where they go.
     """
@@ -50,7 +50,7 @@ class SaveTiffMapd(MapTransform):
         """Write both files.
 
         Raises:
-            InputError: when the map has not the size of the image's file.
+            InputError: when the map differs in size from the image's file.
         """
         result = dict(data)
         image = result[self.first_key(result)]
@@ -58,14 +58,14 @@ class SaveTiffMapd(MapTransform):
         plain = plain_tensor(image)
         anomaly_map = plain[0, :, :, 0].float().numpy(force=True)
         # The file again: what the network saw was resized and perhaps brightened.
-        picture = np.asarray(self.load(source))[..., 0].transpose(1, 2, 0)
-        if picture.shape[:2] != anomaly_map.shape:
+        pixels = np.asarray(self.load(source))[..., 0].transpose(1, 2, 0)
+        if pixels.shape[:2] != anomaly_map.shape:
             raise InputError(
                 f"{source}: a map of {anomaly_map.shape} (rows, columns) for an image of "
-                f"{picture.shape[:2]}."
+                f"{pixels.shape[:2]}."
             )
-        np.rint(picture * np.float32(255), out=picture)
-        shown = overlaid(picture.astype(np.uint8), anomaly_map)
+        np.rint(pixels * np.float32(255), out=pixels)
+        shown = overlaid(pixels.astype(np.uint8), anomaly_map)
         with atomic_path(self.results.path(source, TIFF)) as temporary:
             Image.fromarray(anomaly_map).save(temporary)
         network = cast(CalibratedNetwork, self.results.network)

@@ -20,7 +20,7 @@ from multiad_med.utils.atomic import atomic_path
 __all__ = ["BScanMapWriter", "SaveImageMapd", "StudyMapWriter"]
 
 
-# What places voxels in space: both forms, either of which a program may follow.
+# Both forms that place voxels in space; programs follow either.
 _FORMS = (
     "qform_code",
     "quatern_b",
@@ -86,7 +86,7 @@ class StudyMapWriter(NibabelWriter):
             nib.save(image, temporary)
 
     def _on_source_grid(self, affine: NDArray[np.floating], shape: Sequence[int]) -> bool:
-        """Whether the map lies voxel by voxel on a source that was NIfTI."""
+        """Tell whether the map lies voxel by voxel on a source that was NIfTI."""
         fields = self.header_fields
         source = fields.get("original_affine")
         if source is None or not all(name in fields for name in (*_FORMS, "pixdim")):
@@ -115,11 +115,11 @@ class BScanMapWriter(StudyMapWriter):
 class SaveImageMapd(SaveImaged):
     """MONAI's ``SaveImaged`` with the names of :class:`StudyResults` and the writer's own errors.
 
-    ``SaveImaged`` catches whatever its writer raises, and tells of a full disk that no suitable
+    ``SaveImaged`` catches whatever its writer raises; on a full disk it says that no suitable
     writer was found.
 
     Args:
-        keys: maps ``(1, ...)`` on the source grid, whose metadata tell the source file.
+        keys: maps ``(1, ...)`` on the source grid, whose metadata name the source file.
         results: where they go.
         end: of the files' names, see :meth:`StudyResults.path`.
         output_dtype: of the voxels.

@@ -25,11 +25,11 @@ class ExportError(MultiADError, RuntimeError):
 
 @cache
 def _core() -> Any:
-    """The process's only ``Core``, which is never destroyed.
+    """Return the process's only ``Core``, which is never destroyed.
 
-    OpenVINO gives the thread that makes one a signal stack of its own. Of two that do not end in the
-    opposite order of their making, the second puts back the stack of the first, which is gone: the next
-    signal, such as that of a ``DataLoader``'s worker that ends, would end the process with SIGSEGV.
+    OpenVINO gives the thread that makes one a signal stack of its own. If the first of two is destroyed
+    first, the second restores the stack of the first, which is gone. The next signal, such as that of a
+    ``DataLoader``'s ending worker, would then end the process with SIGSEGV.
     """
     try:
         import openvino
@@ -39,10 +39,10 @@ def _core() -> Any:
 
 
 class OpenVINONetwork(nn.Module):
-    """Gives the maps of a Multi-AD network by its ONNX export in OpenVINO, in float32 on the CPU.
+    """Computes the maps of a Multi-AD network by its ONNX export in OpenVINO, in float32 on the CPU.
 
-    The file is read when the first batch comes. That batch's first map is compared with the
-    network's own, so that an export of another training is found out.
+    The file is read at the first batch. That batch's first map is compared with the network's own, so
+    that an export of another training is noticed.
 
     Args:
         network: with the weights that were exported; it may load them after this is built.
@@ -82,12 +82,12 @@ class OpenVINONetwork(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return calibrated anomaly map ``(B, 1, H, W)`` of images ``(B, 1 or 3, H, W)`` in [0, 1].
+        """Return the calibrated anomaly map ``(B, 1, H, W)`` of images ``(B, 1 or 3, H, W)`` in [0, 1].
 
         Raises:
             MissingPackageError: when OpenVINO is not installed.
             ExportError: when the file is missing, takes images of another shape, or gives another
-                map than the network.
+                map than the network does.
         """
         images = plain_tensor(x).expand(-1, 3, -1, -1)
         first = self._compiled is None

@@ -28,20 +28,20 @@ CONFIG = "inference.json"
 
 
 def bundle_kind(bundle: str) -> StudyKind | None:
-    """Tell what a bundle's volumes are; none of a bundle of images."""
+    """Return what a bundle's volumes are; None for a bundle of images."""
     kind = read_config(bundle, CONFIG)["datalist"].get("kind")
     return None if kind is None else StudyKind(kind)
 
 
 class StudyPredictor:
-    """Runs a bundle's ``inference.json`` on studies that are not known beforehand.
+    """Runs a bundle's ``inference.json`` on one study after another, as they come.
 
     Preprocessing, inferer, postprocessing and evaluator are the bundle's own; the model stays in memory.
-    Calls share nothing but the network, so that threads may make them.
+    Calls share nothing but the network, so they may come from several threads.
 
     Args:
         model: ``model.pt`` of a finished training.
-        bundle: of a model whose card does not tell it.
+        bundle: of a model whose card does not name it.
         device: such as ``cpu``, or ``auto``: a GPU, where there is one.
         settings: ids of the config and their values, such as ``sw_batch_size``.
 
@@ -53,7 +53,7 @@ class StudyPredictor:
 
     Attributes:
         bundle: its name.
-        kind: of its volumes; none of a bundle of images.
+        kind: of its volumes; None for a bundle of images.
         network: the loaded one, calibrated.
         about: what makes the results: bundle, hash of the model, settings.
     """
@@ -85,7 +85,7 @@ class StudyPredictor:
         self.network: MultiAD = network
         self._config = parser.get() | {"network": network, "prepared": prepared}
         trial = self._parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
-        _made(trial, "evaluator")  # so that an impossible setting is told at the start
+        _made(trial, "evaluator")  # so that an impossible setting fails at the start
         self.about = {
             "bundle": self.bundle,
             "model": state_sha256(network),
@@ -93,7 +93,7 @@ class StudyPredictor:
         }
 
     def _parser(self, item: dict[str, Any], source: Path, output_dir: Path) -> ConfigParser:
-        """The bundle's parts for one study, made anew but for the network: it has its own account."""
+        """Return the bundle's parts for one study; all but the network are made anew."""
         return ConfigParser(
             self._config
             | {
@@ -118,12 +118,12 @@ class StudyPredictor:
 
         Args:
             image: as in a datalist: a file, the folder of a DICOM series, or the list of its files.
-            source: folder that the study lies below; results are named by where.
+            source: folder above the study; results are named by the path from it.
             output_dir: folder of the results.
             organ: its organ's mask, where the bundle looks inside one.
 
         Raises:
-            StudyError: when the study cannot be read or its results not be written; the message
+            StudyError: when the study cannot be read or its results cannot be written; the message
                 names the file and the reason, and nothing of the study is left behind.
         """
         named = {"image": image} if organ is None else {"image": image, "organ": organ}
@@ -143,7 +143,7 @@ class StudyPredictor:
 
 
 def result_of(image: str | list[str], results: StudyResults, *, bscans: bool) -> Result:
-    """Tell what there is of a study that is done.
+    """Return the result of a study that is done.
 
     Args:
         image: as in a datalist.

@@ -40,7 +40,7 @@ class ScoreSlicesd(MapTransform):
         keys: the calibrated map ``(1 or 2, H, W, Z)``, one key; last axis axial, RAS+.
         network: the calibrated network, whose state says how a slice is scored.
         mask_key: foreground ``(1, H, W, Z)``; scores are taken inside it.
-        image_key: the prepared image, whose metadata tell which slices count.
+        image_key: the prepared image, whose metadata say which slices count.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ def study_scores(
     scores = told[0]
     scored = np.flatnonzero(np.isfinite(scores))
     if not scored.size:
-        raise InputError("No slice of the study was scored, so that nothing can be said of it.")
+        raise InputError("No slice of the study was scored, so it has no result.")
     slices, volumes = (network.card.level(level) for level in (Level.SLICE, Level.VOLUME))
     highest = int(scored[scores[scored].argmax()])
     volume_score = float(scores[highest])
@@ -175,7 +175,7 @@ def study_scores(
 
 
 def _thresholds(normals: NormalScores, level: Level) -> dict[str, Any]:
-    """A level's threshold, null where its rate is out of reach, and what it comes from."""
+    """Return a level's threshold, null where its rate is out of reach, and what it comes from."""
     return {
         f"{level}_score": normals.threshold,
         f"{level}_false_positive_rate": normals.rate,
@@ -188,7 +188,7 @@ class SaveScoresd(MapTransform):
     """Write a study's scores as JSON, named like its map; see :func:`study_scores`.
 
     Args:
-        keys: the map on the source grid, one key; its metadata tell the source file.
+        keys: the map on the source grid, one key; its metadata name the source file.
         network: the network that made it.
         results: where the scores go, and what they were made from.
         oriented: see :func:`study_scores`.
@@ -208,7 +208,7 @@ class SaveScoresd(MapTransform):
         self.oriented = oriented
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Write the scores in ``slice_scores (Z,)``; adds ``volume_score``."""
+        """Write the scores in ``slice_scores (Z,)`` and add ``volume_score``."""
         image = data[self.first_key(dict(data))]
         source = str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])
         scores = study_scores(

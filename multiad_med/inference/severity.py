@@ -27,7 +27,7 @@ SEVERITY_COLOURS = {
     SeverityLevel.MODERATE: (212, 72, 66),
     SeverityLevel.HIGH: (250, 148, 7),
 }
-"""RGB of each level wherever it is shown: what maps have, in every image, where the level begins (see
+"""RGB of each level wherever it is shown: the map's colour where the level begins (see
 :func:`multiad_med.visualize.colours.heat_colours`)."""
 
 
@@ -60,7 +60,7 @@ class SeverityThresholds:
 
     @classmethod
     def above(cls, threshold: float) -> SeverityThresholds:
-        """Levels where m is 1, 1.5 and 2 times what a threshold of the map stands for.
+        """Return levels where m is 1, 1.5 and 2 times what a threshold of the map stands for.
 
         Args:
             threshold: of the calibrated map, in (0, 1); 0.5 gives the defaults.

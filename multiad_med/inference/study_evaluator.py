@@ -1,4 +1,4 @@
-"""Runs over whole studies: one that fails stops no other, and all are told of at the end."""
+"""Runs over whole studies: one that fails stops no other, and all failures are listed at the end."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class StudyEvaluator(SupervisedEvaluator):
         """Run over the studies.
 
         Raises:
-            StudyError: when a worker that reads them was killed, or a handler says so.
+            StudyError: when a worker that reads them was killed, or a handler stops the run.
         """
-        advice = "Run again with fewer dataloader#num_workers: finished studies are not done anew."
+        advice = "Run again with fewer dataloader#num_workers: finished studies are not done again."
         with terminable(), worker_errors(StudyError, advice):
             super().run(global_epoch)
 

@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 def _earlier_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of earlier runs, none where there were none."""
+    """Return the rows of earlier runs, if there were any."""
     if not path.is_file():
         return []
     try:
@@ -42,9 +42,9 @@ def _earlier_rows(path: Path) -> list[dict[str, Any]]:
 def _merged(
     earlier: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One row per study: the newer one; of a study that was skipped the earlier one's time stays.
+    """Return one row per study, the newer one; a skipped study keeps its earlier time.
 
-    A row whose map was replaced by that of another image goes.
+    A row whose map was replaced by that of another image is dropped.
     """
 
     def key(row: Mapping[str, Any]) -> Path:
@@ -104,7 +104,7 @@ class StudySummaryHandler:
         """Write the summary, and then the contact sheet.
 
         Raises:
-            StudyError: when the summary cannot be written; the message tells the failures too.
+            StudyError: when the summary cannot be written; the message lists the failures too.
         """
         outcomes, folder = self.dataset.outcomes, self.results.output_dir
         counts = Counter(str(outcome.status) for outcome in outcomes)

@@ -39,16 +39,16 @@ def stored_score(datastore: Datastore, study: str, *, model: str | None = None) 
 
 
 class MostAnomalous(Strategy):
-    """The study without a final label that has the highest score; those without score come last.
+    """Choose the study without a final label that has the highest score; those without score are last.
 
-    A request may name the ``model`` whose scores count; else the highest of all models does.
+    A request may name the ``model`` whose scores count; else the highest of any model counts.
     """
 
     def __init__(self) -> None:
         super().__init__("Study with the highest anomaly score")
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """``id`` and ``anomaly_score`` of the next study; None when all are labelled."""
+        """Return ``id`` and ``anomaly_score`` of the next study; None when all are labelled."""
         scores = {
             study: stored_score(datastore, study, model=request.get("model"))
             for study in sorted(datastore.get_unlabeled_images())
@@ -60,10 +60,10 @@ class MostAnomalous(Strategy):
 
 
 class AnomalyScoring(ScoringMethod):
-    """Scores the studies without a final label that have no score yet; saves nothing else.
+    """Score the studies that have neither a final label nor a score; save nothing else.
 
     Args:
-        infer: of the app.
+        infer: the app's inference.
         models: names of its models.
     """
 
@@ -73,7 +73,7 @@ class AnomalyScoring(ScoringMethod):
         self.models = models
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Score; the scores that were added by study, or the reason why there is none.
+        """Score the studies; return the new scores by study, or the reason why there is none.
 
         Raises:
             HTTPException: 400 when the app has several models and none is named.
@@ -95,12 +95,12 @@ class AnomalyScoring(ScoringMethod):
 
 
 class PatientBatchInfer(BatchInferTask):
-    """MONAI Label's batch inference, in which a bad study stops no other, on machines without GPU too."""
+    """Run MONAI Label's batch inference, also without a GPU; a bad study does not stop the others."""
 
     def __call__(
         self, request: dict[str, Any], datastore: Datastore, infer: Infer
     ) -> dict[str, Any]:
-        """Infer; by study what ``infer`` gives, or ``error``."""
+        """Infer; return by study what ``infer`` returns, or ``error``."""
 
         def one(study: dict[str, Any], store: Datastore) -> dict[str, Any]:
             try:

@@ -47,7 +47,7 @@ _logger = logging.getLogger(__name__)
 
 
 class MultiADApp(MONAILabelApp):
-    """Anomaly maps for MONAI Label's clients.
+    """Serve anomaly maps to MONAI Label's clients.
 
     Every bundle in the folder ``model`` is served, or those that ``conf`` names as ``models``, separated
     by commas. Nothing is downloaded.
@@ -80,7 +80,7 @@ class MultiADApp(MONAILabelApp):
             description="Anomaly maps by models of what is normal. Not for diagnostic use.",
             version=multiad_med.__version__,
         )
-        # Scoring infers each study that is new, which no start of a server should set off.
+        # Scoring runs inference on each new study, which starting a server should not set off.
         self._auto_update_scoring = False
 
     def init_infers(self) -> dict[str, AnomalyInferTask]:
@@ -95,7 +95,7 @@ class MultiADApp(MONAILabelApp):
         }
 
     def init_strategies(self) -> dict[str, Any]:
-        """``most_anomalous``, and MONAI Label's ``random`` and ``first``."""
+        """Return ``most_anomalous``, and MONAI Label's ``random`` and ``first``."""
         return {"most_anomalous": MostAnomalous(), "random": Random(), "first": First()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class MultiADApp(MONAILabelApp):
         return {"anomaly": AnomalyScoring(self.infer, list(self._infers))}
 
     def init_batch_infer(self) -> PatientBatchInfer:
-        """Batch inference that goes on after a bad study."""
+        """Return batch inference that goes on after a bad study."""
         return PatientBatchInfer()
 
     def init_datastore(self) -> Datastore:
@@ -143,7 +143,7 @@ class MultiADApp(MONAILabelApp):
         )
 
     def bundle_path(self, model: str | None) -> str | None:
-        """Folder of a model's bundle; MONAI Label asks before it starts any task in the background.
+        """Return the folder of a model's bundle; MONAI Label asks before any task in the background.
 
         Raises:
             HTTPException: 404 on an unknown model.
@@ -154,13 +154,13 @@ class MultiADApp(MONAILabelApp):
         return str(self.bundles[model])
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
-        """Run one inference on a study of the datastore or on an upload, and keep what it found.
+        """Run inference on a study of the datastore or on an upload, and keep the result.
 
         Raises:
             HTTPException: 404 on an unknown model or study, 422 on a study of another modality or one
                 that cannot be read, 400 on a wrong option, 500 on a fault of the program or the host.
         """
-        store = datastore or self.datastore()
+        datastore = datastore or self.datastore()
         model = str(request.get("model"))
         self._check_known(model, self._infers, "model")
         tag = check_tag(request.get("label_tag") or DefaultLabelTag.ORIGINAL)
@@ -169,23 +169,23 @@ class MultiADApp(MONAILabelApp):
         request = {k: v for k, v in request.items() if k != "organ"}
         with _told(study or "The upload"):
             if study is not None:
-                request["image"] = store.get_image_uri(study)
-                info = store.get_image_info(study)
+                request["image"] = datastore.get_image_uri(study)
+                info = datastore.get_image_info(study)
                 check_modality(info.get("Modality"), self.modalities[model], study)
-                if mask := organ_mask(store, study):
+                if mask := organ_mask(datastore, study):
                     request["organ"] = mask
-            result: dict[str, Any] = super().infer({**request, "save_label": False}, store)
+            result: dict[str, Any] = super().infer({**request, "save_label": False}, datastore)
         parameters = result["params"]
         heatmap = parameters.pop(HEATMAP_FILE, None)
         about = {"model": model, "params": parameters}
         try:
             if study is not None:
-                record_score(store, study, model=model, score=parameters["anomaly_score"])
+                record_score(datastore, study, model=model, score=parameters["anomaly_score"])
                 if heatmap:
-                    store.save_label(study, heatmap, HEATMAP_TAG, dict(about))
+                    datastore.save_label(study, heatmap, HEATMAP_TAG, dict(about))
                     parameters["heatmap"] = HEATMAP_TAG
                 if request.get("save_label"):
-                    result["label"] = store.save_label(study, result["file"], tag, dict(about))
+                    result["label"] = datastore.save_label(study, result["file"], tag, dict(about))
         finally:
             if heatmap:
                 Path(heatmap).unlink()
@@ -235,7 +235,7 @@ class MultiADApp(MONAILabelApp):
         raise HTTPException(404, f"There is no {what} {name!r}; there are {sorted(known)}.")
 
     def _is_upload(self, image: str) -> bool:
-        """Whether an image is a file that this server has put down for a client."""
+        """Return whether an image is a file that this server has saved for a client."""
         path = Path(image)
         if not path.is_absolute() or not path.exists():
             return False
@@ -254,7 +254,7 @@ def _modality(bundle: Path) -> str:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Tell a client why something could not be done: 422 if that can be mended there, else 500."""
+    """Tell a client why something failed: 422 if the client can mend it, else 500."""
     try:
         yield
     except HTTPException:

@@ -17,7 +17,7 @@ def mark_server() -> None:
 
 
 def end_with_server() -> None:
-    """Let a background task end with the server that started it; nothing in the server itself."""
+    """Let a background task end with the server that started it; do nothing in the server itself."""
     server = int(os.environ.get(_SERVER, os.getpid()))
     if server != os.getpid():
         end_with_parent(server)

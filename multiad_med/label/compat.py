@@ -1,7 +1,7 @@
-"""MONAI Label 0.8 beside pydicom 3; imported before anything of ``monailabel``.
+"""Let MONAI Label 0.8 run with pydicom 3; imported before anything of ``monailabel``.
 
-Its dependency pydicom-seg 0.4.1 imports ``pydicom._storage_sopclass_uids``, which pydicom 3 has no
-longer (Project-MONAI/MONAILabel#1841). The names of SOP classes that were in it are in ``pydicom.uid``.
+Its dependency pydicom-seg 0.4.1 imports ``pydicom._storage_sopclass_uids``, which pydicom 3 no longer
+has (Project-MONAI/MONAILabel#1841). The names of its SOP classes are now in ``pydicom.uid``.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ NORMAL_TAG = "normal"
 
 
 def is_empty_label(path: str | Path) -> bool:
-    """Tell whether a label file, or OHIF's plain bytes (``.bin``), marks nothing.
+    """Return whether a label file, or OHIF's plain bytes (``.bin``), marks nothing.
 
     Raises:
         HTTPException: 422 when it is no volume.
@@ -72,9 +72,9 @@ def is_empty_label(path: str | Path) -> bool:
 
 
 class _CheckedNames:
-    """Checks names of images and tags of labels, and that a final label is a volume.
+    """Check names of images and tags of labels, and that a final label is a volume.
 
-    For a datastore class to its right.
+    A mix-in, for a datastore class to its right.
     """
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
@@ -88,7 +88,7 @@ class _CheckedNames:
         check_name(image_id, "image")
         check_tag(label_tag)
         if label_tag == DefaultLabelTag.FINAL:
-            is_empty_label(label_filename)  # which training looks at
+            is_empty_label(label_filename)  # so that training can read it
         return super().save_label(  # type: ignore[misc]
             image_id, label_filename, label_tag, label_info, **options
         )
@@ -114,7 +114,7 @@ class FolderDatastore(_CheckedNames, LocalDatastore):
         return path
 
     def is_normal(self, image_id: str) -> bool:
-        """Tell whether the study's final label is there and empty."""
+        """Return whether the study's final label is there and empty."""
         final = DefaultLabelTag.FINAL.value
         if final not in self.get_labels_by_image_id(image_id):
             return False
@@ -149,9 +149,9 @@ def _answering(server: str) -> Iterator[None]:
 class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
     """The series of a DICOMweb server.
 
-    A series is read by :class:`multiad_med.dicom.read.DicomSeriesReader`, which refuses one with a
-    missing slice where MONAI Label's own conversion would go on with wrong positions. It is whole in
-    the cache or not there, whatever happens to the server meanwhile.
+    A series is read by :class:`multiad_med.dicom.read.DicomSeriesReader`. It refuses a missing slice,
+    where MONAI Label's own conversion would go on with wrong positions. A series is whole in the cache
+    or not there, whatever happens to the server meanwhile.
 
     Args:
         modalities: of the series that are listed.
@@ -165,7 +165,7 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
 
     @cached(cache=TTLCache(maxsize=16, ttl=settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY))
     def list_images(self) -> list[str]:
-        """UIDs of the series of the models' modalities."""
+        """Return the UIDs of the series of the models' modalities."""
         found = []
         for modality in self._modalities:
             filters = {**self._search_filter, "Modality": modality}
@@ -195,7 +195,7 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
         return os.path.realpath(path)
 
     def _series(self, folder: Path) -> Path:
-        """The folder, filled with the series that it is named by."""
+        """Return the folder, filled with the series that it is named by."""
         if folder.is_dir() and any(folder.iterdir()):
             return folder
         partial = folder.with_name(f".partial-{folder.name}")
@@ -239,9 +239,9 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
                 self.add_image(image_id, str(file), self._dicom_info(image_id))
 
     def get_labeled_images(self, label_tag: Any = None, labels: Any = None) -> list[str]:
-        """Series with a segmentation on the server, or marked as normal here.
+        """Return the series with a segmentation on the server, or marked as normal here.
 
-        The segmentations that ``multiad serve`` and ``multiad dicom`` write are nobody's label.
+        The segmentations that ``multiad serve`` and ``multiad dicom`` write do not count as labels.
         """
         found = set(self._datastore.filter_by_tag(NORMAL_TAG))
         with _answering(self._client.base_url):
@@ -257,13 +257,13 @@ class SeriesDatastore(_CheckedNames, DICOMWebDatastore):
         return sorted(found.intersection(self.list_images()))
 
     def is_normal(self, image_id: str) -> bool:
-        """Tell whether the series was given an empty final label here."""
+        """Return whether the series was given an empty final label here."""
         return NORMAL_TAG in self.get_labels_by_image_id(image_id)
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: Any, **options: Any
     ) -> str:
-        """Save a label; a final one as DICOM SEG on the server, but an empty one here, as normal."""
+        """Save a label: a final one as DICOM SEG on the server, an empty one here, as normal."""
         if label_tag == DefaultLabelTag.FINAL and is_empty_label(label_filename):
             self.get_image_uri(image_id)
             return LocalDatastore.save_label(
@@ -287,7 +287,7 @@ def organ_mask(datastore: Datastore, study: str) -> str | None:
 
 
 def normal_studies(datastore: FolderDatastore | SeriesDatastore) -> list[dict[str, str]]:
-    """Items of a datalist: studies whose final label is there and empty, by patient where known."""
+    """Return datalist items: the studies with an empty final label, by patient where known."""
     items = []
     for study in sorted(datastore.list_images()):
         if not datastore.is_normal(study):

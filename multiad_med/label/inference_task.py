@@ -1,4 +1,4 @@
-"""Inference of a bundle as a task of MONAI Label: levels for viewers, the map itself on request."""
+"""Inference of a bundle as a MONAI Label task: severity levels for viewers, the map on request."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ HEATMAP_FILE = "heatmap_file"
 """Key of a result's parameters: the map to be stored, a file that belongs to whoever gets it."""
 
 _SCORES = ("verdict", "axis", "slices", "not_scored_slices", "thresholds", "score_rule")
-"""What of a study's scores is told; the rest names files of the server."""
+"""Which of a study's scores are sent; the rest name files of the server."""
 
 
 def _coded(code: Code) -> dict[str, str]:
-    """A code as dcmqi takes it."""
+    """Return a code as dcmqi takes it."""
     return {
         "CodeValue": code.value,
         "CodingSchemeDesignator": code.scheme_designator,
@@ -59,7 +59,7 @@ def _coded(code: Code) -> dict[str, str]:
 def label_info(
     model: str, levels: SeverityThresholds, found: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Tell what MONAI Label's DICOM SEG says of each label value, in the order of the values."""
+    """Return what MONAI Label's DICOM SEG says of each label value, in the order of the values."""
     infos = []
     for name, value in LABELS.items():
         if value not in found:
@@ -83,7 +83,7 @@ def label_info(
 
 
 def dicom_modality(modality: str) -> str:
-    """DICOM's code of a modality in a bundle's metadata."""
+    """Return DICOM's code of a modality in a bundle's metadata."""
     return {"OCT": "OPT"}.get(modality, modality)
 
 
@@ -100,10 +100,10 @@ def check_modality(found: str | None, wanted: str, study: str) -> None:
 
 
 class AnomalyInferTask(InferTask):
-    """A bundle's anomaly maps as MONAI Label's clients take them.
+    """Give MONAI Label's clients a bundle's anomaly maps.
 
     A request goes through :meth:`multiad_med.AnomalyDetector.predict`. The answer's image is a label of
-    the levels, or the float32 map (:class:`ResultType`); its parameters have ``anomaly_score``,
+    the severity levels, or the float32 map (:class:`ResultType`); its parameters have ``anomaly_score``,
     ``p_value``, ``anomalous`` (null where there is no verdict), ``levels``, the ``verdict``, thresholds
     and slice scores of :func:`multiad_med.inference.study_scores`, and ``label_info``.
 
@@ -126,21 +126,21 @@ class AnomalyInferTask(InferTask):
         self._detectors: dict[tuple[str, str], tuple[int, AnomalyDetector]] = {}
 
     def is_valid(self) -> bool:
-        """Tell whether the bundle has a model."""
+        """Return whether the bundle has a model."""
         return (self.path / "models" / MODEL).is_file()
 
     def config(self) -> dict[str, Any]:
-        """Tell what clients show in their options."""
+        """Return what clients show in their options."""
         models = sorted((p.name for p in (self.path / "models").glob("*.pt")), key=len)
         return {"device": device_list(), "model_filename": models, **InferOptions().displayed}
 
     def info(self) -> dict[str, Any]:
-        """Tell what clients are told; ``label_info`` is what a request for DICOM SEG has to bring."""
+        """Return what clients are told; a request for DICOM SEG has to bring the ``label_info``."""
         infos = label_info(self.path.name, InferOptions().levels, list(LABELS.values()))
         return {**super().info(), "version": self.version, "label_info": infos}
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Run one request; file of the image, and parameters.
+        """Run one request; return the image's file and the parameters.
 
         Raises:
             HTTPException: 400 on a wrong option, 404 on an unknown model file, 422 on another modality.
@@ -177,7 +177,7 @@ class AnomalyInferTask(InferTask):
         return file, parameters
 
     def _detector(self, device: str, filename: Any) -> AnomalyDetector:
-        """The detector of a model file, which is opened again when the file has changed."""
+        """Return the detector of a model file, opened again when the file has changed."""
         name = filename if isinstance(filename, str) else MODEL
         path = self.path / "models" / check_name(name, "model_filename")
         if not path.is_file():
@@ -193,7 +193,7 @@ class AnomalyInferTask(InferTask):
         return detector
 
     def _settings(self) -> dict[str, Any]:
-        """What was edited in the app's copy of the bundle's config."""
+        """Return what was edited in the app's copy of the bundle's config."""
         edited, shipped = (
             _read(self.path / "configs" / "inference.json"),
             read_config(self.path.name, "inference.json"),
@@ -207,7 +207,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _modality(image: Path) -> str | None:
-    """DICOM's modality of a study, none where it is not DICOM."""
+    """Return DICOM's modality of a study; None where it is not DICOM."""
     files = image_files(image) if image.is_dir() else [image]
     header = read_header(files[0]) if files else None
     return None if header is None else text(header, "Modality")

@@ -30,7 +30,7 @@ class LabelError(MultiADError, ValueError):
 
 
 def _chosen(bundles: Sequence[str]) -> dict[str, Path | None]:
-    """The model of each bundle named as ``NAME`` or ``NAME=MODEL``; none where it has none."""
+    """Return the model of each bundle named as ``NAME`` or ``NAME=MODEL``; None where it has none."""
     chosen: dict[str, Path | None] = {}
     for text in bundles or BUNDLES:
         name, _, given = text.partition("=")
@@ -46,7 +46,7 @@ def _chosen(bundles: Sequence[str]) -> dict[str, Path | None]:
 
 
 def _check_folder(folder: Path) -> None:
-    """MONAI Label puts the app's folder into configs, which take ``#`` for a separator."""
+    """Refuse ``#`` in the app's path: MONAI Label puts it into configs, where ``#`` is a separator."""
     if "#" in str(folder.absolute()):
         raise LabelError(
             f"{folder.absolute()}: MONAI Label cannot work in a folder with '#' in its path; choose "
@@ -55,9 +55,9 @@ def _check_folder(folder: Path) -> None:
 
 
 def check_torchvision() -> None:
-    """See that torchvision, which MONAI Label imports, is of torch's version and build.
+    """Check that torchvision, which MONAI Label imports, is of torch's version and build.
 
-    Nothing is looked at where MONAI Label is not installed.
+    Nothing is checked where MONAI Label is not installed.
 
     Raises:
         LabelError: when it cannot be imported or lacks its operators, with the command that mends it.
@@ -68,7 +68,7 @@ def check_torchvision() -> None:
 
     try:
         importlib.import_module("torchvision")
-        reason = "" if hasattr(torch.ops.torchvision, "nms") else "it has not its operators"
+        reason = "" if hasattr(torch.ops.torchvision, "nms") else "its operators are missing"
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
     if reason:
@@ -77,7 +77,7 @@ def check_torchvision() -> None:
             f"torchvision {'/'.join(found) or '(not installed)'} does not fit torch {torch.__version__}: "
             f"{reason.rstrip('.')}. Install both from one index: pip install --force-reinstall "
             "-c constraints-label.txt torch torchvision. If torch came from an index of its own, as "
-            "builds for the CPU do, add that by --index-url."
+            "builds for the CPU do, add that with --index-url."
         )
 
 
@@ -124,7 +124,7 @@ def init(folder: Path, bundles: Sequence[str] = ()) -> dict[str, Path | None]:
 
 
 def server_command(folder: Path, studies: str, *, host: str, port: int) -> list[str]:
-    """MONAI Label's own command that serves an app."""
+    """Return MONAI Label's own command that serves an app."""
     return [
         *(sys.executable, "-m", "monailabel.main", "start_server"),
         *("--app", str(folder), "--studies", studies, "--host", host, "--port", str(port)),
@@ -139,7 +139,7 @@ def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 80
         folder: that :func:`init` made.
         studies: folder of studies, or URL of a DICOMweb server.
         host: address to listen on.
-        port: of TCP.
+        port: TCP port.
 
     Raises:
         LabelError: when the folder is no app, the studies' folder is missing, MONAI Label is not
@@ -159,7 +159,7 @@ def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 80
     _check_free(host, port)
     command = server_command(folder, studies, host=host, port=port)
     print(shlex.join(command), flush=True)
-    # Of an environment that is not activated, where itkimage2segimage is.
+    # Where itkimage2segimage is, if the environment is not activated.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     os.execve(sys.executable, command, {**os.environ, "PATH": path})
 

@@ -32,7 +32,7 @@ mark_server()
 
 @app.exception_handler(MONAILabelException)
 async def tell(request: Request, error: MONAILabelException) -> JSONResponse:
-    """MONAI Label's own errors as an answer with their message, instead of a bare 500."""
+    """Answer MONAI Label's own errors with their message, instead of a bare 500."""
     if isinstance(error, ImageNotFoundException | LabelNotFoundException):
         status = 404
     else:
@@ -46,11 +46,11 @@ _write_segmentation = infer.nifti_to_dicom_seg
 def write_segmentation(
     series: str, label: str, label_info: list[dict[str, Any]], **options: Any
 ) -> str:
-    """MONAI Label's writer of DICOM SEG, which takes its entries in the order of the values found.
+    """Write DICOM SEG by MONAI Label, which takes the entries in the order of the values found.
 
     Raises:
         HTTPException: 422 where the label is empty or dcmqi wrote nothing, which MONAI Label does not
-            look at.
+            check.
     """
     found = set(LoadVolume()(label).unique().int().tolist())
     infos = [
@@ -81,7 +81,7 @@ def run_inference(
     label: UploadFile | None,
     output: infer.ResultType | None,
 ) -> Any:
-    """MONAI Label's inference, of requests that it can do.
+    """Run MONAI Label's inference, after checking that it can do the request.
 
     Raises:
         HTTPException: 400 without study and file, 422 where a DICOM SEG is wanted of a file.

@@ -31,7 +31,7 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 
 
 def check_name(name: str, what: str) -> str:
-    """Return a name from a request that is to be a part of a path.
+    """Return a name from a request, if it may be part of a path.
 
     Raises:
         HTTPException: 400 when it could lead to another folder.
@@ -42,7 +42,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """Return a label's tag from a request or from MONAI Label, whose tags are an enumeration.
+    """Return a label's tag from a request, or from MONAI Label, whose tags are an enumeration.
 
     Raises:
         HTTPException: 400 when it could lead to another folder.
@@ -62,7 +62,7 @@ def check_uid(name: str, what: str) -> str:
 
 
 def check_device(name: Any) -> str:
-    """A torch device from a request; the first of several names, and without any the best there is.
+    """Return the torch device of a request: the first of several names; without any, the best one.
 
     Raises:
         HTTPException: 400 when it is none.
@@ -116,7 +116,7 @@ class InferOptions:
 
     @property
     def displayed(self) -> dict[str, Any]:
-        """What clients show in their options."""
+        """Return what clients show in their options."""
         return {
             "threshold_low": round(self.levels.low, 3),
             "threshold_moderate": round(self.levels.moderate, 3),
@@ -135,7 +135,7 @@ class InferOptions:
         shown = default.displayed
         try:
             values = [
-                # A client that was not touched sends the rounded default.
+                # A client whose options were not touched sends the rounded default.
                 getattr(default.levels, name)
                 if (value := float(request.get(key, shown[key]))) == shown[key]
                 else value

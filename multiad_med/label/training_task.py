@@ -21,19 +21,19 @@ from multiad_med.utils.atomic import atomic_path
 __all__ = ["NormalOnlyTrainTask"]
 
 _AUTO = "auto"
-"""Steps as the bundle has them for the number of images."""
+"""The bundle's own number of steps for the number of images."""
 
 
 class NormalOnlyTrainTask(BundleTrainTask):
-    """MONAI Label's bundle training on studies whose final label is empty.
+    """Train a bundle by MONAI Label on studies whose final label is empty.
 
-    Patients are divided into training and calibration. When the training is finished its model takes
-    the place of ``models/model.pt``, which stays as ``models/previous.pt``; what else it writes is in
-    ``training`` in the bundle's folder.
+    Patients are divided into training and calibration. The finished model takes the place of
+    ``models/model.pt``, which stays as ``models/previous.pt``. Other files are in ``training`` in the
+    bundle's folder.
     """
 
     def config(self) -> dict[str, Any]:
-        """Tell what clients show in their options."""
+        """Return what clients show in their options."""
         return {
             "device": device_list(),
             "steps": _AUTO,
@@ -62,9 +62,9 @@ class NormalOnlyTrainTask(BundleTrainTask):
         return {"model": model.name, "studies": task._count}
 
     def _checked(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The known options of a request. They become a config, in which text can be code.
+        """Return the known options of a request. They become a config, in which text can be code.
 
-        Clients send ``steps`` always, so that ``max_epochs`` decides where it is given too.
+        Clients always send ``steps``, so ``max_epochs`` decides where it is given too.
         """
         options = {**self.config(), **request}
         length = "max_epochs" if "max_epochs" in request else "steps"

@@ -23,7 +23,7 @@ def aupro(
     *,
     fpr_limit: float = 0.3,
 ) -> float:
-    """Return area under the PRO curve up to a false-positive rate, divided by that rate. Exact.
+    """Return the area under the PRO curve up to a false-positive rate, divided by it. Exact.
 
     PRO at a threshold is the overlap of the flagged pixels with each 8-connected lesion region,
     averaged over all regions of all images; the false-positive rate is over the normal pixels of all
@@ -67,7 +67,7 @@ def aupro(
 
 
 def check_fpr_limit(fpr_limit: float) -> None:
-    """Refuse a false-positive rate that is none.
+    """Refuse an impossible false-positive rate.
 
     Raises:
         InputError: when the limit is not in (0, 1].
@@ -111,11 +111,11 @@ def read_map(
 def mean_reach(
     before: NDArray[np.float64], after: NDArray[np.float64], limit: float
 ) -> NDArray[np.float64]:
-    """Tell how far below the limit rates lie that rise evenly from one to the other, on average.
+    """Return how far below the limit rates between ``before`` and ``after`` lie on average.
 
-    A lesion pixel flagged at the false-positive rate x adds its weight to the curve from there to
-    the limit; flagged with normal pixels of the same score, it does so evenly from ``before`` them to
-    ``after`` them.
+    A lesion pixel flagged at the false-positive rate x adds its weight to the curve from x to the
+    limit. Flagged with normal pixels of the same score, it does so evenly from the rate ``before``
+    them to the rate ``after`` them.
     """
     crossing = np.maximum(limit - before, 0) ** 2 / (2 * np.maximum(after - before, 1e-300))
     return np.where(after <= limit, limit - (before + after) / 2, crossing)

@@ -50,12 +50,12 @@ class Estimate:
 
 
 def resamples(subjects: int, *, count: int = 1000, seed: int = 0) -> Tensor:
-    """Tell how often each subject is drawn when as many as there are are drawn with replacement.
+    """Return how often each of S subjects is drawn when S are drawn with replacement.
 
     Args:
         subjects: number S of subjects.
         count: number of resamples.
-        seed: the same number gives the same draws.
+        seed: the same seed gives the same draws.
 
     Returns:
         int64 ``(count, S)``; each row adds up to S.
@@ -65,7 +65,7 @@ def resamples(subjects: int, *, count: int = 1000, seed: int = 0) -> Tensor:
     """
     if subjects < 1 or count < 1:
         raise InputError(
-            f"One subject and one resample at least are needed, got {subjects} and {count}."
+            f"At least one subject and one resample are needed, got {subjects} and {count}."
         )
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(subjects, (count, subjects), generator=generator)
@@ -73,12 +73,11 @@ def resamples(subjects: int, *, count: int = 1000, seed: int = 0) -> Tensor:
 
 
 def interval(values: Tensor, estimate: float, *, subjects: int, level: float = 0.95) -> Estimate:
-    """Return percentile interval of a metric over resamples.
+    """Return the percentile interval of a metric over resamples.
 
-    Resamples without a value, as where none of a class was drawn, are left out. An interval that more
-    than half of them could not contribute to, or over a single subject, whose resamples are all the
-    same, says nothing: its bounds are NaN. Over few subjects (below 20, say) percentile intervals are
-    too narrow.
+    Resamples without a value, as where none of a class was drawn, are left out. The bounds are NaN where
+    that is more than half of them, and for a single subject, whose resamples are all the same. Over few
+    subjects (below 20, say) percentile intervals are too narrow.
 
     Args:
         values: ``(count,)``, the metric on each resample.
@@ -113,12 +112,12 @@ def paired_difference(
     subjects: tuple[Sequence[str], Sequence[str]],
     level: float = 0.95,
 ) -> tuple[Estimate, float]:
-    """Difference a - b of a metric of two models on the same subjects, and whether it may be chance.
+    """Return the difference a - b of two models' metric on the same subjects, and its p value.
 
     Both see the same resamples, so that what makes a subject hard for both cancels.
 
     Args:
-        a: from weights ``(n, S)`` to one model's metric ``(n,)``.
+        a: function from weights ``(n, S)`` to one model's metric ``(n,)``.
         b: the same of the other model.
         weights: of :func:`resamples`.
         subjects: the subjects of either model, in the order of the columns.
@@ -177,7 +176,7 @@ def _check_index(subjects: Tensor, items: int, total: int) -> Tensor:
 
 
 def in_chunks(weights: Tensor, columns: int) -> Iterator[Tensor]:
-    """Yield rows of the weights, as many at once as keep arrays of so many columns small."""
+    """Yield rows of the weights, so few at once that arrays of so many columns stay small."""
     yield from weights.split(max(1, _CHUNK // max(1, columns)))
 
 
@@ -192,7 +191,7 @@ def from_zero(curves: Tensor) -> Tensor:
 
 
 def ranking_metrics(true_positives: Tensor, false_positives: Tensor) -> dict[str, Tensor]:
-    """Return metrics of rows ``(C, T)`` of counts at or above thresholds, the highest threshold first."""
+    """Return metrics of counts ``(C, T)`` at or above thresholds, the highest threshold first."""
     positives, negatives = true_positives[:, -1], false_positives[:, -1]
     flagged = true_positives + false_positives
     area = torch.trapezoid(from_zero(true_positives), from_zero(false_positives))
@@ -212,9 +211,9 @@ def bootstrap_ranking(
 ) -> dict[str, Tensor]:
     """Return AUROC, average precision and largest F1 of items on each resample of their subjects. Exact.
 
-    The same numbers as those of :class:`~multiad_med.metrics.Ranking` over items that are repeated as
-    often as their subject was drawn, ties included. For items that fit in memory (slices, scans,
-    patients); for pixels see :class:`~multiad_med.metrics.SubjectHistograms`.
+    The numbers equal those of :class:`~multiad_med.metrics.Ranking` over items repeated as often as
+    their subject was drawn, ties included. For items that fit in memory (slices, scans, patients); for
+    pixels see :class:`~multiad_med.metrics.SubjectHistograms`.
 
     Args:
         scores: ``(N,)``, the larger the more anomalous.
@@ -253,7 +252,7 @@ def bootstrap_ranking(
 
 
 def bootstrap_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Return mean over subjects of a number that each has, such as Dice, on each resample.
+    """Return the mean over subjects of a number that each has, such as Dice, on each resample.
 
     Args:
         values: ``(S,)``; a subject with NaN is left out of every mean.
@@ -283,7 +282,7 @@ def bootstrap_froc(
     size_range: tuple[float, float] | None = None,
     rates: Sequence[float] = FROC_RATES,
 ) -> Tensor:
-    """FROC score of scans on each resample of their subjects; see :func:`~multiad_med.metrics.froc`.
+    """Return the FROC score on each resample of subjects; see :func:`~multiad_med.metrics.froc`.
 
     Args:
         scores: as there.

@@ -32,7 +32,7 @@ def check_same_shape(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any
 
 
 def as_scores(scores: Tensor | NDArray[Any]) -> NDArray[Any]:
-    """Return flat float32 or float64 array of finite scores, from any device, no value rounded.
+    """Return a flat float32 or float64 array of finite scores, from any device, no value rounded.
 
     Raises:
         InputError: when a score is NaN or infinite.
@@ -53,7 +53,7 @@ def as_scores(scores: Tensor | NDArray[Any]) -> NDArray[Any]:
 
 
 def as_anomalous(labels: Tensor | NDArray[Any]) -> NDArray[np.bool_]:
-    """Return flat boolean array, true where a label is not 0.
+    """Return a flat boolean array, true where a label is not 0.
 
     Raises:
         InputError: when a label is NaN.
@@ -65,7 +65,7 @@ def as_anomalous(labels: Tensor | NDArray[Any]) -> NDArray[np.bool_]:
         if missing:
             raise InputError(
                 f"{missing} labels are NaN, of {array.size}; a label is 0 (normal) or not 0 "
-                "(anomalous). Read or resample the mask without filling by NaN."
+                "(anomalous). Read or resample the mask without filling with NaN."
             )
     else:
         array = tensor.numpy()
@@ -88,7 +88,7 @@ def ordered_keys(scores: NDArray[Any]) -> NDArray[Any]:
 def count_from(
     scores: NDArray[Any], thresholds: NDArray[Any]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tell how many scores exceed each threshold, and how many reach it. Exact.
+    """Return how many scores exceed each threshold, and how many reach it. Exact.
 
     Scores are counted in bins of their upper bits; only those that share a bin with a threshold are
     sorted. With few thresholds that is several times as fast as one sort of all scores.
@@ -112,7 +112,7 @@ def count_from(
 def _near_and_beyond(
     scores: NDArray[Any], thresholds: NDArray[Any], bins_log2: int
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Sorted scores from the thresholds' bins, and how many others lie above each threshold."""
+    """Return sorted scores from the thresholds' bins, and how many others exceed each threshold."""
     marks = ordered_keys(thresholds)
     lowest, highest = int(marks[0]), int(marks[-1])
     bits = max(0, (highest - lowest).bit_length() - bins_log2)

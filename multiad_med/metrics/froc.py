@@ -37,7 +37,7 @@ FROC_RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 @dataclass(frozen=True, eq=False)
 class ScanLesions:
-    """What a FROC curve needs of one scan, once its map is gone.
+    """What a FROC curve needs of one scan, without its map.
 
     Attributes:
         thresholds: ``(K,)`` of its map, descending; between them the map counts as the lower one.
@@ -118,15 +118,15 @@ def pooled_scans(
     """Return scans at thresholds that they share, as :func:`froc` takes them.
 
     A scan's map counts as rounded down to the scan's own thresholds; on maps of no more values than
-    those nothing is lost. Of all such values those are taken whose ranks over all scans grow
-    geometrically from the maximum on. One that flags every voxel of all scans is left out, for it makes
-    each one component; of constant maps there remains a threshold just above them.
+    those nothing is lost. Of all these values those are taken whose ranks over all scans grow
+    geometrically from the maximum on. A threshold that flags every voxel of all scans is left out, for
+    it makes each scan one component; for constant maps a threshold just above them remains.
 
     Args:
-        scans: of :func:`scan_lesions`, one with foreground at least.
+        scans: of :func:`scan_lesions`, at least one with foreground.
         count: number of thresholds, at most; ties make them fewer.
         largest: fraction of all voxels that the lowest threshold flags, in (0, 1). The more is
-            flagged, the more components merge into few large ones that reach some lesion by chance.
+            flagged, the more components merge into few large ones that touch a lesion by chance.
 
     Returns:
         Lesion scores and false positives of each scan, and the thresholds ``(T,)``, descending.
@@ -256,7 +256,7 @@ def sensitivity_at_rates(
     *,
     rates: Sequence[float] = FROC_RATES,
 ) -> Tensor:
-    """Return largest sensitivity before the false positives per scan first exceed each rate.
+    """Return the largest sensitivity before the false positives per scan first exceed each rate.
 
     Going down the thresholds, one is admitted only while neither it nor any higher one has more false
     positives than the rate. Without that condition a map that flags everything, one component per
@@ -288,11 +288,11 @@ def froc(
     size_range: tuple[float, float] | None = None,
     rates: Sequence[float] = FROC_RATES,
 ) -> Froc:
-    """Return FROC curve over scans; see :func:`sensitivity_at_rates` for the rule at a given rate.
+    """Return the FROC curve over scans; see :func:`sensitivity_at_rates` for the rule at a given rate.
 
     A scan without lesions adds false positives only. The FROC score is the mean sensitivity at the
     rates (CAMELYON16, Ehteshami Bejnordi et al. 2017); there the curve is interpolated, here the best
-    of the thresholds that keep to the rate is taken. Compare numbers of as many thresholds only.
+    of the thresholds that keep to the rate is taken. Compare only scores from equally many thresholds.
 
     Args:
         scores: per scan, ``(L,)`` of :func:`lesion_scores`; empty without a lesion.

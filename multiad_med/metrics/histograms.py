@@ -23,10 +23,10 @@ _SPAN = 9.0  # e to the 9th is 8,103
 
 
 def map_edges(*, bins: int = 2048) -> Tensor:
-    """Edges for :class:`SubjectHistograms` of calibrated maps m / (m + t), the same for every data set.
+    """Return edges for :class:`SubjectHistograms` of calibrated maps m / (m + t), for every data set.
 
     They are even in the logarithm of m / t, from 1/8,000 to 8,000 times the threshold t: 2,048 bins of
-    0.9 % each. So no score has to be seen before the first is counted.
+    0.9 % each. So counting can begin before any score is known.
 
     Args:
         bins: number of bins.
@@ -55,7 +55,7 @@ class SubjectHistograms:
       a bin adds to what is flagged at its lower edge.
 
     These are bounds; smooth distributions come out ten times closer or better. Subjects are numbered
-    from 0, and there are as many as the highest number seen tells.
+    from 0; the highest number seen gives how many there are.
 
     Args:
         edges: ascending, such as :func:`map_edges`.
@@ -77,12 +77,12 @@ class SubjectHistograms:
 
     @property
     def positives(self) -> Tensor:
-        """float64 ``(S, bins)``, anomalous pixels."""
+        """Anomalous pixels, float64 ``(S, bins)``."""
         return torch.stack(self._counts["positives"])
 
     @property
     def negatives(self) -> Tensor:
-        """float64 ``(S, bins)``, normal pixels."""
+        """Normal pixels, float64 ``(S, bins)``."""
         return torch.stack(self._counts["negatives"])
 
     def update(self, subject: int, scores: Tensor, labels: Tensor) -> None:
@@ -119,7 +119,7 @@ class SubjectHistograms:
             self._regions[subject] += count
 
     def _count(self, subject: int, scores: np.ndarray, anomalous: np.ndarray) -> Tensor:
-        """Count flat scores; gives the bins of the anomalous ones."""
+        """Count flat scores; return the bins of the anomalous ones."""
         bins = torch.bucketize(torch.from_numpy(scores).double(), self.edges, right=True)
         positive = torch.from_numpy(anomalous)
         for name, chosen in (("positives", positive), ("negatives", ~positive)):
@@ -158,7 +158,7 @@ class SubjectHistograms:
 
 
 def _area_to(heights: Tensor, widths: Tensor, limit: float) -> Tensor:
-    """Mean height of curves ``(C, T)`` from (0, 0), straight between points, up to a width."""
+    """Return the mean height of curves ``(C, T)`` from (0, 0), straight between points, up to a width."""
     y, x = from_zero(heights), from_zero(widths)
     step = x.diff(dim=1)
     share = ((limit - x[:, :-1]) / step).clamp(0, 1).where(step > 0, 0.0)

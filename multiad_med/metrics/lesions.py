@@ -74,7 +74,7 @@ def checked_thresholds(thresholds: Tensor) -> Tensor:
 
 
 def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Regions connected through faces, edges or corners: 26 neighbours in 3D, 8 in 2D."""
+    """Label regions connected through faces, edges or corners: 26 neighbours in 3D, 8 in 2D."""
     return ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
 
 
@@ -145,7 +145,7 @@ def false_positive_components(
     *,
     foreground: Tensor | None = None,
 ) -> Tensor:
-    """Return number of false alarms of one scan at each threshold.
+    """Return the number of false alarms of one scan at each threshold.
 
     A false alarm is a component of {map >= threshold}, 26-connected in 3D and 8-connected in 2D,
     that contains no lesion voxel. The count may fall as the threshold falls, because components

@@ -46,12 +46,11 @@ def _two_masks(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dice(prediction: Tensor, truth: Tensor) -> float:
-    """Return Dice overlap 2 |A & B| / (|A| + |B|) of two masks.
+    """Return the Dice overlap 2 |A & B| / (|A| + |B|) of two masks.
 
-    Two empty masks have no overlap to speak of: NaN, so that scans without a lesion do not raise a
-    mean. An empty truth with a non-empty prediction is 0. MONAI's ``compute_dice`` leaves out (NaN)
-    every empty truth, whatever was predicted, or with ``ignore_empty=False`` gives 1 to two empty
-    masks.
+    Two empty masks give NaN, so that scans without a lesion do not raise a mean. An empty truth with a
+    non-empty prediction gives 0. MONAI's ``compute_dice`` leaves out (NaN) every empty truth, whatever
+    was predicted, or with ``ignore_empty=False`` gives 1 to two empty masks.
 
     Args:
         prediction: mask, inside where not 0.
@@ -69,7 +68,7 @@ def dice(prediction: Tensor, truth: Tensor) -> float:
 
 
 def hausdorff95(prediction: Tensor, truth: Tensor, *, spacing: Sequence[float]) -> float:
-    """Return symmetric 95 % Hausdorff distance between the surfaces of two masks, in mm.
+    """Return the symmetric 95 % Hausdorff distance between the surfaces of two masks, in mm.
 
     The larger of two numbers: the 95 % quantile of the distances from each surface voxel of one mask
     to the nearest of the other, and the same the other way round, as

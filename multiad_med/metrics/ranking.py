@@ -97,7 +97,7 @@ class Ranking:
     def f1_max(self) -> float:
         """Largest F1 over all thresholds (of pixels: the best Dice); NaN without an anomalous item.
 
-        The threshold is chosen on the very data it is judged on: an upper bound.
+        It is an upper bound, since the threshold is chosen on the same data.
         """
         return float(self._f1.max()) if self.positives else math.nan
 
@@ -107,7 +107,7 @@ class Ranking:
         return float(self.thresholds[self._f1.argmax()]) if self.positives else math.nan
 
     def roc_curve(self, *, points: int = 1000) -> RocCurve:
-        """Corners of the ROC curve, thinned evenly along it; a missing class's rate is NaN.
+        """Return corners of the ROC curve, thinned evenly along it; a missing class's rate is NaN.
 
         Args:
             points: at most so many, 2 or more.
@@ -132,7 +132,7 @@ class Ranking:
         )
 
     def precision_recall_curve(self, *, points: int = 1000) -> PrecisionRecallCurve:
-        """Precision and recall at the thresholds, thinned evenly by recall; empty without positives.
+        """Return precision and recall at thresholds, thinned evenly by recall; empty without positives.
 
         Args:
             points: at most so many, 2 or more.
@@ -155,7 +155,7 @@ class Ranking:
 
 
 def _thinned(path: NDArray[np.float64], points: int) -> NDArray[np.intp]:
-    """Indices of at most so many points, evenly along a rising path, its ends among them."""
+    """Return indices of at most so many points, evenly along a rising path, with its ends."""
     if points < 2:
         raise InputError(f"points must be 2 or more, got {points}; a curve has two ends.")
     if path.size <= points:
@@ -165,15 +165,15 @@ def _thinned(path: NDArray[np.float64], points: int) -> NDArray[np.intp]:
 
 
 def auroc(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
-    """Return area under the ROC curve; see :class:`Ranking`."""
+    """Return the area under the ROC curve; see :class:`Ranking`."""
     return Ranking(scores, labels).auroc
 
 
 def average_precision(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
-    """Return average precision; see :class:`Ranking`."""
+    """Return the average precision; see :class:`Ranking`."""
     return Ranking(scores, labels).average_precision
 
 
 def f1_max(scores: Tensor | NDArray[Any], labels: Tensor | NDArray[Any]) -> float:
-    """Return largest F1 over all thresholds; see :class:`Ranking`."""
+    """Return the largest F1 over all thresholds; see :class:`Ranking`."""
     return Ranking(scores, labels).f1_max

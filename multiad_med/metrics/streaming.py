@@ -30,8 +30,7 @@ class _Histogram:
     A bin is a run of neighbouring float32 values. Bins are given out in pages of 2^10 values, to pages
     that hold a score, one value per bin; when they run out, all bins are joined in pairs. So bins
     are as fine as the scores seen allow, whatever their range; at the coarsest, with a score on every
-    page, 2^10 values wide (13 bits of mantissa). Their width depends on all scores alone, not
-    on their order.
+    page, 2^10 values wide (13 bits of mantissa). Their width does not depend on the scores' order.
     """
 
     def __init__(self, weight_dtype: type[np.number[Any]]) -> None:
@@ -67,7 +66,7 @@ class _Histogram:
         np.add.at(self.weights, bins.compress(anomalous), weights)
 
     def descending(self) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """Normals and weights of the bins that are not empty, from the highest score down, in parts."""
+        """Yield normals and weights of bins that are not empty, from the highest score down, in parts."""
         width = 1 << (PAGE_LOG2 - self._joined)
         normals, weights = (
             counts[: self._filled].reshape(-1, width) for counts in (self.normals, self.weights)
@@ -96,7 +95,7 @@ class _Histogram:
 
 
 def _as_single(scores: NDArray[Any]) -> tuple[NDArray[np.float32], bool]:
-    """Scores in float32, and whether any was rounded."""
+    """Return scores in float32, and whether any was rounded."""
     single = scores.astype(np.float32, copy=False)
     if single is scores:
         return single, False
@@ -123,10 +122,9 @@ def _within_promise(name: str, value: float, bound: float) -> float:
 class StreamingRanking:
     """AUROC, average precision and largest F1 of scores that come in parts, in about 100 MiB.
 
-    Scores of any range are counted in up to 4.2 million bins of neighbouring float32 values; see
-    :attr:`error_bound` for how far a value may be off: usually less than 1e-5, and a warning tells
-    when it may be more than 1e-4. Where each bin holds one value, as with scores of few distinct
-    values or in a narrow range, the results are exact.
+    Scores of any range are counted in up to 4.2 million bins of neighbouring float32 values. A result
+    is usually off by less than 1e-5; see :attr:`error_bound`. Above 1e-4 there is a warning. Where each
+    bin holds one value, as with scores of few distinct values or in a narrow range, results are exact.
     """
 
     def __init__(self) -> None:
@@ -154,7 +152,7 @@ class StreamingRanking:
         """Area under the ROC curve; NaN when a class is missing.
 
         Raises:
-            InputError: when no score has been added; so does every other figure.
+            InputError: when no score has been added, as for every other metric.
         """
         return _within_promise("AUROC", *self._computed["auroc"])
 
@@ -170,10 +168,10 @@ class StreamingRanking:
 
     @property
     def error_bound(self) -> dict[str, float]:
-        """By metric, the largest possible distance from the exact value; NaN where that is NaN.
+        """Largest possible distance from the exact value, by metric; NaN where the value is NaN.
 
-        Values are those of scores tied within each bin. The exact ones lie between them and those of
-        the best and of the worst order within the bins, which is what is measured here.
+        Results count the scores in each bin as tied. The exact ones lie between the results of the best
+        and of the worst order within the bins, which are measured here.
         """
         return {name: bound for name, (_, bound) in self._computed.items()}
 
@@ -188,7 +186,7 @@ class StreamingRanking:
             int(counts.sum()) for counts in (self._histogram.normals, self._histogram.weights)
         )
         if not negatives + positives:
-            raise InputError("There are no scores; call update() before asking for a figure.")
+            raise InputError("There are no scores; call update() before asking for a metric.")
         metrics = dict.fromkeys(("auroc", "average_precision", "f1_max"), (math.nan, math.nan))
         if not positives:
             return metrics
@@ -219,7 +217,7 @@ class StreamingRanking:
 def _worst_precision(
     tied: NDArray[np.int64], true_before: NDArray[np.int64], false_after: NDArray[np.int64]
 ) -> float:
-    """At most the sum of the bins' anomalous items' precisions when each bin's normal ones come first.
+    """Return a lower bound on the sum of anomalous items' precisions with each bin's normals first.
 
     The i-th has precision (t + i) / (t + i + f); the sum over i to n of 1 / (t + i + f) is at most
     log(1 + n / (t + f)).
@@ -282,7 +280,7 @@ class StreamingAupro:
 
     @property
     def error_bound(self) -> float:
-        """Largest possible distance from the exact value; NaN where that is NaN."""
+        """Largest possible distance from the exact value; NaN where the value is NaN."""
         return self._computed[1]
 
     @property
@@ -294,7 +292,7 @@ class StreamingAupro:
     def _compute(self) -> tuple[float, float]:
         normals = int(self._histogram.normals.sum())
         if not normals + self._regions:
-            raise InputError("There are no maps; call update() before asking for a figure.")
+            raise InputError("There are no maps; call update() before asking for a metric.")
         if not normals or not self._regions:
             return math.nan, math.nan
         false = 0

@@ -1,4 +1,4 @@
-"""Images of products: which train, which calibrate, which are tested or inferred."""
+"""Which images train, which calibrate, and which are tested or inferred."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _is_plain(names: Sequence[str]) -> bool:
 
 
 def _without_results(items: Items) -> Items:
-    """Items that are neither maps nor overlays of an earlier inference, whose scores lie beside."""
+    """Leave out maps and overlays of an earlier inference, whose scores lie beside them."""
 
     def is_own(path: Path) -> bool:
         name = path.stem.removesuffix("_anomaly")
@@ -53,10 +53,10 @@ def _without_results(items: Items) -> Items:
 
 
 def _untested(items: Items, *, plain: bool, seed: int) -> tuple[Items, set[str]]:
-    """Normal images of categories that have none in the test, and a seeded share of their subjects.
+    """Return the normal images of categories without any in the test, and a share of their subjects.
 
-    The share is held back for the test where there is something anomalous to tell it from, and enough
-    is left to train and calibrate with.
+    The share is for the test. It is empty where nothing is anomalous, or too few subjects would be left
+    to train and calibrate with.
     """
     found: Items = []
     held: set[str] = set()
@@ -74,7 +74,7 @@ def _untested(items: Items, *, plain: bool, seed: int) -> tuple[Items, set[str]]
 
 
 def _unseen(items: Items, model: str | Path) -> Items | None:
-    """The items whose images a model has not seen; None where it does not tell."""
+    """Return the items whose images a model has not seen; None if its card does not say."""
     path = Path(model)
     card = read_card(path) if path.is_file() else None
     if card is None or not card.image_hashes:
@@ -122,7 +122,7 @@ def load_images(
     seed: int = 0,
     model: str | Path | None = None,
 ) -> Splits:
-    """The images to train on, to infer or to evaluate: MVTec's tree, a plain folder, or a datalist.
+    """Return the images to train on, to infer or to evaluate: MVTec's tree, a folder, or a datalist.
 
     Args:
         source: root or one category of an MVTec-like tree (:func:`find_mvtec`). Or any other folder
@@ -131,14 +131,15 @@ def load_images(
         categories: names of the categories wanted, or one; none means all.
         validation: share of the normal images for training that is held out for calibration, where
             no validation is published.
-        seed: of the division.
+        seed: of the split.
         model: that is evaluated, if there is one; see below.
 
     Returns:
         The normal images in ``training`` and ``validation``. Where there are anomalous images and no
         normal ones to test on, a fifth of the normal ones is in neither. ``test`` has what the source
-        says, and of normal images that it does not assign: with a model those that it has not seen (or
-        that fifth, if its card does not tell), without one all of a plain folder, for inference.
+        puts there. It also has normal images that the source does not assign: with a model, those that
+        it has not seen (or that fifth, if its card does not say); without one, all of a plain folder,
+        for inference.
 
     Raises:
         DatalistError: when there are no images, a category is unknown or has no normal image
@@ -162,7 +163,7 @@ def load_images(
     if bare := sorted({item["category"] for item in items} - trained):
         raise DatalistError(
             f"{folder}: no normal image for training in the categories {bare}. Put normal images "
-            f"into train/good, or choose among {sorted(trained)} by `categories`."
+            f"in train/good, or choose among {sorted(trained)} by `categories`."
         )
     return splits
 

@@ -26,25 +26,25 @@ _logger = logging.getLogger(__name__)
 AREA = 256**2
 """Pixels of a network's input where nothing asks for more: those of the published square."""
 LARGEST_AREA = 512**2
-"""Most pixels that are recommended: four times the default's memory and time. Tiles go on from there."""
+"""Most pixels that are recommended: four times the default's memory and time. Tiles show more."""
 STEP = 32
 """Sides are multiples of it, so that every stage of the networks divides them."""
 LOCATION = 4
-"""Side in pixels of the network's input that one location of its finest features stands for."""
+"""Side, in pixels of the network's input, of the square that one of its finest features covers."""
 TILE = 256
 
 
 def fitting_size(image: tuple[int, int], *, area: int = AREA) -> tuple[int, int]:
     """Return the rectangle nearest an image's aspect and an area; sides are multiples of :data:`STEP`.
 
-    Of the two factors by which aspect and area are missed the larger one is as small as can be.
+    The larger of the two factors by which aspect and area are missed is as small as possible.
 
     Args:
         image: rows and columns.
         area: in pixels.
 
     Returns:
-        Rows and columns; of a square image and the default area 256 and 256.
+        Rows and columns; 256 and 256 for a square image and the default area.
     """
 
     def missed(size: tuple[int, int]) -> tuple[float, float]:
@@ -58,7 +58,7 @@ def fitting_size(image: tuple[int, int], *, area: int = AREA) -> tuple[int, int]
 
 
 def visible_defect(image: tuple[int, int], size: tuple[int, int]) -> int:
-    """Side of the smallest square of an image that covers a location of the network's finest features.
+    """Return the side of an image's smallest square that covers one of the network's finest features.
 
     Args:
         image: rows and columns of the image.
@@ -76,7 +76,7 @@ def _size_that_shows(image: tuple[int, int], smallest: int) -> tuple[int, int]:
 
 
 def recommended_size(image: tuple[int, int], *, smallest: int | None = None) -> tuple[int, int]:
-    """Return the size of the network's input for images of a size.
+    """Return the size of the network's input for images of a given size.
 
     It has the area :data:`AREA`, or as much as it takes until a defect of ``smallest`` pixels still
     covers one location of the finest features (:data:`LOCATION` pixels of the input), but no more than
@@ -105,9 +105,9 @@ def network_input(
 
     Args:
         source: of the training; prepared slices have a size already.
-        images: items of a datalist, whose images train. Those that cannot be read are passed over,
-            since the training itself tells them. Without any nothing is told, as where several sites,
-            which do not know each other's images, train a model.
+        images: items of a datalist, whose images train. Those that cannot be read are passed over;
+            the training itself reports them. Without any, nothing is logged, as where several sites
+            train one model and do not know each other's images.
         size: what was asked for; None means :func:`recommended_size`.
         smallest: see :func:`recommended_size`.
         tile: side or sides of tiles, which are not resized.

@@ -24,8 +24,10 @@ class ExportLayout(StrEnum):
 
     ``MVTEC``: ``train/good``, ``test/good``, ``test/<kind>`` and ``ground_truth/<kind>`` with masks
     named ``*_mask.png``; normal validation slices in ``validation/good``, as in MVTec LOCO, which
-    has no place for abnormal ones. ``BMAD``: ``train/good``,
-    ``valid`` and ``test`` with ``good`` and ``Ungood``, each with ``img`` and ``label``.
+    has no place for abnormal ones.
+
+    ``BMAD``: ``train/good``, and ``valid`` and ``test`` with ``good`` and ``Ungood``, each with ``img``
+    and ``label``.
     """
 
     MVTEC = "mvtec"
@@ -33,7 +35,7 @@ class ExportLayout(StrEnum):
 
 
 def _paths(row: Mapping[str, Any], layout: ExportLayout) -> tuple[Path, Path | None]:
-    """Where a slice and its mask go; no mask where the layout has none."""
+    """Return where a slice and its mask go; no mask where the layout has none."""
     name = f"{str(row['study']).replace('/', '_')}_{int(row['slice']):04d}"
     abnormal = row["state"] == SliceState.ABNORMAL.name.lower()
     category = Path(row["category"] or ".")

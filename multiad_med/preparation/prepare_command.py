@@ -20,7 +20,7 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 def explain_recipes() -> str:
-    """Name, purpose and settings of every recipe."""
+    """Return name, purpose and settings of every recipe."""
     parts = []
     for name in recipe_names():
         recipe = load_recipe(name)
@@ -37,7 +37,7 @@ def explain_recipes() -> str:
 
 
 def explain_folder(folder: Path) -> str:
-    """Tell what a folder holds, the fitting recipe first."""
+    """Return what a folder holds, the fitting recipe first."""
     lines = []
     findings = recognise(folder)
     for finding in findings:
@@ -64,7 +64,7 @@ def run(
     """Prepare ``source`` by a recipe; an archive is unpacked beside the slices first."""
     chosen = load_recipe(recipe, parse_settings(settings))
     if source.is_file() and source.name.lower().endswith(_ARCHIVES):
-        # Named after the archive as it is now: another one is another folder.
+        # Named after the archive as it is now: a changed one goes to another folder.
         state = source.stat()
         key = hashlib.sha256(f"{source.name} {state.st_size} {state.st_mtime_ns}".encode())
         unpacked = target.with_name(f"{target.name}-unpacked-{key.hexdigest()[:8]}")

@@ -29,7 +29,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def _files(item: Mapping[str, Any]) -> list[Path]:
-    """All files that an item is made from, each once."""
+    """Return all files that an item is made from, each once."""
     paths: dict[Path, None] = {}
     for key in PATH_KEYS:
         for name in ensure_tuple(item[key]) if key in item else ():
@@ -40,12 +40,12 @@ def _files(item: Mapping[str, Any]) -> list[Path]:
 
 
 def _signature(files: Iterable[Path]) -> list[list[Any]]:
-    """Size and time of each file: enough to see at once that nothing changed."""
+    """Return size and time of each file: enough to see at once that nothing changed."""
     return [[str(f), (stat := f.stat()).st_size, stat.st_mtime_ns] for f in files]
 
 
 class StudyPreparation(Dataset):
-    """Prepares and writes the study that is asked for; a ``DataLoader`` asks in parallel."""
+    """Prepares and writes studies by index; a ``DataLoader`` does so in parallel."""
 
     def __init__(
         self, recipe: Recipe, source: Path, target: Path, items: list[dict[str, Any]]
@@ -61,7 +61,7 @@ class StudyPreparation(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[int, str, str]:
-        """Index, outcome (``written``, ``unchanged`` or ``failed``), message."""
+        """Prepare a study; return index, outcome (``written``, ``unchanged`` or ``failed``), message."""
         item = self.items[index]
         try:
             with study_errors(item):
@@ -74,7 +74,7 @@ class StudyPreparation(Dataset):
             return False
         try:
             about = study_about(path)
-        except CacheError:  # written anew
+        except CacheError:  # it is written again
             return False
         if {k: about.get(k) for k in wanted} != wanted:
             return False
@@ -118,8 +118,8 @@ class StudyPreparation(Dataset):
 def _keep_freed_memory() -> None:
     """Let this process reuse the memory of its last volume instead of returning it.
 
-    Every array of a CT is hundreds of megabytes, which glibc asks of the kernel anew each time, page
-    by page: a quarter of the processor time of a preparation. Other C libraries are left as they are.
+    Every array of a CT is hundreds of megabytes. glibc asks the kernel for them again each time, page by
+    page, which takes a quarter of a preparation's processor time. Other C libraries are left as they are.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -128,6 +128,6 @@ def _keep_freed_memory() -> None:
 
 
 def _hash(files: Iterable[Path]) -> str:
-    """SHA-256 of one file, or of the hashes of several."""
+    """Return the SHA-256 of one file, or of the hashes of several."""
     hashes = [file_sha256(f) for f in files]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -36,7 +36,7 @@ __all__ = ["PreparationError", "Summary", "prepare"]
 
 
 class PreparationError(MultiADError, RuntimeError):
-    """A preparation cannot be done, or not into this folder."""
+    """A preparation cannot be done, or not in this folder."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ def _check_target(source: Path, target: Path, recipe: Recipe) -> None:
 
 @contextmanager
 def _alone_in(target: Path) -> Iterator[None]:
-    """Hold the folder against a second preparation; the system lets go of it with the process."""
+    """Lock the folder against a second preparation; the lock ends with the process."""
     if fcntl is None:
         yield
         return
@@ -139,7 +139,7 @@ def prepare(
     or split changed. A study that cannot be prepared is reported and passed over.
 
     Args:
-        recipe: which, with its settings.
+        recipe: the recipe, with its settings.
         source: the data set's folder or table.
         target: folder for the slices, new or from an earlier run of the same recipe.
         workers: processes that prepare studies side by side; none means one per processor, 0 this
@@ -159,7 +159,7 @@ def prepare(
     with file_errors(target, "made"):
         target.mkdir(parents=True, exist_ok=True)
     with terminable(), _alone_in(target):
-        # The cache is complete once it says so. What a killed run left half-written goes.
+        # The cache is complete once this file is there. What a killed run left half-written is removed.
         (target / CACHE_NAME).unlink(missing_ok=True)
         for partial in list(target.rglob(".partial-*")):
             shutil.rmtree(partial, ignore_errors=True)
@@ -172,7 +172,7 @@ def prepare(
 def _write_datalist(
     target: Path, recipe: Recipe, splits: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> str:
-    """Write the datalist; returns the hash of its split."""
+    """Write the datalist and return the hash of its split."""
     content = datalist_content(
         splits, name=recipe.name, description=recipe.title, modality=recipe.modality
     )
@@ -181,7 +181,7 @@ def _write_datalist(
 
 
 def _processors() -> int:
-    """Processors that this process may use, which may be fewer than the machine has."""
+    """Count the processors that this process may use, perhaps fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from multiad_med import __version__
-from multiad_med.data.datalist import DatalistError
+from multiad_med.data.study_files import DatalistError
 from multiad_med.resources import recipes_dir
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import FileError, MultiADError, reader_errors, user_error
@@ -30,7 +30,7 @@ class RecipeError(MultiADError, ValueError):
 
 @contextmanager
 def _own_errors(path: Path) -> Iterator[None]:
-    """Raise what went wrong in a component, not MONAI's word that its instantiation did."""
+    """Raise a component's own error, instead of MONAI's that it could not be instantiated."""
     try:
         yield
     except RuntimeError as error:
@@ -43,7 +43,7 @@ def _own_errors(path: Path) -> Iterator[None]:
 
 
 def _with_bases(path: Path) -> list[Path]:
-    """A recipe's file, after that of its ``base`` if it names one, and so on.
+    """Return a recipe's file, after that of its ``base`` if it names one, and so on.
 
     The base is a file below the recipe's own folder, or below that of the package's recipes.
     """
@@ -61,13 +61,13 @@ class Recipe:
     """One recipe with its settings.
 
     Args:
-        path: YAML or JSON file; over the recipe that it names as its ``base``, if any.
+        path: YAML or JSON file; it adds to the recipe that it names as its ``base``, if any.
         settings: values that replace the recipe's own, by name.
 
     Attributes:
         name: file name without suffix.
         title, about, modality: for people.
-        upright: whether slices are stored as they are looked at, rows from above; those of RAS
+        upright: whether slices are stored as they are shown, rows from above; those of RAS
             volumes are not (first axis to the right, second to the front).
         bits: of the stored values.
 
@@ -148,7 +148,7 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Return names of the recipes that come with the package."""
+    """Return the names of the recipes that come with the package."""
     return sorted(path.stem for path in recipes_dir().glob("*.yaml"))
 
 

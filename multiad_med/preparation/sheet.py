@@ -1,4 +1,4 @@
-"""A contact sheet: a few prepared slices of each kind, as they would be looked at."""
+"""A contact sheet: a few prepared slices of each kind, the right way up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = 8
 
 
 def _choose(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Slices spread evenly over each split and state."""
+    """Choose slices spread evenly over each split and state."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(f"{row['split']}\n{row['state']}", []).append(row)

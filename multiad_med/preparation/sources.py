@@ -1,4 +1,4 @@
-"""What a user points at: a folder, a table, a datalist; NIfTI, DICOM, B-scans, or all of them."""
+"""From what a user gives to studies: a folder, table or datalist of NIfTI, DICOM or B-scans."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ from typing import Any
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     PATH_KEYS,
-    DatalistError,
-    find_studies,
-    is_result,
     load_datalist,
-    matching,
-    subject_folder,
     train_or_infer,
-    visible_files,
 )
 from multiad_med.data.masks import looks_like_mask
 from multiad_med.data.sequences import (
@@ -28,6 +22,14 @@ from multiad_med.data.sequences import (
     matches_series,
     named_files,
     sequence_of,
+)
+from multiad_med.data.study_files import (
+    DatalistError,
+    find_studies,
+    is_result,
+    matching,
+    subject_folder,
+    visible_files,
 )
 from multiad_med.data.tree import is_volume, volume_name
 from multiad_med.datasets import find_bscans, find_volumes
@@ -46,7 +48,7 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-# What lies beside volumes and is none: notes, tables, the other half of a pair.
+# Files beside volumes that are none: notes, tables, the other half of a pair.
 _COMPANIONS = re.compile(
     r"\.(json|csv|tsv|txt|md|html?|pdf|xml|ya?ml|log|bval|bvec|mat|hdr(\.gz)?|z?raw(\.gz)?|py|sh)$|"
     r"^(README|LICENSE|CHANGES|DICOMDIR)$",
@@ -70,12 +72,12 @@ class StudyKind(StrEnum):
 def _images(
     items: list[dict[str, Any]], folder: Path, image_glob: str | None, *, mr: bool
 ) -> list[dict[str, Any]]:
-    """The items, once it is sure that none is a mask by its name, and that they are of one sequence.
+    """Return the items after a check that none is a mask by its name and all are of one sequence.
 
     Args:
         items: of volumes.
-        folder: they lie in.
-        image_glob: they were found by.
+        folder: where they lie.
+        image_glob: pattern that found them.
         mr: whether they may be of several MR sequences.
     """
     masks = [i["image"] for i in items if looks_like_mask(Path(i["image"]))]
@@ -84,7 +86,7 @@ def _images(
         check_one_sequence(named_files(others, folder), folder, is_file=True)
     if masks:
         raise DatalistError(
-            f"{len(masks)} of {len(items)} files of which each {matching(image_glob)} look like masks, "
+            f"{len(masks)} of {len(items)} files, each of which {matching(image_glob)}, look like masks, "
             f"first {masks[0]}. Set label_glob to theirs (such as '**/*seg.nii.gz'), or image_glob to "
             "the images only (such as '**/*_T1w.nii.gz'). If they are images, list them in a "
             "datalist.json."
@@ -93,7 +95,7 @@ def _images(
 
 
 def _without_dicom(items: list[dict[str, Any]], search: SeriesSearch) -> list[dict[str, Any]]:
-    """The items that are no DICOM objects, which a glob of folders matches too."""
+    """Return the items that are no DICOM objects, which a glob of folders matches too."""
     objects = {path for series in search.series for path in series.files}
     objects |= {path for path, reason in search.skipped if reason != NOT_DICOM}
     return [i for i in items if is_volume(Path(i["image"])) or Path(i["image"]) not in objects]
@@ -102,7 +104,7 @@ def _without_dicom(items: list[dict[str, Any]], search: SeriesSearch) -> list[di
 def _chosen_series(
     series: Sequence[DicomSeries], folder: Path, image_glob: str | None
 ) -> list[DicomSeries]:
-    """The series that a glob chooses; of one sequence, where they are MR."""
+    """Return the series that a glob chooses, after a check that MR series are of one sequence."""
 
     def chooses(one: DicomSeries, pattern: str) -> bool:
         return matches_series(one.description, one.files[0].relative_to(folder), pattern)
@@ -125,7 +127,7 @@ def _chosen_series(
         Named(
             (tells_apart and one.patient_id) or one.study_uid or str(one.files[0].parent),
             sequence_of(one.description)
-            # Of other words only those of one study surely mean different sequences.
+            # Other descriptions mean different sequences for sure only within one study.
             or (one.description if len(described[one.study_uid]) > 1 else ""),
             one.description,
             one.files[0].relative_to(folder),
@@ -138,7 +140,7 @@ def _chosen_series(
 
 
 def _tell_others(search: SeriesSearch, folder: Path, listed: Iterable[dict[str, Any]]) -> None:
-    """Tell what is neither an image series nor listed already."""
+    """Log what is neither an image series nor listed already."""
     known = {Path(name) for item in listed for key in PATH_KEYS for name in _names(item, key)}
     strange, others = [], []
     for path, reason in search.skipped:
@@ -181,9 +183,9 @@ def _dicom_items(series: Sequence[DicomSeries], folder: Path) -> list[dict[str, 
 
 
 def _dicom_subjects(series: Sequence[DicomSeries], folder: Path) -> list[str]:
-    """Each series' patient: by PatientID where it tells patients apart, else by sub-folder.
+    """Return each series' patient: by PatientID where it differs, else by sub-folder, else empty.
 
-    Anonymised data often have one PatientID for everybody, or none. Empty where nothing tells.
+    Anonymised data often have one PatientID for everybody, or none.
     """
     places = [subject_folder(one.files[0], folder) for one in series]
     identifiers = {one.patient_id for one in series if one.patient_id}
@@ -231,9 +233,9 @@ def find_nifti_and_dicom(
         source: folder, or a table as :func:`multiad_med.datasets.find_volumes` reads it.
         image_glob: of volume files in a folder; see :func:`multiad_med.data.find_studies`. It chooses
             DICOM series too, by a path or by SeriesDescription.
-        label_glob: of the masks in a folder; see there.
+        label_glob: of the masks in a folder; see there too.
         modalities: of DICOM series, such as ``[CT]``; none means all.
-        kind: ``mr`` or ``ct``, as which they will be prepared; none does not matter.
+        kind: ``mr`` or ``ct``, what they will be prepared as; none means either.
 
     Returns:
         Items as of :func:`find_volumes`; of DICOM, ``subject`` is the patient's identifier and each
@@ -278,7 +280,7 @@ def _folder_items(
     organ_glob: str | None,
     kind: StudyKind | None,
 ) -> list[dict[str, Any]]:
-    """Every study of a folder; DICOM series of another modality are told and passed over."""
+    """List every study of a folder; DICOM series of another modality are logged and passed over."""
     items: list[dict[str, Any]] = []
     search = find_series(folder)
     if kind is StudyKind.OCT:

@@ -1,4 +1,4 @@
-"""Archives from others, unpacked without trust in what they say about themselves."""
+"""Archives, unpacked without trust in what they say about themselves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLOCK = 512
 _DRIVE = re.compile(r"^[A-Za-z]:")
 
 _Member = tuple[str, int, IO[bytes] | None]
-"""Name, declared size, and content; none of a folder."""
+"""Name, declared size, and content; None for a folder."""
 
 
 class ArchiveError(MultiADError, ValueError):
@@ -41,8 +41,8 @@ def unpack(
     """Unpack a zip or tar archive (plain, gzip, bzip2 or xz) into a new folder, wholly or not at all.
 
     Members are plain files and folders; archives among them stay packed. Permissions, owners and times
-    of members are not taken over. A backslash in a name counts as a separator. No more is read of a
-    member than it declares, so the declared sizes are what is checked.
+    of members are ignored. A backslash in a name counts as a separator. No more of a member is read
+    than it declares, so it is the declared sizes that are checked.
 
     Args:
         archive: its first bytes tell the format, not its name.
@@ -54,7 +54,7 @@ def unpack(
         The folder.
 
     Raises:
-        FileError: when it cannot be read, or the folder not be written.
+        FileError: when it cannot be read, or the folder cannot be written.
         ArchiveError: when it is damaged, truncated, empty, encrypted or no zip or tar; when a
             member would lie outside the folder, is a link or a device, or comes twice; when it exceeds
             the limits or expands more than 1000-fold (beyond 100 MiB); when the folder holds something.
@@ -75,7 +75,7 @@ def unpack(
                 if bytes_left < 0:
                     raise ArchiveError(
                         f"{source}: expands to more than is allowed ('max_bytes', {_RATIO} times its "
-                        f"size), at member {name!r}. If it is to be trusted, unpack it by hand."
+                        f"size), at member {name!r}. If you trust it, unpack it by hand."
                     )
                 _write(source, partial, name, content)
             if not any(partial.iterdir()):
@@ -113,7 +113,7 @@ def _zip_members(source: Path) -> Iterator[_Member]:
 
 
 class _Header(tarfile.TarInfo):
-    """A tar's header, which may not ask for so many bytes at once that they would fill the memory."""
+    """A tar's header, which may not ask for so many bytes at once that they would fill memory."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -130,7 +130,7 @@ def _tar_members(source: Path) -> Iterator[_Member]:
             if not (member.isfile() or member.isdir()):
                 raise ArchiveError(f"{source}: member {member.name!r} is a link or a device.")
             yield member.name, member.size, archive.extractfile(member)
-        # tarfile takes a damaged header for the end, and gzip checks its sum only at its own end.
+        # tarfile takes a damaged header for the end, and gzip checks its checksum only at its own end.
         stream: Any = archive.fileobj
         stream.seek(archive.offset)
         if stream.read(_BLOCK) != bytes(_BLOCK):

@@ -1,4 +1,4 @@
-"""OCT volumes: B-scans upright, one after the other, from whatever form they come in."""
+"""OCT volumes: B-scans upright, one after the other, from every form of file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OctError(MultiADError, ValueError):
 
 
 def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
-    """A Heidelberg Engineering volume through eyepy; pixel size in mm (depth, width, B-scan).
+    """Read a Heidelberg Engineering volume by eyepy; with pixel size in mm (depth, width, B-scan).
 
     Eyepy finds no pixel size in ``.e2e`` files.
     """
@@ -60,7 +60,7 @@ def _heidelberg(path: Path) -> tuple[torch.Tensor, list[float] | None]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    """The images directly in a folder, in the natural order of their names."""
+    """Return the images directly in a folder, in the natural order of their names."""
     visible = (p for p in folder.iterdir() if not p.name.startswith("."))
     return sorted(filter(is_image, visible), key=natural_key)
 
@@ -73,13 +73,13 @@ class LoadBScans(Transform):
     - ``.npy``: ``(B-scan, depth, width)``.
     - NIfTI and multi-frame DICOM (ophthalmic tomography): columns, rows, B-scans, as these formats
       store images, with their spacing.
-    - Heidelberg ``.vol`` and ``.e2e``: through the package eyepy, if it is installed.
+    - Heidelberg ``.vol`` and ``.e2e``: by the package eyepy, if it is installed.
 
     The last three keep their values; :class:`monai.transforms.ScaleIntensity` maps them to [0, 1].
 
     Args:
         mask: whether the files are label masks, whose values are kept.
-        spacing: pixel size in mm (depth, width, B-scan) of forms that do not tell it.
+        spacing: pixel size in mm (depth, width, B-scan) for files that do not state it.
     """
 
     def __init__(self, *, mask: bool = False, spacing: Sequence[float] | None = None) -> None:
@@ -90,17 +90,17 @@ class LoadBScans(Transform):
         self.mask = mask
         self.spacing = None if spacing is None else [float(s) for s in spacing]
         self.volume = LoadVolume()
-        self.pictures = (
+        self.images = (
             LoadImageMasks(stack=True, keep_values=True) if mask else LoadImages(colour=False)
         )
 
     def __call__(
         self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
     ) -> torch.Tensor:
-        """Volume ``(1, depth, width, B-scan)`` with the affine of its axes, to mm.
+        """Read a volume ``(1, depth, width, B-scan)`` with the affine of its axes, to mm.
 
         :class:`multiad_med.inference.BScanMapWriter` writes maps back as NIfTI stores images: columns,
-        rows, B-scans, with the affine of the file or, where it tells none, with the spacing's.
+        rows, B-scans, with the affine of the file or, where it has none, of the spacing.
 
         Raises:
             OctError: when the file holds no OCT volume.
@@ -109,11 +109,11 @@ class LoadBScans(Transform):
         path = Path(ensure_tuple(filename)[0])
         spacing = self.spacing
         meta: dict[str, Any] = {}
-        grid: torch.Tensor | None = None  # of (width, depth, B-scan), where the file tells it
+        grid: torch.Tensor | None = None  # of (width, depth, B-scan), where the file states it
         if path.is_dir() and (inside := _images_in(path)):
-            volume = self.pictures(inside)
+            volume = self.images(inside)
         elif is_image(path):
-            volume = self.pictures(filename)
+            volume = self.images(filename)
         elif path.suffix.lower() in _HEIDELBERG:
             volume, stated = _heidelberg(path)
             spacing = stated or spacing

@@ -59,8 +59,8 @@ class ImageFile:
         path: its file.
         image: upright.
         bits: of each stored value.
-        signed: whether stored values are.
-        inverted: whether 0 is white, and Pillow has not turned it round.
+        signed: whether stored values are signed.
+        inverted: whether 0 is white, and Pillow has not inverted it.
     """
 
     path: Path
@@ -80,12 +80,12 @@ class ImageFile:
         return self.image.mode in _DEEP
 
     def grey(self) -> NDArray[Any]:
-        """Return values ``(H, W)`` as integers from 0, white highest, in a type whose range is theirs.
+        """Return values ``(H, W)`` as integers from 0, white highest, over the full range of their type.
 
         Signed values are shifted to begin at 0.
 
         Raises:
-            ImageError: on floating-point or 32-bit values, whose range nobody knows.
+            ImageError: on floating-point or 32-bit values, whose range is unknown.
         """
         if self.image.mode == "F" or self.bits > 16:
             kind = "floating-point" if self.image.mode == "F" else f"{self.bits}-bit"
@@ -105,13 +105,13 @@ class ImageFile:
         return values
 
     def channels(self) -> NDArray[Any]:
-        """Red, green and blue ``(3, H, W)``, see :meth:`grey`; of a grey image three times the same."""
+        """Return red, green and blue ``(3, H, W)``, see :meth:`grey`; all the same for a grey image."""
         if self.is_deep or self.signed or self.image.mode == "F":
             return np.stack([self.grey()] * 3)
         return np.asarray(self._as("RGB")).transpose(2, 0, 1)
 
     def labels(self) -> NDArray[Any]:
-        """Stored grey values ``(H, W)``, or the indices of a palette."""
+        """Return the stored grey values ``(H, W)``, or the indices of a palette."""
         if self.image.mode in ("P", "F", *_DEEP):
             return np.asarray(self.image)
         return self.grey()
@@ -133,12 +133,12 @@ class ImageFile:
             return self.image.convert(mode)
         except ValueError as error:
             raise ImageError(
-                f"{self.path}: colours of kind {self.image.mode} are not read; save it as RGB."
+                f"{self.path}: colour mode {self.image.mode} is not read; save it as RGB."
             ) from error
 
 
 def _stored_bits(image: Image.Image) -> int:
-    """Bits of each stored value; to be asked before the image is loaded."""
+    """Return the bits of each stored value; call it before the image is loaded."""
     tags = getattr(image, "tag_v2", None)
     if tags is not None:
         bits = tags.get(_BITS, 1)
@@ -150,7 +150,7 @@ def _stored_bits(image: Image.Image) -> int:
 
 
 def _open(path: Path) -> Image.Image:
-    """An image whose header is read, and no pixel."""
+    """Open an image: read its header, and no pixel."""
     # From memory: a damaged length makes Pillow ask for gigabytes, which a file would allocate.
     content = path.read_bytes()
     if not content:
@@ -168,14 +168,14 @@ def _open(path: Path) -> Image.Image:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return rows and columns of an image as it is looked at, by its header.
+    """Return rows and columns of an image as viewers show it, by its header.
 
     Raises:
         ImageError, FileError: as of :func:`open_image`, of the header only.
     """
     with reader_errors(path, ImageError, "not a readable image"):
         image = _open(path)
-        # Pillow tells the size of a TIFF as it is looked at, of other kinds as it is stored.
+        # Pillow gives the size of a TIFF as viewers show it, of other formats as it is stored.
         as_stored = image.format != "TIFF"
         turned = as_stored and image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
     return (image.width, image.height) if turned else (image.height, image.width)

@@ -39,12 +39,12 @@ def _unit(values: NDArray[Any]) -> NDArray[np.float32]:
 class LoadImages(Transform):
     """Read one image, or several of one size as the slices of a volume, upright, in [0, 1].
 
-    Integers of 8 and 16 bits become [0, 1] by the full range of their type, signed ones too, white
+    Integers of 8 and 16 bits, signed ones too, become [0, 1] by the full range of their type; white is
     always 1. Transparency is dropped, palettes are resolved.
 
     Args:
-        colour: whether three channels (red, green, blue) or one (grey) are given out; none decides
-            by the first file.
+        colour: whether to return three channels (red, green, blue) or one (grey); none decides by
+            the first file.
     """
 
     def __init__(self, *, colour: bool | None = None) -> None:
@@ -79,7 +79,7 @@ class LoadImages(Transform):
     def __call__(
         self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
     ) -> MetaTensor:
-        """Images ``(C, H, W, N)``, float32 in [0, 1]; the affine is the identity, in pixels.
+        """Read images ``(C, H, W, N)``, float32 in [0, 1]; the affine is the identity, in pixels.
 
         Raises:
             ImageError: naming the file that cannot be read, or has another size than the first.
@@ -110,7 +110,7 @@ class LoadImageMasks(Transform):
 
     Args:
         stack: whether several files are the slices of a volume; otherwise they are parts of one
-            image's mask, which is where any of them is.
+            image's mask, joined into one.
         keep_values: whether grey values are kept as labels; otherwise a pixel is 1 where its value
             is above 0 in any channel and not transparent, in JPEG files above half of their highest
             value, since their blacks are not exact.
@@ -136,7 +136,7 @@ class LoadImageMasks(Transform):
     def __call__(
         self, filename: Sequence[str | os.PathLike[str]] | str | os.PathLike[str]
     ) -> torch.Tensor:
-        """Masks ``(1, H, W, N)``, uint8; N is 1 unless ``stack``.
+        """Read masks ``(1, H, W, N)``, uint8; N is 1 unless ``stack``.
 
         Raises:
             ImageError: naming the file that cannot be read, or has another size than the first.
@@ -172,7 +172,7 @@ class LoadImagesd(MapTransform):
 class LoadImageMasksd(MapTransform):
     """Dictionary form of :class:`LoadImageMasks`, checking the size against the image's.
 
-    Of an item that is ``anomalous``, a mask that marks nothing or everything is warned of by name.
+    A warning names the mask of an ``anomalous`` item that marks nothing or everything.
 
     Args:
         keys: masks, read where present.
@@ -205,8 +205,8 @@ class LoadImageMasksd(MapTransform):
             mask = self.load(result[key])
             if mask.shape[1:] != result[self.image_key].shape[1:]:
                 raise ImageError(
-                    f"{source}: a mask of shape {tuple(mask.shape[1:])} (rows, columns, slices) for a "
-                    f"image of {tuple(result[self.image_key].shape[1:])}."
+                    f"{source}: a mask of shape {tuple(mask.shape[1:])} (rows, columns, slices) for "
+                    f"an image of {tuple(result[self.image_key].shape[1:])}."
                 )
             if result.get("anomalous") and (not mask.any() or mask.all()):
                 what = "everything" if mask.any() else "nothing"

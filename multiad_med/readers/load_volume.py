@@ -1,4 +1,4 @@
-"""One way in for every volume: the reader is chosen by the file, and its error is the error."""
+"""One way in for every volume: the file decides on the reader, whose error is final."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DICOM_MAGIC_AT = 128
 
 
 def is_dicom_path(path: Path) -> bool:
-    """Tell whether a path is a folder, or a file with DICOM's name or mark."""
+    """Tell whether a path is a folder, or a file with DICOM's suffix or prefix."""
     if path.is_dir() or path.suffix.lower() in DICOM_SUFFIXES:
         return True
     with file_errors(path), path.open("rb") as stream:
@@ -40,18 +40,18 @@ def is_dicom_path(path: Path) -> bool:
 
 
 class LoadVolume(Transform):
-    """What MONAI's ``LoadImage`` does, with exactly one reader for each form of file.
+    """Read a volume as MONAI's ``LoadImage`` does, with exactly one reader for each form of file.
 
     ``LoadImage`` tries its other readers when one refuses a file, so that a DICOM series with a
-    missing slice would come in through the next one, with an affine that is not true. Here NIfTI
+    missing slice would be read by the next one, with a wrong affine. Here NIfTI
     goes to :class:`NiftiReader`, a folder, a ``.dcm`` file or anything with a DICOM preamble to
     :class:`DicomSeriesReader`, ``.npy`` to MONAI's NumpyReader, MetaImage and NRRD to its
     ITKReader, and a refusal is final. A list of NIfTI files becomes channels (MR sequences); a
     list of DICOM files is one series.
 
-    Voxels stay in the file's order in memory, in which slices are contiguous (``LoadImage`` turns a
-    large CT around in memory, which takes longer than to inflate it), and keep their integer type
-    where it has at most 16 bits; all others become float32.
+    Voxels stay in the file's order in memory, in which slices are contiguous (``LoadImage`` reorders a
+    large CT, which takes longer than to inflate it). They keep integer types of up to 16 bits; all
+    others become float32.
 
     Args:
         series_uid: which series of a DICOM folder that holds several.

@@ -1,4 +1,4 @@
-"""Reading NIfTI: fast where compressed, and never more than the header promises."""
+"""NIfTI: compressed files are read fast, and never more than the header promises."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LARGEST_RATIO = 1032  # what deflate can reach at most
 
 
 def millimetres(xyzt_units: int) -> float:
-    """Return length of a header's spatial unit in mm; of an unknown one, 1."""
+    """Return the length of a header's spatial unit in mm; 1 if it is unknown."""
     return {1: 1000.0, 2: 1.0, 3: 0.001}.get(int(xyzt_units) & 7, 1.0)
 
 
@@ -42,11 +42,10 @@ class NiftiError(MultiADError, ValueError):
 class NiftiReader(NibabelReader):
     """MONAI's NibabelReader, with compressed files inflated at once by Intel's ISA-L.
 
-    A file that is shorter than its header says, or whose checksum fails, is refused; of a stream
-    without end no more is inflated than the header promises. A pair (``.hdr`` and ``.img``) is read
-    by either of its names. Where a qform disagrees with the sform, the sform counts, as in nibabel, and
-    a warning says so; so does one where a file has neither, and nibabel's guess is taken (first axis to
-    the patient's left).
+    A file that is shorter than its header says, or whose checksum fails, is refused. An endless stream
+    is inflated only as far as the header promises. A pair (``.hdr`` and ``.img``) is read by either of
+    its names. Where qform and sform disagree, the sform counts, as in nibabel, with a warning. Where a
+    file has neither, nibabel's guess is used (first axis to the patient's left), with a warning.
     """
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
@@ -97,24 +96,24 @@ class NiftiReader(NibabelReader):
         return image
 
     def _get_meta_dict(self, img: Any) -> dict[str, Any]:
-        """The header's fields, and ``millimetres``: the unit of the file, of which maps are written."""
+        """Return the header's fields, and ``millimetres``: the file's unit, in which maps are written."""
         unit = millimetres(int(img.header["xyzt_units"]))
         return {**super()._get_meta_dict(img), "millimetres": unit}
 
     def _get_affine(self, img: Any) -> Any:
-        """The affine in mm, whatever the header's unit."""
+        """Return the affine in mm, whatever the header's unit."""
         unit = millimetres(int(img.header["xyzt_units"]))
         return np.diag([unit, unit, unit, 1.0]) @ super()._get_affine(img)
 
     def _get_array_data(self, img: Any, filename: PathLike) -> Any:
-        """Voxels in the machine's byte order, which torch demands."""
+        """Return the voxels in the machine's byte order, which torch demands."""
         array = super()._get_array_data(img, filename)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_affine(path: Path, affine: NDArray[np.floating]) -> None:
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    # As a part of the largest volume that axes of these lengths could span.
+    # As a fraction of the largest volume that axes of these lengths could span.
     flat = not sizes.all() or abs(np.linalg.det(affine[:3, :3] / np.where(sizes, sizes, 1))) < 1e-6
     if not np.isfinite(affine).all() or flat:
         raise NiftiError(
@@ -124,12 +123,12 @@ def _check_affine(path: Path, affine: NDArray[np.floating]) -> None:
 
 
 def _check_size(path: Path, header: Any, offset: int, available: int) -> int:
-    """The bytes that header and voxels take."""
+    """Return the number of bytes that header and voxels take."""
     shape = header.get_data_shape()
     voxels = 1
     for extent in shape:
         if extent < 1:
-            raise NiftiError(f"{path}: the header says an impossible shape {shape}.")
+            raise NiftiError(f"{path}: the header has an impossible shape {shape}.")
         voxels *= int(extent)
     needed = offset + voxels * header.get_data_dtype().itemsize
     if not 0 <= offset < 1 << 31 or needed > available:
@@ -141,7 +140,7 @@ def _check_size(path: Path, header: Any, offset: int, available: int) -> int:
 
 
 def _inflate(path: Path) -> Any:
-    """The image in a compressed file, its voxels in memory as they come."""
+    """Read the image in a compressed file; its voxels stay in the file's order."""
     most = _LARGEST_RATIO * os.path.getsize(path) + 1024
     with igzip.open(path, "rb") as stream:
         head = stream.read(_HEADER_BYTES)
@@ -174,10 +173,10 @@ def _inflate(path: Path) -> Any:
 
 
 def _open_pair(path: Path) -> Any:
-    """The image in two files, header and voxels, by the name of either.
+    """Read the image in two files, header and voxels, by the name of either.
 
     Raises:
-        NiftiError: when one of the two is missing, the header is of Analyze, which tells no
+        NiftiError: when one of the two is missing, the header is of Analyze, which has no
             orientation, or the voxels are fewer than it promises.
     """
     parts = dict[str, Path]()
@@ -193,7 +192,7 @@ def _open_pair(path: Path) -> Any:
     image_class = next((k for k in kinds if k.header_class.may_contain_header(head)), None)
     if image_class is None:
         raise NiftiError(
-            f"{path}: its header is not NIfTI's. An Analyze 7.5 pair tells no orientation, so left and "
+            f"{path}: its header is not NIfTI's. An Analyze 7.5 pair has no orientation, so left and "
             "right would be a guess; convert it to NIfTI (.nii.gz) where its orientation is known."
         )
     files = image_class.make_file_map({"header": str(parts["hdr"]), "image": str(parts["img"])})

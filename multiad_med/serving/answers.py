@@ -1,4 +1,4 @@
-"""What an answer of a DICOMweb server is, where it is not what was asked for."""
+"""Checks of a DICOMweb server's answers, and what went wrong with a request in words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 TIMEOUT = (10.0, 120.0)
-"""Seconds to connect, and without a byte of an answer."""
+"""Seconds to connect, and seconds without a byte of an answer."""
 
 _TAIL = 1024
 _PAGES = ("text/html", "application/xhtml+xml")
@@ -36,11 +36,11 @@ class WebPageError(AnswerError):
 
 
 def check_answer(response: requests.Response, *args: Any, **kwargs: Any) -> None:
-    """Look at an answer before it is decoded: a hook of ``requests``.
+    """Check an answer before it is decoded: a hook of ``requests``.
 
     Raises:
         WebPageError: when it is a web page.
-        AnswerError: when images were asked for and none came. One that is cut raises when it is read.
+        AnswerError: when images were asked for and none came. A truncated answer raises when it is read.
     """
     if not response.ok or response.is_redirect:
         return
@@ -61,7 +61,7 @@ def check_answer(response: requests.Response, *args: Any, **kwargs: Any) -> None
 
 
 def watch_answers(client: Any) -> None:
-    """Let a ``DICOMwebClient`` that somebody else made look at its answers and wait for none longer."""
+    """Make a ``DICOMwebClient`` from elsewhere check its answers and wait no longer than a time-out."""
     client._session.hooks["response"].append(check_answer)
     client._timeout = TIMEOUT
 
@@ -75,7 +75,7 @@ def _parameter(content_type: str, name: str) -> str:
 
 
 def _check_end(response: requests.Response, end: bytes) -> None:
-    """Let the body raise where it stops before its closing line."""
+    """Make the body raise where it stops before its closing line."""
     read = response.iter_content
 
     def checked(*args: Any, **kwargs: Any) -> Iterator[bytes]:
@@ -90,7 +90,7 @@ def _check_end(response: requests.Response, end: bytes) -> None:
 
 
 def reason_of(error: OSError) -> str:
-    """Tell what went wrong with a request, in words without an address, an identifier or a name.
+    """Return what went wrong with a request, in words without an address, an identifier or a name.
 
     Args:
         error: of ``requests``, or of :func:`check_answer`.
@@ -113,7 +113,7 @@ def reason_of(error: OSError) -> str:
         kinds.ConnectionError: "no connection, or it was lost",
     }
     told = (reason for kind, reason in reasons.items() if isinstance(error, kind))
-    return next(told, "the request could not be made, or its answer not be read")
+    return next(told, "the request could not be made, or its answer could not be read")
 
 
 _MEANINGS = {

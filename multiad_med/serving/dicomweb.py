@@ -33,12 +33,12 @@ _BATCH = 50
 _DUPLICATE = 0x0111
 _AWAY = {401, 403, 407, 408, 425, 429, 502, 503, 504}  # statuses that are about no study
 _NO_STUDY = (
-    "the server's search tells no StudyInstanceUID of it, without which it cannot be asked for"
+    "the server's search gives no StudyInstanceUID for it, without which it cannot be asked for"
 )
 
 
 class DicomwebSource:
-    """Series of a DICOMweb server, and their results back to it.
+    """Find and fetch series on a DICOMweb server, and store their results there.
 
     A series is complete when its number of instances was the same for ``settle`` seconds. UIDs that
     the server sends are checked before they become names of files or parts of addresses.
@@ -47,15 +47,15 @@ class DicomwebSource:
     Args:
         url: of the service, such as ``http://127.0.0.1:8042/dicom-web``.
         kind: what the volumes are.
-        folder: of this host, for series while they are at work.
+        folder: on this host, for series while they are processed.
         filters: QIDO attributes that series must have, such as ``{"StudyDate": "20260101-"}``.
             The modality is that of ``kind`` unless it is one of them.
         settle: seconds without a new instance.
-        timeout: seconds to connect, and without a byte of an answer.
+        timeout: seconds to connect, and seconds without a byte of an answer.
 
     Raises:
-        ServingError: when dicomweb-client is not installed, the address is none, or a filter is not
-            a keyword of DICOM.
+        ServingError: when dicomweb-client is not installed, the address is not valid, or a filter is
+            not a keyword of DICOM.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class DicomwebSource:
         try:
             self._client = client(url.rstrip("/"), timeout=timeout, callback=check_answer)
         except ValueError as error:
-            raise ServingError(f"The address of the DICOMweb server is none: {error}") from error
+            raise ServingError(f"The DICOMweb server's address is not valid: {error}") from error
         self._client.set_http_retry_params(retry=False)  # the ledger knows when to try again
         self.kind = kind
         self.folder = Path(folder)
@@ -88,10 +88,10 @@ class DicomwebSource:
     def find(self) -> FoundStudies:
         """Return the series that match, as the server lists them now.
 
-        One that is not named as it must be is listed too, so that its failure is on record.
+        A series with an invalid UID is listed too, so that its failure is on record.
 
         Raises:
-            SourceUnavailableError: when it does not answer, or refuses.
+            SourceUnavailableError: when the server does not answer, or refuses.
         """
         with _requests(_away):
             try:
@@ -118,7 +118,7 @@ class DicomwebSource:
         return FoundStudies(studies, unsettled, nameless)
 
     def _answers(self) -> bool:
-        """Whether the server is there, of which a request about one study was not answered."""
+        """Return whether the server answers, asked when a request about one study had no answer."""
         try:
             with _requests(_away):
                 self._client.search_for_series(search_filters=self.filters, limit=1)
@@ -127,7 +127,7 @@ class DicomwebSource:
         return True
 
     def _series(self) -> Iterator[Mapping[str, Any]]:
-        """All pages of the search, until one brings nothing new; servers have limits of their own."""
+        """Yield all pages of the search, until one brings nothing new; servers have their own limits."""
         known: set[str] = set()
         while True:
             page = self._client.search_for_series(
@@ -143,7 +143,7 @@ class DicomwebSource:
                 return
 
     def fetch(self, study: FoundStudy) -> FetchedStudy:
-        """Retrieve a series into a folder named by its UID, in the transfer syntax that it is stored in.
+        """Retrieve a series, in the transfer syntax of the server, into a folder named by its UID.
 
         Raises:
             SourceUnavailableError: when the server does not answer.
@@ -218,13 +218,13 @@ class DicomwebSource:
             _check_stored(answer, [str(dataset.SOPInstanceUID) for dataset in datasets])
 
     def release(self, study: FoundStudy) -> None:
-        """Remove the series' folder, where there can be one."""
+        """Remove the series' folder, if there is one."""
         if is_uid(study.key):
             shutil.rmtree(self.folder / study.key, ignore_errors=True)
 
 
 def _value(item: Mapping[str, Any], tag: str) -> str:
-    """An attribute of DICOM's JSON as text, empty if absent."""
+    """Return an attribute of DICOM's JSON as text, empty if absent."""
     values = item.get(tag, {}).get("Value") or [""]
     return str(values[0])
 
@@ -236,10 +236,10 @@ def _checked(uid: str) -> str:
 
 
 def _check_header(path: Path) -> None:
-    """Tell damaged files, which :func:`find_series` passes over, from those that are no slices.
+    """Refuse a damaged file; :func:`find_series` passes over those like files that are no slices.
 
     Raises:
-        DicomSeriesError: of a damaged one.
+        DicomSeriesError: when the file is damaged.
     """
     header = read_header(path)
     if header is not None:
@@ -247,10 +247,10 @@ def _check_header(path: Path) -> None:
 
 
 def save_instances(instances: Iterable[Dataset], series: str, folder: Path) -> int:
-    """Write a series' instances, named by their UIDs; how many there are.
+    """Write a series' instances, named by their UIDs; return how many there are.
 
     Raises:
-        StudyError: when one is of another series, or its UID is none.
+        StudyError: when one is of another series, or its UID is not valid.
     """
     for dataset in instances:
         if str(dataset.get("SeriesInstanceUID")) != series:
@@ -288,11 +288,11 @@ def _away(reason: str) -> SourceUnavailableError:
 def _requests(
     refused: Callable[[str], Exception], *, there: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
-    """Tell a server that is away from one that refuses what was asked.
+    """Turn errors of requests into ones that tell a server that is away from one that refuses.
 
     Args:
         refused: makes the error of a refusal from its reason.
-        there: whether the server answers anything at all, asked where an answer failed to come.
+        there: whether the server answers anything at all, asked where an answer did not come.
     """
     from requests import HTTPError, RequestException
 

@@ -28,7 +28,7 @@ class Next(StrEnum):
     """What happens to a study that failed."""
 
     WAIT = "wait"
-    """It was not its fault, and this was no try."""
+    """The study was not at fault; this does not count as a try."""
     TRY_AGAIN = "try again"
     GIVE_UP = "give up"
     """Another try would fail too."""
@@ -40,7 +40,7 @@ class Failure:
 
     Attributes:
         reason: for the ledger; it may name the study and its files.
-        told: for log and health: a sentence that names no patient, identifier or path.
+        told: for log and health endpoint: a sentence that names no patient, identifier or path.
         then: what happens to the study.
         is_fault: whether it is a fault of the program, whose place in the code is worth telling.
     """
@@ -52,11 +52,11 @@ class Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Tell what went wrong, and whether another try makes sense.
+    """Return what went wrong, and whether another try makes sense.
 
-    Messages of readers and of headers hold names, so that none of them is told outside the ledger.
+    Messages of readers and headers hold names, so they go into the ledger only.
     """
-    if isinstance(error, SourceUnavailableError):  # whose message may be told
+    if isinstance(error, SourceUnavailableError):  # its message names nobody
         return Failure(str(error), str(error), Next.WAIT)
     if isinstance(error, DeadlyStudyError):
         return Failure(str(error), str(error), Next.GIVE_UP)
@@ -83,7 +83,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _in_words(reason: str) -> str:
-    """A reason on one line, without the classes of a program."""
+    """Return a reason on one line, without the names of Python's classes."""
     reason = re.sub(r" \(\w*Error\)|(?<=\()\w*Error: ", "", " ".join(reason.split()))
     return re.sub(r"(?:^|(?<= ))\w+(?:Error|Exception): ", "a fault of the program: ", reason)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from multiad_med.data.datalist import is_result
 from multiad_med.data.study_errors import StudyError
+from multiad_med.data.study_files import is_result
 from multiad_med.data.tree import is_volume
 from multiad_med.dicom.read import DicomSeriesError, SeriesFinder
 from multiad_med.dicom.read.header import image_files, is_dead_link
@@ -30,7 +30,7 @@ __all__ = ["FolderSource"]
 
 @dataclass(frozen=True)
 class _Found:
-    """A volume, or what there is nothing to do for: ``what`` tells it."""
+    """A volume, or something to pass over, which ``what`` names."""
 
     key: str
     image: str | list[str]
@@ -41,14 +41,14 @@ class _Found:
 
 
 class FolderSource:
-    """A folder tree that others write into.
+    """Find studies in a folder tree that others write into.
 
-    A study is complete when none of its files, and none beside them that cannot be read (yet), was
-    changed for ``settle`` seconds; the time is that of the file system (``ctime``), which copying does
-    not set back. DICOM series may share a folder or spread over several. A damaged DICOM file that is in
-    no series' own folder is a study that fails, so that it is on record. Series of another modality,
-    masks by their name, results of inference, links to files outside and whatever else is no study are
-    passed over by name; hidden files are not looked at.
+    A study is complete when none of its files, and no unreadable file beside them, has changed for
+    ``settle`` seconds. The time is that of the file system (``ctime``), which copying does not set back.
+    DICOM series may share a folder or spread over several. A damaged DICOM file that is in no series'
+    own folder is a study that fails, so that it is on record. Series of another modality, masks by their
+    name, results of inference, links to files outside and whatever else is no study are passed over and
+    listed; hidden files are ignored.
 
     Args:
         folder: to watch.
@@ -68,7 +68,7 @@ class FolderSource:
         self._finder = SeriesFinder(self.folder)
 
     def find(self) -> FoundStudies:
-        """Tell what is there now.
+        """Return what is there now.
 
         Raises:
             SourceUnavailableError: when the folder cannot be read, as when it is unmounted.
@@ -101,7 +101,7 @@ class FolderSource:
         return FoundStudies(studies, unsettled, passed_over=passed_over)
 
     def _series(self, series: Iterable[DicomSeries]) -> list[_Found]:
-        """DICOM series; of optical tomography one object is one volume."""
+        """Return the DICOM series; in optical tomography one object is one volume."""
         found = []
         parts: list[tuple[str, str | list[str], tuple[Path, ...]]]
         for one in series:
@@ -116,12 +116,12 @@ class FolderSource:
     def _files(
         self, skipped: Iterable[tuple[Path, str]], own: Collection[Path | None]
     ) -> list[_Found]:
-        """Files that are in no series: volumes of other formats, damaged ones, and what is none."""
+        """Return the files in no series: volumes of other formats, damaged ones, and other files."""
         found = []
         for path, reason in skipped:
             what = _what(path, reason)
             damaged = reason if what is None and not is_nifti(path) else ""
-            if damaged and path.parent in own:  # its series tells it
+            if damaged and path.parent in own:  # its series reports it
                 continue
             found.append(_Found(self._relative(path), str(path), (path,), what, damaged))
         return found
@@ -174,14 +174,14 @@ class FolderSource:
         return FetchedStudy(image, tuple(files))
 
     def store(self, files: Sequence[Path]) -> None:
-        """Nothing: results stay in the output folder."""
+        """Do nothing: results stay in the output folder."""
 
     def release(self, study: FoundStudy) -> None:
-        """Nothing: a study is left as it lies."""
+        """Do nothing: a study stays where it is."""
 
 
 def _what(path: Path, reason: str) -> PassedOver | None:
-    """What a file that is in no series is, or none of what is a study: NIfTI, or damaged DICOM.
+    """Return what a file in no series is; None for a study: NIfTI, or damaged DICOM.
 
     Args:
         path: of the file.

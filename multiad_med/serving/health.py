@@ -1,4 +1,4 @@
-"""Health of a worker over HTTP, for whoever watches over it: counts, and nothing about a patient."""
+"""A worker's health over HTTP, for monitoring: counts, and nothing about a patient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Check = Callable[[], tuple[bool, Mapping[str, Any]]]
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET by the check of the path."""
+    """Answer GET by the check of the path."""
 
     server: _Server
     server_version, sys_version = "multiad", ""
@@ -54,17 +54,17 @@ class _Server(ThreadingHTTPServer):
     checks: Mapping[str, Check]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that is gone in the middle is no event."""
+        """Say nothing: a client that leaves in the middle is no event."""
 
 
 class HealthServer:
-    """Answers ``GET`` on a few paths from a thread, until it is closed.
+    """Answer ``GET`` on a few paths from a thread, until it is closed.
 
-    Each answer is JSON with ``status``: 200 and ``ok``, or 503 and ``unavailable``. Anything but a
-    known path is 404; nothing of a request is used but the choice of the check.
+    Each answer is JSON with ``status``: 200 and ``ok``, or 503 and ``unavailable``. An unknown path is
+    404. Nothing of a request is used but its path.
 
     Args:
-        checks: by path; each says whether all is well, and what else to tell.
+        checks: by path; each returns whether all is well, and what else to answer.
         host: address to listen on.
         port: to listen on; 0 takes any that is free.
 
@@ -85,7 +85,7 @@ class HealthServer:
             reason = "it is in use, perhaps by another worker" if in_use else str(error)
             raise ServingError(
                 f"The health endpoint cannot listen on port {port} of {host}: {reason}. Choose another "
-                "by --port; 0 takes any that is free."
+                "with --port; 0 takes any that is free."
             ) from error
         self._server.checks = checks
         self.port: int = self._server.server_address[1]

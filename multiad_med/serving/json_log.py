@@ -21,12 +21,12 @@ _FIELDS = "fields"
 
 
 def study_hash(key: str) -> str:
-    """Tell what the log calls a study: 16 hexadecimal digits of the SHA-256 of its key in the ledger."""
+    """Return a study's name in the log: 16 hexadecimal digits of the SHA-256 of its ledger key."""
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def trace(error: BaseException) -> list[str]:
-    """Return the lines that a fault of the program and its causes came through, outermost first.
+    """Return the code lines that an error and its causes came through, outermost first.
 
     Their messages, which may hold names, are left out.
     """
@@ -50,11 +50,11 @@ def log_event(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
 
 
 class JsonLineFormatter(logging.Formatter):
-    """One JSON object per record.
+    """Format each record as one JSON object.
 
-    Of records by anyone else than :func:`log_event` only the logger's name and the level are
-    written, and the lines of the code that an error came through: messages of readers and of HTTP
-    clients hold paths, identifiers and values.
+    Of a record that :func:`log_event` did not make, only the logger's name, the level and the code lines
+    that an error came through are written: messages of readers and HTTP clients hold paths, identifiers
+    and values.
 
     Args:
         fields: added to every line, such as the worker's name.
@@ -83,7 +83,7 @@ def log_to(stream: TextIO = sys.stderr, **fields: Any) -> None:
     """Make the service's log the only one of this process; Python's warnings go to it too.
 
     Args:
-        stream: for the lines.
+        stream: where the lines go.
         fields: added to every line.
     """
     handler = logging.StreamHandler(stream)

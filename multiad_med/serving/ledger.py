@@ -41,11 +41,11 @@ class StudyState(StrEnum):
     PASSED_OVER = "passed_over"
     """No volume, such as a localiser: there is nothing to do."""
     FAILED = "failed"
-    """Given up: no try can do, or as many as are allowed have failed; the reason is kept."""
+    """Given up: no try can succeed, or all allowed tries have failed. The reason is kept."""
 
 
 class PassedOver(StrEnum):
-    """What it is that there is nothing to do for."""
+    """Why something is passed over."""
 
     NOT_AN_IMAGE = "not an image"
     MASK = "a mask by its name"
@@ -64,7 +64,7 @@ class FoundStudy:
 
     Attributes:
         key: names it for good, such as the SeriesInstanceUID.
-        version: changes when its content does; a finished study of another version is done anew.
+        version: changes when its content does; a finished study of another version is done again.
         place: what the source needs to fetch it.
     """
 
@@ -80,7 +80,7 @@ class Claim:
     Attributes:
         study: the study.
         tries: how often it was taken, this time included.
-        token: of this claim; whoever holds another one may not write its outcome.
+        token: of this claim; a worker with another one may not write the outcome.
     """
 
     study: FoundStudy
@@ -107,7 +107,7 @@ class StudyRecord:
 
 
 class StudyLedger:
-    """The studies' states; each change is one transaction, so that a kill leaves no half of one.
+    """Keep the studies' states; each change is one transaction, so that a kill leaves none half done.
 
     A claimed study is leased: unless :meth:`renew` is called in time, which a killed worker does
     not do, it may be claimed again. The outcome of a claim that was lost in this way is refused.
@@ -150,7 +150,7 @@ class StudyLedger:
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
-        """A connection of its own for each change, since threads may not share one."""
+        """Open a connection for each change, since threads may not share one."""
         return sqlite3.connect(self.path, timeout=30, isolation_level=None)
 
     @contextmanager
@@ -181,11 +181,11 @@ class StudyLedger:
             differ = sorted(k for k in known.keys() | about.keys() if known.get(k) != about.get(k))
             raise ServingError(
                 f"{self.path} is of another {' and '.join(differ)}, so that studies which it knows as "
-                "finished are not finished now. Choose another output folder, or those."
+                "finished are not finished now. Choose another output folder, or use the same again."
             )
 
     def offer(self, studies: Iterable[FoundStudy]) -> list[FoundStudy]:
-        """Enter studies that are new, or have changed since they were over; those that were."""
+        """Enter studies that are new, or have changed since they ended; return those entered."""
         entered = []
         with self._transaction() as connection:
             for study in studies:
@@ -202,10 +202,9 @@ class StudyLedger:
         return entered
 
     def pass_over(self, found: Iterable[tuple[FoundStudy, PassedOver]]) -> list[FoundStudy]:
-        """Enter what there is nothing to do for, unless it is known; what was entered.
+        """Enter what is passed over, unless it is known; return what was entered.
 
-        A study by the same name stays as it is, so that what was passed over can be tried by
-        :meth:`retry`.
+        A study of the same name stays as it is, so that :meth:`retry` can try what was passed over.
         """
         entered = []
         with self._transaction() as connection:
@@ -234,8 +233,8 @@ class StudyLedger:
     def claim(self) -> Claim | None:
         """Take the study that has waited longest, if there is one whose time has come.
 
-        A study that was being done when its worker died counts as tried. One that took the life of as
-        many workers as there are tries is given once more, to be failed.
+        A study whose worker died counts as tried. One at which as many workers died as there are tries
+        is given out once more, to be failed.
         """
         now = self.clock()
         with self._transaction() as connection:
@@ -254,7 +253,7 @@ class StudyLedger:
             return claim
 
     def _update(self, claim: Claim, assignments: str, *values: object) -> bool:
-        """Change a claimed study; whether the claim was still held."""
+        """Change a claimed study; return whether the claim was still held."""
         with self._transaction() as connection:
             changed = connection.execute(
                 f"UPDATE studies SET {assignments} WHERE key = ? AND token = ? AND state = ?",
@@ -263,13 +262,13 @@ class StudyLedger:
         return changed == 1
 
     def renew(self, claim: Claim) -> bool:
-        """Prolong a claim's lease; whether it was still held."""
+        """Prolong a claim's lease; return whether it was still held."""
         return self._update(claim, "until = ?", self.clock() + self.lease)
 
     def finish(
         self, claim: Claim, state: StudyState = StudyState.DONE, *, reason: str = ""
     ) -> bool:
-        """Record that a study is over; whether the claim was still held."""
+        """Record that a study is over; return whether the claim was still held."""
         return self._update(claim, "state = ?, reason = ?", state, reason)
 
     def fail(
@@ -281,10 +280,10 @@ class StudyLedger:
             claim: of the study.
             reason: why.
             delay: seconds.
-            for_good: whether no other try can do.
+            for_good: whether no other try can succeed.
 
         Returns:
-            ``WAITING`` or ``FAILED``; none when the claim was no longer held.
+            ``WAITING`` or ``FAILED``; None when the claim was no longer held.
         """
         over = for_good or claim.tries >= self.tries
         state = StudyState.FAILED if over else StudyState.WAITING
@@ -294,7 +293,7 @@ class StudyLedger:
         return state if held else None
 
     def give_back(self, claim: Claim, *, delay: float = 0.0) -> bool:
-        """Let a study wait again as if it had not been taken; whether the claim was still held."""
+        """Let a study wait as if it had not been taken; return whether the claim was still held."""
         return self._update(
             claim,
             "state = ?, tries = tries - 1, until = ?",
@@ -303,13 +302,13 @@ class StudyLedger:
         )
 
     def counts(self) -> dict[str, int]:
-        """Tell how many studies are in each state."""
+        """Count the studies in each state."""
         with closing(self._connect()) as connection:
             found = dict(connection.execute("SELECT state, COUNT(*) FROM studies GROUP BY state"))
         return {str(state): found.get(str(state), 0) for state in StudyState}
 
     def passed_over(self) -> dict[str, int]:
-        """Tell how many were passed over, by what they are."""
+        """Count what was passed over, by reason."""
         with closing(self._connect()) as connection:
             found = connection.execute(
                 "SELECT reason, COUNT(*) FROM studies WHERE state = ? GROUP BY reason",

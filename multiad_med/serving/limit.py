@@ -14,14 +14,14 @@ _GRACE = 30.0
 
 
 class OverTimeError(BaseException):
-    """Work took longer than it may. No ``Exception``, so that it passes those who handle all of them."""
+    """Work took longer than it may. No ``Exception``, so that ``except Exception`` does not catch it."""
 
 
 @contextmanager
 def time_limit(
     seconds: float, *, hung: Callable[[], None], grace: float = _GRACE
 ) -> Iterator[None]:
-    """Raise :class:`OverTimeError` in the work inside when its time is up.
+    """Raise :class:`OverTimeError` inside the context when its time is up.
 
     Python raises it between two of its own steps. Work that does not come back to Python, as a decoder
     in an endless loop, or a system without timer signals (Windows), cannot be stopped in this way.

@@ -1,4 +1,4 @@
-"""What is done with a study: the bundle's results, and DICOM objects of them."""
+"""Processing of a study: the bundle's results, and DICOM objects of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["StudyProcessor"]
 
 
 class StudyProcessor:
-    """Map, mask and scores of a study; of a DICOM series, DICOM objects of them too.
+    """Make a study's map, mask and scores; of a DICOM series, DICOM objects of them too.
 
     A study that is processed again by the same model gives DICOM objects of the same UIDs.
 
     Args:
         predictor: makes the map.
-        source: folder that the studies lie below; results are named by where.
+        source: folder that the studies lie below; results are named by the path in it.
         output_dir: folder of the results.
         kinds: of DICOM objects; none makes none.
 
@@ -50,7 +50,7 @@ class StudyProcessor:
         self.kinds = kinds
 
     def __call__(self, study: FetchedStudy) -> list[Path]:
-        """The DICOM objects, kind by kind.
+        """Return the DICOM objects, kind by kind.
 
         Raises:
             StudyError: when the study cannot be read.

@@ -1,4 +1,4 @@
-"""What ``multiad serve`` does: one worker with its log, health endpoint and signals."""
+"""The service of ``multiad serve``: one worker with its log, health endpoint and signals."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = ["dicom_kinds", "serve"]
 
 
 def dicom_kinds(names: Sequence[str] | None) -> set[DicomKind]:
-    """Return kinds of DICOM results by name; a segmentation and a report unless others are named.
+    """Return kinds of DICOM results by name; by default a segmentation and a report.
 
     Raises:
-        ServingError: naming the ones that there are.
+        ServingError: on an unknown name, with the known ones.
     """
     if names is None:
         return {DicomKind.SEG, DicomKind.REPORT}
@@ -51,7 +51,7 @@ def dicom_kinds(names: Sequence[str] | None) -> set[DicomKind]:
 def _source(
     source: str, *, kind: StudyKind, output: Path, filters: Mapping[str, str], settle: float
 ) -> FolderSource | DicomwebSource:
-    """A folder, or a DICOMweb server by its address."""
+    """Return a folder, or a DICOMweb server by its address."""
     if source.startswith(("http://", "https://")):
         return DicomwebSource(
             source, kind=kind, folder=output / "spool", filters=filters, settle=settle
@@ -88,7 +88,7 @@ def serve(
 
     Args:
         source: folder, or address of a DICOMweb server.
-        bundle: of a model whose card does not tell it; of volumes.
+        bundle: for a model whose card does not name it; a bundle of volumes.
         model: ``model.pt``.
         output: folder for the ledger and ``results``. Workers with one output share the work.
         kinds: of DICOM results.
@@ -156,7 +156,7 @@ def serve(
 
 
 def _run(worker: Worker, *, once: bool) -> None:
-    """Run a worker; an error of its own is told without its message, which may name a patient."""
+    """Run a worker; raise its own error without the message, which may name a patient."""
     try:
         worker.run(once=once)
     except ServingError:

@@ -13,7 +13,7 @@ class ServingError(MultiADError, RuntimeError):
 
 
 class SourceUnavailableError(MultiADError, RuntimeError):
-    """The PACS or the disk does not answer: no study's fault, so that none is counted a try for it.
+    """The PACS or the disk does not answer. This is no study's fault and counts as no try.
 
     The message goes into the log: it names no patient, identifier or path.
     """
@@ -24,4 +24,4 @@ class DeadlyStudyError(StudyError):
 
 
 class TryAgainError(StudyError):
-    """A study could not be had or stored this time; it counts as a try, and the next may do."""
+    """A study could not be fetched or stored this time; it counts as a try, and the next may succeed."""

@@ -18,7 +18,7 @@ LEDGER = "ledger.sqlite"
 """Name of the ledger in a folder of results."""
 
 _HEADER = ("STATE", "IN THE LOG", "TRIES", "STUDY", "REASON")
-_ORDER = [  # what is long and asks for nothing comes first
+_ORDER = [  # what may be long and needs no action comes first
     *(StudyState.DONE, StudyState.PASSED_OVER, StudyState.WAITING),
     *(StudyState.RUNNING, StudyState.FAILED),
 ]
@@ -67,7 +67,7 @@ def ledger_status(output: str | Path) -> str:
 
 
 def _name(record: StudyRecord) -> str:
-    """A study's key, and of a series in a folder where it lies."""
+    """Return a study's key; for a series in a folder, also its place."""
     place = json.loads(record.place or "{}").get("image", record.key)
     first = place if isinstance(place, str) else f"{place[0]} ({len(place)} files)"
     return record.key if first == record.key else f"{record.key} in {first}"
@@ -78,7 +78,7 @@ def _words(state: str) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with the columns below each other."""
+    """Return lines with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -94,10 +94,10 @@ def retry(output: str | Path, studies: Sequence[str] = ()) -> int:
         studies: as the table or the log names them, whatever became of them; none means all that failed.
 
     Returns:
-        How many they are.
+        The number of studies.
 
     Raises:
-        ServingError: when there is no ledger, or a study is not in it or at work; then none is tried.
+        ServingError: when there is no ledger, or a study is not in it or is at work; then none is tried.
     """
     ledger = open_ledger(output)
     records = ledger.records()

@@ -1,4 +1,4 @@
-"""What a worker needs to know of where studies come from."""
+"""What a worker needs of a source of studies."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["FetchedStudy", "FoundStudies", "PassedOverError", "StudySource"]
 
 
 class PassedOverError(MultiADError, RuntimeError):
-    """What was found is no volume that there is something to do for.
+    """What was found is no volume to process.
 
     Args:
-        what: it is.
-        detail: more of it, for the ledger.
+        what: what it is.
+        detail: more about it, for the ledger.
     """
 
     def __init__(self, what: PassedOver, detail: str = "") -> None:
@@ -34,7 +34,7 @@ class FoundStudies:
         studies: those that are complete.
         unsettled: how many are still arriving.
         nameless: how many have no SeriesInstanceUID, so that nothing can be done for them.
-        passed_over: what else is there, and what it is.
+        passed_over: what else is there, and why it is passed over.
     """
 
     studies: list[FoundStudy] = field(default_factory=list)
@@ -61,10 +61,10 @@ class StudySource(Protocol):
 
     @property
     def folder(self) -> Path:
-        """Below which :meth:`fetch` puts studies; results are named by where they lie in it."""
+        """Folder below which :meth:`fetch` puts studies; results are named by the path in it."""
 
     def find(self) -> FoundStudies:
-        """Tell what is there now.
+        """Return what is there now.
 
         Raises:
             SourceUnavailableError: when the source does not answer.
@@ -76,12 +76,12 @@ class StudySource(Protocol):
         Raises:
             SourceUnavailableError: when the source does not answer.
             PassedOverError: when it is no volume.
-            TryAgainError: when it cannot be had, and may be another time.
+            TryAgainError: when it cannot be fetched now, but perhaps later.
             StudyError: when it is not what it was found to be.
         """
 
     def store(self, files: Sequence[Path]) -> None:
-        """Bring DICOM results to where they are looked for.
+        """Store DICOM results where they are looked for.
 
         Raises:
             SourceUnavailableError: when it does not answer.

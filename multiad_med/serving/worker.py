@@ -27,11 +27,11 @@ from multiad_med.utils.errors import InputError
 __all__ = ["Worker"]
 
 _IDLE = 0.2  # seconds between looks at the ledger
-_SETBACKS = 10  # one after the other, after which something stays away
+_SETBACKS = 10  # in a row, after which the worker gives up
 
 
 class _GiveBackError(BaseException):
-    """Raised into a study that is at work, to leave it at once."""
+    """Raised inside a study's processing, to leave it at once."""
 
 
 class _ClaimLostError(RuntimeError):
@@ -39,17 +39,17 @@ class _ClaimLostError(RuntimeError):
 
 
 class Worker:
-    """Takes studies until it is told to stop; a bad one is recorded and stops nothing.
+    """Take studies until told to stop; a bad one is recorded and stops nothing.
 
     Several workers, in processes of their own, may share a ledger and a source.
 
     Args:
         ledger: of the studies.
-        source: where they come from.
+        source: of the studies.
         process: makes a study's results and returns the DICOM objects to store.
         interval: seconds between looks at the source.
         retry_delay: seconds until a study that failed, or whose source did not answer, is tried again.
-        limit: seconds that a study may take. Then its try has failed; where it cannot be stopped, the
+        limit: seconds that a study may take; then its try has failed. Where it cannot be stopped, the
             process ends with status 1.
     """
 
@@ -92,13 +92,13 @@ class Worker:
         self._stopping = True
 
     def health(self) -> tuple[bool, Mapping[str, Any]]:
-        """That the ledger can be read; counts of studies, and seconds that the one at hand takes."""
+        """Return the counts of studies and the current one's seconds; raise on an unreadable ledger."""
         begun = self._begun
         seconds = None if begun is None else round(time.monotonic() - begun, 1)
         return True, {"studies": self.ledger.counts(), "seconds_at_study": seconds}
 
     def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Tell whether the source answered when it was looked at last, and why it did not."""
+        """Return whether the source answered when last asked, and why it did not."""
         return self._source_answers and not self._stopping, {
             "source": self._source_answers,
             "stopping": self._stopping,
@@ -143,7 +143,7 @@ class Worker:
             )
 
     def _tell_ledger(self, error: sqlite3.Error) -> str:
-        """Log that the ledger cannot be used; why."""
+        """Log that the ledger cannot be used; return why."""
         told = failure_of(error).told
         log_event("ledger_unavailable", level=logging.ERROR, reason=told)
         return told
@@ -170,7 +170,7 @@ class Worker:
                 "nameless",
                 level=logging.ERROR,
                 count=found.nameless,
-                reason="The server names no SeriesInstanceUID of them, so that they are left out.",
+                reason="The server gives no SeriesInstanceUID for them, so that they are left out.",
             )
         self._nameless = found.nameless
         for study in self.ledger.offer(found.studies):
@@ -236,7 +236,7 @@ class Worker:
         )
 
     def _do(self, claim: Claim) -> int:
-        """Fetch, process and store a study; the number of objects stored."""
+        """Fetch, process and store a study; return the number of objects stored."""
         if claim.tries > self.ledger.tries:
             raise DeadlyStudyError(
                 f"The worker died, {self.ledger.tries} times, while it was at this study."
@@ -258,12 +258,12 @@ class Worker:
         return f"It took longer than {self.limit:g} seconds."
 
     def _over_time(self, claim: Claim) -> tuple[StudyState, bool]:
-        """Count a study that took too long as tried; its state, and whether it was still ours."""
+        """Count a study that took too long as tried; return its state, and whether it was still ours."""
         state = self.ledger.fail(claim, self._over_time_reason, delay=self.retry_delay)
         return state or StudyState.WAITING, state is not None
 
     def _hung(self, claim: Claim) -> None:
-        """End this process, whose main thread is at a study and cannot be reached."""
+        """End this process, whose main thread hangs at a study."""
         try:
             state, _ = self._over_time(claim)
             log_event(

@@ -1,6 +1,6 @@
 """Tiny cohorts, prepared slices and networks for tests and benchmarks, your own too.
 
-Nothing of it is real data: shapes and texture from a fixed seed, made in a second.
+None of it is real data: shapes and textures come from a fixed seed, within a second.
 """
 
 from multiad_med.testing.brains import head, make_brains, write_nifti

@@ -31,7 +31,7 @@ def head(rng: np.random.Generator, shape: tuple[int, int, int] = (40, 48, 10)) -
 
 
 def make_brains(parent: Path) -> Path:
-    """Six small subjects with a datalist: three training, one validation, two test, one with lesion."""
+    """Write six small subjects and a datalist: three training, one validation, two test (one lesion)."""
     rng = np.random.default_rng(0)
     folder = parent / "cohort"
     affine = np.diag([4.0, 4.0, 8.0, 1.0])

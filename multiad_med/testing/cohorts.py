@@ -1,4 +1,4 @@
-"""A tiny cohort and random weights for each bundle; benchmarks uses them too."""
+"""A tiny cohort and random weights for each bundle; benchmarks use them too."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SPLITS = ["training"] * 3 + ["validation"] + ["test"] * 2
 
 
 def bundle_names() -> list[str]:
-    """Return the bundles of this tree."""
+    """Return the names of the bundles."""
     return sorted(p.parents[1].name for p in bundles_dir().glob("*/configs/metadata.json"))
 
 
 def _write(folder: Path, studies: list[dict[str, np.ndarray]], affine: np.ndarray) -> Path:
-    """Six studies, the last one with a lesion, and their datalist."""
+    """Write six studies, the last one with a lesion, and their datalist."""
     splits: dict[str, list[dict[str, str]]] = {name: [] for name in SPLITS}
     for index, (split, study) in enumerate(zip(SPLITS, studies, strict=True)):
         item = {"subject": f"s{index}"}
@@ -45,7 +45,7 @@ def _write(folder: Path, studies: list[dict[str, np.ndarray]], affine: np.ndarra
 
 
 def make_abdomens(parent: Path) -> Path:
-    """CTs in HU with the liver as ``organ``."""
+    """Write CTs in HU with the liver as ``organ``."""
     rng = np.random.default_rng(0)
     shape = (48, 48, 10)
     studies: list[dict[str, np.ndarray]] = []
@@ -57,7 +57,7 @@ def make_abdomens(parent: Path) -> Path:
 
 
 def make_retinas(parent: Path) -> Path:
-    """OCT volumes ``(B-scan's width, its depth, B-scans)``."""
+    """Write OCT volumes ``(B-scan's width, its depth, B-scans)``."""
     rng = np.random.default_rng(0)
     studies = []
     for index in range(len(SPLITS)):
@@ -70,7 +70,7 @@ def make_retinas(parent: Path) -> Path:
 
 
 def make_pictures(parent: Path) -> Path:
-    """Return one category as in MVTec AD."""
+    """Write images of one category as in MVTec AD."""
     folder = parent / "cohort"
     make_mvtec(folder, rng=np.random.default_rng(0), categories=["screw"], size=64, train=8)
     return folder
@@ -86,7 +86,7 @@ COHORTS: dict[str, Callable[[Path], Path]] = {
 
 
 def write_fake_model(name: str, path: Path, *, seed: int = 0, **override: Any) -> Path:
-    """A ``model.pt`` of random weights that counts as calibrated, as the model zoo's CI makes one."""
+    """Write a ``model.pt`` of random weights that counts as calibrated, as the model zoo's CI does."""
     parser = ConfigParser(
         ConfigParser.load_config_file(bundle_path(name) / "configs" / "inference.json")
     )

@@ -13,7 +13,7 @@ __all__ = ["TinyFeatures", "tiny_dino", "tiny_multiad"]
 
 
 class TinyFeatures(nn.Module):
-    """Four stages of one convolution each: a feature extractor that costs nothing."""
+    """A feature extractor of four stages, one convolution each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class TinyFeatures(nn.Module):
 
 
 def tiny_multiad(**kwargs: Any) -> MultiAD:
-    """Return a Multi-AD of tiny extractors."""
+    """Return a Multi-AD with tiny extractors."""
     return MultiAD(TinyFeatures(), ImageStudent(TinyFeatures()), **kwargs)
 
 

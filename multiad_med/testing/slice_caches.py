@@ -33,7 +33,7 @@ def make_cache(
     training: int = 6,
     kinds: tuple[str, ...] = ("scratch", "crack"),
 ) -> Path:
-    """Return images of one slice each; a defect is a bright square."""
+    """Write a cache of images, one slice each; a defect is a bright square. Return its folder."""
     generator = torch.Generator().manual_seed(0)
     items = []
     for category in categories:
@@ -98,7 +98,7 @@ class Brightness:
 
     @property
     def size_mb(self) -> float:
-        """Nothing is stored."""
+        """0: nothing is stored."""
         return 0.0
 
 

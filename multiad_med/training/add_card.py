@@ -1,4 +1,4 @@
-"""A model file made before there were cards, given one."""
+"""A card for a model file made before there were cards."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def convert_model(
 ) -> Path:
     """Write a model file with a card from one without.
 
-    Its maps and their threshold stay as they are. It has no normal scores, so that it gives no verdicts
+    Its maps and their threshold stay as they are. It has no normal scores, so it gives no verdicts
     until it is calibrated again.
 
     Args:
         model: file of an older version.
         target: new file.
         bundle: that it was trained with, whose choices go onto the card.
-        settings: other choices that it was trained with, such as ``preset`` and ``size``.
+        settings: other choices of its training, such as ``preset`` and ``size``.
 
     Returns:
         The new file.
 
     Raises:
-        InputError: when the model has a card, or a setting is none of the bundle's.
+        InputError: when the model has a card, or the bundle has no such setting.
         WeightsError: when the file is unreadable or does not fit the preset.
     """
     if read_card(model) is not None:

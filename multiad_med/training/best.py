@@ -1,4 +1,4 @@
-"""The best student on held-out normal images: kept, and an end to training that brings none."""
+"""The best student on held-out normal images, and early stopping."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Selection(StrEnum):
     """Which student a training ends with."""
 
     LAST = "last"
-    """That of the last epoch."""
+    """The student of the last epoch."""
     BEST = "best"
-    """That of the lowest validation loss."""
+    """The student of the lowest validation loss."""
 
 
 class BestStudent:
@@ -40,8 +40,8 @@ class BestStudent:
         student: what is trained.
         evaluator: validates on held-out normal images and has ``metric`` in its state.
         path: file of the best student so far: its state dict, epoch and loss.
-        metric: the smaller the better.
-        patience: validations without a lower loss after which training ends; without it, it does not.
+        metric: name of the metric; smaller is better.
+        patience: validations without a lower loss after which training ends; none means never.
         interval: epochs from one validation to the next.
         select: see :class:`Selection`.
 
@@ -81,14 +81,14 @@ class BestStudent:
         engine.add_event_handler(Events.COMPLETED, self.finish)
 
     def start(self, engine: Engine) -> None:
-        """Go on with the best so far where training is resumed; not at all where it had ended."""
+        """Restore the best so far where training is resumed; stop at once where it had ended."""
         if engine.state.epoch > 0 and self.path.is_file():
             about = torch.load(self.path, map_location="cpu", weights_only=True)
             self.epoch, self.loss = about["epoch"], about["loss"]
             self.stop(engine)
 
     def compare(self, evaluator: Engine, trainer: Engine) -> None:
-        """Keep the student if it is better than all before; else end training out of patience."""
+        """Keep the student if it is better than all before; else stop if the patience is used up."""
         loss = float(evaluator.state.metrics[self.metric])
         if not loss < self.loss:
             self.stop(trainer)
@@ -103,7 +103,7 @@ class BestStudent:
             write_state(self.path, state)
 
     def stop(self, engine: Engine) -> None:
-        """End training that has had its patience."""
+        """End training if its patience is used up."""
         if self.patience is None:
             return
         if engine.state.epoch - self.epoch >= self.patience * self.interval:
@@ -116,7 +116,7 @@ class BestStudent:
             engine.terminate()
 
     def finish(self, engine: Engine) -> None:
-        """Take the best student, if it is asked for."""
+        """Load the best student, if it was selected."""
         if self.select is Selection.LAST or self.epoch == 0:
             return
         if is_main_process():

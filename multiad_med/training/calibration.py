@@ -30,11 +30,11 @@ from multiad_med.utils.tensors import plain_tensor
 __all__ = ["CalibrationHandler", "calibrate", "score_units", "set_thresholds"]
 
 _DISTANCES = 2**21
-"""Of each map on held-out normal images, drawn from all of them: the fusion's statistics are theirs."""
+"""Distances per stage, drawn from all held-out normal images, that set the fusion's statistics."""
 
 
 def values_inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
-    """Values of maps ``(B, 1, h, w)`` at locations that are foreground ``(B, 1, H, W)`` by half or more.
+    """Return the values of maps ``(B, 1, h, w)`` where at least half is foreground ``(B, 1, H, W)``.
 
     Where the foreground is too small for that, its best covered locations count.
     """
@@ -48,7 +48,7 @@ def values_inside(maps: Tensor, foreground: Tensor | None) -> Tensor:
 def images_of(
     batches: Iterable[dict[str, Any]], device: str | torch.device
 ) -> Iterable[tuple[Tensor, Tensor | None, dict[str, Any]]]:
-    """Image, foreground where there is one, and all of each batch, on the device."""
+    """Yield image and foreground (or None) of each batch, on the device, and the batch."""
     for batch in batches:
         image = plain_tensor(batch[CommonKeys.IMAGE]).to(device)
         foreground = batch.get("foreground")
@@ -58,7 +58,7 @@ def images_of(
 def _fit_fusion(
     network: MultiAD, batches: Iterable[dict[str, Any]], device: str | torch.device
 ) -> set[str]:
-    """Set the fusion's statistics; the subjects that they come from."""
+    """Set the fusion's statistics and return the subjects that they come from."""
     samples = [Reservoir(_DISTANCES, columns=1) for _ in network.fusion.levels]
     subjects: set[str] = set()
     pixels = 0
@@ -109,12 +109,12 @@ def _units(
 
 
 def _scored(units: Iterable[Unit], threshold: float) -> list[tuple[dict[Level, Any], float]]:
-    """The units of all processes with their scores in the map of a threshold."""
+    """Return the units of all processes with their scores in the map calibrated by a threshold."""
     return gathered_items([(names, float((v / (v + threshold)).mean())) for names, v in units])
 
 
 def _highest(scored: Iterable[tuple[dict[Level, Any], float]], level: Level) -> list[float]:
-    """Each unit of a level scores as its highest part."""
+    """Return the score of each unit of a level: that of its highest part."""
     highest: dict[Any, float] = {}
     for names, score in scored:
         if level in names:
@@ -138,7 +138,7 @@ def _normal_scores(
     rates: dict[Level, float],
     fitted: set[str] | None,
 ) -> dict[Level, NormalScores]:
-    """The normal scores of each level; ``fitted``: subjects that thresholds should not share."""
+    """Return the normal scores of each level; ``fitted`` are subjects that thresholds should not use."""
     subjects = {names[Level.PATIENT] for names, _ in scored if Level.PATIENT in names}
     shared = fitted is None or bool(subjects & fitted)
     found = {}
@@ -183,22 +183,22 @@ def set_thresholds(
     highest of their volumes), each with its own rate: see :class:`multiad_med.scoring.NormalScores`.
 
     P-values are marked approximate where a subject set the fusion's statistics too, and where slices,
-    or volumes, are of fewer subjects than the rate needs: units of one subject are alike.
+    or volumes, come from fewer subjects than the rate needs: units of one subject are alike.
 
     Args:
         network: changed in place.
         batches: ``image (B, C, H, W)`` in [0, 1] and, optionally, ``foreground (B, 1, H, W)``, ``study``
             and ``subject``, lists of names. Normal images only, of subjects that were not trained on.
-            Without ``study``, or ``subject``, there is no verdict of volumes, or patients. Iterated
-            twice.
+            Without ``study`` there is no verdict on volumes, without ``subject`` none on patients.
+            Iterated twice.
         fitted: subjects that the fusion's statistics come from; None where they are the same.
         device: where the network is.
         pixel_false_positive_rate: fraction of normal foreground pixels at or above the threshold.
         image_false_positive_rate: fraction of normal slices, or images, that are called anomalous.
         volume_false_positive_rate: fraction of normal volumes, and of normal patients.
         score_fraction: see :func:`multiad_med.scoring.image_scores`; 0 is the maximum.
-        group: key of the batches that tells which images are parts of one, such as ``subject`` for
-            the tiles of an image; its score is the highest of theirs.
+        group: key of the batches whose value is the same for parts of one image, such as ``subject``
+            for tiles; the image's score is the highest of its parts.
 
     Raises:
         InputError: when there are no images, no foreground, a rate is not in (0, 1), or a map is
@@ -276,7 +276,7 @@ def score_units(
     device: str | torch.device = "cpu",
     group: str | None = None,
 ) -> dict[Level, list[float]]:
-    """Return scores of the units of each level, as a network whose thresholds are set gives them.
+    """Return the scores of the units of each level, by a network whose thresholds are set.
 
     Args:
         network: a calibrated one.

@@ -1,4 +1,4 @@
-"""Training in several processes that gives what one process on the whole batch would."""
+"""Training in several processes, with the result of one process on the whole batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_main_process() -> bool:
 
 
 def check_shares(*datasets: Sized) -> None:
-    """Refuse data of which a process would get nothing, since the others would wait for it.
+    """Refuse data sets too small for all processes, since the others would wait for an idle one.
 
     Raises:
         InputError: when a data set has fewer items than there are processes.
@@ -64,7 +64,7 @@ def gathered(values: Tensor, *, device: torch.device | str) -> Tensor:
 
 
 def gathered_items(items: list[Any]) -> list[Any]:
-    """Picklable items of all processes, in the order of their ranks."""
+    """Return the picklable items of all processes, in the order of their ranks."""
     if not is_distributed():
         return items
     everywhere: list[list[Any]] = [[] for _ in range(dist.get_world_size())]
@@ -82,7 +82,7 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes; a loss of any process depends on the values of all."""
+    """The sum over processes, through which each loss depends on the values of all."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def _synchronise(module: nn.Module, device: torch.device) -> None:
 
 
 class _Call(nn.Module):
-    """A method of a module as a module's ``forward``, which is all that torch distributes."""
+    """A module's method as a ``forward``, since torch distributes nothing else."""
 
     def __init__(self, module: nn.Module, method: str) -> None:
         super().__init__()

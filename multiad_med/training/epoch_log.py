@@ -1,4 +1,4 @@
-"""What the log says in the course of a training: how long it takes, and its losses."""
+"""What the log says during a training: how long it takes, and its losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _logger = logging.getLogger(__name__)
 
 _UNTIMED = 2
 _TIMED = 10
-"""Steps: the first ones are slower than all others."""
+"""Steps left out, since the first ones are slower, and steps timed."""
 
 
 class EpochLog:
@@ -46,7 +46,7 @@ class EpochLog:
         self.steps = 0
 
     def _estimate(self, engine: Engine) -> None:
-        """Log the time that is left, once, when enough steps have told how long one takes."""
+        """Log the remaining time once, when enough steps have been timed."""
         self.steps += 1
         if self.steps == _UNTIMED:
             self.since = time.monotonic()
@@ -71,7 +71,7 @@ class EpochLog:
 
 
 def _in_words(seconds: float) -> str:
-    """A duration as one says it."""
+    """Return a duration in words."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"

@@ -38,7 +38,7 @@ def expert_statistics(
     Memory does not grow with the number of images.
 
     Args:
-        network: that looks at the images.
+        network: whose experts collect.
         batches: as of :func:`multiad_med.training.calibrate`; normal images only.
         device: where the network is.
         part: number of the process or site; see :meth:`multiad_med.networks.experts.Expert.statistics`.
@@ -122,5 +122,5 @@ class ExpertHandler:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Fit."""
+        """Fit the experts."""
         fit_experts(self.network, self.batches, device=self.device)

@@ -1,6 +1,6 @@
 """Federated training by MONAI's ``MonaiAlgo``: what travels, how it is averaged, a site's own thresholds.
 
-``bundles/*/configs/federated.json`` names these parts; docs/federated.md tells the whole.
+``bundles/*/configs/federated.json`` names these parts; docs/federated.md explains the whole.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ FEDERATED_CONFIGS = ("configs/train.json", "configs/federated.json")
 
 
 class StudentWeights(Filter):
-    """Lets nothing of a site's network travel but the student's weights and batch-norm statistics.
+    """Lets only the student's weights and batch-norm statistics of a site's network travel.
 
     The teacher is the same everywhere; fusion statistics and thresholds belong to a site. Counters
-    (``num_batches_tracked``) are no means and stay. What is sent is a copy: ``MonaiAlgo`` gives out
+    (``num_batches_tracked``) cannot be averaged and stay. What is sent is a copy: ``MonaiAlgo`` gives out
     the network's own memory, which on a CPU the next load would read while it writes.
     """
 
     def __call__(self, data: ExchangeObject, extra: dict[str, Any] | None = None) -> ExchangeObject:
-        """The exchange object with the student's floating-point entries alone."""
+        """Return the exchange object with the student's floating-point entries alone."""
         data.weights = {
             name: value.clone(memory_format=torch.contiguous_format)
             for name, value in (data.weights or {}).items()
@@ -51,7 +51,7 @@ class StudentWeights(Filter):
 def weighted_mean(
     states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Federated averaging (McMahan et al., AISTATS 2017): the mean of state dicts by their weights.
+    """Average state dicts by their weights (federated averaging; McMahan et al., AISTATS 2017).
 
     Batch-norm running means and variances are averaged like weights.
 
@@ -99,9 +99,9 @@ def site_client(
         bundle: name of the bundle.
         name: of the site.
         settings: ids of the bundle's train.json, at least ``dataset_dir``, ``ckpt_dir`` and
-            ``output_dir``; what is logged when the global model is evaluated goes to ``global/`` in
-            the last.
-        rounds: of the federation; the learning rate makes its one cycle over all of them.
+            ``output_dir``; logs of the global model's evaluation go to ``global/`` in the
+            last.
+        rounds: of the federation; the learning rate has one cycle over all of them.
         local_epochs: of each round.
 
     Raises:
@@ -140,7 +140,7 @@ def calibrate_site(
     seed: int = 0,
     **kwargs: Any,
 ) -> None:
-    """Make of a federation's global model one for this site: thresholds and self-test by its own normals.
+    """Make a site's model from the global one: thresholds and self-test on the site's own normals.
 
     Args:
         network: of the federation's preset, changed in place.

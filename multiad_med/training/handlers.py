@@ -1,4 +1,4 @@
-"""Handlers that MONAI lacks: seeds that survive a resume, whole checkpoints, failures told."""
+"""Handlers that MONAI lacks: seeds that survive a resume, whole checkpoints, clear failures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 
 _FEW = 20
-"""Normal studies under which a training is said to have few."""
+"""A training with fewer normal studies is said to have few."""
 
 
 class EpochSeedHandler:
@@ -77,7 +77,7 @@ class ResumableTraining:
     """Writes a checkpoint every few epochs, and resumes from it when training starts.
 
     MONAI's ``CheckpointSaver`` writes in place, so that a kill in mid-write leaves half a file under
-    its final name, and cannot hold the trainer that it is itself a handler of.
+    its final name, and cannot hold the trainer to which it is attached.
 
     Args:
         path: the checkpoint; one file, replaced atomically.
@@ -99,7 +99,7 @@ class ResumableTraining:
     ) -> None:
         self.path = Path(path)
         self.interval = interval
-        # Which images there are the settings tell already, in one hash.
+        # The settings already have one hash of all images.
         self.settings = {k: v for k, v in (settings or {}).items() if k != "image_hashes"}
         self.objects = {
             name: item
@@ -114,7 +114,7 @@ class ResumableTraining:
         engine.add_event_handler(Events.STARTED, self._save_last)
 
     def _save_last(self, engine: DistillationTrainer) -> None:
-        """Register the saving after all that others do at an epoch's end, validation included."""
+        """Register the saving last at an epoch's end, after validation."""
         if not engine.has_event_handler(self.save, Events.EPOCH_COMPLETED):
             engine.add_event_handler(every(self.interval), self.save)
 
@@ -227,12 +227,12 @@ class ModelLoader:
 class ModelSaver:
     """Writes the network's state dict, card included, when training has completed, whole or not at all.
 
-    Says then where the model is, what its verdicts rest on, and what to do next.
+    Then logs where the model is, what its verdicts rest on, and what to do next.
 
     Args:
         path: the file, to be loaded with ``weights_only=True``.
         network: the network.
-        card: what the training knows of it, see :func:`multiad_med.data.describe_training`.
+        card: what the training adds to its card, see :func:`multiad_med.data.describe_training`.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ def save_model(network: MultiAD, path: str | Path, *, card: Mapping[str, Any]) -
 
 
 def next_steps(card: ModelCard, path: Path) -> Iterator[str]:
-    """Tell what a user should know when a training ends, a line each."""
+    """Yield what a user should know when a training ends, one line each."""
     yield f"The model is in {path}."
     held_out = {
         card.unit(level): normals for level, normals in card.levels.items() if normals.units
@@ -288,7 +288,7 @@ def next_steps(card: ModelCard, path: Path) -> Iterator[str]:
 
 
 def _weaknesses(card: ModelCard) -> Iterator[str]:
-    """What the images of a training are too few, or too much alike, for."""
+    """Yield what is weak about a training's images: too few, or copies."""
     unit = card.unit(Level.VOLUME)
     trained, held_out = (set(card.image_hashes.get(k, ())) for k in ("training", "held_out"))
     studies = card.training.get("training_data", {}).get("studies", 0)
@@ -306,7 +306,7 @@ def _weaknesses(card: ModelCard) -> Iterator[str]:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as JSON values by dotted names."""
+    """Return nested settings as JSON values by dotted names."""
     result: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""How long a training is, and how often it validates: told in steps, made in whole epochs."""
+"""How long a training is, and how often it validates: given in steps, done in whole epochs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def epochs_for(steps: int, batches: int) -> int:
         batches: of an epoch, of each process.
 
     Raises:
-        InputError: when steps is no number of at least 1, or there is no batch.
+        InputError: when steps is no whole number of at least 1, or there is no batch.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps must be a whole number of at least 1, got {steps!r}.")
@@ -29,7 +29,7 @@ def epochs_for(steps: int, batches: int) -> int:
 
 
 def every(interval: int) -> CallableEventWithFilter:
-    """Return the end of every so many epochs, and of the last one."""
+    """Return the event at the end of every ``interval`` epochs, and of the last one."""
 
     def is_due(engine: Engine, epoch: int) -> bool:
         return epoch % interval == 0 or epoch == engine.state.max_epochs
@@ -39,11 +39,11 @@ def every(interval: int) -> CallableEventWithFilter:
 
 
 class PeriodicValidation(ValidationHandler):
-    """MONAI's ``ValidationHandler``, which leaves out the last epoch where the interval passes it by.
+    """MONAI's ``ValidationHandler``, but always after the last epoch too.
 
     Its arguments are MONAI's: ``interval``, epochs from one validation to the next, and ``validator``.
     """
 
     def attach(self, engine: Engine) -> None:
-        """Register for the end of every so many epochs, and of the last one."""
+        """Register for the end of every ``interval`` epochs, and of the last one."""
         engine.add_event_handler(every(self.interval), self)

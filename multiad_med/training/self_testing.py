@@ -1,4 +1,4 @@
-"""Self-test after training: whether a model finds anomalies that are made, and what it reacts to."""
+"""Self-test after training: whether a model finds pseudo-anomalies, and what it reacts to."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Slices = tuple[Tensor, Tensor]
 
 
 def _usable(batches: Iterable[dict[str, Any]]) -> Iterable[Slices]:
-    """Slices of each batch that have any foreground."""
+    """Yield the slices of each batch that have any foreground."""
     for batch in batches:
         images = plain_tensor(batch[CommonKeys.IMAGE]).cpu().float()
         given = batch.get("foreground")
@@ -51,7 +51,7 @@ def _usable(batches: Iterable[dict[str, Any]]) -> Iterable[Slices]:
 
 
 def _sample(batches: Iterable[dict[str, Any]], limit: int, device: str | torch.device) -> Slices:
-    """So many slices of this process's share, spread evenly over all of it."""
+    """Return up to ``limit`` slices of this process's share, spread evenly over it."""
     total = sum(len(images) for images, _ in _usable(batches))
     if not gathered(torch.tensor([total]), device=device).any():
         raise InputError(
@@ -70,7 +70,7 @@ def _sample(batches: Iterable[dict[str, Any]], limit: int, device: str | torch.d
 
 
 def _changed(slices: Slices, change: NuisanceChange) -> Slices:
-    """The slices, all under one change."""
+    """Return the slices, all under one change."""
     images, foreground = slices[0].clone(), slices[1].clone()
     for image, inside in zip(images, foreground, strict=True):
         image.copy_(change.image(image))
@@ -111,7 +111,7 @@ class _Scorer:
         return gathered(scores, device=self.device)
 
     def __call__(self, slices: Slices) -> Tensor:
-        """Scores ``(M,)`` of the slices of all processes."""
+        """Return scores ``(M,)`` of the slices of all processes."""
         return self.scores(self.maps(slices[0]), slices[1])
 
 
@@ -123,7 +123,7 @@ def _finding(
     scorer: _Scorer,
     generator: torch.Generator,
 ) -> Finding:
-    """How well anomalies of a kind and size are found.
+    """Measure how well anomalies of a kind and size are found.
 
     Args:
         normals: scores of the normal slices, first unchanged, then under each nuisance.
@@ -158,13 +158,13 @@ def self_test(
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> SelfTest:
-    """Say what a trained model finds and what it reacts to, from normal images alone.
+    """Test what a trained model finds and what it reacts to, with normal images alone.
 
-    At most 64 held-out normal slices are taken, spread evenly over all. Into each is put one
-    pseudo-anomaly, of every kind of :class:`multiad_med.transforms.PseudoAnomaly` and of 1, 2, 5, 10 and
-    25 % of the side. Their scores are compared with those of the normal slices: as these are, and under
-    the nuisance (:class:`multiad_med.transforms.Nuisance`) that hurts most. What the model reacts to is
-    told by the scores of normal slices under each nuisance.
+    At most 64 held-out normal slices are used, spread evenly over all. Each gets one pseudo-anomaly, of
+    every kind of :class:`multiad_med.transforms.PseudoAnomaly` and of 1, 2, 5, 10 and 25 % of the side.
+    Their scores are compared with those of the normal slices: unchanged, and under the nuisance
+    (:class:`multiad_med.transforms.Nuisance`) that hurts most. The scores of normal slices under each
+    nuisance show what the model reacts to.
 
     It maps at most 32 times 64 slices, and draws from a generator of its own, so that nothing else
     depends on it. In a process group each process takes its share of the slices; all get one result.
@@ -218,7 +218,7 @@ def record_self_test(
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> SelfTest:
-    """Make the self-test, put it on the model's card, and log it with its warnings.
+    """Run the self-test, put it on the model's card, and log it with its warnings.
 
     Args:
         network: see :func:`self_test`.
@@ -239,7 +239,7 @@ def record_self_test(
 
 
 class SelfTestHandler:
-    """Makes the self-test when training has completed.
+    """Runs the self-test when training has completed.
 
     Attach it after the handler that calibrates and before the one that saves the model. In TensorBoard
     ``self_test/KIND`` and ``self_test/all`` are the AUROC of slices, ``self_test/worst`` that under the
@@ -274,7 +274,7 @@ class SelfTestHandler:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Make the self-test."""
+        """Run the self-test."""
         found = record_self_test(self.network, self.batches, device=self.device, seed=self.seed)
         if self.log_dir is not None and is_main_process():
             self._write(found, self.log_dir)

@@ -30,7 +30,7 @@ class TensorBoardMapHandler(TensorBoardHandler):
     MONAI's ``TensorBoardImageHandler`` shows one item of the last batch, each image scaled by
     itself. This one shows slices spread over the whole validation set, always the same ones, each
     above its overlay inside the foreground, on one scale from 0 to their highest distance.
-    Distances are those before calibration (``pred`` of
+    Distances are uncalibrated (``pred`` of
     :class:`multiad_med.training.DistillationEvaluator`), so that epochs, and rounds of federated
     training, can be compared.
 
@@ -63,7 +63,7 @@ class TensorBoardMapHandler(TensorBoardHandler):
         self.scores: list[Tensor] = []
 
     def collect(self, engine: Engine) -> None:
-        """Take what is needed from a batch, which MONAI has decollated."""
+        """Collect what is needed from a batch, which MONAI has decollated."""
         state: Any = engine.state
         items, outputs = state.batch, state.output
         if self.seen == 0:
@@ -93,7 +93,7 @@ class TensorBoardMapHandler(TensorBoardHandler):
         self._writer.flush()
 
     def _column(self, image: Tensor, heat: Tensor) -> NDArray[np.float32]:
-        """Slice ``(1 or 3, H, W)`` above its overlay, ``(3, 2H, W)``, all in [0, 1]."""
+        """Return slice ``(1 or 3, H, W)`` above its overlay, ``(3, 2H, W)``, all in [0, 1]."""
         overlay = blend_images(
             image, heat, alpha=_OPACITY * heat, cmap="inferno", rescale_arrays=False
         )

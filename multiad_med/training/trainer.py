@@ -53,7 +53,7 @@ class DistillationTrainer(SupervisedTrainer):
     of b do what one with batches of n * b does, dropout aside.
 
     It is a ``SupervisedTrainer`` because MONAI's federated learning and experiment tracking ask
-    for one and read ``loss``; MONAI's ``AdversarialTrainer`` is none and omits ``loss`` without AMP.
+    for one and read ``loss``; MONAI's ``AdversarialTrainer`` is not one and omits ``loss`` without AMP.
 
     Args:
         device: where to train.
@@ -131,7 +131,7 @@ class DistillationTrainer(SupervisedTrainer):
         scales = amp and self.amp_kwargs.get("dtype", torch.float16) is torch.float16
         # MONAI replaces its own `scaler` at every run, by one for CUDA whatever the precision.
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scales)
-        if not network.stages:  # no student: what handlers do at the end is all
+        if not network.stages:  # no student: only the handlers at the end have work
             self.add_event_handler(Events.STARTED, lambda engine: engine.terminate())
 
     def _autocast(self) -> torch.autocast:

@@ -24,7 +24,7 @@ class AxialSlices(Transform):
     of the file; its slices then run along x (to the patient's right) and y (to the front).
 
     Args:
-        orient: whether to bring the volume to RAS; not so for B-scans and images, whose frame is
+        orient: whether to bring the volume to RAS; false for B-scans and images, whose frame is
             not the patient's.
     """
 
@@ -32,13 +32,13 @@ class AxialSlices(Transform):
         self.orientation = Orientation("RAS", labels=None) if orient else None
 
     def oriented(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the volume whose last axis is the slices'."""
+        """Return the volume with the slices along its last axis."""
         if self.orientation is None or not isinstance(image, MetaTensor):
             return image
         return self.orientation(image)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Slices ``(Z, C, X, Y)`` of a volume ``(C, X, Y, Z)``.
+        """Return the slices ``(Z, C, X, Y)`` of a volume ``(C, X, Y, Z)``.
 
         Raises:
             InputError: when it is no volume.
@@ -102,7 +102,7 @@ class NeighbourSlices(Transform):
         self.offsets = [step * (i - count // 2) for i in range(count)]
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """``(count, X, Y, Z)`` of a volume ``(1, X, Y, Z)``; channels from below to above.
+        """Return ``(count, X, Y, Z)`` of a volume ``(1, X, Y, Z)``; channels from below to above.
 
         Raises:
             InputError: when the volume has several channels.

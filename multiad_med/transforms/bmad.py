@@ -17,7 +17,7 @@ __all__ = ["BmadLiver", "BmadLiverd"]
 
 
 def _equalise(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Histogram equalisation of all but black; results below 150 are lifted to 30 to 150."""
+    """Equalise the histogram of all but black; lift results below 150 to the range 30 to 150."""
     counts = np.bincount(grey.ravel(), minlength=256).astype(float)
     counts[0] = 0
     if not counts.any():
@@ -29,11 +29,11 @@ def _equalise(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class BmadLiver(Transform):
-    """Each slice as BMAD's script makes it.
+    """Prepare each slice as BMAD's script does.
 
-    Optional clip to a window in HU, stretched from its minimum to its maximum over 8 bits, all but
-    the liver blackened, flipped along the first axis, equalised. BMAD clips LiTS to [-200, 250] and
-    BTCV not at all, so that normal and test slices differ by their preparation alone.
+    It is clipped to a window in HU, if one is given, stretched from its minimum to its maximum over 8
+    bits, blackened but for the liver, flipped along the first axis, and equalised. BMAD clips LiTS to
+    [-200, 250] and BTCV not at all, so that normal and test slices differ by their preparation alone.
 
     Args:
         window: lowest and highest HU, or none.
@@ -45,7 +45,7 @@ class BmadLiver(Transform):
     def __call__(  # type: ignore[override]
         self, image: torch.Tensor, liver: torch.Tensor
     ) -> torch.Tensor:
-        """Slices ``(1, X, Y, Z)`` in [0, 1] of a CT ``(1, X, Y, Z)`` in HU and its liver mask."""
+        """Return slices ``(1, X, Y, Z)`` in [0, 1] of a CT ``(1, X, Y, Z)`` in HU and its liver mask."""
         volume = plain_tensor(image)[0].numpy(force=True)
         mask = plain_tensor(liver)[0].numpy(force=True) > 0
         if self.window is not None:

@@ -1,4 +1,4 @@
-"""One light for all images, or any light: so that brightness alone tells nothing."""
+"""Brightness made equal, or varied in training, so that it alone is no sign of a defect."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class NormaliseBrightness(Transform):
     """Scale an image so that the median of its grey values is the same in every image.
 
     All channels are scaled by one factor, which keeps colours, and the result is clipped to 1.
-    It takes away light as a sign of defects, and also defects that are a change of the whole
-    image's brightness. An image whose median is 0, of which more than half is black, stays as
-    it is; where dark ground takes up about half of the images, the median is of the ground in
-    some and of the product in others, and this is not the transform to use.
+    It removes differences in light, and also defects that change the brightness of the whole image.
+    An image whose median is 0, more than half black, stays as it is. Do not use it where dark
+    background fills about half of the images: the median is then of the background in some and of the
+    product in others.
 
     Args:
-        median: that the foreground is brought to, in (0, 1].
+        median: what the foreground's median becomes, in (0, 1].
     """
 
     def __init__(self, *, median: float = 0.7) -> None:
@@ -37,7 +37,7 @@ class NormaliseBrightness(Transform):
         self.median = median
 
     def __call__(self, image: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Scale ``(C, H, W, N)`` in [0, 1] by the pixels in ``mask (1, H, W, N)``, without it by all."""
+        """Scale ``(C, H, W, N)`` in [0, 1] by the pixels in ``mask (1, H, W, N)``, or by all."""
         plain = plain_tensor(image)
         grey = plain.mean(dim=0, keepdim=True)
         if mask is not None:
@@ -61,18 +61,18 @@ class NormaliseBrightnessd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.mask_key = mask_key
-        self.light = NormaliseBrightness(median=median)
+        self.normalise = NormaliseBrightness(median=median)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale each key's image ``(C, H, W, N)``."""
         result = dict(data)
         for key in self.key_iterator(result):
-            result[key] = self.light(result[key], result.get(self.mask_key))
+            result[key] = self.normalise(result[key], result.get(self.mask_key))
         return result
 
 
 class RandBrightnessd(MapTransform):
-    """Change a slice's light anew each time, by a gain of 0.9 to 1.1 and a gamma of 0.9 to 1.1.
+    """Change a slice's brightness at random, by a gain of 0.9 to 1.1 and a gamma of 0.9 to 1.1.
 
     For training images. It draws from torch's global generator, which
     :class:`multiad_med.training.EpochSeedHandler` seeds at every epoch; the state of MONAI's random

@@ -1,4 +1,4 @@
-"""The gate at the entry: what is not a usable 3D volume is refused with a reason."""
+"""Checks of volumes and masks: what is not usable is refused with a reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["CheckMaskGridd", "CheckVolume", "CheckVolumed", "VolumeError"]
 
 _logger = logging.getLogger(__name__)
 
-_AIR_HU = -500  # air is near -1000; what is partly air, still far below fat
+_AIR_HU = -500  # air is near -1000; what is partly air is still far below fat
 
 
 class VolumeError(MultiADError, ValueError):
@@ -44,7 +44,7 @@ class CheckVolume(Transform):
 
     Args:
         channels: one, or the number of MR sequences that were read as channels.
-        refuse_ct: whether values as of air in HU, which no MR has, are refused too.
+        refuse_ct: whether values like those of air in HU, which no MR has, are refused too.
     """
 
     def __init__(self, *, channels: int = 1, refuse_ct: bool = False) -> None:
@@ -88,8 +88,8 @@ class CheckVolume(Transform):
                 )
             if self.refuse_ct and low <= _AIR_HU:
                 raise VolumeError(
-                    f"{source}values down to {low:g}, as of a CT in HU, where MR is taken. Use a model "
-                    "for CT. If it is MR, set its background to 0."
+                    f"{source}values down to {low:g}, as of a CT in HU, where MR is expected. Use a "
+                    "model for CT. If it is MR, set its background to 0."
                 )
         return image
 
@@ -119,8 +119,7 @@ class CheckVolumed(MapTransform):
 class CheckMaskGridd(MapTransform):
     """Refuse a mask that lies on another grid than its image; nothing is resampled silently.
 
-    A warning tells of a lesion mask that marks every voxel, or that marks none in an item said to be
-    ``anomalous``.
+    A warning names a lesion mask that marks every voxel, or none in an item that is ``anomalous``.
 
     Args:
         keys: masks, checked where present.
@@ -146,7 +145,7 @@ class CheckMaskGridd(MapTransform):
         """Check each mask ``(1, X, Y, Z)``.
 
         Raises:
-            VolumeError: when shape or affine differ; the message tells both.
+            VolumeError: when shape or affine differ; the message names the difference.
         """
         image = data[self.image_key]
         for key in self.key_iterator(dict(data)):
@@ -172,4 +171,4 @@ def _warn_on_extent(mask: torch.Tensor, *, anomalous: bool) -> None:
     if marked == mask.numel():
         _logger.warning("%s: this lesion mask marks every voxel of its image.", _name(mask))
     elif not marked and anomalous:
-        _logger.warning("%s: the mask of an anomalous image, and it marks nothing.", _name(mask))
+        _logger.warning("%s: the mask of an anomalous image marks nothing.", _name(mask))

@@ -33,7 +33,7 @@ class CropInPlane(Transform):
         self.margin = margin
 
     def box(self, mask: torch.Tensor) -> tuple[list[int], list[int]]:
-        """First voxel, and the one after the last, along the three axes.
+        """Return the first voxel, and the one after the last, along the three axes.
 
         Raises:
             InputError: when the mask is empty.

@@ -60,9 +60,9 @@ class FitInPlane(InvertibleTransform):
         mode: ``bilinear`` for images or ``nearest`` for masks.
         keep_aspect: whether to keep the aspect; otherwise both sides fill ``size``, as is usual
             for industrial images and for OCT, whose pixels are far from square.
-        aspects: least and greatest aspect, columns to rows, of the images that are expected. One
-            that is wider or narrower by more than :data:`LIKE` is told by a warning with its name.
-            None expects nothing.
+        aspects: least and greatest aspect, columns to rows, of the images that are expected. A
+            warning names an image that is wider or narrower by more than :data:`LIKE`. None means
+            no expectation.
 
     Raises:
         InputError: when a side is not positive, or the mode is unknown.

@@ -34,7 +34,7 @@ _IN_PLANE = np.stack([np.zeros((3, 3), bool), ndimage.generate_binary_structure(
 
 
 def slice_areas(mask: torch.Tensor) -> torch.Tensor:
-    """Return number of positive pixels in each slice ``(Z,)`` of a mask ``(X, Y, Z)``."""
+    """Return the number of positive pixels in each slice ``(Z,)`` of a mask ``(X, Y, Z)``."""
     # Slice by slice: a sum over two axes of booleans takes much longer.
     # Last axis first and x last: as NIfTI and DICOM lie in memory.
     inside = plain_tensor(mask).permute(2, 1, 0)
@@ -44,7 +44,7 @@ def slice_areas(mask: torch.Tensor) -> torch.Tensor:
 
 
 def where_labelled(mask: torch.Tensor, labels: Sequence[int] | None) -> torch.Tensor:
-    """Booleans of the mask's shape: where it has one of the labels, or, without labels, is above 0."""
+    """Return booleans of the mask's shape: where it has one of the labels, or is above 0 without any."""
     order = stored_order(mask)
     found = empty_stored(mask, torch.bool)
     stored, target = mask.permute(order), found.permute(order)
@@ -59,7 +59,7 @@ def where_labelled(mask: torch.Tensor, labels: Sequence[int] | None) -> torch.Te
 
 
 def occupied_slices(mask: torch.Tensor, *, min_fraction: float = 0.1) -> torch.Tensor:
-    """Tell which axial slices show enough foreground to be worth a look.
+    """Return which axial slices show enough foreground to count.
 
     The rule: a slice is occupied when its foreground area is at least ``min_fraction`` of the
     largest slice's. It depends neither on resolution nor on the field of view.
@@ -114,7 +114,7 @@ class ForegroundByIntensity(Transform):
         self.level = level
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(C, X, Y, Z)``, last axis axial."""
+        """Return the mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(C, X, Y, Z)``, Z axial."""
         plain = plain_tensor(image)
         mask = torch.zeros_like(plain[0], dtype=torch.bool)
         for channel in map(without_padding, plain):
@@ -129,8 +129,8 @@ class ForegroundByIntensity(Transform):
 class ForegroundByHounsfield(Transform):
     """Foreground of a CT volume: the body, without table and air around it.
 
-    The rule: voxels above ``threshold`` that are no padding, of these the largest connected region,
-    with holes (lungs, bowel gas) filled in each axial slice.
+    The rule: the largest connected region of voxels above ``threshold`` that are no padding, with
+    holes (lungs, bowel gas) filled in each axial slice.
 
     Args:
         threshold: in HU; -300 keeps fat and skin and drops air, blankets and most of the table.
@@ -141,7 +141,7 @@ class ForegroundByHounsfield(Transform):
         self.largest = KeepLargestConnectedComponent(connectivity=1)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(1, X, Y, Z)`` in HU."""
+        """Return the mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a volume ``(1, X, Y, Z)`` in HU."""
         plain = plain_tensor(image[:1])
         if max(padding_values(plain[0]), default=self.threshold) > self.threshold:
             plain = without_padding(plain[0])[None]
@@ -163,7 +163,7 @@ class ForegroundByLabel(Transform):
         self.labels = None if labels is None else tuple(labels)
 
     def __call__(self, segmentation: torch.Tensor) -> torch.Tensor:
-        """Mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a segmentation ``(1, X, Y, Z)``.
+        """Return the mask ``(1, X, Y, Z)``, uint8 in {0, 1}, of a segmentation ``(1, X, Y, Z)``.
 
         Raises:
             InputError: when no voxel has any of the labels.
@@ -183,7 +183,7 @@ class WholeForeground(Transform):
     """Foreground of an image of a product: all of it, black parts too."""
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Mask ``(1, H, W, N)``, uint8, 1 everywhere, of ``(C, H, W, N)``."""
+        """Return the mask ``(1, H, W, N)``, uint8, 1 everywhere, of ``(C, H, W, N)``."""
         plain = plain_tensor(image)
         return with_meta_of(torch.ones_like(plain[:1], dtype=torch.uint8), image)
 
@@ -191,7 +191,7 @@ class WholeForeground(Transform):
 class _Foregroundd(MapTransform):
     """What the dictionary forms share: one key in, the mask to a key of its own.
 
-    A mask that is there already, given with the data, counts, and no rule is applied.
+    A mask that comes with the data counts, and no rule is applied.
     """
 
     def __init__(self, keys: KeysCollection, mask_key: str, rule: Transform) -> None:
@@ -245,8 +245,8 @@ class ForegroundByLabeld(MapTransform):
         keys: the segmentation, one key.
         mask_key: where the mask goes.
         labels: see :class:`ForegroundByLabel`.
-        labels_key: an item that has this key brings its own labels, where a set is made of
-            several sources with different ones.
+        labels_key: key of an item's own labels, where a data set has several sources with
+            different ones.
         allow_missing_keys: whether an item without segmentation is passed over.
     """
 

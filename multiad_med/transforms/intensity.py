@@ -1,4 +1,4 @@
-"""Intensities of a volume to [0, 1] with a reference inside its foreground."""
+"""Intensities of a volume scaled to [0, 1] by a reference inside its foreground."""
 
 from __future__ import annotations
 

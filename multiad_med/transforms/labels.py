@@ -1,4 +1,4 @@
-"""What a lesion mask says of each slice, and which slices of a study are kept."""
+"""What a lesion mask says about each slice, and which slices of a study are kept."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class SliceLabels(Transform):
         min_area: in mm².
         margin: in slices.
         labels: values of the mask that mean lesion, such as 2 in LiTS; none means all above 0.
-        known_labels: with ``labels``, all values above 0 that a mask may have; another one means
-            that the mask speaks another language, and is refused.
+        known_labels: with ``labels``, all values above 0 that a mask may have; a mask with another
+            value is refused.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SliceLabels(Transform):
         self.known_labels = None if known_labels is None else tuple(known_labels)
 
     def lesion(self, mask: torch.Tensor) -> torch.Tensor:
-        """Booleans of the mask's shape, as a plain tensor: where there is lesion.
+        """Return booleans of the mask's shape, as a plain tensor: where there is lesion.
 
         Raises:
             InputError: when the mask has a value above 0 that is not known.
@@ -81,11 +81,11 @@ class SliceLabels(Transform):
         return where_labelled(plain, self.labels)
 
     def __call__(self, mask: torch.Tensor) -> torch.Tensor:
-        """States ``(Z,)``, int8, see :class:`SliceState`, of a mask ``(1, X, Y, Z)`` in RAS."""
+        """Return the states ``(Z,)``, int8, (:class:`SliceState`) of a mask ``(1, X, Y, Z)`` in RAS."""
         return self.states(self.lesion(mask), mask)
 
     def states(self, lesion: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """States ``(Z,)`` of a binary lesion ``(1, X, Y, Z)`` on the grid of ``mask``."""
+        """Return the states ``(Z,)`` of a binary lesion ``(1, X, Y, Z)`` on the grid of ``mask``."""
         spacing = affine_to_spacing(mask.affine) if isinstance(mask, MetaTensor) else np.ones(3)
         pixels = slice_areas(lesion[0])
         area = pixels * float(spacing[0] * spacing[1])
@@ -107,7 +107,7 @@ class SliceLabelsd(MapTransform):
         keys: the lesion mask, one key, which may be absent: without it, slices of a study that is
             ``anomalous`` are unsure, and all others normal. A single image is abnormal where its
             item says so, whatever its mask.
-        image_key: tells the number of slices where there is no mask.
+        image_key: gives the number of slices where there is no mask.
         state_key: where the states go.
         min_area: see :class:`SliceLabels`.
         margin: see :class:`SliceLabels`.
@@ -151,7 +151,7 @@ class SliceLabelsd(MapTransform):
 
 
 def _take(volume: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
-    """Slices of ``(C, X, Y, Z)``, in the memory's order of the volume."""
+    """Return slices of ``(C, X, Y, Z)``, in the volume's memory order."""
     plain = plain_tensor(volume)
     if len(slices) and int(slices[-1] - slices[0]) == len(slices) - 1:
         taken = plain[..., int(slices[0]) : int(slices[-1]) + 1]
@@ -165,10 +165,10 @@ def _take(volume: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
 class KeepSlicesd(MapTransform):
     """Keep the axial slices that a study contributes, and remember which they were.
 
-    Done before anything costly: most of a CT never reaches the later steps. A slice is kept when
+    It comes before costly steps: most of a CT never reaches them. A slice is kept when
     it is occupied (:func:`occupied_slices`) and, in a study for training, normal. A published split
-    may say more: ``wanted_slices`` of an item (numbers in the RAS volume) leaves no others, and
-    ``normal_only`` keeps none but normal ones.
+    may say more: ``wanted_slices`` of an item (numbers in the RAS volume) drops all others, and
+    ``normal_only`` drops all but normal ones.
 
     Args:
         keys: volumes ``(C, X, Y, Z)`` in RAS; absent ones are passed over.

@@ -1,6 +1,6 @@
-"""Volumes as they lie in memory: NIfTI and DICOM run fastest along x, and so are walked fastest.
+"""Volumes in memory order: NIfTI and DICOM run fastest along x, and are walked fastest that way.
 
-Without it the preparation of a BraTS-size study takes twice the processor time, that of a CT four times.
+Without it preparing a BraTS-size study takes twice the processor time, and a CT four times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def as_stored(volume: torch.Tensor) -> torch.Tensor:
 
 
 def empty_stored(volume: torch.Tensor, dtype: torch.dtype, *, channels: int = 0) -> torch.Tensor:
-    """Return a tensor of the volume's shape and layout; with ``channels``, so many of them in front."""
+    """Return a tensor of the volume's shape and layout; with ``channels``, that many in front."""
     order = stored_order(volume)
     front = [channels] if channels else []
     stored = torch.empty([*front, *(volume.shape[axis] for axis in order)], dtype=dtype)
@@ -38,9 +38,9 @@ def empty_stored(volume: torch.Tensor, dtype: torch.dtype, *, channels: int = 0)
 
 
 def with_meta_of(values: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-    """Return the values with the metadata that the source has, left as they lie in memory.
+    """Return the values with the source's metadata, in their own memory order.
 
-    MONAI's ``convert_to_dst_type`` would turn them around.
+    MONAI's ``convert_to_dst_type`` would reorder them.
     """
     if not isinstance(source, MetaTensor):
         return values

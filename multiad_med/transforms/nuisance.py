@@ -39,7 +39,7 @@ class Nuisance(StrEnum):
 
 
 LIGHT = (Nuisance.DARKER, Nuisance.BRIGHTER, Nuisance.GAMMA_UP, Nuisance.GAMMA_DOWN)
-"""Those that are a change of light."""
+"""Those that change the light."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class NuisanceChange:
         changed = (self.gain * image**self.gamma).clamp(0, 1)
         if self.sigma:
             smooth = GaussianFilter(2, self.sigma).to(image.device)
-            pad = 4  # the filter takes what lies outside for 0
+            pad = 4  # the filter takes what lies outside as 0
             changed = F.pad(changed[None], (pad,) * 4, mode="replicate")
             changed = smooth(changed)[0, :, pad:-pad, pad:-pad]
         return self.moved(changed)

@@ -1,4 +1,4 @@
-"""Which slices of a study count: decided once, and told by the image's own metadata."""
+"""Which slices of a study count: decided once, and kept in the image's metadata."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class MarkOccupiedd(MapTransform):
 
 
 def marked_slices(image: Tensor) -> Tensor:
-    """Tell which slices of an image count, ``(Z,)`` booleans; all of one that was never marked.
+    """Return which slices of an image count, ``(Z,)`` booleans; all if it was never marked.
 
     Args:
-        image: ``(..., Z)``, as :class:`MarkOccupiedd` left it; of a batch, slices that count in any.
+        image: ``(..., Z)``, as :class:`MarkOccupiedd` left it; for a batch, those that count in any.
     """
     mark = image.meta.get(OCCUPIED) if isinstance(image, MetaTensor) else None
     if mark is None:

@@ -1,4 +1,4 @@
-"""Padding: the constant around what was imaged, whatever its value, made as dark as the darkest."""
+"""Padding: the constant around what was imaged, whatever its value, turned into background."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["padding_values", "without_padding"]
 
-# Equal values of noise are fewer in the corners, and apart in the volume.
+# Noise has fewer equal values in the corners, and they are not connected.
 _CORNERS = 0.1
 _VOXELS = 1e-3
 
 
 def _corners(stored: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The voxels of the four edges in which the sides of ``(Z, Y, X)`` meet, of every slice."""
+    """Return the four corner voxels of every slice of ``(Z, Y, X)``."""
     return stored[:, [0, 0, -1, -1], [0, -1, 0, -1]]
 
 
 def padding_values(volume: torch.Tensor) -> list[float]:
-    """Values that fill a tenth of the slices' corners at least, as padding does and tissue does not.
+    """Return values that fill at least a tenth of the slices' corners, as padding does.
 
     A corner is a voxel and its inner neighbour across, which seldom agree in noise.
 
@@ -42,11 +42,11 @@ def padding_values(volume: torch.Tensor) -> list[float]:
 def without_padding(volume: torch.Tensor) -> torch.Tensor:
     """Return the volume as if its padding were background: 0, or the darkest where values are negative.
 
-    A constant below tissue in no air is background as it is, unless it is far below.
+    In a volume without air, a constant below tissue is background already, unless it is far below.
 
     Scanners, registration and anonymisers fill what was not imaged with a constant: below the
     tissue's range (-2000), inside or above it (65535, 1024). Padding is what has one such value and
-    hangs together with the corners of the slices. What is darker than the background after that,
+    is connected to the corners of the slices. What is darker than the background after that,
     such as voxels interpolated between padding and air, becomes background as well.
 
     Args:
@@ -70,7 +70,7 @@ def without_padding(volume: torch.Tensor) -> torch.Tensor:
         return volume
     least, dark, bright = quantiles(torch.from_numpy(rest), (0.001, 0.05, 0.98))
     if values == [lowest] and not lowest < 0 <= dark:
-        # Tissue alone, near enough to be seen against it: not padding and air.
+        # Tissue without air, and not far above the constant: it is background.
         air = np.count_nonzero(rest <= dark + 0.1 * (bright - dark)) > 0.25 * rest.size
         if not air and dark - lowest <= 4 * (bright - dark):
             return volume
@@ -82,7 +82,7 @@ def without_padding(volume: torch.Tensor) -> torch.Tensor:
 
 
 def _reaching_corners(equal: NDArray[np.bool_], order: list[int]) -> NDArray[np.bool_]:
-    """Of the voxels of one value, those that hang together with the corners of a slice."""
+    """Return the voxels of one value that are connected to the corners of a slice."""
     nothing = np.zeros_like(equal)
     if np.count_nonzero(equal) < _VOXELS * equal.size:
         return nothing

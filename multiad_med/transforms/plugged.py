@@ -1,4 +1,4 @@
-"""A transform of a user's own between a bundle's preparation and its network."""
+"""A user's own transform between a bundle's preparation and its network."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ROUNDING = 1e-4
 
 
 class PluggedTransformd(MapTransform):
-    """Apply a transform of a user's own to prepared images; nothing without one.
+    """Apply a user's own transform, if there is one, to prepared images.
 
-    The model's card tells its name, so that what is trained with it is also inferred with it.
+    The model's card names it, so that inference uses what training used.
 
     Args:
         keys: images ``(C, X, Y, Z)`` in [0, 1].

@@ -1,4 +1,4 @@
-"""Anomalies that are made: what a detector should find, put into images that have none."""
+"""Pseudo-anomalies: what a detector should find, put into images that have no anomaly."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _Box:
     side: int
 
     def of(self, image: Tensor) -> Tensor:
-        """Tell what of ``(C, H, W)`` lies inside, as a view."""
+        """Return what of ``(C, H, W)`` lies inside, as a view."""
         return image[:, self.top : self.top + self.side, self.left : self.left + self.side]
 
 
@@ -55,7 +55,7 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _box(foreground: Tensor, side: int, generator: torch.Generator) -> _Box:
-    """A box around a random foreground pixel of ``(1, H, W)``, moved into the image."""
+    """Return a box around a random foreground pixel of ``(1, H, W)``, moved into the image."""
     inside = foreground[0].nonzero()
     chosen = int(torch.randint(len(inside), (), generator=generator))
     top, left = (
@@ -66,13 +66,13 @@ def _box(foreground: Tensor, side: int, generator: torch.Generator) -> _Box:
 
 
 def _disc(side: int) -> Tensor:
-    """A disc ``(1, side, side)`` of that diameter."""
+    """Return a disc ``(1, side, side)`` of that diameter."""
     axis = torch.arange(side) - (side - 1) / 2
     return (axis[:, None] ** 2 + axis**2 <= (side / 2) ** 2)[None]
 
 
 def _perlin(side: int, generator: torch.Generator) -> Tensor:
-    """Perlin noise ``(1, side, side)`` around 0 of up to 4 by 4 cells (Perlin, SIGGRAPH 1985)."""
+    """Return Perlin noise ``(1, side, side)`` around 0, up to 4 by 4 cells (Perlin, SIGGRAPH 1985)."""
     cells = min(_CELLS, side)
     angles = 2 * torch.pi * torch.rand(cells + 1, cells + 1, generator=generator)
     gradients = torch.stack([angles.sin(), angles.cos()], dim=-1)
@@ -92,14 +92,14 @@ def _smeared(image: Tensor, box: _Box) -> Tensor:
     sigma = max(1.0, box.side / 4)
     reach = int(4 * sigma + 1)
     around = _Box(max(box.top - reach, 0), max(box.left - reach, 0), box.side + 2 * reach)
-    # The filter takes what lies outside for 0.
+    # The filter takes what lies outside as 0.
     padded = F.pad(around.of(image)[None], (reach,) * 4, mode="replicate")
     smooth = GaussianFilter(2, sigma)(padded)[0, :, reach:, reach:]
     return _Box(box.top - around.top, box.left - around.left, box.side).of(smooth)
 
 
 def _brighter_or_darker(patch: Tensor, generator: torch.Generator) -> Tensor:
-    """The other way where it would leave [0, 1]."""
+    """Brighten or darken a patch at random; the other way where it would leave [0, 1]."""
     delta = _uniform(*_DELTA, generator) * (1 if _uniform(-1, 1, generator) > 0 else -1)
     return patch + (delta if 0 <= float(patch.mean()) + delta <= 1 else -delta)
 
@@ -112,7 +112,7 @@ def _put(
     side: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Change ``image (C, H, W)`` in place; the mask ``(1, H, W)`` of what was changed.
+    """Change ``image (C, H, W)`` in place; return the mask ``(1, H, W)`` of what was changed.
 
     Args:
         source: image that foreign content comes from, and its foreground.
@@ -152,9 +152,9 @@ def put_pseudo_anomalies(
 ) -> tuple[Tensor, Tensor]:
     """Put one pseudo-anomaly into each image, around a random place of its foreground.
 
-    Foreign content comes from the next image of the batch; where there is one alone, from another
-    place of it. All channels are changed alike, so that grey images stay grey. What has no foreground
-    stays as it is.
+    Foreign content comes from the next image of the batch, or from another place of a single image.
+    All channels are changed alike, so that grey images stay grey. Images without foreground stay as
+    they are.
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1], on the CPU.

@@ -16,7 +16,7 @@ _COUNTABLE = (torch.uint8, torch.int8, torch.int16)
 
 
 def quantiles(values: torch.Tensor, fractions: Sequence[float]) -> list[float]:
-    """The values at given ranks: for fraction ``q`` of ``n`` values, the ``round(q * n)``-th smallest.
+    """Return the ``round(q * n)``-th smallest of ``n`` values, for each fraction ``q``.
 
     No interpolation, so that a quantile is always a value that occurs, on any number of voxels
     (``torch.quantile`` stops at 16 million).
@@ -30,10 +30,10 @@ def quantiles(values: torch.Tensor, fractions: Sequence[float]) -> list[float]:
     """
     count = values.numel()
     if count == 0:
-        raise InputError("Quantiles of no values: the foreground is empty.")
+        raise InputError("No values to take quantiles of: the foreground is empty.")
     flat = plain_tensor(values)
     ranks = [max(1, round(q * count)) for q in fractions]
-    # The order of the values does not matter, that of the memory decides the speed.
+    # The order of the values does not matter; the order in memory decides the speed.
     array = flat.numpy(force=True).ravel(order="K")
     lowest = array.min()
     if max(ranks) <= np.count_nonzero(array == lowest):  # as in air around a head

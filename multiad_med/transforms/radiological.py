@@ -1,4 +1,4 @@
-"""Slices as people look at them."""
+"""Slices as radiologists look at them."""
 
 from __future__ import annotations
 

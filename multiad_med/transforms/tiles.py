@@ -18,7 +18,7 @@ from multiad_med.utils.tensors import plain_tensor
 __all__ = ["TILE_OVERLAP", "Tiles", "Tilesd"]
 
 TILE_OVERLAP = 0.25
-"""Part of a tile's side that it shares with its neighbour, in training and in inference."""
+"""Fraction of a tile's side that it shares with its neighbour, in training and in inference."""
 
 
 class Tiles(Transform):
@@ -37,10 +37,10 @@ class Tiles(Transform):
         self.pad = SpatialPad((*self.tile, -1), mode=mode)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Tiles ``(C, *tile, N)``, row by row.
+        """Return tiles ``(C, *tile, N)``, row by row.
 
         Raises:
-            InputError: when it is no single image.
+            InputError: when it is not a single image.
         """
         if image.ndim != 4 or image.shape[-1] != 1:
             raise InputError(

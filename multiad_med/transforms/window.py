@@ -1,4 +1,4 @@
-"""Hounsfield windows: what of a CT is shown, and mapped to [0, 1]."""
+"""Hounsfield windows: which values of a CT are mapped to [0, 1]."""
 
 from __future__ import annotations
 

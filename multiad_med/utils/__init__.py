@@ -1,4 +1,4 @@
-"""What every other part builds on and that knows none of them: errors, processes."""
+"""What every other part builds on, and which imports none of them: errors, processes."""
 
 from multiad_med.utils.errors import FileError, InputError, MultiADError
 from multiad_med.utils.processes import end_with_parent, run_in_process, terminable, worker_errors

@@ -43,7 +43,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def _written(path: Path, folder: str) -> Iterator[None]:
-    """As :func:`file_errors`, but an error that names a file elsewhere, as one read, stays."""
+    """Act as :func:`file_errors`, but leave an error that names a file elsewhere, such as one read."""
     try:
         yield
     except OSError as error:

@@ -16,8 +16,8 @@ def choose(kind: type[Choice], value: Any, *, what: str) -> Choice:
     """Return the member of an enum with a value.
 
     Args:
-        kind: of the members.
-        value: of one, or a member.
+        kind: the enum.
+        value: a member or its value.
         what: the name of what is chosen, for the message.
 
     Raises:
@@ -31,7 +31,7 @@ def choose(kind: type[Choice], value: Any, *, what: str) -> Choice:
 
 
 def usable_device(name: Any = "auto") -> Any:
-    """A torch device by name, on which a tensor can be made; of ``auto`` a GPU, where there is one.
+    """Return a usable torch device by name; for ``auto`` a GPU, where there is one.
 
     Raises:
         InputError: when there is no such device here.

@@ -14,12 +14,12 @@ SYNTAX = ("$", "@", "%")
 
 
 def is_path_id(name: str) -> bool:
-    """Tell whether an id of a bundle's config, such as ``dataset_dir``, is of a path."""
+    """Return whether an id of a bundle's config, such as ``dataset_dir``, is a path's."""
     return name.endswith(("_dir", "_path", "_root", "_logs", "_weights", "_model"))
 
 
 def check_length(names: Collection[str]) -> None:
-    """Refuse two lengths of one training.
+    """Refuse two settings of one training's length.
 
     Args:
         names: ids of a bundle's config that a user gives.
@@ -35,7 +35,7 @@ def check_length(names: Collection[str]) -> None:
 
 
 def literal(value: Any, *, expressions: bool = False) -> Any:
-    """Return a value that MONAI's config parser gives out as it is, whatever characters it has.
+    """Return a value that MONAI's config parser leaves as it is, whatever characters it has.
 
     A text that the parser would change becomes an expression without such characters.
 
@@ -57,7 +57,7 @@ def literal(value: Any, *, expressions: bool = False) -> Any:
 def unknown_id(
     key: str, config: Any, tracked: Collection[str] = ()
 ) -> tuple[str, list[str]] | None:
-    """Find the part of an id that is not in a config, as far as that part, and what could stand there.
+    """Return an id up to its first part that is not in a config, and what could stand there.
 
     An argument that a component's config leaves out is not unknown: its class may have it.
 

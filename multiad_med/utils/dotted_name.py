@@ -15,13 +15,13 @@ Base = TypeVar("Base")
 def locate_class(name: str, base: type[Base], *, what: str) -> type[Base]:
     """Return the class of a dotted name, such as ``my_package.MyStudent``.
 
-    Nothing but a subclass of ``base`` is given out, since a model's card tells such names: who loads a
-    model shall not call whatever function its card names.
+    Only a subclass of ``base`` is returned, since a model's card holds such names: loading a model must
+    not call whatever function its card names.
 
     Args:
         name: module and class.
         base: what the class must be derived from.
-        what: it is, for the message, such as ``teacher``.
+        what: what it is, for the message, such as ``teacher``.
 
     Raises:
         InputError: when the class cannot be imported, or is derived from something else.

@@ -47,10 +47,10 @@ _TORCH_ON_CPU = ("can't allocate memory", "not enough memory")
 
 
 class MultiADError(Exception):
-    """Something that a user can mend, said in one sentence or two.
+    """An error that a user can mend, told in a sentence or two.
 
-    Commands print it without a trace and end with status 2. Whatever else is raised, a bug or a lack of
-    memory, keeps its trace.
+    Commands print it without a trace and end with status 2. Anything else that is raised, such as a bug
+    or a lack of memory, keeps its trace.
     """
 
 
@@ -78,7 +78,7 @@ def missing_package(name: str) -> MissingPackageError:
     """Return the error that an optional package is not installed, with the command that installs it.
 
     Args:
-        name: that is imported; a key of :data:`EXTRAS`.
+        name: of the package as imported; a key of :data:`EXTRAS`.
     """
     return MissingPackageError(
         f"The package {name} is not installed: run `pip install 'multiad-med[{EXTRAS[name]}]'`."
@@ -86,7 +86,7 @@ def missing_package(name: str) -> MissingPackageError:
 
 
 def _missing_package(error: BaseException) -> MissingPackageError | None:
-    """A failed import of an optional package, also by MONAI's ``optional_import``, by its extra."""
+    """Return the error for a failed import of an optional package, also by ``optional_import``."""
     if not isinstance(error, ImportError):
         return None
     # MONAI's error has the name in its text only.
@@ -96,7 +96,7 @@ def _missing_package(error: BaseException) -> MissingPackageError | None:
 
 
 def is_missing(name: str) -> bool:
-    """Tell whether a package cannot be imported because it is not there."""
+    """Return whether a package cannot be imported because it is not there."""
     try:
         return importlib.util.find_spec(name) is None
     except ValueError:  # an import that was halted
@@ -106,8 +106,8 @@ def is_missing(name: str) -> bool:
 def user_error(error: BaseException) -> MultiADError | None:
     """Return the first error in a chain of causes that a user can mend, or none.
 
-    MONAI wraps errors of configs and transforms in its own; ours, where they wrap another, tell more
-    than that one. An optional package that another library does not find is one too.
+    MONAI wraps errors of configs and transforms in its own. Ours, where they wrap another, say more
+    than it. An optional package that another library does not find is such an error too.
     """
     for cause in causes(error):
         known = cause if isinstance(cause, MultiADError) else _missing_package(cause)
@@ -117,7 +117,7 @@ def user_error(error: BaseException) -> MultiADError | None:
 
 
 def last_line(error: MultiADError) -> str:
-    """Tell what a command ends with: the reason in the last line, a list of details above it."""
+    """Return what a command ends with: the reason in the last line, a list of details above it."""
     reason, *details = str(error).splitlines() or [type(error).__name__]
     if len(details) < 2:
         return " ".join([f"Error: {reason}", *(line.strip() for line in details)])
@@ -139,7 +139,7 @@ def unwrapped() -> Iterator[None]:
 
 
 def memory_error(error: BaseException) -> BaseException | None:
-    """The error in a chain of causes that says that memory ran out, of a machine or a GPU, or none."""
+    """Return the error in a chain of causes that says that memory ran out, on CPU or GPU, or none."""
     import torch
 
     for cause in causes(error):
@@ -154,18 +154,18 @@ def memory_error(error: BaseException) -> BaseException | None:
 
 
 def is_about_files(error: BaseException) -> bool:
-    """Tell whether the system says that a file or folder is missing, forbidden, full, and so on."""
+    """Return whether an error is the system's about a file: missing, forbidden, disk full, and so on."""
     network = isinstance(error, (ConnectionError, TimeoutError))
     return isinstance(error, OSError) and error.errno not in _NOT_OF_FILES and not network
 
 
 @contextmanager
 def file_errors(path: str | os.PathLike[str], done: str = "read") -> Iterator[None]:
-    """Turn what the system says inside into a :class:`FileError`.
+    """Turn the system's errors inside the context into a :class:`FileError`.
 
     Args:
-        path: of the file or folder that is used inside.
-        done: what cannot be done with it.
+        path: of the file or folder that is used.
+        done: what cannot be done with it, as in "cannot be read".
     """
     try:
         yield
@@ -179,14 +179,14 @@ def file_errors(path: str | os.PathLike[str], done: str = "read") -> Iterator[No
 def reader_errors(
     path: str | os.PathLike[str], kind: type[MultiADError], what: str
 ) -> Iterator[None]:
-    """Turn what a library's reader says inside into an error with the file's name.
+    """Turn a library reader's errors inside the context into one with the file's name.
 
-    Readers raise nearly every type there is on damaged files. A lack of memory is no damage, and passes.
+    Readers raise nearly every type of error on damaged files. A lack of memory is no damage, and passes.
 
     Args:
-        path: of the file that is read inside.
-        kind: of the error.
-        what: is wrong with the file, such as ``not a readable NIfTI file``.
+        path: of the file that is read.
+        kind: class of the error.
+        what: what is wrong with the file, such as ``not a readable NIfTI file``.
     """
     try:
         with file_errors(path):

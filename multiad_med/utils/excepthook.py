@@ -14,7 +14,7 @@ __all__ = ["is_monai_bundle", "tell_user_errors"]
 
 
 def is_monai_bundle(program: str) -> bool:
-    """Tell whether a program, as the first of ``sys.argv``, is ``python -m monai.bundle``."""
+    """Return whether a program, as the first of ``sys.argv``, is ``python -m monai.bundle``."""
     return Path(program).parts[-3:] == ("monai", "bundle", "__main__.py")
 
 

@@ -25,11 +25,11 @@ tell_user_errors()
 
 
 def _options(command: Sequence[str], *, as_typed: bool = False) -> dict[str, Any]:
-    """The options of ``run`` as MONAI gets them, over those of ``--args_file``.
+    """Return the options of ``run`` as MONAI gets them, over those of ``--args_file``.
 
     Args:
         command: its words.
-        as_typed: whether values of the command line stay texts, which Fire else parses.
+        as_typed: whether the command line's values stay text; else Fire parses them.
     """
     import fire
     from fire.decorators import SetParseFn
@@ -47,7 +47,7 @@ def _options(command: Sequence[str], *, as_typed: bool = False) -> dict[str, Any
 
 
 def _tracked(tracking: Any) -> set[str]:
-    """Top-level keys that ``--tracking`` adds."""
+    """Return the top-level keys that ``--tracking`` adds."""
     from monai.bundle import ConfigParser
     from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
@@ -64,15 +64,15 @@ def _refuse(key: str, value: Any, reason: str) -> InputError:
 
 
 def _given_path(key: str, typed: Any, config: dict[str, Any]) -> str | None:
-    """A path as it was typed; None where it is MONAI's to evaluate.
+    """Return a path as it was typed; None where it is MONAI's to evaluate.
 
     Args:
         key: of the config.
-        typed: on the command line, or the value in an ``--args_file``.
-        config: where references lead.
+        typed: text on the command line, or the value in an ``--args_file``.
+        config: what references point into.
 
     Raises:
-        InputError: when it cannot be told which path is meant.
+        InputError: when it is not clear which path is meant.
     """
     if not isinstance(typed, str):
         raise _refuse(key, typed, "a path in an args_file is a text; put it in quotes there.")
@@ -94,7 +94,7 @@ def _given_path(key: str, typed: Any, config: dict[str, Any]) -> str | None:
 
 
 def _changed(value: Any) -> bool:
-    """Whether MONAI would change a text in a value: ``#`` becomes ``::``, but where it is syntax."""
+    """Return whether MONAI would change text in a value: ``#`` becomes ``::`` unless it is syntax."""
     if isinstance(value, (list, tuple)):
         return any(map(_changed, value))
     return isinstance(value, str) and "#" in value and not value.startswith(SYNTAX)
@@ -107,7 +107,7 @@ def _keep_as_typed(
     config: dict[str, Any],
     keys: Sequence[str],
 ) -> None:
-    """Put what the parsers changed, or would, into the parsed values, before anything reads them."""
+    """Restore what the parsers changed, or would, in the parsed values before anything reads them."""
     for key in keys:
         name = key.removeprefix("+")
         value, parsed = typed[key], options.get(key)  # MONAI leaves out what Fire takes for None
@@ -137,9 +137,9 @@ def check_overrides(
 ) -> None:
     """Make overrides on the command line mean what was typed, or refuse them.
 
-    Refused are unknown keys, which MONAI adds to the config and never reads, paths that cannot be told
-    from MONAI's syntax, and devices that are not here. Put right are paths (``run#2``, ``123``,
-    ``None``) and a device that is a word (``cpu``).
+    Unknown keys, which MONAI adds to the config and never reads, are refused. So are paths that look
+    like MONAI's syntax, and absent devices. Paths (``run#2``, ``123``, ``None``) and a device that is a
+    word (``cpu``) are put right.
 
     Does nothing unless this process is ``python -m monai.bundle run``. Keys of mix-in configs, of
     ``--args_file`` and of ``--tracking`` are known.

@@ -19,11 +19,11 @@ _PATIENCE = 10.0  # seconds that a child has for its clean-up
 
 
 def end_with_parent(pid: int | None = None) -> None:
-    """Let this process end as soon as its parent has, however that ended: SIGKILL, a crash, no memory.
+    """End this process as soon as its parent has ended: by SIGKILL, a crash, or lack of memory.
 
-    A thread waits for it. Children of :mod:`multiprocessing`, of which workers of a ``DataLoader`` are
-    some, see it on every system, by a pipe that the parent holds (on Windows, by its handle), and end
-    at once on SIGTERM, whatever the parent does on it. Others look once a second whose child they are,
+    A thread waits for it. Children of :mod:`multiprocessing`, such as workers of a ``DataLoader``, see
+    it on every system, by a pipe that the parent holds (on Windows, by its handle). They end at once on
+    SIGTERM, whatever the parent does on it. Other processes check once a second whose child they are,
     which Windows does not tell.
 
     Args:
@@ -81,7 +81,7 @@ def _called(target: Callable[..., None], args: tuple[Any, ...]) -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM raise ``SystemExit`` inside, so that it is cleaned up after as after Ctrl-C.
+    """Let SIGTERM raise ``SystemExit`` inside the context, so that it cleans up as after Ctrl-C.
 
     Nothing is changed where somebody else handles the signal, nor outside the main thread.
     """
@@ -104,7 +104,7 @@ def _terminate(number: int, frame: Any) -> None:
 
 @contextmanager
 def worker_errors(kind: type[Exception], advice: str) -> Iterator[None]:
-    """Tell of a ``DataLoader``'s worker that was killed, which torch tells by a bare ``RuntimeError``.
+    """Raise a clear error when a ``DataLoader``'s worker is killed; torch's is a bare ``RuntimeError``.
 
     Args:
         kind: of the error to raise.

@@ -14,7 +14,7 @@ __all__ = ["parse_pairs", "parse_settings"]
 
 
 def parse_pairs(pairs: Iterable[str], *, option: str) -> dict[str, str]:
-    """Return names and values of ``NAME=VALUE``.
+    """Return the names and values of ``NAME=VALUE`` pairs.
 
     Raises:
         InputError: when one has no name or no equals sign; the message names the option.
@@ -29,7 +29,7 @@ def parse_pairs(pairs: Iterable[str], *, option: str) -> dict[str, str]:
 
 
 def parse_settings(pairs: Iterable[str], *, option: str = "--set") -> dict[str, Any]:
-    """As :func:`parse_pairs`, values being YAML: numbers, lists, true, null, or text.
+    """Return the same as :func:`parse_pairs`, with values read as YAML: numbers, lists, true, null, text.
 
     Raises:
         InputError: when a value is not YAML, or would lose its end as a comment.

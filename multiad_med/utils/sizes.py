@@ -35,13 +35,13 @@ def sides(size: Size, *, name: str = "size") -> tuple[int, int]:
 
 
 def shortest(size: Size) -> int | list[int]:
-    """A size as cards and settings have it: of a square one number, so that equal sizes are equal."""
+    """Return a size as cards and settings have it: one number for a square, for equality."""
     first, second = sides(size)
     return first if first == second else [first, second]
 
 
 def size_setting(size: Size) -> str:
-    """Tell what is typed on a command line to have a size."""
+    """Return the command-line option that sets a size."""
     short = shortest(size)
     if isinstance(short, int):
         return f"--set size={short}"

@@ -1,4 +1,4 @@
-"""What files are by the ends of their names, in whatever case."""
+"""What files are by their suffixes, in any case."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether a file is PNG, JPEG, BMP or TIFF by its name."""
+    """Return whether a file is PNG, JPEG, BMP or TIFF by its name."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_nifti(path: Path) -> bool:
-    """Tell whether a file is NIfTI in one file by its name."""
+    """Return whether a file is a single-file NIfTI by its name."""
     return path.name.lower().endswith(NIFTI_SUFFIXES)

@@ -10,7 +10,7 @@ __all__ = ["plain_tensor"]
 
 
 def plain_tensor(values: Any) -> torch.Tensor:
-    """Return the values as a plain tensor, of whose memory it is a view where they are one.
+    """Return values as a plain tensor, a view of their memory where they are a tensor already.
 
     Arithmetic on a ``MetaTensor`` copies its metadata at every step.
     """

@@ -1,4 +1,4 @@
-"""Maps as images: colours, overlays, contact sheet, and a viewer page."""
+"""Images of maps: colours, overlays, contact sheet, and a viewer page."""
 
 from multiad_med.visualize.slice_rows import MontageColumn, save_montage
 from multiad_med.visualize.viewed_study import ViewedStudy, ViewError, load_study

@@ -1,4 +1,4 @@
-"""An anomaly map as colours over what it was made from."""
+"""Colours of an anomaly map over its image."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ROWS = 1024  # coloured at a time: colours take 50 times the memory of their ma
 
 
 def intensity_range(values: NDArray[Any]) -> tuple[float, float]:
-    """Tell what is shown black and white: the lowest value, and the 99.5 % quantile of those above it.
+    """Return the values shown black and white: the lowest, and the 99.5 % quantile of those above it.
 
-    The quantile is of a million values at most, evenly drawn. Where all values are the same, white lies
-    1 above.
+    The quantile is of a million values at most, evenly drawn. Where all values are the same, white is
+    1 above black.
     """
     low = float(values.min())
     above = values[values > low]
@@ -50,21 +50,19 @@ def scale_colours(steps: int = 50) -> list[str]:
 
 
 def outlined(
-    picture: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]
 ) -> NDArray[np.uint8]:
-    """The image ``(H, W, 3)`` with a line of two pixels around the mask, and a shadow to be seen on
-    any ground.
-    """
+    """Return the image ``(H, W, 3)`` with a two-pixel line and a shadow around the mask."""
     line = ndimage.binary_dilation(mask, iterations=2) & ~mask
     shadow = ndimage.binary_dilation(mask | line) & ~(mask | line)
-    result = picture.copy()
+    result = image.copy()
     result[shadow] = result[shadow] // 3
     result[line] = colour
     return result
 
 
 def overlaid(
-    picture: NDArray[np.uint8], anomaly_map: NDArray[np.float32], *, threshold: float = 0.5
+    image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], *, threshold: float = 0.5
 ) -> NDArray[np.uint8]:
     """Return the map's heat over an image, with a white line around what reaches the threshold.
 
@@ -73,10 +71,10 @@ def overlaid(
         anomaly_map: ``(H, W)``, calibrated, in [0, 1).
         threshold: of the line.
     """
-    heat = np.empty_like(picture)
-    for start in range(0, len(picture), _ROWS):
+    heat = np.empty_like(image)
+    for start in range(0, len(image), _ROWS):
         rows = slice(start, start + _ROWS)
         colours = heat_colours(anomaly_map[rows])
         opacity = colours[..., 3:]
-        heat[rows] = (picture[rows] * (1 - opacity) + 255 * colours[..., :3] * opacity).round()
+        heat[rows] = (image[rows] * (1 - opacity) + 255 * colours[..., :3] * opacity).round()
     return outlined(heat, anomaly_map >= threshold, _LINE)

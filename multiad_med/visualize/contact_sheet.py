@@ -1,4 +1,4 @@
-"""One page of all judged studies, the worst first, that a browser opens without a network."""
+"""One offline page of all judged studies, the worst first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _is_volume(anomaly_map: Path) -> bool:
 
 
 def _prepare(image: str, anomaly_map: Path, *, viewer: bool, bscans: bool) -> None:
-    """Make what a volume lacks of overlay and viewer; an image has its overlay."""
+    """Make a volume's missing overlay and viewer; an image has its overlay."""
     overlay, page = beside_map(anomaly_map, OVERLAY), beside_map(anomaly_map, VIEWER)
     viewer = viewer and not page.is_file()
     if not _is_volume(anomaly_map) or (overlay.is_file() and not viewer):
@@ -58,21 +58,21 @@ def _thumbnail(overlay: Path) -> dict[str, Any]:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    """The class of a tile's verdict: ``anomalous``, ``normal``, or ``none``."""
+    """Return the class of a tile's verdict: ``anomalous``, ``normal``, or ``none``."""
     decision = str(row["decision"])
     return decision if decision in ("anomalous", "normal") else "none"
 
 
 def _tile(row: Mapping[str, Any], folder: Path, **reading: Any) -> dict[str, Any]:
-    """What the template shows of a study: its row, and where its image is and leads."""
+    """Return what the template shows of a study: its row, its image, and what a click opens."""
     where = PurePosixPath(str(row["map"]))
     anomaly_map = folder / where
     overlay, page = beside_map(anomaly_map, OVERLAY), beside_map(anomaly_map, VIEWER)
-    picture, problem = None, ""
+    thumbnail, problem = None, ""
     try:
         _prepare(str(row["image"]), anomaly_map, **reading)
-        picture = _thumbnail(overlay)
-    except Exception as error:  # an image that cannot be made costs no other study its own
+        thumbnail = _thumbnail(overlay)
+    except Exception as error:  # one study's image that cannot be made stops no other
         _logger.warning("%s: no image on the contact sheet: %s", row["image"], error)
         problem = str(error)
     opens = next((path for path in (page, overlay) if path.is_file()), None)
@@ -81,7 +81,7 @@ def _tile(row: Mapping[str, Any], folder: Path, **reading: Any) -> dict[str, Any
         **row,
         "name": where.with_name(study_of_map(anomaly_map)),
         "verdict": _verdict(row),
-        "picture": picture,
+        "thumbnail": thumbnail,
         "problem": problem,
         "link": link,
         "viewer": opens == page,
@@ -96,12 +96,12 @@ def write_contact_sheet(
 ) -> None:
     """Write the page beside the results, with an image of each of the worst 200 studies.
 
-    A volume's image is its worst slice, which is written beside its map as ``<name>_anomaly.png``
-    where it is not there yet; the worst ten also get ``<name>_anomaly_viewer.html``. A content security
-    policy in the page forbids the browser any request.
+    A volume's image is its worst slice, which is written beside its map as ``<name>_anomaly.png`` if
+    absent; the worst ten also get ``<name>_anomaly_viewer.html``. A content security policy in the page
+    forbids the browser any request.
 
     Args:
-        rows: of the summary; maps are named from the page's folder.
+        rows: of the summary; paths of maps are relative to the page's folder.
         path: of the page.
         bscans: of volumes, see :func:`multiad_med.visualize.load_study`.
     """

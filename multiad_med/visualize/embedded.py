@@ -1,4 +1,4 @@
-"""What a page carries in base64: volumes as small integers in a gzipped NIfTI, images as JPEG."""
+"""Base64 data of a page: volumes as small integers in a gzipped NIfTI, images as JPEG."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from multiad_med.visualize.viewed_study import ViewedStudy
 __all__ = ["LARGEST", "MAP_STEP", "embedded_image", "embedded_jpeg", "embedded_map", "halved"]
 
 LARGEST = 32_000_000
-"""Voxels of a page at most; browsers become slow, and pages larger than 50 MB, beyond."""
+"""Most voxels of a page; with more, browsers become slow and pages exceed 50 MB."""
 
 MAP_STEP = 0.004
 """Maps are rounded down to multiples of this, so that 0.5 is reached where the map reaches 0.5."""
@@ -28,7 +28,7 @@ _LEVELS = 4095
 
 
 def _pairs(values: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Every first and every second value along an axis, the last one repeated where it is alone."""
+    """Return the first and second values of pairs along an axis; a last one alone is repeated."""
     if values.shape[axis] % 2:
         values = np.concatenate([values, values.take([-1], axis=axis)], axis=axis)
     moved = values.swapaxes(0, axis)
@@ -38,7 +38,7 @@ def _pairs(values: NDArray[Any], axis: int) -> tuple[NDArray[Any], NDArray[Any]]
 def halved(study: ViewedStudy, *, largest: int = LARGEST) -> ViewedStudy:
     """Return a study with half as many voxels along the first two axes, until it has ``largest`` at most.
 
-    Of the image pairs are averaged, of the map the higher value is kept; slices stay as they are.
+    Pairs are averaged in the image; in the map the higher value is kept. Slices stay as they are.
     """
     while study.image.size > largest and max(study.image.shape[:2]) > 1:
         image, heat = study.image, study.anomaly_map
@@ -61,7 +61,7 @@ def halved(study: ViewedStudy, *, largest: int = LARGEST) -> ViewedStudy:
 def _base64(
     values: NDArray[np.integer], affine: NDArray[np.float64], slope: float, intercept: float
 ) -> str:
-    """A new header, which has nothing of the study's file but the affine."""
+    """Return a NIfTI with a new header, which has nothing of the study's file but the affine."""
     header = nib.Nifti1Header()
     header.set_data_dtype(values.dtype)
     header.set_data_shape(values.shape)
@@ -76,7 +76,7 @@ def _base64(
 
 
 def embedded_image(study: ViewedStudy) -> str:
-    """The image as int16: a CT in whole HU from -1024 to 3071, any other in 4096 levels at most."""
+    """Return the image as int16: a CT in whole HU from -1024 to 3071, others in at most 4096 levels."""
     if study.hounsfield:
         whole = np.rint(study.image).clip(*_HOUNSFIELD).astype(np.int16)
         return _base64(whole, study.affine, 1.0, 0.0)
@@ -95,7 +95,7 @@ def embedded_map(study: ViewedStudy) -> str:
 
 
 def embedded_jpeg(image: Image.Image, **options: Any) -> str:
-    """Return the image as the address of a JPEG that holds all of it; ``options`` are Pillow's."""
+    """Return the image as the data URL of a JPEG; ``options`` are Pillow's."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", **options)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Where a study's map is to be looked at first: its worst slice, its findings, the body around them."""
+"""Where to look first in a study's map: its worst slice, its findings, the body around them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiad_med.visualize.viewed_study import AIR, ViewedStudy
 __all__ = ["Finding", "body_box", "find", "worst_slice"]
 
 MOST = 99
-"""Findings at most; of more, those with the highest values."""
+"""Most findings; of more, those with the highest values."""
 
 _MARGIN = 0.04  # of the body, around it
 _TISSUE = 0.1  # of the range that is shown; air and noise lie below
@@ -25,7 +25,7 @@ class Finding:
     Attributes:
         at: voxel of its highest value.
         value: the highest value.
-        first, last: slices that it reaches from and to.
+        first, last: first and last slice that it reaches.
     """
 
     at: tuple[int, int, int]
@@ -35,7 +35,7 @@ class Finding:
 
 
 def worst_slice(study: ViewedStudy) -> int:
-    """Return the slice of the highest score; without scores that of the highest map value."""
+    """Return the slice with the highest score, or without scores the highest map value."""
     values = study.slice_values()
     return int(np.nanargmax(values)) if np.isfinite(values).any() else 0
 
@@ -64,8 +64,8 @@ def find(study: ViewedStudy) -> list[Finding]:
 def body_box(study: ViewedStudy) -> tuple[slice, slice]:
     """Return the part of every slice that holds the body and all findings; of B-scans the whole.
 
-    The body is the largest connected part that is brighter than air and noise in any slice, so that
-    the table of a scanner stays outside where there is air between.
+    The body is the largest connected part that is brighter than air and noise in any slice, so a
+    scanner's table stays outside where there is air between.
     """
     columns, rows = study.image.shape[:2]
     if study.bscans:

@@ -17,17 +17,17 @@ __all__ = ["choose_slices", "write_montage"]
 
 _HIGHEST = 3
 _COLUMNS = 8
-_APART = 20  # of so many parts of the study, one lies between two slices
+_APART = 20  # two slices lie at least this part of the study apart
 
 
 def choose_slices(
     values: NDArray[np.floating], findings: Sequence[Finding] = ()
 ) -> tuple[list[int], set[int]]:
-    """Tell which slices a montage shows, in order, and which of them have the highest values.
+    """Return which slices a montage shows, in order, and which of them have the highest values.
 
     The highest are taken first, each a twentieth of the study away from those before it and outside
-    every finding that one of those shows, so that they are not three neighbours in one lesion. Each of
-    the others is as far as possible from all that are shown.
+    every finding that those show, so that they are not three neighbours in one lesion. Each of the
+    others is as far as possible from all that are shown.
 
     Args:
         values: of each slice; NaN where a slice has next to nothing in it.

@@ -1,4 +1,4 @@
-"""Overlays as PNG files that tell what they show: score, verdict, colours of the map."""
+"""Overlays as PNG files with a caption: score, verdict, colours of the map."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GREY = 0.45  # of an image, under the colours
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Text broken between words, so that no line is wider."""
+    """Return text broken between words, so that no line is wider."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -33,14 +33,14 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def _colours(width: int, height: int) -> Image.Image:
-    """The colours of the map from the lowest that is shown to the brightest, over grey."""
+    """Return the colours of the map from the lowest that is shown to the brightest, over grey."""
     colours = heat_colours(np.linspace(*SHOWN, width, dtype=np.float32))
     row = 255 * (_GREY * (1 - colours[:, 3:]) + colours[:, :3] * colours[:, 3:])
     return Image.fromarray(np.repeat(row.round().astype(np.uint8)[None], height, axis=0))
 
 
 def _caption(text: str, width: int) -> Image.Image:
-    """The text, and below it the colours of the map with its threshold."""
+    """Return the text, and below it the colours of the map with its threshold."""
     unit = max(1.0, width / _USUAL)
     margin, line = round(8 * unit), round(19 * unit)
     font = ImageFont.load_default(size=round(14 * unit))
@@ -72,7 +72,7 @@ def save_overlay(path: Path, shown: NDArray[np.uint8], text: str) -> None:
 
     Args:
         path: of the file.
-        shown: the overlay ``(H, W, 3)``; its pixels stay as they are, on the left above.
+        shown: the overlay ``(H, W, 3)``; its pixels stay as they are, at the top left.
         text: such as score and verdict.
     """
     height, width = shown.shape[:2]

@@ -29,7 +29,7 @@ class MontageColumn:
         title: shown above.
         image: intensities.
         anomaly_map: calibrated map in [0, 1], 0.5 being the threshold.
-        lesion: true lesion mask, or none where the truth is unknown.
+        lesion: true lesion mask, or None where the truth is unknown.
         spacing: pixel size along the two axes in mm.
         upright: whether it is an image, such as a B-scan, to be shown as it is.
         limits: intensities shown black and white; by default the slice's own range.
@@ -56,15 +56,16 @@ def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str) -> None:
 
 
 def save_montage(columns: Sequence[MontageColumn], path: str | Path, *, title: str = "") -> None:
-    """Draw one column per slice: the slice, the map over it with a line around what reaches the
-    threshold, and, where known, the true lesion.
+    """Draw one column per slice: the slice, the map over it, and, where known, the true lesion.
+
+    A line surrounds what reaches the threshold.
 
     Axial slices are shown as radiologists see them: anterior above, the patient's right on the left.
 
     Args:
         columns: at least one.
         path: of the PNG.
-        title: of the whole.
+        title: of the montage.
 
     Raises:
         InputError: without columns.

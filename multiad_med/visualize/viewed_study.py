@@ -1,4 +1,4 @@
-"""What is viewed: a study, the anomaly map on its grid, and the scores that lie beside the map."""
+"""A study to view, the anomaly map on its grid, and the scores beside the map."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class ViewedStudy:
 
     Attributes:
         name: of the study's file or folder, without the suffix of its format.
-        image: ``(X, Y, Z)``, axes nearest to right-to-left's RAS+; intensities, of a CT in HU.
+        image: ``(X, Y, Z)``, axes nearest to RAS+; intensities, of a CT in HU.
         anomaly_map: float32 ``(X, Y, Z)``, calibrated, in [0, 1].
         affine: (4, 4), voxel to RAS+ mm; oblique axes stay oblique.
         to_source: (4, 4), voxel to the voxel of the study's file.
         limits: intensities that are shown black and white.
         hounsfield: whether the image is a CT.
-        bscans: whether slices are B-scans, upright as stored, that lie in no body.
+        bscans: whether slices are B-scans, upright as stored, without the axes of a body.
         scores: content of the score JSON; empty where there is none.
         remarks: what a reader must know.
     """
@@ -66,7 +66,7 @@ class ViewedStudy:
 
     @property
     def threshold(self) -> float:
-        """From which the map counts as anomalous."""
+        """Map value from which a voxel counts as anomalous."""
         return float(self.scores["thresholds"]["map"]) if self.scores else 0.5
 
     def looked_at(self, plane: NDArray[Any]) -> NDArray[Any]:
@@ -82,11 +82,11 @@ class ViewedStudy:
     def slice_values(self) -> NDArray[np.float64]:
         """Return the score of each slice along the last axis, or without scores its highest map value.
 
-        Slices that were not scored, having next to nothing in them, are NaN.
+        Slices that are nearly empty, and so were not scored, are NaN.
         """
         if not self.scores:
             highest = self.anomaly_map.max(axis=(0, 1)).astype(float)
-            return np.where(highest > 0, highest, np.nan)  # 0 is what lies outside the foreground
+            return np.where(highest > 0, highest, np.nan)  # 0 lies outside the foreground
         scored = {entry["slice"]: float(entry["score"]) for entry in self.scores["slices"]}
         return np.array(
             [scored.get(self.source_slice(k), np.nan) for k in range(self.image.shape[2])]
@@ -118,14 +118,14 @@ def read_scores(anomaly_map: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ViewError(
             f"{path}: not the scores of a study ({type(error).__name__}: {error}). Run the bundle's "
-            "inference again, as those of older versions have no verdict of the volume, or move the file "
-            "away to see the map alone."
+            "inference again, as older versions wrote no verdict of the volume, or move the file away to "
+            "see the map alone."
         ) from error
     return dict(scores)
 
 
 def _read(path: Path, *, bscans: bool) -> MetaTensor:
-    # Whatever its unit, an image may be looked at.
+    # An image may be viewed whatever its unit.
     load = LoadBScans() if bscans else LoadVolume(assume_hounsfield=True)
     return cast(MetaTensor, load(path))
 
@@ -143,7 +143,7 @@ def _load_map(path: Path, *, bscans: bool) -> MetaTensor:
 
 
 def check_map(values: NDArray[Any], path: Path) -> None:
-    """Refuse what cannot be a calibrated map.
+    """Refuse values that cannot be a calibrated map.
 
     Raises:
         ViewError: on values that are not finite or outside [0, 1].
@@ -177,7 +177,7 @@ def _check_grid(study: Path, image: MetaTensor, path: Path, anomaly_map: MetaTen
 def _limits(
     values: NDArray[Any], *, hounsfield: bool, window: Window | str | None
 ) -> tuple[float, float]:
-    """What is shown black and white: a window in HU, or nearly the whole range."""
+    """Return the values shown black and white: a window in HU, or nearly the whole range."""
     if window is not None or hounsfield:
         name = window or Window.ABDOMEN
         if name not in list(Window):
@@ -189,7 +189,7 @@ def _limits(
 
 
 def _upright(shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An affine (columns, rows, B-scans) that shows rows downwards, whatever the file's says."""
+    """Return an affine (columns, rows, B-scans) that shows rows downwards, whatever the file's is."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     result = np.diag([sizes[0], -sizes[1], sizes[2], 1.0])
     result[1, 3] = sizes[1] * (shape[1] - 1)
@@ -238,7 +238,7 @@ def load_study(
     remarks = []
     if scores and scores.get("image_sha256") != file_sha256(study):
         remarks.append(
-            f"The scores beside the map were not made of {study.name} alone: their hash is another."
+            f"The scores beside the map were not made from {study.name} alone: their hash differs."
         )
     values, heat_values = (np.asarray(volume)[0] for volume in (image, heat))
     affine = np.asarray(image.affine, dtype=np.float64)

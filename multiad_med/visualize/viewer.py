@@ -1,4 +1,4 @@
-"""What ``multiad view`` does."""
+"""The work of ``multiad view``."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ MONTAGE = "montage.png"
 PAGE = "viewer.html"
 
 
-def _view_image(picture: Path, anomaly_map: Path, output: Path) -> None:
-    image = np.asarray(LoadImages(colour=False)(picture))[0, ..., 0]
+def _view_image(path: Path, anomaly_map: Path, output: Path) -> None:
+    image = np.asarray(LoadImages(colour=False)(path))[0, ..., 0]
     with reader_errors(anomaly_map, ViewError, "not a readable image"):
         heat = np.asarray(Image.open(anomaly_map))
     if heat.dtype.kind != "f" or heat.shape != image.shape:
         raise ViewError(
             f"{anomaly_map}: expected a float32 TIFF map of {image.shape} (rows, columns), the size of "
-            f"{picture}; got {heat.shape} of {heat.dtype}."
+            f"{path}; got {heat.shape} of {heat.dtype}."
         )
     check_map(heat, anomaly_map)
-    column = MontageColumn(
-        title=study_path(picture).name, image=image, anomaly_map=heat, upright=True
-    )
+    column = MontageColumn(title=study_path(path).name, image=image, anomaly_map=heat, upright=True)
     save_montage([column], output, title=decision(read_scores(anomaly_map)))
 
 
@@ -53,7 +51,7 @@ def view(
     Args:
         study: NIfTI file, folder of one DICOM series, OCT volume, or image.
         anomaly_map: the map on its grid, as the bundles write it: float32 NIfTI, of an image TIFF.
-        output_dir: folder, which is made.
+        output_dir: folder, made if absent.
         window: see :func:`load_study`.
         bscans: see :func:`load_study`.
 

@@ -27,14 +27,14 @@ _OF_BSCANS = {"axial": "B-scan", "coronal": "row", "sagittal": "column", "slice"
 
 
 def _start(study: ViewedStudy) -> list[int]:
-    """The voxel that is shown first: the highest of the map in the worst slice."""
+    """Return the voxel shown first: the highest of the map in the worst slice."""
     index = worst_slice(study)
     heat = study.anomaly_map[..., index]
     return [*(int(i) for i in np.unravel_index(int(heat.argmax()), heat.shape)), index]
 
 
 def _facts(study: ViewedStudy) -> dict[str, Any]:
-    """What the page's script needs beside the volumes."""
+    """Return what the page's script needs besides the volumes."""
     scores = study.scores
     return {
         "start": _start(study),
@@ -65,7 +65,7 @@ def write_page(study: ViewedStudy, path: Path) -> None:
         columns, rows, _ = shown.image.shape
         remarks.append(
             f"Slices are shown in {columns} x {rows} instead of {study.image.shape[0]} x "
-            f"{study.image.shape[1]} voxels, so that a browser can draw them; of the map the highest "
+            f"{study.image.shape[1]} voxels, so that a browser can draw them; in the map the highest "
             "value is kept."
         )
     study = shown

@@ -35,7 +35,7 @@ def test_mistakes_are_told(model: Path, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "report", *CPU)
     assert "no model file" in mistake("evaluate", new, "-m", tmp_path / "m.pt", *out)
     assert "does not exist" in mistake("evaluate", tmp_path / "none", "-m", model, *out)
-    assert "prepared slices only" in mistake("evaluate", new, "-m", model, "--part", "report", *out)
+    assert "Only prepared slices" in mistake("evaluate", new, "-m", model, "--part", "report", *out)
     assert "holds other files" in mistake("evaluate", new, "-m", model, "-o", new)
 
 

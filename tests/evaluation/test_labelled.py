@@ -140,7 +140,7 @@ def test_a_network_without_thresholds_is_refused() -> None:
 
 
 def test_parts_of_volumes_are_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="prepared slices only"):
+    with pytest.raises(ValueError, match="Only prepared slices"):
         evaluate_model(tmp_path, model, tmp_path / "e", part="report")
 
 

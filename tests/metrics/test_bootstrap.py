@@ -270,8 +270,8 @@ W = resamples(2, count=3)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: resamples(0), "One subject and one resample at least"),
-        (lambda: resamples(3, count=0), "One subject and one resample at least"),
+        (lambda: resamples(0), "At least one subject and one resample"),
+        (lambda: resamples(3, count=0), "At least one subject and one resample"),
         (lambda: interval(torch.ones(3), 1, subjects=2, level=1), r"level must lie in \(0, 1\)"),
         (lambda: interval(torch.ones(0), 1, subjects=2), "one number per resample"),
         (lambda: interval(torch.ones(2, 2), 1, subjects=2), "one number per resample"),

@@ -164,7 +164,7 @@ def test_a_category_without_normal_pictures_is_helped_both_ways(source: Path) ->
     two_categories(source)
     shutil.rmtree(source / "screw/train/good")
     (source / "screw/train/good").mkdir()
-    message = r"Put normal images into train/good, or choose among \['bottle'\]"
+    message = r"Put normal images in train/good, or choose among \['bottle'\]"
     with pytest.raises(DatalistError, match=message):
         load_images(source)
     assert load_images(source, categories=["bottle"])["training"]

@@ -268,7 +268,7 @@ def test_masks_among_the_images_are_noticed(tmp_path: Path, rng: np.random.Gener
         name = ("t1_seg", "brainmask", "labels_1")[index]
         mask = np.zeros((40, 48, 10), np.uint8)
         write_nifti(tmp_path / f"source/p{index}/{name}.nii.gz", mask)
-    with pytest.raises(DatalistError, match=r"3 of 6 files .* look like masks"):
+    with pytest.raises(DatalistError, match=r"3 of 6 files, .* look like masks"):
         run("volumes", tmp_path)
     summary, _ = run("volumes", tmp_path, image_glob="**/t1.nii.gz")
     assert summary.written == 3

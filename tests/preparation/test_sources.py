@@ -76,7 +76,7 @@ def test_nothing_usable_is_a_named_error(
 
 def test_a_file_that_looks_like_a_mask_is_no_image(mixed: Path) -> None:
     write_nifti(mixed / "p2/scan_seg.nii.gz", np.zeros((4, 4, 4), np.uint8))
-    with pytest.raises(DatalistError, match=r"1 of 2 files .* look like masks"):
+    with pytest.raises(DatalistError, match=r"1 of 2 files, .* look like masks"):
         load_studies(mixed)
     assert len(load_studies(mixed, organ_glob="**/*_seg.nii.gz")["test"]) == 2
 

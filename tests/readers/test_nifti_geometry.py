@@ -147,5 +147,5 @@ def test_a_broken_pair_is_refused(tmp_path: Path, break_it, message: str) -> Non
 
 def test_an_analyze_pair_without_orientation_is_refused(tmp_path: Path) -> None:
     nib.save(nib.AnalyzeImage(np.ones(SHAPE, np.int16), np.eye(4)), tmp_path / "v.img")
-    with pytest.raises(NiftiError, match=r"Analyze 7\.5 pair tells no orientation"):
+    with pytest.raises(NiftiError, match=r"Analyze 7\.5 pair has no orientation"):
         LoadVolume()(tmp_path / "v.img")

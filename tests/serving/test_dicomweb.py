@@ -92,7 +92,7 @@ def test_pages_are_read_to_their_end_and_series_that_cannot_be_asked_for_are_on_
     assert [study.key for study in found.studies] == ["1.1", "../../x", "1.2", "1.3", "1.4"]
     assert found.studies[0] == FoundStudy("1.1", "4", STUDY)
     assert found.nameless == 1
-    for number, message in ((1, "is no UID"), (3, "is no UID"), (4, "no StudyInstanceUID of it")):
+    for number, message in ((1, "is no UID"), (3, "is no UID"), (4, "no StudyInstanceUID for it")):
         with pytest.raises(StudyError, match=message):
             made.fetch(found.studies[number])
         made.release(found.studies[number])
@@ -396,7 +396,7 @@ def test_a_server_that_refuses_or_is_away_is_told_from_one_that_lacks_the_study(
 def test_no_server_at_all_no_address_and_no_attribute(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailableError, match="no connection, or it was lost"):
         source("http://127.0.0.1:9/dicom-web", tmp_path).find()
-    with pytest.raises(ServingError, match="address of the DICOMweb server is none"):
+    with pytest.raises(ServingError, match="DICOMweb server's address is not valid"):
         source("http://", tmp_path)
     with pytest.raises(ServingError, match="no attribute 'StudyDay'"):
         source("http://127.0.0.1:9/dicom-web", tmp_path, filters={"StudyDay": "20260101"})

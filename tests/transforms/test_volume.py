@@ -83,7 +83,7 @@ def test_mask_on_another_grid_is_refused(
 @pytest.mark.parametrize(
     ("fill", "anomalous", "message"),
     [
-        (0, True, "the mask of an anomalous image, and it marks nothing"),
+        (0, True, "the mask of an anomalous image marks nothing"),
         (0, False, ""),
         (2, True, "this lesion mask marks every voxel of its image"),
         (2, False, "this lesion mask marks every voxel of its image"),

@@ -37,7 +37,7 @@ METHODS: dict[str, Callable[..., Detector]] = {
     "mkd": _no_package("MKD"),
     "simplenet": _no_package("SimpleNet"),
 }
-"""What builds each method, with the arguments of :func:`build_method`."""
+"""The builder of each method, with the arguments of :func:`build_method`."""
 
 
 def build_method(
@@ -59,7 +59,7 @@ def build_method(
         architecture: its name, as :func:`multiad_med.networks.build_extractor` knows it.
         size: ``(H, W)`` of the images, or one number for both.
         epochs: passes over the training images, for a method that trains.
-        batch_size: None means what anomalib publishes.
+        batch_size: None means anomalib's published one.
         device: where it is fitted and predicts.
         options: of one method: ``noise_std`` of SuperSimpleNet, ``weights`` and ``imagenet`` of
             EfficientAd, ``weights`` and ``encoder`` of Dinomaly.

@@ -1,4 +1,4 @@
-"""What all methods share: the common teacher in anomalib's place for one, fitting, and predicting."""
+"""What all methods share: the common teacher in place of anomalib's extractor, fitting, predicting."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Stages(nn.Module):
             network.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of a network that is not frozen."""
+        """Set the mode, unless the network is frozen."""
         return super().train(mode and not self.frozen)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -63,26 +63,26 @@ def _images(items: Sequence[dict[str, Any]]) -> Tensor:
 class TeacherMethod(ABC):
     """A method of anomalib 2.7 as a :class:`multiad_med.benchmark.detectors.Detector`.
 
-    The networks, losses, maps and memory banks are anomalib's. Outside the foreground a map has
-    :attr:`floor`. The image score is the method's own; where that is the map's maximum, the
-    maximum inside the foreground.
+    The networks, losses, maps and memory banks are anomalib's. Outside the foreground a map is
+    :attr:`floor`. The image score is the method's own; where that is the map's maximum, it is taken
+    inside the foreground.
 
     Args:
         teacher: frozen features with loaded weights; a copy of it is used.
         architecture: its name, as :func:`multiad_med.networks.build_extractor` knows it.
         size: ``(H, W)`` of the images, or one number for both.
         epochs: passes over the training images, for a method that trains.
-        batch_size: None means what anomalib publishes.
+        batch_size: None means anomalib's published one.
         device: where it is fitted and predicts.
 
     Raises:
-        UnavailableError: when anomalib cannot be imported, or the method cannot be built so.
+        UnavailableError: when anomalib cannot be imported, or the method cannot be built like this.
         InputError: when a number is not positive.
     """
 
     name: str
     module: str
-    """Of ``anomalib.models.image``, with the torch model."""
+    """Module of ``anomalib.models.image`` that holds the torch model."""
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     default_batch_size: int = 32
     replaces_extractor: bool = True
@@ -136,7 +136,7 @@ class TeacherMethod(ABC):
             ) from error
 
     def extractor(self, *, layers: Sequence[str], **_: Any) -> nn.Module:
-        """Tell what stands for ``TimmFeatureExtractor``: the teacher."""
+        """Return what replaces ``TimmFeatureExtractor``: the teacher."""
         return Stages(copy.deepcopy(self.teacher).cpu(), layers)  # type: ignore[attr-defined]
 
     @abstractmethod
@@ -158,7 +158,7 @@ class TeacherMethod(ABC):
         self.model.eval()
 
     def loader(self, slices: Dataset, *, shuffle: bool = False) -> Iterable[Tensor]:
-        """Batches of images as :meth:`prepare` gives them."""
+        """Return batches of images as :meth:`prepare` gives them."""
         batches = DataLoader(slices, self.batch_size, shuffle=shuffle, collate_fn=_images)
         return map(self.prepare, batches)
 
@@ -191,22 +191,22 @@ class TeacherMethod(ABC):
 
     @property
     def size_mb(self) -> float:
-        """Of the fitted model's state dict, which holds the teacher and any memory bank."""
+        """Size of the fitted model's state dict, which holds the teacher and any memory bank."""
         return stored_megabytes(self.model.state_dict())
 
 
 class TrainedMethod(TeacherMethod):
-    """A method that descends a gradient, for ``epochs`` passes and without early stopping."""
+    """A method trained by gradient descent, for ``epochs`` passes and without early stopping."""
 
     clip_norm: float | None = None
 
     @abstractmethod
     def optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        """Optimiser and learning rate by step, for ``steps`` steps an epoch."""
+        """Return the optimiser and the learning rate by step, for ``steps`` steps an epoch."""
 
     @abstractmethod
     def loss(self, images: Tensor) -> Tensor:
-        """Scalar to descend, of prepared images ``(B, 3, H, W)``."""
+        """Return the scalar loss of prepared images ``(B, 3, H, W)``."""
 
     def learn(self, training: Dataset, held_out: Dataset) -> None:
         """Train; :attr:`losses` then holds each epoch's mean.

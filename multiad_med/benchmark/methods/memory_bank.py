@@ -19,7 +19,7 @@ class PaDiM(TeacherMethod):
 
     ``anomalib.models.image.padim.torch_model.PadimModel``, of stages 1 to 3. Features chosen: 100,
     as published for ResNet-18, or 550, as for WideResNet-50-2, where the stages have more than
-    ResNet-18's 448. Memory grows with its square times the locations of stage 1.
+    ResNet-18's 448. Memory grows with the square of that number times the locations of stage 1.
     """
 
     name = "PaDiM"
@@ -43,10 +43,10 @@ class PaDiM(TeacherMethod):
 
 
 def in_place(sampler: Any) -> Any:
-    """anomalib's KCenterGreedy with buffers: the same choice in memory that does not grow.
+    """Return anomalib's KCenterGreedy with buffers: the same choice in memory that does not grow.
 
-    Its own large temporaries, made between small tensors that it keeps, let glibc's heap grow at
-    every step: 5 GB for eight images of 256 x 256.
+    Its large temporaries, made between small tensors that it keeps, let glibc's heap grow at every
+    step: 5 GB for eight images of 256 x 256.
     """
 
     class InPlace(sampler):

@@ -62,7 +62,7 @@ class EfficientAd(TrainedMethod):
         self.imagenet = Path(imagenet)
 
     def build(self, source: Any) -> nn.Module:
-        """EfficientAdModel with the teacher's weights."""
+        """Return EfficientAdModel with the teacher's weights."""
         self._whole = source.EfficientAd(imagenet_dir=self.imagenet, **_BARE)
         teacher, state = self._whole.model.teacher, read_state_dict(self.weights)
         try:
@@ -74,15 +74,15 @@ class EfficientAd(TrainedMethod):
         return self._whole.to(self.device).model
 
     def optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        """Adam over student and autoencoder."""
+        """Return Adam over student and autoencoder."""
         learners = [*self.model.student.parameters(), *self.model.ae.parameters()]
         optimizer = Adam(learners, lr=1e-4, weight_decay=1e-5)
         return optimizer, StepLR(optimizer, max(1, int(0.95 * self.epochs * steps)), gamma=0.1)
 
-    def _pictures(self) -> Iterator[Tensor]:
+    def _imagenet_batches(self) -> Iterator[Tensor]:
         while True:
-            for pictures, _ in self._whole.imagenet_loader:
-                yield pictures.to(self.device)
+            for images, _ in self._whole.imagenet_loader:
+                yield images.to(self.device)
 
     def loss(self, images: Tensor) -> Tensor:
         """Return the sum of the student's, the autoencoder's and their common loss."""
@@ -91,7 +91,7 @@ class EfficientAd(TrainedMethod):
     def learn(self, training: Dataset, held_out: Dataset) -> None:
         """Measure the teacher's features, train, and scale the maps on held-out slices."""
         self._whole.prepare_imagenette_data(self.input_size)
-        self._imagenet = self._pictures()
+        self._imagenet = self._imagenet_batches()
         batches = (SimpleNamespace(image=images) for images in self.loader(training))
         self.model.mean_std.update(self._whole.teacher_channel_mean_std(batches))
         super().learn(training, held_out)
@@ -144,7 +144,7 @@ class Dinomaly(TrainedMethod):
         self.encoder = encoder
 
     def extractor(self, *, layers: Sequence[str], **options: Any) -> nn.Module:
-        """DINOv2 from the file."""
+        """Return DINOv2 from the file."""
         from anomalib.models.components import TimmFeatureExtractor
         from timm.models import load_checkpoint
         from timm.models.vision_transformer import checkpoint_filter_fn
@@ -156,7 +156,7 @@ class Dinomaly(TrainedMethod):
         return extractor
 
     def build(self, source: Any) -> nn.Module:
-        """DinomalyModel, its decoder and bottleneck initialised."""
+        """Return DinomalyModel, its decoder and bottleneck initialised."""
         whole = self.anomalib("dinomaly.lightning_model").Dinomaly(
             encoder_name=self.encoder, **_BARE
         )
@@ -165,7 +165,7 @@ class Dinomaly(TrainedMethod):
         return whole.model
 
     def optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        """StableAdamW over decoder and bottleneck under a warm cosine."""
+        """Return StableAdamW over decoder and bottleneck, under a cosine schedule with warm-up."""
         source = self.anomalib("dinomaly.lightning_model")
         optimizer = source.StableAdamW(
             [{"params": list(self._learners.parameters())}], **source.TRAINING_CONFIG["optimizer"]

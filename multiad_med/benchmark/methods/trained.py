@@ -31,7 +31,7 @@ class STFPM(TrainedMethod):
     def extractor(
         self, *, layers: Sequence[str], requires_grad: bool = False, **options: Any
     ) -> nn.Module:
-        """Return the teacher, or where gradients are asked for, the student."""
+        """Return the teacher or, where gradients are asked for, the student."""
         if not requires_grad:
             return super().extractor(layers=layers, **options)
         student = build_extractor(self.architecture, output_stride=self.teacher.strides[-1])
@@ -48,7 +48,7 @@ class STFPM(TrainedMethod):
         return source.STFPMModel(backbone=self.architecture, layers=list(self.layers))
 
     def optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        """SGD over the student."""
+        """Return SGD over the student."""
         student = self.model.student_model.parameters()
         return SGD(student, lr=0.4, momentum=0.9, weight_decay=1e-3), None
 
@@ -91,7 +91,7 @@ class ReverseDistillation(TrainedMethod):
         )
 
     def optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        """Adam over decoder and bottleneck."""
+        """Return Adam over decoder and bottleneck."""
         learners = [*self.model.decoder.parameters(), *self.model.bottleneck.parameters()]
         return Adam(learners, lr=0.005, betas=(0.5, 0.99)), None
 
@@ -107,8 +107,8 @@ class SuperSimpleNet(TrainedMethod):
     SSNLoss, AdamW with two steps down. anomalib asks for 300 epochs.
 
     Args:
-        noise_std: of the noise. What is published suits torchvision's first ResNet weights; features
-            of a wider spread, as EfficientNet-Lite0's, hide it, and nothing is learnt.
+        noise_std: of the noise. The published value suits torchvision's first ResNet weights. Features
+            of a wider spread, such as EfficientNet-Lite0's, hide the noise, and nothing is learnt.
 
     Raises:
         UnavailableError: on images whose features are too few for anomalib's Perlin noise.
@@ -144,7 +144,7 @@ class SuperSimpleNet(TrainedMethod):
         return model
 
     def optimizer(self, steps: int) -> tuple[Optimizer, LRScheduler | None]:
-        """AdamW, its learning rates times 0.4 at 80 % and 90 % of the epochs."""
+        """Return AdamW; its learning rates are multiplied by 0.4 at 80 % and 90 % of the epochs."""
         optimizer = AdamW(
             [
                 {"params": list(self.model.adaptor.parameters()), "lr": 1e-4},
@@ -155,7 +155,7 @@ class SuperSimpleNet(TrainedMethod):
         return optimizer, MultiStepLR(optimizer, milestones, gamma=0.4)
 
     def loss(self, images: Tensor) -> Tensor:
-        """SSNLoss against the noise that was added."""
+        """Return SSNLoss against the noise that was added."""
         normal = torch.zeros(len(images), device=self.device)
         maps, scores, masks, labels = self.model(images, labels=normal)
         return self._loss(pred_map=maps, pred_score=scores, target_mask=masks, target_label=labels)

@@ -29,8 +29,8 @@ class Frame:
         plane: where it lies.
         slope: factor from stored to real values.
         intercept: offset from stored to real values.
-        unit: of the real values as RescaleType tells it, upper case; HU of a CT whose slope and
-            intercept are stated without it, as DICOM has it; empty where nothing tells it.
+        unit: of the real values by RescaleType, in upper case; without it HU for a CT whose slope and
+            intercept are stated, as DICOM has it; otherwise empty.
         padding: lowest and highest stored value that mean a pixel outside the image, if any do.
     """
 
@@ -146,7 +146,7 @@ def _unit(values: Dataset, header: Dataset) -> str:
 
 
 def _padding(header: Dataset) -> tuple[int, int] | None:
-    """PixelPaddingValue to PixelPaddingRangeLimit, in the pixels' own sign."""
+    """Return PixelPaddingValue to PixelPaddingRangeLimit, in the pixels' own sign."""
     value = header.get("PixelPaddingValue")
     if value is None:
         return None

@@ -119,11 +119,11 @@ def slice_plane(
 
 
 def stack_geometry(planes: Sequence[SlicePlane], *, tolerance: float = 0.05) -> StackGeometry:
-    """Return order slices and compute their affine, if they are parallel, straight and evenly spaced.
+    """Order slices and compute their affine, if they are parallel, straight and evenly spaced.
 
     Slices are ordered along their normal, so the affine's handedness in LPS is right. The slice
     step is the mean distance; the affine's axes are exactly perpendicular. A single slice takes its
-    step from SpacingBetweenSlices or SliceThickness. Slices that miss at either end cannot be
+    step from SpacingBetweenSlices or SliceThickness. Missing slices at either end cannot be
     noticed.
 
     Args:

@@ -1,4 +1,4 @@
-"""DICOM headers without pixels, and what they tell about a file's use."""
+"""DICOM headers without pixels, and what they say about a file's use."""
 
 from __future__ import annotations
 
@@ -125,18 +125,18 @@ def text(header: Dataset, keyword: str) -> str:
 
 
 def sop_class(header: Dataset) -> str:
-    """Return the UID of the object's kind, empty if none is stated; the file's own header comes first."""
+    """Return the SOP class UID, empty if none is stated; the file's own header comes first."""
     return str(header.file_meta.get("MediaStorageSOPClassUID") or text(header, "SOPClassUID"))
 
 
 def why_no_slice(header: Dataset, path: Path) -> str | None:
-    """Tell why a DICOM object is not a slice of a volume, or None if it may be one.
+    """Return why a DICOM object is not a slice of a volume, or None if it may be one.
 
-    CT, MR, PET and ophthalmic tomography count as slices even where their position misses, so that
-    the checks of the series tell it; other images need a position.
+    CT, MR, PET and ophthalmic tomography count as slices even without a position, so that the checks
+    of the series report it; other images need a position.
 
     Raises:
-        DicomSeriesError: when an image, or an object of no stated kind, ends before its size is told.
+        DicomSeriesError: when an image, or an object without SOP class, ends before its size is stated.
     """
     kind = sop_class(header)
     modality = text(header, "Modality") or "unknown"
@@ -161,5 +161,5 @@ def is_uid(text: str) -> bool:
 
 
 def is_localiser(header: Dataset) -> bool:
-    """Tell whether ImageType tells that the image is a localiser (scout, topogram)."""
+    """Tell whether ImageType says that the image is a localiser (scout, topogram)."""
     return not _LOCALISER.isdisjoint(text(header, "ImageType").upper().split("\\"))

@@ -32,7 +32,7 @@ _PACKAGES = {
 def check_pixels(header: Dataset, path: Path) -> None:
     """Refuse pixel data that is not one grey value per pixel, or cannot be decoded safely.
 
-    The size that the header declares is held against the file before anything is allocated:
+    The size that the header declares is checked against the file before anything is allocated:
     uncompressed pixels must be there in full; compressed ones may expand 1000-fold, or to 64 MiB.
 
     Raises:
@@ -143,7 +143,7 @@ def _check_decodable(syntax: str, path: Path) -> None:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise DicomSeriesError(
-            f"{path}: transfer syntax {syntax} is not one of pixel data that can be decoded. Convert "
+            f"{path}: transfer syntax {syntax} is not one whose pixels can be decoded. Convert "
             "the series to Explicit VR Little Endian."
         ) from None
     if not decoder.is_available:

@@ -104,13 +104,13 @@ class DicomSeriesReader(ImageReader):
         self.assume_hounsfield = assume_hounsfield
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Tell whether every path is a folder or a DICOM file; the content tells, not the name."""
+        """Tell whether every path is a folder or a DICOM file, by content and not by name."""
         return all(
             path.is_dir() or (path.is_file() and is_dicom(path)) for path in _paths(filename)
         )
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> DicomSource:
-        """Take the paths; :meth:`get_data` reads them.
+        """Check the paths; :meth:`get_data` reads them.
 
         ``LoadImage`` goes on to its other readers when a reader fails here, and they would read a refused
         series with an invented geometry. So nothing is opened before :meth:`get_data`.
@@ -251,9 +251,9 @@ def _headers(source: DicomSource) -> list[tuple[Path, Dataset]]:
 
 
 def _folder_headers(folder: Path) -> list[tuple[Path, Dataset]]:
-    """The slices in a folder; a file that may be one and cannot be read is refused.
+    """Return the slices in a folder; a file that may be one and cannot be read is refused.
 
-    Of other files that are not DICOM, a warning tells the first.
+    A warning names the first of other files that are not DICOM.
     """
     headers: list[tuple[Path, Dataset]] = []
     others: list[Path] = []
@@ -285,7 +285,7 @@ def _folder_headers(folder: Path) -> list[tuple[Path, Dataset]]:
 
 
 def _suffix(path: Path) -> str:
-    """A file's suffix in lower case; a number, as at the end of a UID, is none."""
+    """Return a file's suffix in lower case; a number, as at the end of a UID, is none."""
     suffix = path.suffix.lower()
     return "" if suffix[1:].isdecimal() else suffix
 

@@ -30,7 +30,7 @@ NOT_DICOM = "not a DICOM file"
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """The image files of one series; whether they make up one volume, the reader checks.
+    """The image files of one series; the reader checks whether they make up one volume.
 
     Attributes:
         uid: SeriesInstanceUID, empty if the files state none (their folder then keeps them apart).
@@ -72,11 +72,11 @@ class SeriesSearch:
 
 
 def find_series(folder: str | os.PathLike[str]) -> SeriesSearch:
-    """Find the image series below a folder, reading headers only; names of files tell nothing.
+    """Find the image series below a folder by headers only; names of files do not matter.
 
     Passed over, with the reason, are localisers (by ImageType), objects that are no slices
     (reports, presentation states, segmentations, images without a position), copies of an object
-    that was found already, damaged and empty files, links that lead nowhere, and what is not DICOM.
+    that was found before, damaged and empty files, links that lead nowhere, and what is not DICOM.
     Links are followed. Hidden files are not looked at.
     A damaged file does not shrink a series silently: where it lies in the series' own folder,
     :attr:`DicomSeries.image` is still that folder, and the reader names the file.
@@ -88,7 +88,7 @@ def find_series(folder: str | os.PathLike[str]) -> SeriesSearch:
 
 
 class SeriesFinder:
-    """:func:`find_series` for a folder that is looked at again and again.
+    """:func:`find_series` for a folder that is searched again and again.
 
     Headers are read again only of files whose size or time changed since the last look.
 
@@ -101,7 +101,7 @@ class SeriesFinder:
         self._seen: dict[Path, tuple[tuple[int, int], _Look]] = {}
 
     def find(self) -> SeriesSearch:
-        """Tell what the folder holds now.
+        """Return what the folder holds now.
 
         Raises:
             DicomSeriesError: when the folder does not exist.

@@ -35,8 +35,8 @@ SCHEME = "99MULTIAD"
 
 FINDING_CATEGORY: Code = codes.SCT.SpatialAndRelationalConcept
 FINDING = Code("unusual-region", SCHEME, "Unusual region (unsupervised anomaly map)")
-"""What a region above the threshold is coded as: a place that departs from normal images. No model that
-learned from normal images only knows of lesions, so no code of one, and no category of disease."""
+"""Code of a region above the threshold: a place that departs from normal images. A model that learned
+from normal images only knows no lesion, so neither this code nor its category is one of disease."""
 
 MAKER = "Multi-AD Med"
 _UTF8 = "ISO_IR 192"
@@ -73,7 +73,7 @@ class AnomalyResult:
         scores: what inference wrote beside the map.
 
     Raises:
-        DicomResultError: when the scores lack what results tell.
+        DicomResultError: when the scores lack something, or contradict themselves.
     """
 
     source: ResultSource
@@ -87,7 +87,7 @@ class AnomalyResult:
         except (KeyError, TypeError, ValueError) as error:
             raise DicomResultError(
                 f"The scores lack {error}. Run the bundle's inference again, and give the JSON that it "
-                "writes beside the map; that of older versions has no verdict of the volume."
+                "writes beside the map; that of older versions has no verdict on the volume."
             ) from error
         if not np.isfinite([*told, *([] if limit is None else [limit])]).all() or not (
             0 < self.threshold < 1
@@ -104,17 +104,17 @@ class AnomalyResult:
 
     @property
     def score(self) -> float:
-        """Of the volume."""
+        """The volume's score."""
         return float(self.scores["volume_score"])
 
     @property
     def p_value(self) -> float:
-        """Of the volume's score among held-out normal volumes."""
+        """The p-value of the volume's score among held-out normal volumes."""
         return float(self.scores["volume_p_value"])
 
     @property
     def score_threshold(self) -> float | None:
-        """From which the volume is called anomalous; None where there is no verdict."""
+        """The score from which the volume is called anomalous; None where there is no verdict."""
         value = self.scores["thresholds"]["volume_score"]
         return None if value is None else float(value)
 
@@ -126,17 +126,17 @@ class AnomalyResult:
 
     @property
     def threshold(self) -> float:
-        """Of the map."""
+        """The threshold of the map."""
         return float(self.scores["thresholds"]["map"])
 
     @property
     def levels(self) -> SeverityThresholds:
-        """Levels that begin at the map's threshold."""
+        """The severity levels, which begin at the map's threshold."""
         return SeverityThresholds.above(self.threshold)
 
     @property
     def model(self) -> str:
-        """What tells the model: the hash of its state."""
+        """What identifies the model: the hash of its state."""
         return str(self.scores.get("model_sha256") or "unknown")[:_SERIAL]
 
     @property
@@ -155,12 +155,12 @@ class AnomalyResult:
     def uid(self, *parts: object) -> str:
         """Return a UID that depends on the source's instances, map, scores, this version, and ``parts``.
 
-        So the same result made twice is, for a PACS, the same object, wherever the files lay.
+        The same result made twice is thus one object for a PACS, wherever the files lay.
         """
         return generate_uid(entropy_srcs=[self._digest, *map(str, parts)])
 
     def series(self, kind: DicomKind, description: str, *parts: object) -> dict[str, Any]:
-        """Tell what a constructor of highdicom takes about a result's series and its maker.
+        """Return what highdicom's constructors take about a result's series and its maker.
 
         The series number is the source's, followed by two digits.
         """
@@ -178,7 +178,7 @@ class AnomalyResult:
         }
 
     def algorithm(self) -> dict[str, Any]:
-        """Tell what identifies the algorithm, as highdicom's constructors take it."""
+        """Return what identifies the algorithm, as highdicom's constructors take it."""
         return {
             "name": MAKER,
             "version": self.software[0],

@@ -17,14 +17,14 @@ from multiad_med.visualize.colours import intensity_range, overlaid
 __all__ = ["overlays"]
 
 _LETTERS = ("LR", "PA", "HF")
-_SLIGHT = 0.05  # a direction cosine below it is not told (3 degrees)
+_SLIGHT = 0.05  # a direction cosine below it is left out (3 degrees)
 
 
 def overlays(result: AnomalyResult) -> Iterator[Dataset]:
     """Yield one RGB image for each slice, in the order of the slices.
 
-    Grey is the source's window where it states one, else the series' own range, but for its brightest
-    0.5 %.
+    Grey is by the source's window where it states one, else by the series' own range without its
+    brightest 0.5 %.
     """
     from highdicom.sc import SCImage
 
@@ -36,14 +36,14 @@ def overlays(result: AnomalyResult) -> Iterator[Dataset]:
     for place, frame in enumerate(frames):
         header, plane = source.header(place), frame.plane
         grey = _grey(volume[place], _window(header, frame.index), limits)
-        picture = np.repeat(grey[..., None], 3, axis=-1)
+        colour = np.repeat(grey[..., None], 3, axis=-1)
         image = SCImage.from_ref_dataset(
             header,
-            overlaid(picture, result.values[place], threshold=result.threshold),
+            overlaid(colour, result.values[place], threshold=result.threshold),
             photometric_interpretation="RGB",
             bits_allocated=8,
             coordinate_system="PATIENT",
-            patient_orientation=("L", "P"),  # one letter each; told in full below
+            patient_orientation=("L", "P"),  # one letter each; set in full below
             pixel_spacing=plane.spacing,  # type: ignore[arg-type]
             sop_instance_uid=result.uid(DicomKind.OVERLAY, place),
             instance_number=place + 1,
@@ -57,7 +57,7 @@ def overlays(result: AnomalyResult) -> Iterator[Dataset]:
 
 
 def _letters(direction: NDArray[np.floating]) -> str:
-    """DICOM's letters of a direction in LPS, the nearest axis first."""
+    """Return DICOM's letters of a direction in LPS, the nearest axis first."""
     order = np.argsort(-np.abs(direction))
     return "".join(
         _LETTERS[axis][int(direction[axis] < 0)] for axis in order if abs(direction[axis]) > _SLIGHT

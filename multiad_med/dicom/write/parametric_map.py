@@ -50,9 +50,9 @@ def parametric_map(result: AnomalyResult) -> Dataset:
 
 
 def _sort_along_normal(image: Dataset) -> None:
-    """Order frames along rows x columns, which dcmqi, and so 3D Slicer, takes them for.
+    """Order frames along rows x columns, as dcmqi, and so 3D Slicer, expects.
 
-    highdicom stores them the other way round; readers that look at positions do not mind either.
+    highdicom stores them the other way round; programs that look at positions accept either.
     """
     groups = image.PerFrameFunctionalGroupsSequence
     orientation = image.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
@@ -67,7 +67,7 @@ def _sort_along_normal(image: Dataset) -> None:
 
 
 def _anatomy(header: Dataset) -> Dataset:
-    """The anatomy of frames, without which dcmqi, and so 3D Slicer, crashes on a parametric map."""
+    """Return the anatomy of frames, without which dcmqi, and so 3D Slicer, crashes on the map."""
     from highdicom.sr import CodedConcept
 
     anatomy = Dataset()

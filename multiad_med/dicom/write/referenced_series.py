@@ -52,8 +52,8 @@ class ResultSource:
 
     Attributes:
         stack: its slices, ordered and checked.
-        headers: of its files without pixels, as highdicom takes them: of a classic series one for each
-            slice, in the order of the slices; of a multi-frame object one.
+        headers: of its files without pixels, as highdicom takes them: one for each slice of a classic
+            series, in the order of the slices; one for a multi-frame object.
     """
 
     stack: DicomStack
@@ -133,7 +133,7 @@ def _read_header(path: Path) -> Dataset:
             header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID
     if not has_pixels:
         raise DicomResultError(
-            f"{path}: it holds no pixel data, so that no map can be of it. Give the series itself."
+            f"{path}: it holds no pixel data, so that no map can belong to it. Give the series itself."
         )
     missing = [keyword for keyword in _NEEDED if not text(header, keyword)]
     if missing:

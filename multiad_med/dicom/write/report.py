@@ -25,7 +25,7 @@ from multiad_med.dicom.write.instance import (
 __all__ = ["MOST_FINDINGS", "report"]
 
 MOST_FINDINGS = 20
-"""How many findings are told one by one, those with the highest values."""
+"""How many findings are listed one by one, those with the highest values."""
 
 _SCORE = Code("score", SCHEME, "Anomaly score of the study")
 _THRESHOLD = Code("score-threshold", SCHEME, "Threshold of the anomaly score")
@@ -47,9 +47,9 @@ class _Finding:
 def report(result: AnomalyResult) -> Dataset:
     """Return a comprehensive structured report of the scores.
 
-    Of the study: score, p-value, threshold (where there is one), decision, number of findings.
-    Findings are regions that reach the map's threshold, connected through faces, edges or corners; of
-    each that is told: the point and value of its maximum, and its volume.
+    For the study it has score, p-value, threshold (where there is one), decision, number of findings.
+    Findings are regions that reach the map's threshold, connected through faces, edges or corners; each
+    that is listed has the point and value of its maximum, and its volume.
     """
     from highdicom.coding_schemes import CodingSchemeIdentificationItem
     from highdicom.sr import (
@@ -103,7 +103,7 @@ def report(result: AnomalyResult) -> Dataset:
 
 
 def _findings(result: AnomalyResult) -> tuple[list[_Finding], int]:
-    """The findings with the highest values, highest first, and how many there are in all."""
+    """Return the findings with the highest values, highest first, and how many there are in all."""
     labels, count = ndimage.label(result.values >= result.threshold, structure=np.ones((3, 3, 3)))
     inside = np.flatnonzero(labels)
     regions, values = labels.ravel()[inside], result.values.ravel()[inside]
@@ -111,12 +111,12 @@ def _findings(result: AnomalyResult) -> tuple[list[_Finding], int]:
     # Region after region, each with its highest value first.
     peaks = np.lexsort((-values, regions))[np.cumsum(sizes) - sizes]
     voxel = abs(float(np.linalg.det(result.source.stack.geometry.affine[:3, :3])))
-    told = []
+    listed = []
     for region in np.argsort(-values[peaks], kind="stable")[:MOST_FINDINGS]:
         peak = peaks[region]
         place = tuple(int(i) for i in np.unravel_index(inside[peak], labels.shape))
-        told.append(_Finding(place, float(values[peak]), float(sizes[region]) * voxel))
-    return told, int(count)
+        listed.append(_Finding(place, float(values[peak]), float(sizes[region]) * voxel))
+    return listed, int(count)
 
 
 def _study(result: AnomalyResult, count: int, algorithm: Any) -> Any:

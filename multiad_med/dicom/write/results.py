@@ -43,7 +43,7 @@ def write_dicom_results(
     """Write a study's results as DICOM, in the patient, study and frame of reference of its series.
 
     The folder is there with all files or not at all. Where no voxel reaches the threshold there is no
-    segmentation (it cannot be empty, and the report tells so): its list is empty. UIDs depend on what
+    segmentation (it cannot be empty; the report says so): its list is empty. UIDs depend on what
     results are made from, so that a result stored twice is one object.
 
     Args:
@@ -94,7 +94,7 @@ def write_dicom_results(
 
 @contextmanager
 def _without_names() -> Iterator[None]:
-    """highdicom warns of patients' names without a caret, and the warning would log the name."""
+    """Silence highdicom's warning of patients' names without a caret, which would log the name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The string .* is unlikely to represent")
         yield
@@ -103,7 +103,7 @@ def _without_names() -> Iterator[None]:
 def _refused_by_name(
     objects: Iterator[tuple[str, Dataset]], series: ResultSource
 ) -> Iterator[tuple[str, Dataset]]:
-    """The objects; what highdicom and pydicom refuse in the source's header is told with its name."""
+    """Yield the objects; errors of highdicom and pydicom about the source's header name the series."""
     try:
         yield from objects
     except (AttributeError, TypeError, ValueError) as error:
@@ -119,8 +119,8 @@ def _objects(
     result: AnomalyResult, kind: DicomKind, segments: Segments
 ) -> Iterator[tuple[str, Dataset]]:
     if kind is DicomKind.OVERLAY:
-        for number, picture in enumerate(overlays(result), 1):
-            yield f"{kind}/{number:04d}.dcm", picture
+        for number, overlay in enumerate(overlays(result), 1):
+            yield f"{kind}/{number:04d}.dcm", overlay
     elif kind is DicomKind.SEG:
         if (found := segmentation(result, segments)) is not None:
             yield f"{kind}.dcm", found

@@ -38,9 +38,9 @@ _GRADES: dict[SeverityLevel, Code] = {
 
 
 def segmentation(result: AnomalyResult, segments: Segments) -> Dataset | None:
-    """Return a binary segmentation, frames without any pixel of a segment left out.
+    """Return a binary segmentation, without frames in which a segment has no pixel.
 
-    All segments of the choice are described, also one that no pixel is in.
+    All segments of the choice are described, even one without pixels.
 
     Returns:
         The object; None where no voxel reaches the threshold, since a segmentation cannot be empty.

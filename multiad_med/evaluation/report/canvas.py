@@ -56,7 +56,7 @@ class Look:
 
     Attributes:
         colour: :data:`INK`, :data:`MUTED`, or that of a series.
-        pattern: lengths on and off as in SVG, empty for a whole line.
+        pattern: lengths on and off as in SVG, empty for a solid line.
     """
 
     colour: str
@@ -64,12 +64,12 @@ class Look:
 
     @property
     def stroke(self) -> str:
-        """The colour as the page knows it."""
+        """The page's name of the colour."""
         return _COLOURS[self.colour]
 
 
 def look(index: int) -> Look:
-    """Of a series; the first twenty differ."""
+    """Return the look of a series; the first twenty differ."""
     return Look(_SERIES[index % len(_SERIES)], _PATTERNS[index % len(_PATTERNS)])
 
 
@@ -90,14 +90,14 @@ class Chart:
     svg: str = ""
 
     def line(self, name: str, its: Look) -> dict[str, Any]:
-        """Add a line to the legend, and tell Matplotlib how it looks."""
+        """Add a line to the legend, and return Matplotlib's options for it."""
         self.legend.append((name, its))
         dashes = tuple(float(n) / 1.5 for n in its.pattern.split())
         return {"color": its.colour, "linestyle": (0, dashes) if dashes else "-"}
 
 
 def _inline(svg: str, label: str) -> str:
-    """Make Matplotlib's document an element of a page that has others of its kind."""
+    """Make Matplotlib's document an element of a page that has several of them."""
     for stand_in, colour in _COLOURS.items():
         svg = svg.replace(stand_in, colour)
     root = ElementTree.fromstring(svg)
@@ -117,7 +117,7 @@ def _inline(svg: str, label: str) -> str:
 
 @contextmanager
 def drawing(title: str, label: str, explanation: str = "") -> Iterator[tuple[Chart, Axes]]:
-    """Make a chart, and the axes to draw it on; it has its SVG when the context ends.
+    """Yield a chart and the axes to draw it on; the chart has its SVG when the context ends.
 
     Args:
         title: above it.

@@ -49,7 +49,7 @@ class Panel:
 
 
 def panels(words: Words) -> dict[str, Panel]:
-    """Return curve panels in their order; a panel that is not here is drawn under its own name."""
+    """Return the curve panels in order; a curve of another kind is drawn under its own name."""
     lesion = words.lesion
     return {
         "roc": Panel(
@@ -78,15 +78,14 @@ def panels(words: Words) -> dict[str, Panel]:
             "map value",
             f"pixels of {lesion}s",
             f"How many of the foreground pixels of a map value are of {lesion}s. A map to be trusted "
-            "rises from left to right; it states no probability, so that it need not follow the "
-            "diagonal.",
+            "rises from left to right. It states no probability, so it need not follow the diagonal.",
             "it needs pixels of known truth and a map in [0, 1]",
         ),
     }
 
 
 def _points(curve: Curve) -> tuple[Points, Points]:
-    """Finite points of a curve, thinned evenly along its length where there are very many."""
+    """Return a curve's finite points, thinned evenly along its length where there are very many."""
     x, y = (np.asarray(values, dtype=float) for values in (curve.x, curve.y))
     if x.shape != y.shape:
         raise InputError(f"Curve {curve.name!r} has {len(x)} x and {len(y)} y.")
@@ -117,7 +116,7 @@ def _unit_axis(axes: Axes, *which: str) -> None:
 
 
 def _rate_axis(axes: Axes) -> None:
-    """False positives per scan from 1/8 to 8, 1 in the middle."""
+    """Set the axis to false positives per scan from 1/8 to 8, 1 in the middle."""
     ticks = [2.0**power for power in range(-3, 4)]
     axes.set_xscale("log", base=2)
     axes.set_xlim(ticks[0] / 1.05, ticks[-1] * 1.05)
@@ -130,7 +129,7 @@ def curve_panel(
     """Return curves of one kind in a chart with legend and explanation.
 
     Args:
-        kind: key of :func:`panels`; another one is drawn plainly.
+        kind: key of :func:`panels`; any other is drawn plainly.
         panel: how it is drawn and explained.
         curves: some may be empty or have points that are not finite.
         prevalence: share of abnormal items by curve name, drawn as chance beside precision.
@@ -154,8 +153,8 @@ def curve_panel(
                 axes.step(x, y, where="post", **line)
                 continue
             if kind == "precision_recall" and x[0] == x.min():
-                # Where scores are tied, the first threshold finds many; below its recall it is all
-                # there is.
+                # Where scores are tied, the first threshold finds many; below its recall there is no
+                # other.
                 x, y = np.r_[0.0, x], np.r_[y[0], y]
             axes.plot(x, y, marker=_marker(x), **line)
         if kind == "roc":
@@ -179,7 +178,7 @@ def curve_panel(
 
 
 def training_panels(curves: Iterable[Curve]) -> list[Chart]:
-    """A chart for each curve with points, since epochs, iterations, losses and rates share no axis.
+    """Return a chart for each curve with points: epochs, iterations, losses and rates share no axis.
 
     Raises:
         InputError: when a curve's x and y differ in number.

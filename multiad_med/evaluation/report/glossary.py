@@ -1,4 +1,4 @@
-"""What metrics are called and mean, for readers who do not know their names."""
+"""Names and meanings of metrics, for readers who do not know them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _UPPER_BOUND = "Upper bound: threshold chosen on these very data."
 
 
 def level_names(words: Words) -> dict[str, tuple[str, str]]:
-    """Level: heading, the question that its metrics answer."""
+    """Return by level the heading, and the question that its metrics answer."""
     slice_, lesion = words.slice, words.lesion
     return {
         "slices": (f"{slice_.capitalize()}s", f"Is this {slice_} abnormal?"),
@@ -166,7 +166,7 @@ HEADLINES = (
 
 
 def baseline_names(words: Words) -> dict[str, str]:
-    """Return trivial baseline: what it looks at."""
+    """Return what each trivial baseline looks at."""
     return {
         "intensity": "how bright or dark the pixels are",
         "local standard deviation": "how rough or smooth the texture is",
@@ -176,7 +176,7 @@ def baseline_names(words: Words) -> dict[str, str]:
 
 
 def calibration_names(words: Words) -> dict[str, tuple[str, str]]:
-    """Level: label, what is judged."""
+    """Return by level the label, and what is judged."""
     pixels = f"of normal {words.slice}s, inside the foreground; found are pixels of {words.lesion}s"
     volumes = ("Volumes", "by the highest slice, among held-out normal volumes")
     return {

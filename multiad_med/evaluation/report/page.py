@@ -32,7 +32,7 @@ def _counted(number: int, name: str) -> str:
 
 
 def _counts(evaluation: Evaluation) -> Iterator[str]:
-    """What was evaluated; of images not what is the same for each, or what only volumes have."""
+    """Yield what was evaluated; for images, without what equals their number or only volumes have."""
     words = evaluation.words
     hidden = {"studies", "studies_without_distance"} if words.images else set()
     hidden |= set() if words.patients else {"patients"}
@@ -42,7 +42,7 @@ def _counts(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _curves(evaluation: Evaluation) -> dict[str, Any]:
-    """The charts that can be drawn, and the panels of those that cannot."""
+    """Return the charts that can be drawn, and the panels of those that cannot."""
     words = evaluation.words
     known = panels(words)
     prevalence = {
@@ -65,9 +65,9 @@ def _curves(evaluation: Evaluation) -> dict[str, Any]:
 def _examples(evaluation: Evaluation) -> dict[str, list[ExampleFigure]]:
     found: dict[str, list[ExampleFigure]] = {"Best": [], "Worst": []}
     for example in evaluation.examples:
-        figures = found["Best" if example.best else "Worst"]
-        if len(figures) < _EXAMPLES:
-            figures.append(example_figure(example, evaluation.words))
+        chosen = found["Best" if example.best else "Worst"]
+        if len(chosen) < _EXAMPLES:
+            chosen.append(example_figure(example, evaluation.words))
     return found
 
 

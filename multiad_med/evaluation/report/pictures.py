@@ -37,16 +37,16 @@ def _array(example: Example, name: str) -> NDArray[np.float32]:
 def _resized(
     values: NDArray[np.float32], resampling: Image.Resampling = Image.Resampling.BICUBIC
 ) -> NDArray[np.float32]:
-    """Values on a grid whose longer side is 256."""
+    """Return values on a grid whose longer side is 256."""
     height, width = values.shape
     factor = _SIDE / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     return np.asarray(Image.fromarray(values).resize(size, resampling))
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> str:
-    """An image of at most 48,000 characters, or what the lowest quality takes."""
-    image = Image.fromarray(picture)
+def _jpeg(pixels: NDArray[np.uint8]) -> str:
+    """Return a JPEG of at most 48,000 characters, or of the lowest quality."""
+    image = Image.fromarray(pixels)
     for quality in _QUALITIES:
         source = embedded_jpeg(image, quality=quality, subsampling=0)
         if len(source) <= _MOST:
@@ -79,10 +79,10 @@ def example_figure(example: Example, words: Words) -> ExampleFigure:
     image, heat_map, label = (_array(example, name) for name in ("image", "anomaly_map", "label"))
     grey = (_resized(image).clip(0, 1)[..., None] * 255).round().astype(np.uint8).repeat(3, axis=2)
     heat = _resized(heat_map)
-    # An area that touches the lesion is lesion, so that the smallest one is still outlined.
+    # A pixel that touches the lesion is lesion, so that the smallest one is still outlined.
     lesion = _resized((label > 0).astype(np.float32), Image.Resampling.BOX) > 0
     marked = bool((heat >= 0.5).any())
-    pictures = (
+    panels = (
         (grey, f"The {words.slice}."),
         (
             overlaid(grey, heat),
@@ -98,5 +98,5 @@ def example_figure(example: Example, words: Words) -> ExampleFigure:
     )
     height, width = grey.shape[:2]
     caption = example.title + ("" if lesion.any() else f" (no {words.lesion} outlined)")
-    images = [(_jpeg(picture), alternative) for picture, alternative in pictures]
+    images = [(_jpeg(pixels), alternative) for pixels, alternative in panels]
     return ExampleFigure(caption, images, width, height)

@@ -15,12 +15,12 @@ MISSING = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows beside a plain text.
+    """A cell that shows more than plain text.
 
     Attributes:
         text: of the cell.
         notes: small print below it.
-        warnings: likewise, to be noticed.
+        warnings: the same, highlighted.
         bold: whether it stands out.
         bar: a value in [0, 1], drawn on its interval.
     """
@@ -62,5 +62,5 @@ class Table:
 
 
 def head_of(first: str, *numbers: str) -> list[tuple[str, str]]:
-    """Return columns of which all but the first hold numbers."""
+    """Return the head of columns, all of numbers but the first."""
     return [(first, "text"), *((name, "number") for name in numbers)]

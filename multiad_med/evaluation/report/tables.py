@@ -44,7 +44,7 @@ _Metrics = Mapping[str, Mapping[str, Estimate]]
 
 
 def columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return names of all columns, in the order in which they first occur."""
+    """Return the names of all columns, in the order in which they first occur."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
@@ -57,7 +57,7 @@ def _level(name: str, words: Words) -> str:
 
 
 def _with_levels(metrics: _Metrics) -> dict[str, tuple[str, Estimate]]:
-    """Level and value of each metric by its name."""
+    """Return level and value of each metric by its name."""
     return {name: (level, e) for level, its in metrics.items() for name, e in its.items()}
 
 
@@ -74,7 +74,7 @@ def _interval(estimate: Estimate, metric: Metric) -> str:
 
 
 def _bar(estimate: Estimate, metric: Metric) -> Estimate | None:
-    """What is drawn from 0 to 1; None for what lies on another scale."""
+    """Return what is drawn from 0 to 1; None for another scale."""
     if metric.unit or not 0 <= estimate.value <= 1:
         return None
     if not _interval(estimate, metric):
@@ -148,7 +148,7 @@ def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Tabl
 def baseline_table(
     baselines: Mapping[str, Mapping[str, float]], metrics: _Metrics, words: Words
 ) -> Table | None:
-    """The model and the baselines in rows, the best of each column in bold; None without baselines."""
+    """Return rows of model and baselines, each column's best in bold; None without baselines."""
     names = columns_of(baselines.values())
     if not names:
         return None
@@ -190,7 +190,7 @@ def _percent(rate: float) -> str:
 
 
 def _share(estimate: Estimate, items: int) -> Cell:
-    """A share of so many items, and its interval in small print."""
+    """Return a share of so many items, with its interval in small print."""
     of = f"of {items:,}"
     if math.isfinite(estimate.value) and math.isfinite(estimate.low):
         of += f", {_percent(estimate.low)} to {_percent(estimate.high)}"
@@ -216,7 +216,7 @@ def _rates_row(level: str, rates: LevelRates, words: Words) -> Row:
 
 
 def calibration_table(calibration: Mapping[str, LevelRates], words: Words) -> Table | None:
-    """Return nominal beside observed rates of each level; None without a level."""
+    """Return nominal and observed rates of each level; None without a level."""
     if not calibration:
         return None
     columns = ["Held-out normals", "Threshold", "Nominal rate"]
@@ -260,7 +260,7 @@ def finding_table(found: SelfTest) -> Table:
 
 
 def reaction_table(found: SelfTest) -> Table:
-    """Tell how scores of normal images react to changes that are no anomaly."""
+    """Return how scores of normal images react to changes that are no anomaly."""
 
     def share(value: float | None) -> str:
         return MISSING if value is None else f"{100 * value:.1f} %"
@@ -288,8 +288,8 @@ def _badness(row: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def worst_first(studies: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Studies with lesion masks, the lowest ``dice`` first; other abnormal ones, the lowest ``score``
-    first; normal ones, the highest ``score`` first.
+    """Sort studies: with lesion masks, the lowest ``dice`` first; other abnormal ones, the lowest
+    ``score`` first; normal ones, the highest ``score`` first.
     """
     return sorted(studies, key=_badness)
 
@@ -327,7 +327,7 @@ def _heading(name: str, words: Words) -> str:
 
 
 def _study_cell(name: str, value: Any, *, large: bool) -> str:
-    if name == "verdict":  # why there is none is told with the calibration
+    if name == "verdict":  # why there is none is said in the calibration table
         return _shown(value, 3).partition(":")[0]
     if name == "false_alarm_pixels" and isinstance(value, float):
         return _percent(value)
@@ -335,7 +335,7 @@ def _study_cell(name: str, value: Any, *, large: bool) -> str:
 
 
 def study_table(studies: Sequence[Mapping[str, Any]], words: Words) -> Table | None:
-    """Return the worst 200 studies, without columns that say nothing of them; None without a study."""
+    """Return the worst 200 studies, without columns that are empty; None without a study."""
     shown = worst_first(studies)[:STUDIES_SHOWN]
     hidden = set(_OF_VOLUMES) if words.images else set()
     if all(row.get("subject") == row.get("study") for row in shown):

@@ -32,7 +32,7 @@ def _cell(value: Any) -> Any:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
-    """Rows under the union of their columns; six digits, empty where undefined."""
+    """Return rows under the union of their columns; six digits, empty where undefined."""
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     columns = columns_of(rows) or list(keys)
@@ -42,7 +42,7 @@ def _csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
 
 
 def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> None:
-    """Write what an evaluation found for programs, spreadsheets and people.
+    """Write an evaluation for programs, spreadsheets and people.
 
     - ``metrics.json``: :meth:`Evaluation.as_json`.
     - ``slices.csv``, ``studies.csv``, ``patients.csv``: one row each; floats have six digits,
@@ -55,11 +55,11 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
 
     Args:
         evaluation: of :func:`multiad_med.evaluation.evaluate_cases`.
-        folder: is made where it is absent; older files of these names are replaced.
+        folder: made if absent; older files of these names are replaced.
         title: of the page.
 
     Raises:
-        InputError: when given something else than an evaluation, or a curve or an example has parts of
+        InputError: when given anything but an evaluation, or a curve or an example has parts of
             different sizes.
         ValueError: when the manifest holds NaN, which is not JSON.
         FileError: when the folder cannot be written to.

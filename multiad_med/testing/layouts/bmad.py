@@ -22,7 +22,7 @@ _BMAD_SLICES = {"brain": "{:05d}_{}", "liver": "{}_{}", "resc": "{}_{}"}
 
 
 def _bmad_folders(category: str, spelling: str, part: str, *, good: bool) -> tuple[str, str]:
-    """Folders of the images and of their masks, of a split, in one spelling."""
+    """Return the folders of a split's images and of their masks, in one spelling."""
     kind = "good" if good else "Ungood"
     if spelling == "script" and category == "liver":
         return f"{part}/img/{kind}", f"{part}/label/{kind}"
@@ -46,14 +46,14 @@ def make_bmad(
     train: int = 4,
     test: int = 2,
 ) -> None:
-    """BMAD: slices of brain, liver and RESC with masks.
+    """Write BMAD: slices of brain, liver and RESC with masks.
 
     Args:
         spelling: of folders; "release" (as in the archives), "script" (as the scripts and other
             users' trees have it: ``anomaly_mask``, ``valid/img/Ungood``, ``Val/val_label/Ungood``) or
             "mirror" (anomalib's).
-        train: patients for training; ``test`` good and as many anomalous ones in either other
-            split, two slices each.
+        train: patients for training, two slices each.
+        test: good and as many anomalous patients in each other split, two slices each.
     """
     patient = 0
     for category in categories:

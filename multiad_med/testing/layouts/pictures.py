@@ -22,7 +22,7 @@ def make_mvtec(
     good: int = 2,
     defects: Mapping[str, int] | None = None,
 ) -> None:
-    """MVTec AD: ``train/good``, ``test/<kind>`` and ``ground_truth/<kind>/000_mask.png``."""
+    """Write MVTec AD: ``train/good``, ``test/<kind>`` and ``ground_truth/<kind>/000_mask.png``."""
     for category in categories:
         root = folder / category
         for part, count in (("train", train), ("test", good)):
@@ -39,7 +39,7 @@ def make_mvtec(
 def make_loco(
     folder: Path, *, rng: np.random.Generator, category: str = "breakfast_box", size: int = 32
 ) -> None:
-    """MVTec LOCO: ``validation/good`` and several masks per image, one pixel value per defect."""
+    """Write MVTec LOCO: ``validation/good`` and several masks per image, one pixel value per defect."""
     root = folder / category
     for part, count in (("train", 4), ("validation", 2), ("test", 2)):
         for index in range(count):
@@ -68,7 +68,7 @@ def make_loco(
 def make_btad(
     folder: Path, *, rng: np.random.Generator, category: str = "01", size: int = 32
 ) -> None:
-    """BTAD: ``ok`` and ``ko``, images in BMP, masks in PNG named as their image."""
+    """Write BTAD: ``ok`` and ``ko``, images in BMP, masks in PNG named as their image."""
     root = folder / category
     for part in ("train", "test"):
         for index in range(2):
@@ -81,7 +81,7 @@ def make_btad(
 def make_visa(
     folder: Path, *, rng: np.random.Generator, category: str = "candle", size: int = 32
 ) -> None:
-    """VisA: images by label, splits in ``split_csv/1cls.csv``; mask values count from 1."""
+    """Write VisA: images by label, splits in ``split_csv/1cls.csv``; mask values count from 1."""
     rows = []
     for index in range(4):
         path = f"{category}/Data/Images/Normal/{index:04d}.JPG"

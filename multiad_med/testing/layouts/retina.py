@@ -40,10 +40,10 @@ def make_resc(
     bscans: int = 8,
     size: tuple[int, int] = (64, 32),
 ) -> None:
-    """RESC as the challenge published it, all B-scans BMP; lesions in the second half of a volume.
+    """Write RESC as the challenge published it: BMP B-scans, lesions in a volume's second half.
 
     Args:
-        volumes: number by set, of ``training``, ``validation`` and ``test`` (which has no labels).
+        volumes: number by split: ``training``, ``validation`` and ``test`` (which has no labels).
         size: height and width of a B-scan (published: 1024 and 512).
     """
     number = 0
@@ -67,7 +67,7 @@ def make_pnet(
     bscans: int = 6,
     size: tuple[int, int] = (64, 32),
 ) -> None:
-    """RESC in P-Net's arrangement: normal B-scans apart from those with lesions."""
+    """Write RESC in P-Net's arrangement: normal B-scans apart from those with lesions."""
     for number in range(volumes):
         for scan in range(bscans):
             save_image(

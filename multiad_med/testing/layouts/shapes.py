@@ -23,7 +23,7 @@ def ellipsoid(
 
 
 def texture(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of mean 0 and standard deviation 1."""
+    """Return smooth noise of mean 0 and standard deviation 1."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), 1.5)
     return (noise - noise.mean()) / noise.std()
 

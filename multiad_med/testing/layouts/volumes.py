@@ -35,12 +35,13 @@ def make_brats(
     seg: bool = True,
     suffix: str = ".nii.gz",
 ) -> None:
-    """BraTS: one folder per study; tumour in the upper half of the slices, the others normal.
+    """Write BraTS: one folder per study; tumour in the upper half of the slices, the others normal.
 
     Labels: 1 necrotic core, 2 oedema, 4 enhancing tumour (3 in 2023).
+
     Args:
         year: key of :data:`BRATS_NAMES`; 2018 and 2019 lie in ``HGG`` and ``LGG``.
-        seg: without, a validation release.
+        seg: whether there are masks; without them it is a validation release.
     """
     grid = unit_grid(shape)
     for index in range(studies):
@@ -86,7 +87,7 @@ def abdomen(
 
 
 def ct_affine(shape: tuple[int, int, int]) -> np.ndarray:
-    """Return a field of view of 410 mm, whatever the size, and slices of 5 mm."""
+    """Return the affine of a field of view of 410 mm, whatever the size, and slices of 5 mm."""
     return np.diag([410 / shape[0], 410 / shape[1], 5.0, 1.0])
 
 
@@ -100,7 +101,7 @@ def make_lits(
     shape: tuple[int, int, int] = (64, 64, 16),
     suffix: str = ".nii",
 ) -> None:
-    """LiTS: ``Training Batch 1`` and ``2`` with liver 1 and lesion 2; the first ``healthy`` have none."""
+    """Write LiTS: ``Training Batch 1`` and ``2``, liver 1, lesion 2; the first ``healthy`` have none."""
     for index in range(volumes):
         ct, liver, lesions = abdomen(shape, rng, lesion=index >= healthy)
         batch = folder / f"Training Batch {1 if index < (volumes + 1) // 2 else 2}"
@@ -134,7 +135,7 @@ def make_btcv(
     shape: tuple[int, int, int] = (64, 64, 16),
     naming: str = "img",
 ) -> None:
-    """BTCV: organs 1 spleen, 6 liver, 8 aorta; no lesions.
+    """Write BTCV: organs 1 spleen, 6 liver, 8 aorta; no lesions.
 
     Args:
         naming: "img" (Synapse raw data), "averaged", "decathlon" or "nnunet".
@@ -162,6 +163,6 @@ def make_liver(
     lits: int = 4,
     shape: tuple[int, int, int] = (64, 64, 16),
 ) -> None:
-    """``BTCV`` and ``LiTS`` side by side."""
+    """Write ``BTCV`` and ``LiTS`` side by side."""
     make_btcv(folder / "BTCV", rng=rng, volumes=btcv, shape=shape)
     make_lits(folder / "LiTS", rng=rng, volumes=lits, shape=shape)

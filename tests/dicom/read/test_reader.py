@@ -388,7 +388,7 @@ def test_video_is_no_pixel_data(tmp_path: Path) -> None:
     slices = compressed(ct_slices(random_volume()), RLELossless)
     for dataset in slices:
         dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"
-    with pytest.raises(DicomSeriesError, match="not one of pixel data"):
+    with pytest.raises(DicomSeriesError, match="not one whose pixels can be decoded"):
         load(save(slices, tmp_path))
 
 
