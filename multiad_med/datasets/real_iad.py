@@ -79,7 +79,9 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     for part in _SPLITS:
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise DatalistError(f"{path}: damaged: it has no list `{part}`. Take the published file.")
+            raise DatalistError(
+                f"{path}: damaged: it has no list `{part}`. Take the published file."
+            )
         for entry in entries:
             known = isinstance(entry, dict) and all(
                 isinstance(entry.get(key), str) for key in ("image_path", "anomaly_class")

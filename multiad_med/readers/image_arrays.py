@@ -198,7 +198,9 @@ class _ArraysOnly(pickle.Unpickler):
             ("numpy", "dtype"): _number_type,
         }
         if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array of images needs")
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}, which no array of images needs"
+            )
         return allowed[module, name]
 
 

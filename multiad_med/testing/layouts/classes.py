@@ -55,7 +55,7 @@ def make_scenes(folder: Path, *, rng: np.random.Generator, size: int = 32) -> No
 
 
 def make_cifar10(folder: Path, *, rng: np.random.Generator, images: int = 10) -> None:
-    """CIFAR-10: ``data_batch_1`` to ``5``, ``test_batch`` and ``batches.meta``, of so many images each."""
+    """CIFAR-10: ``batches.meta``, and ``data_batch_1`` to ``5`` and ``test_batch`` of so many images."""
     root = folder / "cifar-10-batches-py"
     _save_pickle(root / "batches.meta", {"label_names": list(CIFAR10_CLASSES)})
     for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"):
