@@ -3,6 +3,7 @@
 from typing import Any
 
 from multiad_med._moved import moved_name
+from multiad_med.data.class_splits import ClassProtocol, ClassSplit, Half, normal_classes
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     load_datalist,
@@ -32,8 +33,11 @@ __all__ = [
     "BmadBrainSplit",
     "BmadLiverSlices",
     "CacheError",
+    "ClassProtocol",
+    "ClassSplit",
     "DatalistError",
     "FailureKind",
+    "Half",
     "HeldOutPart",
     "SliceCache",
     "SliceDataset",
@@ -51,6 +55,7 @@ __all__ = [
     "is_result",
     "is_slice_cache",
     "load_datalist",
+    "normal_classes",
     "open_slices",
     "read_study",
     "shared_subjects",

@@ -12,6 +12,7 @@ from typing import Any
 from multiad_med.data.study_files import DatalistError
 from multiad_med.datasets.bmad import find_bmad
 from multiad_med.datasets.brats import find_brats
+from multiad_med.datasets.class_folders import find_classes
 from multiad_med.datasets.hints import looks_like
 from multiad_med.datasets.layout_files import (
     NothingFoundError,
@@ -23,6 +24,7 @@ from multiad_med.datasets.layout_files import (
 from multiad_med.datasets.liver import find_btcv, find_lits, find_liver
 from multiad_med.datasets.mvtec import find_mvtec
 from multiad_med.datasets.plain_images import find_images
+from multiad_med.datasets.real_iad import find_real_iad
 from multiad_med.datasets.resc import find_resc
 from multiad_med.datasets.volumes import find_volumes
 
@@ -41,6 +43,14 @@ def _resc_by_name(source: str | Path) -> list[dict[str, Any]]:
     return find_resc(folder)
 
 
+def _scenes_by_name(source: str | Path) -> list[dict[str, Any]]:
+    """Intel's scenes where their name tells it: other folders of classes have none."""
+    folder = existing_folder(source)
+    if looks_like(path.relative_to(folder).as_posix() for path in walk(folder)) != "intel_scenes":
+        raise nothing_found(folder, "folder seg_train", recipe="intel_scenes")
+    return find_classes(folder)
+
+
 _LAYOUTS: dict[str, _Layout] = {
     "liver_ct": find_liver,
     "brats2021": find_brats,
@@ -49,7 +59,10 @@ _LAYOUTS: dict[str, _Layout] = {
     "bmad": find_bmad,
     "resc": _resc_by_name,
     "mvtec_ad": find_mvtec,
+    "real_iad": find_real_iad,
+    "intel_scenes": _scenes_by_name,
 }
+_ARRAYS = ("cifar10", "cifar100", "fashion_mnist")
 _GENERIC: dict[str, _Layout] = {"volumes": find_volumes, "images": find_images}
 
 
@@ -118,5 +131,8 @@ def recognise(source: str | Path) -> list[Finding]:
         findings += [finding for finding in tried if finding is not None]
         if any(finding.items for finding in findings):
             break
+    hint = looks_like(path.relative_to(folder).as_posix() for path in walk(folder))
+    if hint in _ARRAYS:
+        findings.append(Finding(hint, note="arrays of images, which `multiad prepare` unpacks"))
     findings.sort(key=lambda finding: finding.items == 0)
     return findings or [Finding(None, note=f"It holds {count_suffixes(folder)}.")]

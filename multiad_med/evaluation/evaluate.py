@@ -16,11 +16,13 @@ from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.collected import Collected, Thresholds
 from multiad_med.evaluation.evaluation import Curve, Evaluation, Histogram
 from multiad_med.evaluation.examples import Examples
+from multiad_med.evaluation.kinds import kind_metrics
 from multiad_med.evaluation.lesion_level import LesionLevel
 from multiad_med.evaluation.named_metrics import METRICS, named_metrics
 from multiad_med.evaluation.pixel_level import PixelLevel
 from multiad_med.evaluation.rates import observed_rates
 from multiad_med.evaluation.rows import patient_rows, slice_rows, study_row
+from multiad_med.evaluation.saturated_overlap import SaturatedOverlap
 from multiad_med.evaluation.threshold_table import threshold_rows
 from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate, Ranking, bootstrap_mean
@@ -154,10 +156,14 @@ class RunningEvaluation:
 
     Args:
         thresholds: from held-out normal images; without them 0.5 in the map and none for scores.
+        saturated: for sPRO, of MVTec LOCO.
     """
 
-    def __init__(self, thresholds: Thresholds | None = None) -> None:
+    def __init__(
+        self, thresholds: Thresholds | None = None, *, saturated: SaturatedOverlap | None = None
+    ) -> None:
         self.thresholds = Thresholds() if thresholds is None else thresholds
+        self._saturated = SaturatedOverlap(()) if saturated is None else saturated
         _let_go_of_arrays()
         self._pixels = PixelLevel(self.thresholds.pixel)
         self._lesions = LesionLevel()
@@ -184,6 +190,7 @@ class RunningEvaluation:
         self._lesions.update(case)
         self._baselines.update(case)
         self._examples.update(case)
+        self._saturated.update(case)
         row = study_row(case, self.thresholds)
         self._studies.append(row)
         self._slices += slice_rows(case, self.thresholds)
@@ -222,6 +229,10 @@ class RunningEvaluation:
         if not without_masks:
             pixels, reliability = self._pixels.estimates(collected)
             lesions, froc_curve, lesion_count = self._lesions.estimates(collected)
+        saturated = self._saturated.metrics()
+        if saturated:
+            mean = sum(saturated.values()) / len(saturated)
+            pixels["spro"] = Estimate(mean, math.nan, math.nan)
         of_patients = patient_rows(self._studies, self.thresholds)
         studies, patients, patient_ranking = _studies(collected, self._studies, of_patients)
         metrics = {"slices": slices, "pixels": pixels, "lesions": lesions}
@@ -302,13 +313,16 @@ class RunningEvaluation:
             },
             histograms=histograms,
             examples=self._examples.chosen(),
-            categories=self._categories(pixels=not without_masks),
+            categories=self._categories(saturated, pixels=not without_masks),
+            kinds=kind_metrics(self._studies, self._scores, self._abnormal),
             training=training or [],
             manifest=manifest or {},
             words=words,
         )
 
-    def _categories(self, *, pixels: bool) -> dict[str, dict[str, float | None]]:
+    def _categories(
+        self, saturated: Mapping[str, float], *, pixels: bool
+    ) -> dict[str, dict[str, float | None]]:
         """Return metrics by category and their means over those that have them; {} for only one."""
         of_study = [row["category"] for row in self._studies]
         if len(set(of_study)) < 2:
@@ -323,6 +337,9 @@ class RunningEvaluation:
             )
             found = named_metrics(scores, abnormal, of_pixels[name])
             metrics[name or "(none)"] = {metric: found[metric] for metric in names}
+            if saturated:
+                metrics[name or "(none)"]["spro"] = saturated.get(name)
+        names += ["spro"] if saturated else []
         means = {}
         for metric in names:
             known = [value for own in metrics.values() if (value := own[metric]) is not None]
@@ -334,6 +351,7 @@ def evaluate_cases(
     cases: Iterable[Case],
     *,
     thresholds: Thresholds | None = None,
+    saturated: SaturatedOverlap | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     training: list[Curve] | None = None,
@@ -353,6 +371,7 @@ def evaluate_cases(
         cases: at least one; those of a volume have their slices in order, and maps lie in [0, 1]. A
             generator is best: each case is freed before the next is made.
         thresholds: from held-out normal images; without them 0.5 in the map and none for scores.
+        saturated: for sPRO, of MVTec LOCO.
         bootstrap: number of resamples.
         seed: of the resampling.
         training: curves of the training, for the report.
@@ -362,7 +381,7 @@ def evaluate_cases(
     Raises:
         InputError: without cases, or when a map is not in [0, 1].
     """
-    running = RunningEvaluation(thresholds)
+    running = RunningEvaluation(thresholds, saturated=saturated)
     for case in cases:
         running.update(case)
         del case  # else it would stay until the next one is made

@@ -136,6 +136,9 @@ class Evaluation:
         examples: best and worst slices.
         categories: metrics of each product's images and, under ``mean``, the mean over products,
             where there are several.
+        kinds: image AUROC of each kind of anomaly against the normal images and, under ``mean``, the
+            mean over kinds, where there are several; see
+            :func:`multiad_med.evaluation.kinds.kind_metrics`.
         training: L_G by epoch or other curves of the training, where known.
         manifest: versions, seed, hashes.
         words: names of its parts.
@@ -153,6 +156,7 @@ class Evaluation:
     examples: list[Example]
     patients: list[dict[str, Any]] = field(default_factory=list)
     categories: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    kinds: dict[str, dict[str, float | None]] = field(default_factory=dict)
     training: list[Curve] = field(default_factory=list)
     thresholds_table: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seen_images: dict[str, Any] = field(default_factory=dict)
@@ -175,6 +179,7 @@ class Evaluation:
                 for name, values in self.baselines.items()
             },
             "categories": self.categories,
+            "kinds": self.kinds,
             "remarks": self.remarks,
             "words": asdict(self.words),
             "counts": self.counts,

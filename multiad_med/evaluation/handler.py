@@ -21,6 +21,7 @@ from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.evaluate import RunningEvaluation
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
+from multiad_med.evaluation.saturated_overlap import SaturatedOverlap
 from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
 from multiad_med.networks import MultiAD
 from multiad_med.utils.tensors import plain_tensor
@@ -125,7 +126,10 @@ class EvaluationHandler:
                 abnormal |= bool(item.get("anomalous"))
             grey = torch.as_tensor(output[CommonKeys.IMAGE]).float().mean(dim=0, keepdim=True)
             if self._running is None:
-                self._running = RunningEvaluation(Thresholds.of(self.network))
+                items = self.dataset.data if self.images and self.dataset is not None else ()
+                self._running = RunningEvaluation(
+                    Thresholds.of(self.network), saturated=SaturatedOverlap(items)
+                )
             self._running.update(
                 Case(
                     study=study,

@@ -18,6 +18,7 @@ from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.predictions import map_slices, predicted_cases
 from multiad_med.evaluation.report import write_report
+from multiad_med.evaluation.saturated_overlap import SaturatedOverlap
 from multiad_med.evaluation.seen_images import note_seen_images
 from multiad_med.networks import MultiAD, bundle_of_model, open_model
 from multiad_med.resources import run_bundle
@@ -127,6 +128,7 @@ def evaluate_model(
     evaluation = evaluate_cases(
         predicted_cases(detector, data, part=part),
         thresholds=Thresholds.of(network),
+        saturated=SaturatedOverlap.of_cache(data),
         bootstrap=bootstrap,
         training=curves,
         manifest=run_manifest(

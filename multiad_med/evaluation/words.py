@@ -49,6 +49,7 @@ class Words:
             "foreground_pixel_auroc": "pixel AUROC in the foreground",
             "foreground_pixel_ap": "pixel average precision in the foreground",
             "aupro": "AUPRO (to 0.3)",
+            "spro": "sPRO (to 0.05)",
             "best_dice": "best Dice (upper bound)",
             "dice": "Dice at the calibrated threshold",
             "froc_score": f"FROC score of {self.lesion}s",

@@ -22,7 +22,8 @@ from multiad_med.metrics.ranking import (
     average_precision,
     f1_max,
 )
-from multiad_med.metrics.streaming import StreamingAupro, StreamingRanking
+from multiad_med.metrics.spro import Region, spro
+from multiad_med.metrics.streaming import StreamingAupro, StreamingRanking, StreamingSpro
 
 __all__ = [
     "FROC_RATES",
@@ -31,10 +32,12 @@ __all__ = [
     "Lesions",
     "PrecisionRecallCurve",
     "Ranking",
+    "Region",
     "RocCurve",
     "ScanLesions",
     "StreamingAupro",
     "StreamingRanking",
+    "StreamingSpro",
     "SubjectHistograms",
     "aupro",
     "auroc",
@@ -55,4 +58,5 @@ __all__ = [
     "pooled_scans",
     "resamples",
     "scan_lesions",
+    "spro",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,15 @@ from torch import Tensor
 from multiad_med.metrics.counting import as_anomalous, as_scores, count_from
 from multiad_med.utils.errors import InputError
 
-__all__ = ["aupro", "check_fpr_limit", "mean_reach", "read_map"]
+__all__ = [
+    "MapWeights",
+    "area_of_weights",
+    "aupro",
+    "check_fpr_limit",
+    "check_map",
+    "mean_reach",
+    "read_map",
+]
 
 
 def aupro(
@@ -47,11 +55,41 @@ def aupro(
         raise InputError(
             f"Got {len(maps)} maps and {len(masks)} masks; give one mask per map, and at least one."
         )
-    images = [read_map(m, mask) for m, mask in zip(maps, masks, strict=True)]
-    scores = np.concatenate([image[0] for image in images])
-    lesion = np.concatenate([image[1] for image in images])
-    weights = np.concatenate([image[2] for image in images])
-    regions = sum(image[3] for image in images)
+    return area_of_weights(
+        [read_map(m, mask) for m, mask in zip(maps, masks, strict=True)], fpr_limit
+    )
+
+
+class MapWeights(NamedTuple):
+    """A map's scores, and what each of its lesion pixels adds to a curve once it is flagged.
+
+    Attributes:
+        scores: ``(H W,)``.
+        lesion: ``(H W,)``, whether a pixel is of a lesion.
+        weights: ``(lesion pixels,)``, in the same order; they add up to the number of regions.
+        regions: their number.
+    """
+
+    scores: NDArray[Any]
+    lesion: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+    regions: int
+
+
+def area_of_weights(images: Sequence[MapWeights], fpr_limit: float) -> float:
+    """Return the area under the curve of the flagged weights up to a false-positive rate, over both.
+
+    Args:
+        images: at least one.
+        fpr_limit: in (0, 1].
+
+    Returns:
+        A value in [0, 1]; NaN when there is no region or no normal pixel.
+    """
+    scores = np.concatenate([image.scores for image in images])
+    lesion = np.concatenate([image.lesion for image in images])
+    weights = np.concatenate([image.weights for image in images])
+    regions = sum(image.regions for image in images)
     normals = scores.size - weights.size
     if not regions or not normals:
         return math.nan
@@ -76,21 +114,16 @@ def check_fpr_limit(fpr_limit: float) -> None:
         raise InputError(f"fpr_limit must lie in (0, 1], got {fpr_limit}; 0.3 is customary.")
 
 
-def read_map(
-    anomaly_map: Tensor | NDArray[Any], mask: Tensor | NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.float64], int]:
-    """Return scores, lesion pixels, and 1 / area of its 8-connected region for each lesion pixel.
-
-    Returns:
-        Scores ``(H W,)``; lesion or not ``(H W,)``; weights ``(lesion pixels,)``, in the same order;
-        the number of regions.
+def check_map(
+    anomaly_map: Tensor | NDArray[Any], mask: Tensor | NDArray[Any] | None = None
+) -> None:
+    """Refuse a map that is not ``(H, W)``, or a mask of another shape.
 
     Raises:
-        InputError: when the shapes differ, are not ``(H, W)`` or hold no pixel, a score is not
-            finite, or the mask holds NaN.
+        InputError: when the shapes differ, are not ``(H, W)`` or hold no pixel.
     """
     height_width = tuple(anomaly_map.shape)
-    if height_width != tuple(mask.shape):
+    if mask is not None and height_width != tuple(mask.shape):
         raise InputError(
             f"A map {height_width} and its mask {tuple(mask.shape)} differ in shape; "
             "resize the mask (nearest) or the map."
@@ -100,12 +133,22 @@ def read_map(
             f"A map must be (H, W) with at least one pixel, got {height_width}; regions are those "
             "of one image, so give a list of images and take the channel away."
         )
+
+
+def read_map(anomaly_map: Tensor | NDArray[Any], mask: Tensor | NDArray[Any]) -> MapWeights:
+    """Return scores, lesion pixels, and 1 / area of its 8-connected region for each lesion pixel.
+
+    Raises:
+        InputError: when the shapes differ, are not ``(H, W)`` or hold no pixel, a score is not
+            finite, or the mask holds NaN.
+    """
+    check_map(anomaly_map, mask)
     scores, lesion = as_scores(anomaly_map), as_anomalous(mask)
     if not lesion.any():
-        return scores, lesion, np.empty(0), 0
-    labels, regions = ndimage.label(lesion.reshape(height_width), np.ones((3, 3)))
+        return MapWeights(scores, lesion, np.empty(0), 0)
+    labels, regions = ndimage.label(lesion.reshape(tuple(anomaly_map.shape)), np.ones((3, 3)))
     region = labels.ravel().compress(lesion)
-    return scores, lesion, 1.0 / np.bincount(region)[region], regions
+    return MapWeights(scores, lesion, 1.0 / np.bincount(region)[region], regions)
 
 
 def mean_reach(

@@ -1,4 +1,4 @@
-"""AUROC, average precision, largest F1 and AUPRO of any number of pixels in fixed memory."""
+"""AUROC, average precision, largest F1, AUPRO and sPRO of any number of pixels in fixed memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from multiad_med.metrics.aupro import check_fpr_limit, mean_reach, read_map
+from multiad_med.metrics.aupro import MapWeights, check_fpr_limit, mean_reach, read_map
 from multiad_med.metrics.counting import as_anomalous, as_scores, check_same_shape, ordered_keys
+from multiad_med.metrics.spro import Region, read_regions
 from multiad_med.utils.errors import InputError
 
-__all__ = ["StreamingAupro", "StreamingRanking"]
+__all__ = ["StreamingAupro", "StreamingRanking", "StreamingSpro"]
 
 PROMISED = 1e-4
 PAGE_LOG2 = 10  # a page is the float32 values that share their upper 22 bits
@@ -228,55 +229,23 @@ def _worst_precision(
     return float(worst.sum(where=tied > 0))
 
 
-class StreamingAupro:
-    """AUPRO of maps that come in parts, in about 100 MiB; see :func:`~multiad_med.metrics.aupro`.
+class _StreamingRegions:
+    """Area under a curve of regions' weights, of maps that come in parts, in about 100 MiB."""
 
-    Bins, error and warning are those of :class:`StreamingRanking`. Regions are found in each map, so a
-    map must come whole.
-
-    Args:
-        fpr_limit: in (0, 1].
-
-    Raises:
-        InputError: when the limit is not in (0, 1].
-    """
-
-    def __init__(self, *, fpr_limit: float = 0.3) -> None:
+    def __init__(self, *, fpr_limit: float) -> None:
         check_fpr_limit(fpr_limit)
         self.fpr_limit = fpr_limit
         self._histogram = _Histogram(np.float64)
         self._regions = 0
         self._figure: tuple[float, float] | None = None
 
-    def update(
-        self,
-        maps: Sequence[Tensor | NDArray[Any]] | Tensor | NDArray[Any],
-        masks: Sequence[Tensor | NDArray[Any]] | Tensor | NDArray[Any],
-    ) -> None:
-        """Add maps ``(H, W)``, which may differ in size, and their masks, lesion where not 0.
-
-        Raises:
-            InputError: when numbers or shapes differ, a map is not ``(H, W)``, not finite or beyond
-                float32, or a mask holds NaN.
-        """
-        if len(maps) != len(masks):
-            raise InputError(f"Got {len(maps)} maps and {len(masks)} masks; give one mask per map.")
-        images = [read_map(m, mask) for m, mask in zip(maps, masks, strict=True)]
-        singles = [_as_single(image[0]) for image in images]
+    def _add(self, images: Sequence[MapWeights]) -> None:
+        singles = [_as_single(image.scores) for image in images]
         self._figure = None
-        for (single, rounded), (_, lesion, weights, regions) in zip(singles, images, strict=True):
+        for (single, rounded), image in zip(singles, images, strict=True):
             self._histogram.rounded |= rounded
-            self._histogram.add(single, lesion, weights)
-            self._regions += regions
-
-    @property
-    def aupro(self) -> float:
-        """Area under the PRO curve up to the limit, divided by it; NaN when a class is missing.
-
-        Raises:
-            InputError: when no map has been added.
-        """
-        return _within_promise("AUPRO", *self._computed)
+            self._histogram.add(single, image.lesion, image.weights)
+            self._regions += image.regions
 
     @property
     def error_bound(self) -> float:
@@ -306,3 +275,77 @@ class StreamingAupro:
             worst += float(weight @ np.maximum(self.fpr_limit - after, 0))
         value, best, worst = (x / self._regions / self.fpr_limit for x in (value, best, worst))
         return value, 0.0 if self._histogram.exact else max(best - value, value - worst)
+
+
+class StreamingAupro(_StreamingRegions):
+    """AUPRO of maps that come in parts, in about 100 MiB; see :func:`~multiad_med.metrics.aupro`.
+
+    Bins, error and warning are those of :class:`StreamingRanking`. Regions are found in each map, so a
+    map must come whole.
+
+    Args:
+        fpr_limit: in (0, 1].
+
+    Raises:
+        InputError: when the limit is not in (0, 1].
+    """
+
+    def __init__(self, *, fpr_limit: float = 0.3) -> None:
+        super().__init__(fpr_limit=fpr_limit)
+
+    def update(
+        self,
+        maps: Sequence[Tensor | NDArray[Any]] | Tensor | NDArray[Any],
+        masks: Sequence[Tensor | NDArray[Any]] | Tensor | NDArray[Any],
+    ) -> None:
+        """Add maps ``(H, W)``, which may differ in size, and their masks, lesion where not 0.
+
+        Raises:
+            InputError: when numbers or shapes differ, a map is not ``(H, W)``, not finite or beyond
+                float32, or a mask holds NaN.
+        """
+        if len(maps) != len(masks):
+            raise InputError(f"Got {len(maps)} maps and {len(masks)} masks; give one mask per map.")
+        self._add([read_map(m, mask) for m, mask in zip(maps, masks, strict=True)])
+
+    @property
+    def aupro(self) -> float:
+        """Area under the PRO curve up to the limit, divided by it; NaN when a class is missing.
+
+        Raises:
+            InputError: when no map has been added.
+        """
+        return _within_promise("AUPRO", *self._computed)
+
+
+class StreamingSpro(_StreamingRegions):
+    """sPRO of maps that come in parts, in about 100 MiB; see :func:`~multiad_med.metrics.spro`.
+
+    Bins, error and warning are those of :class:`StreamingRanking`.
+
+    Args:
+        fpr_limit: in (0, 1].
+
+    Raises:
+        InputError: when the limit is not in (0, 1].
+    """
+
+    def __init__(self, *, fpr_limit: float = 0.05) -> None:
+        super().__init__(fpr_limit=fpr_limit)
+
+    def update(self, anomaly_map: Tensor | NDArray[Any], regions: Sequence[Region]) -> None:
+        """Add a map ``(H, W)`` and its regions, none of a normal image.
+
+        Raises:
+            InputError: see :func:`~multiad_med.metrics.spro`.
+        """
+        self._add([read_regions(anomaly_map, regions)])
+
+    @property
+    def spro(self) -> float:
+        """Area under the sPRO curve up to the limit, divided by it; NaN when a class is missing.
+
+        Raises:
+            InputError: when no map has been added.
+        """
+        return _within_promise("sPRO", *self._computed)

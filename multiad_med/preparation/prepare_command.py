@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,9 @@ from multiad_med.datasets import recognise
 from multiad_med.dicom.read.series import find_series
 from multiad_med.preparation.recipe_run import Summary, prepare
 from multiad_med.preparation.recipes import load_recipe, recipe_names
-from multiad_med.readers.archives import unpack
 from multiad_med.utils.settings import parse_settings
 
 __all__ = ["explain_folder", "explain_recipes", "run"]
-
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 def explain_recipes() -> str:
@@ -61,12 +57,5 @@ def explain_folder(folder: Path) -> str:
 def run(
     recipe: str, source: Path, target: Path, settings: Sequence[str], workers: int | None
 ) -> Summary:
-    """Prepare ``source`` by a recipe; an archive is unpacked beside the slices first."""
-    chosen = load_recipe(recipe, parse_settings(settings))
-    if source.is_file() and source.name.lower().endswith(_ARCHIVES):
-        # Named after the archive as it is now: a changed one goes to another folder.
-        state = source.stat()
-        key = hashlib.sha256(f"{source.name} {state.st_size} {state.st_mtime_ns}".encode())
-        unpacked = target.with_name(f"{target.name}-unpacked-{key.hexdigest()[:8]}")
-        source = unpacked if unpacked.is_dir() else unpack(source, unpacked)
-    return prepare(chosen, source, target, workers=workers)
+    """Prepare ``source`` by a recipe with settings ``NAME=VALUE``."""
+    return prepare(load_recipe(recipe, parse_settings(settings)), source, target, workers=workers)

@@ -22,6 +22,7 @@ from multiad_med.data.splits import datalist_content
 from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.preparation.sheet import save_contact_sheet
+from multiad_med.preparation.unpacking import unpacked
 from multiad_med.utils import terminable, worker_errors
 from multiad_med.utils.atomic import atomic_path, write_json
 from multiad_med.utils.errors import MultiADError, file_errors
@@ -140,22 +141,25 @@ def prepare(
 
     Args:
         recipe: the recipe, with its settings.
-        source: the data set's folder or table.
+        source: the data set's folder, table or archive; archives, and CIFAR's and Fashion-MNIST's
+            arrays, are unpacked beside ``target`` first.
         target: folder for the slices, new or from an earlier run of the same recipe.
         workers: processes that prepare studies side by side; none means one per processor, 0 this
             process itself.
         progress: whether to show a progress bar.
 
     Raises:
+        ArchiveError: when an archive is damaged or not to be trusted.
         DatalistError: when ``source`` does not hold this data set, or the split is faulty.
         PreparationError: when ``target`` holds something else, or not one study could be prepared.
     """
     start = time.perf_counter()
     source, target = Path(source), Path(target)
+    _check_target(source, target, recipe)
+    source = unpacked(source, target)
     splits = recipe.splits(source)
     items = [item for split in splits.values() for item in split]
     _check_names(items)
-    _check_target(source, target, recipe)
     with file_errors(target, "made"):
         target.mkdir(parents=True, exist_ok=True)
     with terminable(), _alone_in(target):

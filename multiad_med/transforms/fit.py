@@ -22,6 +22,7 @@ from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["LIKE", "FitInPlane", "FitInPlaned"]
 
+_MODES = ("bilinear", "bicubic", "nearest")
 LIKE = 1.25
 """Images whose aspects differ by no more than this factor count as of one shape."""
 
@@ -39,7 +40,7 @@ def _resize_slices(
     if mode == "nearest":
         result = interpolate(slices, shape, mode="nearest-exact")
     else:
-        result = interpolate(slices.float(), shape, mode="bilinear", antialias=antialias)
+        result = interpolate(slices.float(), shape, mode=mode, antialias=antialias)
     if turned:
         result = result.transpose(2, 3)
     return result.permute(1, 2, 3, 0)
@@ -57,7 +58,9 @@ class FitInPlane(InvertibleTransform):
     Args:
         size: side of the square, or both sides of the rectangle in the order of the axes: rows and
             columns of images ``(C, H, W, 1)``, X and Y of volumes.
-        mode: ``bilinear`` for images or ``nearest`` for masks.
+        mode: ``bilinear`` or ``bicubic`` for images, ``nearest`` for masks. Bicubic may leave the range
+            of the image a little; its filter is Pillow's, whether the slice shrinks or grows. Its
+            inverse is bilinear, so that a map stays in its range.
         keep_aspect: whether to keep the aspect; otherwise both sides fill ``size``, as is usual
             for industrial images and for OCT, whose pixels are far from square.
         aspects: least and greatest aspect, columns to rows, of the images that are expected. A
@@ -77,8 +80,8 @@ class FitInPlane(InvertibleTransform):
         aspects: tuple[float, float] | None = None,
     ) -> None:
         self.size = sides(size)
-        if mode not in ("bilinear", "nearest"):
-            raise InputError(f"mode must be 'bilinear' or 'nearest', got {mode!r}.")
+        if mode not in _MODES:
+            raise InputError(f"mode is one of {list(_MODES)}, got {mode!r}.")
         self.mode = mode
         self.keep_aspect = keep_aspect
         self.aspects = aspects
@@ -106,9 +109,9 @@ class FitInPlane(InvertibleTransform):
         new = (max(1, round(extent[0] / pixel)), max(1, round(extent[1] / pixel)))
         if not self.keep_aspect:
             new = self.size
-        shrinks = new[0] < old[0] or new[1] < old[1]
+        antialias = self.mode == "bicubic" or new[0] < old[0] or new[1] < old[1]
         resized = (
-            image if new == old else _resize_slices(image, new, mode=self.mode, antialias=shrinks)
+            image if new == old else _resize_slices(image, new, mode=self.mode, antialias=antialias)
         )
         if isinstance(image, MetaTensor):
             resized = MetaTensor(plain_tensor(resized)).copy_meta_from(image)
@@ -127,7 +130,8 @@ class FitInPlane(InvertibleTransform):
             image = self.pad.inverse(image)
         trace = self.pop_transform(image)
         width, height, _ = trace[TraceKeys.ORIG_SIZE]
-        restored = _resize_slices(image, (width, height), mode=self.mode, antialias=False)
+        mode = "nearest" if self.mode == "nearest" else "bilinear"
+        restored = _resize_slices(image, (width, height), mode=mode, antialias=False)
         result = MetaTensor(restored.contiguous()).copy_meta_from(image)
         result.affine = torch.as_tensor(trace[TraceKeys.EXTRA_INFO]["affine"])
         return result

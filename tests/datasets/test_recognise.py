@@ -26,6 +26,8 @@ BUILDERS: dict[str, tuple[Callable[..., None], str]] = {
     "loco": (trees.make_loco, "mvtec_ad"),
     "btad": (trees.make_btad, "mvtec_ad"),
     "visa": (trees.make_visa, "mvtec_ad"),
+    "real_iad": (trees.make_real_iad, "real_iad"),
+    "scenes": (trees.make_scenes, "intel_scenes"),
 }
 
 
@@ -41,6 +43,23 @@ def test_every_published_tree_is_recognised(
     assert best.items == sum(best.splits.values()) > 0
     assert 0 < best.subjects <= best.items
     assert not {"volumes", "images"} & {finding.recipe for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("builder", "recipe"),
+    [
+        (trees.make_cifar10, "cifar10"),
+        (trees.make_cifar100, "cifar100"),
+        (trees.make_fashion_mnist, "fashion_mnist"),
+    ],
+)
+def test_arrays_are_recognised(
+    tmp_path: Path, rng: np.random.Generator, builder: Callable[..., None], recipe: str
+) -> None:
+    builder(tmp_path, rng=rng)
+    (finding,) = recognise(tmp_path)
+    assert (finding.recipe, finding.items) == (recipe, 0)
+    assert "arrays of images" in finding.note
 
 
 def test_counts_are_those_of_the_reader(tmp_path: Path, rng: np.random.Generator) -> None:

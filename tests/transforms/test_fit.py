@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd
+from PIL import Image
 
 from multiad_med.transforms import FitInPlane, FitInPlaned
 
@@ -137,9 +138,28 @@ def test_image_and_mask_stay_in_register() -> None:
     assert int(data["label"].sum()) == 8 * 12
 
 
-@pytest.mark.parametrize("mode", ["bicubic", "", "nearest-exact"])
+@pytest.mark.parametrize("size", [11, 28, 64])
+def test_bicubic_is_pillows(size: int) -> None:
+    image = volume(1, 28, 28, 1)[0, :, :, 0].numpy().astype(np.float32)
+    expected = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+    fitted = FitInPlane(size, mode="bicubic")(torch.from_numpy(image)[None, ..., None])
+    np.testing.assert_allclose(fitted[0, :, :, 0], np.asarray(expected), atol=1e-4)
+
+
+def test_the_inverse_of_bicubic_does_not_leave_the_range_of_a_map() -> None:
+    fit = FitInPlane(32, mode="bicubic")
+    fitted = fit(volume(1, 8, 8, 1))
+    assert isinstance(fitted, MetaTensor)
+    anomaly_map = MetaTensor(torch.zeros(1, 32, 32, 1)).copy_meta_from(fitted)
+    anomaly_map[0, 12:20, 12:20] = 1
+    restored = fit.inverse(anomaly_map)
+    assert restored.shape == (1, 8, 8, 1)
+    assert (float(restored.min()), float(restored.max())) == (0, 1)
+
+
+@pytest.mark.parametrize("mode", ["trilinear", "", "nearest-exact"])
 def test_unknown_modes_are_refused(mode: str) -> None:
-    with pytest.raises(ValueError, match="'bilinear' or 'nearest'"):
+    with pytest.raises(ValueError, match=r"one of \['bilinear', 'bicubic', 'nearest'\]"):
         FitInPlane(32, mode=mode)
 
 

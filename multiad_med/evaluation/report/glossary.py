@@ -103,6 +103,12 @@ def metric_names(words: Words) -> dict[str, Metric]:
             "count as much as large ones.",
             f"it needs both {masks} and normal pixels",
         ),
+        "spro": Metric(
+            "sPRO",
+            "How much of what is needed of each defect is marked while up to 5 % of the normal pixels "
+            "are, by MVTec LOCO's saturation thresholds; the mean over categories.",
+            "it needs defects and normal pixels",
+        ),
         "dice": Metric(
             "Dice",
             f"Overlap of marked and true pixels of all {slice_}s together, at the threshold from "

@@ -96,6 +96,7 @@ def render_page(evaluation: Evaluation, *, title: str) -> str:
         cards=tables.headline_cards(evaluation.metrics, words),
         metrics=tables.metric_table(evaluation.metrics, words),
         categories=tables.category_table(evaluation.categories),
+        kinds=tables.kind_table(evaluation.kinds),
         baselines=tables.baseline_table(evaluation.baselines, evaluation.metrics, words),
         **_curves(evaluation),
         histograms=[chart for chart in histograms if chart is not None],

@@ -29,6 +29,7 @@ __all__ = [
     "columns_of",
     "finding_table",
     "headline_cards",
+    "kind_table",
     "manifest_table",
     "metric_table",
     "reaction_table",
@@ -133,15 +134,28 @@ def metric_table(metrics: _Metrics, words: Words) -> Table | None:
 
 def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Table | None:
     """Return metrics of each product and their mean; None where there are not several."""
-    if not categories:
-        return None
-    columns = columns_of(categories.values())
-    rows = [
-        [name, *(_shown(its.get(column), 3) for column in columns)]
-        for name, its in categories.items()
-    ]
-    head = head_of("Category", *(column.replace("_", " ") for column in columns))
     caption = "Metrics of each category on its own, and their mean over the categories."
+    return _group_table("Category", categories, caption)
+
+
+def kind_table(kinds: Mapping[str, Mapping[str, float | None]]) -> Table | None:
+    """Return the AUROC of each kind of anomaly and its mean; None where there are not several."""
+    caption = (
+        "Images of each kind of anomaly against all normal images, and the mean over the kinds."
+    )
+    return _group_table("Kind", kinds, caption)
+
+
+def _group_table(
+    first: str, groups: Mapping[str, Mapping[str, float | None]], caption: str
+) -> Table | None:
+    if not groups:
+        return None
+    columns = columns_of(groups.values())
+    rows = [
+        [name, *(_shown(its.get(column), 3) for column in columns)] for name, its in groups.items()
+    ]
+    head = head_of(first, *(column.replace("_", " ") for column in columns))
     return Table(caption, "wide", head, [Group(rows)])
 
 

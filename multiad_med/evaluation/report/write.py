@@ -48,6 +48,7 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
     - ``slices.csv``, ``studies.csv``, ``patients.csv``: one row each; floats have six digits,
       undefined cells are empty. Images that are of no patients have no ``patients.csv``.
     - ``categories.csv``: one row per product and one for their mean, where there are several.
+    - ``kinds.csv``: one row per kind of anomaly and one for their mean, where there are several.
     - ``report.html``: one page that needs nothing else, at most a few MB.
 
     The same evaluation gives the same bytes. Nothing is written unless everything can be rendered,
@@ -75,9 +76,10 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
         },
         "report.html": render_page(evaluation, title=title),
     }
-    if evaluation.categories:
-        rows = [{"category": name, **own} for name, own in evaluation.categories.items()]
-        texts["categories.csv"] = _csv(rows, ("category",))
+    for file, key in (("categories", "category"), ("kinds", "kind")):
+        if groups := getattr(evaluation, file):
+            rows = [{key: name, **own} for name, own in groups.items()]
+            texts[f"{file}.csv"] = _csv(rows, (key,))
     write_json(folder / "metrics.json", evaluation.as_json())
     for name, text in texts.items():
         with atomic_path(folder / name) as temporary:

@@ -1,4 +1,4 @@
-"""MVTec AD, LOCO, BTAD and VisA: textured images with scratches."""
+"""MVTec AD, LOCO, BTAD, VisA and Real-IAD: textured images with scratches."""
 
 from __future__ import annotations
 
@@ -97,3 +97,41 @@ def make_visa(
     (folder / "split_csv").mkdir()
     with (folder / "split_csv/1cls.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["object", "split", "label", "image", "mask"], *rows])
+
+
+def make_real_iad(
+    folder: Path,
+    *,
+    rng: np.random.Generator,
+    categories: Sequence[str] = ("audiojack",),
+    size: int = 32,
+    train: int = 4,
+) -> None:
+    """Real-IAD: samples of five views, ``train`` normal ones for training, a normal and an anomalous one
+    for the test, of whose views two show the scratch.
+    """
+    for category in categories:
+        root = folder / "realiad_256" / category
+        parts: dict[str, list[dict[str, str | None]]] = {"train": [], "test": []}
+        for sample in range(1, train + 3):
+            anomalous = sample == train + 2
+            place = f"NG/HS/S{sample:04d}" if anomalous else f"OK/S{sample:04d}"
+            for view in range(1, 6):
+                defect = anomalous and view < 3
+                name = f"{place}/{category}_{sample:04d}_{place[:2]}_C{view}_20231021"
+                image, mask = picture(size, rng, defect=defect)
+                save_image(root / f"{name}.jpg", image)
+                if defect:
+                    save_image(root / f"{name}_mask.png", mask)
+                parts["train" if sample <= train else "test"].append(
+                    {
+                        "category": category,
+                        "anomaly_class": "HS" if defect else "OK",
+                        "image_path": f"{name}.jpg",
+                        "mask_path": f"{name}_mask.png" if defect else None,
+                    }
+                )
+        table = folder / "realiad_jsons/realiad_jsons" / f"{category}.json"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        meta = {"normal_class": "OK", "prefix": f"{category}/"}
+        table.write_text(json.dumps({"meta": meta, **parts}))
