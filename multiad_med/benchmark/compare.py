@@ -222,7 +222,7 @@ def compare(
     for cache, category, size in sets_of(caches):
         for method in methods:
             for seed in seeds:
-                if method in MULTIAD or method in PRESETS:
+                if method in MULTIAD or method in PRESETS.keys() - set(METHODS):
                     settings = multiad_settings(
                         method,
                         teacher=teacher,

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 COMPARE = (
     "Example: multiad benchmark compare slices/ -o comparison/ --method multiad --method padim"
 )
+DUAL = (
+    "Example: multiad benchmark dual --set fashion_mnist --source fashion-mnist/ -o dual/ --size 64 "
+    "--prepare training_images=1000 --prepare test_images=2000"
+)
 ABLATE = "Example: multiad benchmark ablate slices/ -o ablation/ --epochs 10"
 
 app = new_app(help="Train and test methods on the same prepared slices.")
@@ -124,6 +128,91 @@ def ablate(
         device=check_device(device),
     )
     _print_outcomes(output / "ablation.md", outcomes)
+
+
+@app.command(epilog=DUAL, no_args_is_help=True)
+def dual(
+    output: Annotated[Path, output_option("Folder for slices, outcomes and dual.md.")],
+    caches: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders that `multiad prepare` wrote; leave them out with --set.",
+            metavar="[SLICES...]",
+        ),
+    ] = None,
+    data_set: Annotated[
+        str | None, typer.Option("--set", help="A data set of the paper, such as fashion_mnist.")
+    ] = None,
+    source: Annotated[Path | None, typer.Option(help="The data set, as published.")] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(help="one_vs_rest, leave_one_out or halves; categories of products."),
+    ] = "one_vs_rest",
+    classes: Annotated[
+        list[int] | None, typer.Option("--class", help="Number of a class, all by default.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=14, help="Side of the images; the recipe's by default.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prepare", metavar="NAME=VALUE", help="Setting of the recipe. Repeat it for several."
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="A preset with a dual student.")] = "dual_lite2",
+    teacher_weights: TeacherWeights = "imagenet",
+    forms: Annotated[
+        list[str] | None,
+        typer.Option("--form", help="Form of the joint loss, likelihood by default."),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 10,
+    score_fraction: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Part of an image's pixels whose mean is its score."),
+    ] = None,
+    together: Annotated[
+        bool, typer.Option(help="One model for all categories instead of one each.")
+    ] = False,
+    seeds: Seeds = None,
+    device: Device = "auto",
+) -> None:
+    """Train the second paper's dual student, and score its parts and their untrained rivals.
+
+    With --set and --source the slices are prepared first.
+    """
+    from multiad_med.benchmark.dual import DUAL_SETS, prepare_runs
+    from multiad_med.benchmark.dual import dual as run
+    from multiad_med.utils.errors import InputError
+    from multiad_med.utils.settings import parse_settings
+
+    if (data_set is None) != (source is None) or (data_set is None) == (not caches):
+        raise InputError("Give prepared slices, or both --set and --source.")
+    if data_set is not None and source is not None:
+        caches = prepare_runs(
+            data_set,
+            source,
+            output / "slices",
+            protocol=protocol,
+            classes=classes or (),
+            size=size,
+            settings=parse_settings(settings or []),
+        )
+        if score_fraction is None:
+            score_fraction = DUAL_SETS[data_set].score_fraction
+    outcomes = run(
+        caches or [],
+        output,
+        preset=preset,
+        teacher_weights=teacher_weights,
+        forms=forms or ["likelihood"],
+        seeds=seeds or [0],
+        epochs=epochs,
+        score_fraction=score_fraction or 0.0,
+        together=together,
+        device=check_device(device),
+    )
+    _print_outcomes(output / "dual.md", outcomes)
 
 
 def _print_outcomes(table: Path, outcomes: Iterable[Outcome]) -> None:
