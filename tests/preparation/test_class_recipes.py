@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from multiad_med.data import DatalistError, SliceCache
+from multiad_med.evaluation.labelled import evaluate_model
 from multiad_med.preparation import Summary, load_recipe, prepare
 from multiad_med.readers import ArchiveError
 from multiad_med.testing.layouts import (
@@ -22,6 +23,7 @@ from multiad_med.testing.layouts import (
     make_fashion_mnist,
     make_scenes,
 )
+from tests.bundles.models import train
 
 
 @pytest.fixture
@@ -113,3 +115,19 @@ def test_a_damaged_archive_leaves_nothing(tmp_path: Path, rng: np.random.Generat
     with pytest.raises(ArchiveError, match="t10k-images"):
         run("fashion_mnist", tmp_path / "in", tmp_path / "out", normal=0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.slow
+def test_slices_of_classes_train_and_each_class_has_its_figure(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    make_class_folders(tmp_path / "in", rng=rng, train=6)
+    settings = {"normal": "cat", "classes": None, "size": 64}
+    run("cifar10", tmp_path / "in", tmp_path / "out", **settings)
+    train("multiad_industrial", tmp_path / "out", tmp_path / "run")
+    evaluate_model(tmp_path / "out", tmp_path / "run/model.pt", tmp_path / "ev", bootstrap=5)
+    found = json.loads((tmp_path / "ev/metrics.json").read_text())
+    assert set(found["kinds"]) == {"dog", "ship", "mean"}
+    assert found["categories"] == {}
+    # Every class has as many images, so that the pooled figure is the mean over classes.
+    assert found["kinds"]["mean"]["image_auroc"] == pytest.approx(found["image_auroc"])
