@@ -214,24 +214,41 @@ class MultiAD(nn.Module):
         return self
 
     @torch.jit.export
-    def features(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def features(
+        self, x: Tensor, teacher: list[Tensor] | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Teacher and student features of the distilled stages.
 
         Args:
             x: images ``(B, 3, H, W)`` in [0, 1]; a grey image ``(B, 1, H, W)`` stands for three
                 equal channels.
+            teacher: what :meth:`teacher_features` gave of them before; without it the teacher runs.
 
         Returns:
             Two lists of ``(B, channels[i], H / strides[i], W / strides[i])``; the teacher's
             without gradients.
         """
-        teacher, student = self._all_features(x)
+        x = self._normalised(x)
+        if teacher is None:
+            with torch.no_grad():
+                teacher = self.teacher(x)
+        student = self.student(x, teacher)
         return [teacher[s - 1] for s in self.stages], [student[s - 1] for s in self.stages]
 
-    def _all_features(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    @torch.jit.unused
+    def teacher_features(self, x: Tensor) -> list[Tensor]:
+        """Return the teacher's features of all its stages; see :meth:`features`."""
+        with torch.no_grad():
+            features: list[Tensor] = self.teacher(self._normalised(x))
+        return features
+
+    def _normalised(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"Expected images (B, 1 or 3, H, W), got shape {x.shape}.")
-        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def _all_features(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        x = self._normalised(x)
         with torch.no_grad():
             teacher = self.teacher(x)
         return teacher, self.student(x, teacher)

@@ -15,6 +15,7 @@ from multiad_med.training.expert_fitting import (
     fit_experts,
     unite_experts,
 )
+from multiad_med.training.feature_cache import cached_features
 from multiad_med.training.handlers import (
     CheckpointError,
     EpochSeedHandler,
@@ -49,6 +50,7 @@ __all__ = [
     "StableAdamW",
     "TensorBoardMapHandler",
     "TensorBoardStudentHandler",
+    "cached_features",
     "calibrate",
     "check_shares",
     "epochs_for",

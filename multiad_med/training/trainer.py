@@ -19,6 +19,7 @@ from multiad_med.networks.losses import (
     discriminator_loss,
 )
 from multiad_med.training.distributed import distribute, is_distributed, mean_over_processes
+from multiad_med.training.feature_cache import FEATURES
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.tensors import plain_tensor
 
@@ -59,6 +60,7 @@ class DistillationTrainer(SupervisedTrainer):
         device: where to train.
         max_epochs: number of epochs.
         train_data_loader: batches with ``image (B, C, H, W)`` in [0, 1], C 1 or 3; normal only.
+            ``features`` in them, of :func:`cached_features`, spare the teacher's pass.
         network: the Multi-AD network.
         optimizer: optimiser of the student's parameters.
         loss_function: L_G, called with teacher and student features.
@@ -117,7 +119,7 @@ class DistillationTrainer(SupervisedTrainer):
             **kwargs,
         )
         self.discriminator = discriminator
-        self._features: Callable[[Tensor], tuple[list[Tensor], list[Tensor]]] = network.features
+        self._features: Callable[..., tuple[list[Tensor], list[Tensor]]] = network.features
         self._judge: Callable[[list[Tensor]], Tensor] | None = discriminator
         if is_distributed():
             self._features = distribute(network, network.student, method="features")
@@ -169,9 +171,10 @@ class DistillationTrainer(SupervisedTrainer):
             batchdata, self.state.device, self.non_blocking, **self.to_kwargs
         )
         images = plain_tensor(images)
+        known = [f.to(self.state.device) for f in batchdata.get(FEATURES, [])]
         self.network.train()
         with self._autocast():
-            teacher, student = self._features(images)
+            teacher, student = self._features(images, *([known] if known else []))
             distillation = self.loss_function(teacher, student)
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
 
