@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def test_bad_images_set_nothing_and_are_counted_at_each_rate(trained: Path, tmp_
         assert row["anomalous"] == 5
         assert row["anomalous_above"] == float((found >= row["threshold"]).double().mean())
     text = calibration_text(target)
-    assert "20 normal images of good: at or above" in text
+    assert re.search(r"\b20 normal images of good\b", text)
     assert "10 % (chosen)" in text
     assert "% of 5" in text
 
@@ -106,8 +107,8 @@ def test_a_rate_out_of_reach_gives_no_verdict_and_says_so(trained: Path, tmp_pat
     target = recalibrate(trained / "models/model.pt", few, rate=0.01, output=tmp_path / "new.pt")
     assert open_model(target).card.level(Level.SLICE).anomalous(1.0) is None
     assert open_model(target).card.level(Level.SLICE).p_value(1.0) == pytest.approx(1 / 7)
-    expected = "no verdict: 6 normal images allow no rate below 14 %; 99 are needed for 1 %"
-    assert expected in calibration_text(target)
+    expected = r"no verdict: 6 normal images\b.*\b14 %.*\b99\b.*\b1 %"
+    assert re.search(expected, calibration_text(target))
 
 
 def test_images_of_the_training_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_images_of_the_training_are_refused_by_name(trained: Path, tmp_path: Pat
     assert len(trained_on) == 7  # one is held out
     for path in (trained / "data").iterdir():
         shutil.copy(path, mixed / f"copy_{path.name}")
-    with pytest.raises(InputError, match=r"7 of 12 images are among those .* trained on: copy_"):
+    with pytest.raises(InputError, match=r"\b7 of 12 images\b.*trained on: copy_"):
         recalibrate(trained / "models/model.pt", mixed, output=tmp_path / "new.pt")
     assert not (tmp_path / "new.pt").exists()
 
@@ -128,7 +129,7 @@ def test_images_that_were_held_out_make_p_values_approximate(trained: Path, tmp_
         if image_hash({"image": str(path)}) in held_out:
             shutil.copy(path, data / "held_out.png")
     target = recalibrate(trained / "models/model.pt", data, output=tmp_path / "new.pt")
-    assert "set the fusion's scale" in open_model(target).card.level(Level.SLICE).approximate
+    assert "fusion's scale" in open_model(target).card.level(Level.SLICE).approximate
     assert "Approximate: " in calibration_text(target)
 
 
@@ -151,7 +152,7 @@ def test_anomalous_images_among_the_good_ones_are_told_and_left_out(
     data = tmp_path / "in"
     pictures(data / "good", range(100, 104))
     pictures(data / "scratch", range(200, 202), defect=True)
-    with pytest.warns(UserWarning, match="2 of 6 images of .* are called anomalous and left out"):
+    with pytest.warns(UserWarning, match=r"\b2 of 6 images\b.*anomalous.*left out"):
         target = recalibrate(trained / "models/model.pt", data, output=tmp_path / "new.pt")
     assert open_model(target).card.level(Level.SLICE).units == 4
 

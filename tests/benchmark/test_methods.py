@@ -222,7 +222,7 @@ def test_divergence_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         type(peer), "loss", lambda self, images: self._loss(*self.model(images)) / 0
     )
-    with pytest.raises(UnavailableError, match="STFPM diverged in epoch 1"):
+    with pytest.raises(UnavailableError, match=r"STFPM\b.*diverged.*\b1\b"):
         peer.fit(slices(4), slices(1), seed=0)
 
 
@@ -236,7 +236,7 @@ def test_what_a_teacher_does_not_allow_is_refused() -> None:
     with pytest.raises(UnavailableError, match="larger than 64 pixels"):
         build_method("supersimplenet", **options(size=64))
     peer = build_method("stfpm", **options(architecture="resnet18") | {"architecture": "resnet50"})
-    with pytest.raises(ValueError, match="architecture must name the teacher's"):
+    with pytest.raises(ValueError, match=r"architecture.*teacher"):
         peer.fit(slices(2), slices(1), seed=0)
 
 
@@ -346,7 +346,7 @@ def test_methods_without_a_package_are_listed_as_unavailable(name: str) -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="Unknown method 'resnet'; choose one of"):
+    with pytest.raises(ValueError, match=r"method 'resnet'.*padim"):
         build_method("resnet", **options())
     with pytest.raises(ValueError, match="must be positive"):
         build_method("padim", **options(epochs=0))

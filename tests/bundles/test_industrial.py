@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def test_prepared_slices_are_those_of_the_pictures(
         dataset(tmp_path, "train", tile=tile, normalise_brightness=not normalise_brightness)
     cause = user_error(error.value)
     assert isinstance(cause, CacheError)
-    assert f"was prepared with normalise_brightness={normalise_brightness}" in str(cause)
+    assert f"normalise_brightness={normalise_brightness}" in str(cause)
 
 
 # --- bad input
@@ -312,7 +313,7 @@ def test_an_unreadable_picture_is_passed_over_and_the_run_ends_with_an_error(
         infer(tmp_path / "in", model, tmp_path / "out")
     assert isinstance(user_error(error.value), StudyError)
     assert "1 of 3 studies failed" in str(user_error(error.value))
-    assert "b.png: not a readable image" in str(user_error(error.value))
+    assert "b.png: not a readable" in str(user_error(error.value))
     assert files(tmp_path / "out", "*.tiff") == ["a.tiff", "c.tiff"]
     assert not list((tmp_path / "out").rglob(".partial*"))
 
@@ -331,9 +332,9 @@ def _without_train(folder: Path, mvtec: Path) -> Path:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        (_empty, {}, "It holds no files"),
+        (_empty, {}, "no files"),
         (_without_train, {}, "no category with train/good"),
-        (lambda _, mvtec: mvtec, {"categories": ["nut"]}, "no category ['nut']; it has ['bottle'"),
+        (lambda _, mvtec: mvtec, {"categories": ["nut"]}, r"\['nut'\].*\['bottle'"),
     ],
 )
 def test_folders_that_cannot_be_used_are_refused_with_the_reason(
@@ -347,19 +348,19 @@ def test_folders_that_cannot_be_used_are_refused_with_the_reason(
         with pytest.raises(MultiADError) as error:
             act()
         assert isinstance(user_error(error.value), DatalistError)
-        assert message in str(user_error(error.value))
+        assert re.search(message, str(user_error(error.value)))
     assert not (tmp_path / "models/model.pt").exists()
 
 
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (lambda path, model: None, {}, "There is no weights file"),
+        (lambda path, model: None, {}, "no weights file"),
         (lambda path, model: path.write_bytes(b"x" * 100), {}, "not a readable"),
         (
             lambda path, model: path.write_bytes(model.read_bytes()),
             {"preset": "efficientnet_lite0"},
-            'preset "efficientnet_lite0_decoder", asked for is "efficientnet_lite0"',
+            'preset "efficientnet_lite0_decoder".* "efficientnet_lite0"',
         ),
     ],
 )
@@ -370,7 +371,7 @@ def test_wrong_models_are_refused(
     with pytest.raises(MultiADError) as error:
         infer(mvtec, tmp_path / "model.pt", tmp_path / "out", **options)
     assert isinstance(user_error(error.value), (CardError, WeightsError))
-    assert message in str(user_error(error.value))
+    assert re.search(message, str(user_error(error.value)))
     assert not (tmp_path / "out").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -103,7 +104,7 @@ def test_a_defect_in_a_rectangle_is_where_it_is(
 def test_another_size_or_shape_than_the_models_is_told(
     strips: Path, strip_model: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(MultiADError, match=r"size \[160, 416\], asked for is \[416, 160\]"):
+    with pytest.raises(MultiADError, match=r"size \[160, 416\].*\[416, 160\]"):
         infer(strips / "test", strip_model, tmp_path / "a", size=[416, 160])
     upright = Image.open(strips / "test/spot/6.png").transpose(Image.Transpose.ROTATE_90)
     (tmp_path / "in").mkdir()
@@ -131,7 +132,7 @@ def test_rectangular_slices_train_with_their_own_size_and_no_other(
     assert dataset(cache, "train", size=None)[0]["image"].shape == (3, 64, 160)
     with pytest.raises(RuntimeError) as error:
         dataset(cache, "train", size=[160, 64])
-    assert "slices of [64, 160], wanted is [160, 64]" in str(user_error(error.value))
+    assert re.search(r"\[64, 160\].*\[160, 64\]", str(user_error(error.value)))
     model = train(cache, tmp_path / "model", size=None)
     assert open_model(model).card.preparation["size"] == [64, 160]
     evaluate_model(cache, model, tmp_path / "report", bootstrap=5)

@@ -65,7 +65,7 @@ def test_masks_are_found_by_their_pattern(tmp_path: Path) -> None:
     items = find_studies(tmp_path, image_glob="*/T1c*.nii.gz", label_glob="*/seg.nii.gz")
     assert [Path(i["label"]).parent.name for i in items] == ["p1", "p2"]
     _volume(tmp_path / "p2" / "seg2.nii.gz")
-    with pytest.raises(DatalistError, match=r"exactly one mask .* found 2"):
+    with pytest.raises(DatalistError, match=r"one mask.*\b2\b"):
         find_studies(tmp_path, image_glob="*/T1c*.nii.gz", label_glob="*/seg*.nii.gz")
 
 
@@ -79,7 +79,7 @@ def test_organ_masks_belong_to_the_image_whose_name_they_begin_with(tmp_path: Pa
     assert len(items) == 3
     assert pairs == {"a.nii.gz": "a_liver.nii.gz", "ct.nii.gz": "liver.nii.gz"}
     (tmp_path / "a_old_liver.nii.gz").touch()
-    with pytest.raises(DatalistError, match=r"a\.nii\.gz has 2 organ masks in its folder"):
+    with pytest.raises(DatalistError, match=r"a\.nii\.gz.*\b2 organ masks"):
         find_studies(tmp_path, organ_glob="**/*liver.nii.gz")
 
 
@@ -123,7 +123,7 @@ def test_anomalous_study_without_mask_is_refused_for_training(tmp_path: Path, sp
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"training": [{"image": "missing.nii"}]}, r"missing\.nii of split 'training' does not"),
+        ({"training": [{"image": "missing.nii"}]}, r"missing\.nii.*'training'"),
         ({"training": [{"label": "x"}]}, "has no `image`"),
         ({"train": []}, "none of the splits"),
         ([1], "none of the splits"),
@@ -140,7 +140,7 @@ def test_unreadable_datalist_and_empty_or_missing_folder_are_refused(tmp_path: P
     with pytest.raises(DatalistError, match="is not a folder"):
         load_datalist(tmp_path / "nowhere")
     (tmp_path / "datalist.json").write_bytes(b"\xff{")
-    with pytest.raises(DatalistError, match="not a readable JSON"):
+    with pytest.raises(DatalistError, match=r"datalist\.json.*not a readable"):
         load_datalist(tmp_path)
 
 
@@ -222,11 +222,11 @@ def test_a_class_in_place_of_a_mask_says_whether_a_study_is_anomalous(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"label": 7}, r"`label` must be the path.*got 7\. A class is no mask.*`anomalous`"),
-        ({"label": ""}, "`label` must be the path of a file, or a list of paths, got ''"),
-        ({"organ": [1]}, r"`organ` must be .* got \[1\]"),
+        ({"label": 7}, r"`label`.*got 7\..*`anomalous`"),
+        ({"label": ""}, "`label`.*got ''"),
+        ({"organ": [1]}, r"`organ`.*got \[1\]"),
         ({"image": 7}, "`image` must be"),
-        ({"anomalous": "no"}, "must be true or false, got 'no'"),
+        ({"anomalous": "no"}, "`anomalous`.*true or false.*got 'no'"),
     ],
 )
 def test_what_is_no_path_is_refused(tmp_path: Path, values: dict, message: str) -> None:

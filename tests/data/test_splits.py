@@ -97,7 +97,7 @@ def test_published_sections_can_be_renamed_and_studies_without_a_mask_left_out()
 def test_anomalous_studies_without_a_mask_never_train() -> None:
     items = [*_items(["a", "b", "c"]), *_items(["x"], anomalous=True)]
     assert "x" in _who(SubjectSplit()(items))["test"]
-    with pytest.raises(DatalistError, match=r"1 studies for training are marked anomalous.*x\.nii"):
+    with pytest.raises(DatalistError, match=r"\b1 stud.*training.*anomalous.*x\.nii"):
         SubjectSplit()(
             [*_items(["a"], split="training"), *_items(["x"], split="training", anomalous=True)]
         )
@@ -114,7 +114,7 @@ def test_a_subject_in_two_published_sections_is_an_error_unless_told_otherwise()
 def test_nothing_to_train_on_is_an_error() -> None:
     with pytest.raises(DatalistError, match="left for training"):
         SubjectSplit()(_items(["a"], split="test"))
-    with pytest.raises(ValueError, match="training must be positive"):
+    with pytest.raises(ValueError, match=r"training.*positive"):
         SubjectSplit(training=0)
 
 

@@ -89,7 +89,7 @@ def test_anomalous_slice_without_mask_is_named(touch: Touch) -> None:
 
 def test_slice_found_twice_is_an_error(touch: Touch) -> None:
     names = [f"{root}/train/good/00001_60.png" for root in ("Brain_AD", "copy/Brain")]
-    with pytest.raises(DatalistError, match="brain/training/good/00001_60' was found twice"):
+    with pytest.raises(DatalistError, match=r"brain/training/good/00001_60' .*twice"):
         find_bmad(touch(*names))
 
 
@@ -127,5 +127,5 @@ def test_pictures_whose_folders_tell_nothing_are_told(touch: Touch) -> None:
         "Brain_AD/test/good/img/3_60.png",
         "Brain_AD/test/good/label/3_60.png",
     )
-    with pytest.warns(UserWarning, match=r"1 images or masks of .* passed over: .*2_60\.png"):
+    with pytest.warns(UserWarning, match=r"\b1 images or masks.*2_60\.png"):
         assert len(find_bmad(folder)) == 2

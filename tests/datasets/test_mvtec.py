@@ -42,9 +42,7 @@ def test_all_categories_are_read(tmp_path: Path, rng: np.random.Generator) -> No
 def test_one_category_by_folder_or_by_name(tmp_path: Path, rng: np.random.Generator) -> None:
     make_mvtec(tmp_path, rng=rng)
     assert find_mvtec(tmp_path / "screw") == find_mvtec(tmp_path, categories=["screw"])
-    with pytest.raises(
-        DatalistError, match=r"no category \['cable'\]; it has \['bottle', 'screw'\]"
-    ):
+    with pytest.raises(DatalistError, match=r"no category \['cable'\].*\['bottle', 'screw'\]"):
         find_mvtec(tmp_path, categories=["cable"])
 
 
@@ -100,7 +98,7 @@ def test_defects_in_training_are_for_the_test_or_an_error_where_masks_may_be_the
     touch: Touch,
 ) -> None:
     folder = touch(*CATEGORY, "c/train/bad/000.png")
-    with pytest.warns(UserWarning, match=r"c/train has bad beside .* for the test only"):
+    with pytest.warns(UserWarning, match=r"c/train has bad\b.*\btest\b"):
         items = find_mvtec(folder)
     moved = [item for item in items if "/train/bad/" in item["image"]]
     assert [(item["split"], item["anomalous"]) for item in moved] == [("test", True)]
@@ -109,12 +107,12 @@ def test_defects_in_training_are_for_the_test_or_an_error_where_masks_may_be_the
 
 
 def test_pictures_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match="c/train/good/000' was found twice"):
+    with pytest.raises(DatalistError, match=r"c/train/good/000' .*twice"):
         find_mvtec(touch(*CATEGORY, "c/train/good/000.jpg"))
 
 
 def test_other_folders_are_told_from_mvtec(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"no category with train/good.*recipe 'images'"):
+    with pytest.raises(DatalistError, match=r"train/good.*recipe 'images'"):
         find_mvtec(touch("a/b.png"))
 
 
@@ -134,7 +132,7 @@ def test_visa_follows_its_table(tmp_path: Path, rng: np.random.Generator) -> Non
 
 def test_visa_faults_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
     make_visa(tmp_path, rng=rng)
-    with pytest.raises(DatalistError, match=r"split_file can be one of \['1cls'\]"):
+    with pytest.raises(DatalistError, match=r"split_file.*\['1cls'\]"):
         find_mvtec(tmp_path, split_file="2cls_fewshot")
     with pytest.raises(DatalistError, match=r"no category \['pcb1'\]"):
         find_mvtec(tmp_path, categories=["pcb1"])
@@ -143,10 +141,10 @@ def test_visa_faults_are_named(tmp_path: Path, rng: np.random.Generator) -> None
         find_mvtec(tmp_path)
     table = tmp_path / "split_csv/1cls.csv"
     table.write_text("object,split,label,image,mask\ncandle,train,fine,a.JPG,\n")
-    with pytest.raises(DatalistError, match="line 2: split 'train' and label 'fine'"):
+    with pytest.raises(DatalistError, match=r"line 2: .*'train'.*'fine'"):
         find_mvtec(tmp_path)
     table.write_text("object,split\n")
-    with pytest.raises(DatalistError, match=r"lacks the columns \['label'"):
+    with pytest.raises(DatalistError, match=r"columns \['label'"):
         find_mvtec(tmp_path)
 
 
@@ -179,9 +177,7 @@ def test_pictures_below_a_kind_are_of_that_kind(touch: Touch) -> None:
 @pytest.mark.parametrize("part", ["train", "test", "validation"])
 def test_loose_pictures_are_refused_and_the_advice_works(touch: Touch, part: str) -> None:
     folder = touch(*CATEGORY, f"c/{part}/loose.png")
-    with pytest.raises(
-        DatalistError, match=rf"1 images lie in .*c/{part} itself: loose\.png"
-    ) as told:
+    with pytest.raises(DatalistError, match=rf"\b1 images.*c/{part} .*loose\.png") as told:
         find_mvtec(folder)
     assert f"{part}/good" in str(told.value)
     (folder / f"c/{part}/good").mkdir(exist_ok=True)
@@ -249,6 +245,6 @@ def test_upper_case_linked_dead_and_empty_files_are_all_listed(touch: Touch) -> 
 
 def test_a_tree_without_train_good_is_told_what_can_be_inferred(touch: Touch) -> None:
     folder = touch("c/test/good/1.png", "c/test/bad/1.png")
-    with pytest.raises(DatalistError, match=rf"to infer images only, give {folder}/c/test\."):
+    with pytest.raises(DatalistError, match=rf"infer.*{folder}/c/test\."):
         find_mvtec(folder)
     assert len(find_images(folder / "c/test")) == 2

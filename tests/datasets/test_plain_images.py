@@ -41,7 +41,7 @@ def test_masks_are_found(touch: Touch, mask: str) -> None:
 
 def test_masks_of_unsorted_pictures_are_no_pictures(touch: Touch) -> None:
     folder = touch("images/a.png", "masks/a.png")
-    with pytest.warns(UserWarning, match="1 masks passed over, and all 1 images taken as normal"):
+    with pytest.warns(UserWarning, match=r"\b1 masks passed over.*\b1 images.*normal"):
         (item,) = find_images(folder)
     assert item["study"] == "images/a"
 
@@ -52,18 +52,18 @@ def test_mask_missing_from_some_is_an_error(touch: Touch) -> None:
 
 
 def test_loose_pictures_beside_sorted_ones_are_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"1 images of neither: b\.png"):
+    with pytest.raises(DatalistError, match=r"\b1 images.*\bb\.png"):
         find_images(touch("ok/a.png", "b.png"))
 
 
 def test_pictures_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match="'a' was found twice"):
+    with pytest.raises(DatalistError, match=r"'a' .*twice"):
         find_images(touch("a.png", "a.jpg"))
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("bottle/train/good/0.png", "recipe 'mvtec_ad'"), ("a.txt", r"It holds 1 x \.txt")],
+    [("bottle/train/good/0.png", "recipe 'mvtec_ad'"), ("a.txt", r"\b1 x \.txt")],
 )
 def test_other_folders_are_told_from_pictures(touch: Touch, name: str, message: str) -> None:
     with pytest.raises(DatalistError, match=message):
@@ -110,7 +110,7 @@ def test_pictures_of_labels_are_pictures(touch: Touch) -> None:
 
 def test_a_mask_without_its_picture_is_refused_and_the_advice_works(touch: Touch) -> None:
     folder = touch("good/a.png", "NG/b.png", "NG/c_mask.png")
-    with pytest.raises(DatalistError, match=r"1 files are named as masks .*c_mask\.png"):
+    with pytest.raises(DatalistError, match=r"\b1 files.*masks.*c_mask\.png"):
         find_images(folder)
     (folder / "NG/c_mask.png").rename(folder / "NG/b_mask.png")
     assert [item["study"] for item in find_images(folder)] == ["NG/b", "good/a"]
@@ -118,7 +118,7 @@ def test_a_mask_without_its_picture_is_refused_and_the_advice_works(touch: Touch
 
 def test_masks_missing_from_some_may_be_added_or_all_removed(touch: Touch) -> None:
     folder = touch("ok/a.png", "dent/a.png", "dent/b.png", "masks/dent/a.png")
-    with pytest.raises(DatalistError, match=r"dent/b\.png\. Put the mask beside its image"):
+    with pytest.raises(DatalistError, match=r"dent/b\.png\..*mask beside"):
         find_images(folder)
     touch("dent/b_mask.png")
     assert sum("label" in item for item in find_images(folder)) == 2
@@ -145,12 +145,12 @@ def test_upper_case_linked_dead_and_empty_files_are_all_listed(touch: Touch) -> 
 def test_a_link_to_what_is_read_already_is_told(touch: Touch) -> None:
     folder = touch("a/x.png")
     (folder / "b").symlink_to(folder / "a")
-    with pytest.warns(UserWarning, match=rf"{folder}/(a|b) passed over: a link to {folder}/(a|b)"):
+    with pytest.warns(UserWarning, match=rf"{folder}/(a|b) passed over.*link.*{folder}/(a|b)"):
         assert len(find_images(folder)) == 1
 
 
 def test_images_of_kinds_that_are_not_read_are_told(touch: Touch) -> None:
-    with pytest.warns(UserWarning, match=r"1 images of .* passed over: .*b\.webp"):
+    with pytest.warns(UserWarning, match=r"\b1 images.*passed over.*b\.webp"):
         assert len(find_images(touch("a.png", "b.webp", "notes.txt"))) == 1
 
 
@@ -193,17 +193,17 @@ def test_other_folders_of_a_test_beside_loose_training_images_are_anomalous(touc
 
 def test_an_empty_normal_folder_is_refused_and_the_advice_works(touch: Touch) -> None:
     folder = touch("good/notes.txt", "bad/a.png")
-    with pytest.raises(DatalistError, match="good holds no images, so that those of the other"):
+    with pytest.raises(DatalistError, match="good holds no images"):
         find_images(folder)
     touch("good/b.png")
     assert [item["anomalous"] for item in find_images(folder)] == [True, False]
 
 
 def test_a_folder_called_bad_without_a_good_one_is_told(touch: Touch) -> None:
-    with pytest.warns(UserWarning, match="a folder is named bad, and all 2 images taken as normal"):
+    with pytest.warns(UserWarning, match=r"named bad\b.*\b2 images.*normal"):
         find_images(touch("bad/a.png", "more/b.png"))
 
 
 def test_a_normal_folder_below_an_anomalous_one_is_refused(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match="has normal images in line1/good, below other folders"):
+    with pytest.raises(DatalistError, match="normal images in line1/good"):
         find_images(touch("good/a.png", "line1/good/b.png"))

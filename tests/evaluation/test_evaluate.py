@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import re
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -177,7 +178,7 @@ def test_where_a_rate_is_out_of_reach_there_is_no_verdict_and_no_rate() -> None:
     evaluation = evaluate_cases(_cohort(2), thresholds=Thresholds(levels=levels), bootstrap=5)
     volume = evaluation.as_json()["calibration"]["volume"]
     assert volume["threshold"] is volume["observed_rate"] is volume["sensitivity"] is None
-    assert volume["no_verdict"].startswith("no verdict: 3 normal volumes allow no rate below 25 %")
+    assert re.search(r"^no verdict: 3 normal volumes\b.*\b25 %", volume["no_verdict"])
     assert volume["approximate"] == "few subjects"
     row = evaluation.as_json()["studies"][0]
     assert row["verdict"] == volume["no_verdict"]
@@ -286,7 +287,7 @@ def _large_case(number: int) -> Case:
 
 def test_a_map_that_is_not_calibrated_is_refused() -> None:
     case = volume_case("far_1", lesion=True, shift=7.0)
-    with pytest.raises(InputError, match=r"far_1: map values from 7.* to 7.8.*lies in \[0, 1\]"):
+    with pytest.raises(InputError, match=r"far_1: .*\b7.* 7\.8.*\[0, 1\]"):
         evaluate_cases([case], thresholds=LEVELS)
 
 
@@ -295,7 +296,7 @@ def test_one_class_gives_nan_and_says_so() -> None:
     cases = [volume_case(f"p{i}", lesion=False, seed=i) for i in range(2)]
     evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=5)
     assert math.isnan(_value(evaluation, "image_auroc"))
-    assert any("All slices are normal" in remark for remark in evaluation.remarks)
+    assert any(re.search("[Aa]ll .*normal", remark) for remark in evaluation.remarks)
     json.dumps(evaluation.as_json(), allow_nan=False)
 
 
@@ -307,10 +308,8 @@ def test_all_baselines_that_do_as_well_are_told_in_one_sentence() -> None:
     evaluation = evaluate_cases(cases, thresholds=LEVELS, bootstrap=5)
     assert evaluation.baselines["intensity"]["image_auroc"] == 1
     (told,) = (remark for remark in evaluation.remarks if "baseline" in remark)
-    assert told.startswith(
-        "The model does not beat every trivial baseline: intensity (slice AUROC 1.000"
-    )
-    assert "; foreground area (" not in told  # 0.5, which the model beats
+    assert re.search(r"not beat.*\bintensity \(slice AUROC 1\.000", told)
+    assert "foreground area" not in told  # 0.5, which the model beats
 
 
 @pytest.mark.slow
@@ -365,7 +364,7 @@ def test_abnormal_pictures_without_mask_are_left_out_of_pixels() -> None:
     alone = evaluate_cases([with_mask], thresholds=LEVELS, bootstrap=5)
     assert _value(both, "pixel_ap") == _value(alone, "pixel_ap")
     assert both.counts["abnormal_slices"] == 8
-    assert any("6 abnormal slices have no mask" in r for r in both.remarks)
+    assert any(re.search(r"\b6 abnormal slices.*no mask", r) for r in both.remarks)
 
 
 def test_pictures_have_no_patients_of_their_own() -> None:
@@ -398,7 +397,7 @@ def test_missing_slices_split_no_lesion_into_two() -> None:
     evaluation = evaluate_cases([whole, gap], thresholds=LEVELS, bootstrap=5)
     assert evaluation.counts["lesions"] == 1
     assert math.isnan(evaluation.studies[1]["hd95_mm"])
-    assert any("1 studies lack slices" in r for r in evaluation.remarks)
+    assert any(re.search(r"\b1 studies.*lack slices", r) for r in evaluation.remarks)
 
 
 def test_healthy_studies_have_no_dice() -> None:

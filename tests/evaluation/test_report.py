@@ -69,10 +69,10 @@ def test_the_page_says_everything_in_order(tmp_path: Path) -> None:
         "L_G",
     ]
     for words in (
-        "For research, not for diagnostic use.",
+        "not for diagnostic use",
         "12 patients · 1,234 slices",
         "95 %: 0.881 to 0.969",
-        "Upper bound: threshold chosen on these very data.",
+        "Upper bound",
         "chance, slices: 0.400",
         "threshold 0.5",
         "normal (3)",
@@ -94,16 +94,15 @@ def test_figures_have_intervals_units_and_reasons(tmp_path: Path) -> None:
     assert row("Average precision How many")[1:3] == ["0.800", "–"]
     assert row("Hausdorff distance, 95 %")[1:3] == ["12.3 mm", "9 mm to 20 mm"]
     assert row("AUPRO")[1:3] == ["–", "–"]
-    assert "it needs both lesion masks and normal pixels" in row("AUPRO")[0]
+    assert "lesion masks and normal pixels" in row("AUPRO")[0]
 
 
 def test_the_better_of_model_and_baselines_is_bold(tmp_path: Path) -> None:
     page = page_of(full(), tmp_path)
-    assert rows_of(page, "baselines")[1:] == [
-        ["Model", "0.931", "0.800"],
-        ["Intensity how bright or dark the pixels are", "0.950", "0.700"],
-        ["Slice position where in the volume the slice lies", "0.600", "–"],
-    ]
+    names, *columns = zip(*rows_of(page, "baselines")[1:], strict=True)
+    for name, start in zip(names, ("Model", "Intensity ", "Slice position "), strict=True):
+        assert name.startswith(start)
+    assert columns == [("0.931", "0.950", "0.600"), ("0.800", "0.700", "–")]
     table = page[page.index('<table class="baselines">') :]
     assert re.findall(r"<strong>([^<]*)</strong>", table[: table.index("</table>")]) == [
         "0.800",
@@ -166,7 +165,7 @@ def test_categories_have_a_table_and_a_file_where_there_are_several(tmp_path: Pa
 def test_a_long_table_of_studies_points_to_the_file(tmp_path: Path) -> None:
     page = page_of(full(studies=[study(i) for i in range(1300)]), tmp_path)
     assert len(rows_of(page, "wide")) == 201
-    assert "1,100 more are in studies.csv ." in Reader(page).text
+    assert re.search(r"\b1,100 more\b.*\bstudies\.csv\b", Reader(page).text)
     assert len((tmp_path / "studies.csv").read_text().splitlines()) == 1301
 
 
@@ -197,7 +196,7 @@ def test_pictures_tables_and_charts_can_be_read_aloud(tmp_path: Path) -> None:
     reader = Reader(page_of(full(), tmp_path))
     assert len(reader.values("alt")) == 6
     assert all(reader.values("alt"))
-    assert "The slice again, without any lesion." in reader.values("alt")
+    assert any("without any lesion" in text for text in reader.values("alt"))
     tables = sum(tag == "table" for tag, name, _ in reader.attributes if name == "class")
     captions = [text for tag, text in reader.texts if tag == "span" and text.endswith(".")]
     assert tables == 5
@@ -236,7 +235,7 @@ def test_an_empty_evaluation_says_what_is_missing(tmp_path: Path) -> None:
     reader = Reader(page)
     assert [text for tag, text in reader.texts if tag == "h2"] == SPLITS
     assert page.count('class="absent"') == 15
-    assert "No chart “FROC”: it needs lesions with masks." in reader.text
+    assert re.search("No chart “FROC”: [^.]*masks", reader.text)
     assert not re.search(r"<table|<img|class=\"chart", page)
     assert (tmp_path / "slices.csv").read_text() == "study,subject,slice\n"
     assert (tmp_path / "studies.csv").read_text() == "study,subject\n"
@@ -265,9 +264,9 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
     for words in (
         "No headline metrics",
         "No chart “FROC”",
-        "No chart “other”: it has no points.",
+        "No chart “other”",
         "No calibration",
-        "No self-test: the model's card has none.",
+        "No self-test",
         "No training curves",
         "No best cases",
         "normal (1)",
@@ -285,7 +284,7 @@ def test_the_smallest_lesion_and_map_are_outlined(tmp_path: Path) -> None:
     large = Example("t", torch.full((1024, 1024), 0.5), label * 0.9, label, True)
     nothing = Example("t", torch.full((8, 8), 0.5), torch.zeros(8, 8), torch.zeros(8, 8), True)
     (_, _, (_, outlined)) = example_figure(large, Words()).images
-    assert "outline of the true lesion" in outlined
+    assert "outline" in outlined
     (_, (_, below), (_, without)) = example_figure(nothing, Words()).images
     assert "nowhere reaches 0.5" in below
     assert "without any lesion" in without
@@ -343,7 +342,7 @@ def test_a_real_evaluation_knows_all_its_names(tmp_path: Path) -> None:
 
 
 def test_other_things_than_evaluations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs an Evaluation, got dict"):
+    with pytest.raises(InputError, match=r"Evaluation.*got dict"):
         write_report({}, tmp_path / "x", title="t")  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
 
@@ -359,10 +358,10 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"curves": {"roc": [Curve("c", [0, 1], [0])]}}, "'c' has 2 x and 1 y"),
+        ({"curves": {"roc": [Curve("c", [0, 1], [0])]}}, "'c'.*2 x.*1 y"),
         (
             {"examples": [Example("e", torch.zeros(4, 4), torch.zeros(4, 5), torch.zeros(4, 4), True)]},
-            r"image \(4, 4\) and anomaly_map \(4, 5\) differ",
+            r"image \(4, 4\).*anomaly_map \(4, 5\)",
         ),
         (
             {"examples": [Example("e", torch.zeros(1, 4, 4), *torch.zeros(2, 4, 4), True)]},

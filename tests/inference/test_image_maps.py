@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,8 @@ def test_the_overlay_tells_score_verdict_and_colours_below_the_picture(
     its.network.card.levels = {level: NormalScores((0.5,) * 19, 0.05) for level in Level}
     SaveTiffMapd("pred", results=its)(anomaly_map(grey, np.zeros((6, 9))))
     # 0.75 lies above all 19 normal scores: p = 1/20; the threshold lies just above 0.5.
-    assert captions == ["score 0.750, p-value 0.05, threshold 0.500: anomalous"]
+    (caption,) = captions
+    assert re.search(r"\b0\.750\b.*\b0\.05\b.*\b0\.500\b.*: anomalous$", caption)
 
 
 def test_overlay_is_the_picture_where_the_map_is_low_and_a_line_around_what_is_high() -> None:
@@ -82,11 +84,11 @@ def test_overlay_is_the_picture_where_the_map_is_low_and_a_line_around_what_is_h
 
 def test_a_map_of_another_size_is_refused(grey: Path, tmp_path: Path) -> None:
     save = SaveTiffMapd("pred", results=results(tmp_path / "in", tmp_path / "out"))
-    with pytest.raises(ValueError, match=r"a map of \(9, 6\).*image of \(6, 9\)"):
+    with pytest.raises(ValueError, match=r"map.*\(9, 6\).*image.*\(6, 9\)"):
         save(anomaly_map(grey, np.zeros((9, 6))))
     assert not (tmp_path / "out").exists()
 
 
 def test_maps_do_not_lie_beside_pictures(grey: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="could replace them; choose another output_dir"):
+    with pytest.raises(ValueError, match="output_dir"):
         results(tmp_path / "in", tmp_path / "in")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -160,9 +161,8 @@ def test_a_rate_out_of_reach_gives_a_p_value_and_no_verdict(tmp_path: Path) -> N
     assert content["volume_flagged"] is None
     assert content["volume_p_value"] == pytest.approx(0.1)
     assert content["thresholds"]["volume_score"] is None
-    assert content["verdict"] == (
-        "no verdict: 19 normal volumes allow no rate below 5 %; 99 are needed for 1 %"
-    )
+    verdict = r"^no verdict: 19 normal volumes\b.*\b5 %.*\b99\b.*\b1 %"
+    assert re.search(verdict, content["verdict"])
 
 
 def test_slices_are_numbered_as_in_the_source(tmp_path: Path) -> None:

@@ -391,13 +391,13 @@ ONE = torch.tensor([0.5])
         ),
         (
             lambda: false_positive_components(torch.rand(3, 3), torch.eye(3), torch.tensor([])),
-            "thresholds must be a vector of one or more finite",
+            "thresholds.*vector.*finite",
         ),
         (
             lambda: false_positive_components(
                 torch.rand(3, 3), torch.eye(3), torch.tensor([math.nan])
             ),
-            "thresholds must be a vector of one or more finite",
+            "thresholds.*vector.*finite",
         ),
         (lambda: _scan_of(math.inf), "1 scores are NaN or inf"),
         (lambda: _scan_of(0.5, count=0), "count must be 1 or more, got 0"),

@@ -13,13 +13,7 @@ import numpy as np
 import pytest
 
 from multiad_med.data import CacheError, DatalistError, open_slices
-from multiad_med.preparation import (
-    PreparationError,
-    RecipeError,
-    export_png,
-    load_recipe,
-    prepare,
-)
+from multiad_med.preparation import PreparationError, RecipeError, export_png, load_recipe, prepare
 from multiad_med.preparation.prepare_command import run as run_command
 from multiad_med.testing.layouts import (
     make_lits,
@@ -76,14 +70,14 @@ def two_categories(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "make", "settings", "message", "advised", "count"),
     [
-        ("liver_ct", liver_with_other_names, {}, "`btcv` names it otherwise",
+        ("liver_ct", liver_with_other_names, {}, "`btcv`",
          {"btcv": "normal", "lits": "tumours"}, 3),
-        ("liver_ct_bmad", liver_with_two_of_a_kind, {}, "Choose one with `btcv`", {"btcv": "BTCV"}, 3),
-        ("mvtec_ad", visa_of_two_classes, {}, r"split_file can be one of \['own'\]",
+        ("liver_ct_bmad", liver_with_two_of_a_kind, {}, "`btcv`", {"btcv": "BTCV"}, 3),
+        ("mvtec_ad", visa_of_two_classes, {}, r"split_file.*\['own'\]",
          {"split_file": "own"}, 5),
-        ("mvtec_ad", two_categories, {"categories": ["nut"]}, r"it has \['bottle', 'screw'\]",
+        ("mvtec_ad", two_categories, {"categories": ["nut"]}, r"\['bottle', 'screw'\]",
          {"categories": ["screw"]}, 9),
-        ("lits", lits, {"training": 0}, "training must be positive", {"training": 0.5}, 3),
+        ("lits", lits, {"training": 0}, "training.*positive", {"training": 0.5}, 3),
     ],
 )  # fmt: skip
 def test_the_setting_that_an_error_names_helps(
@@ -153,7 +147,7 @@ def test_what_is_no_tree_is_read_by_the_recipe_that_is_named(
     source: Path, images: list[str]
 ) -> None:
     pictures(source, *images)
-    with pytest.raises(DatalistError, match="recipe 'images'; use that recipe"):
+    with pytest.raises(DatalistError, match="recipe 'images'"):
         studies("mvtec_ad", source)
     assert studies("images", source) == len(images)
 
@@ -164,7 +158,7 @@ def test_a_category_without_normal_pictures_is_helped_both_ways(source: Path) ->
     two_categories(source)
     shutil.rmtree(source / "screw/train/good")
     (source / "screw/train/good").mkdir()
-    message = r"Put normal images into train/good, or choose among \['bottle'\]"
+    message = r"normal images into train/good.*\['bottle'\]"
     with pytest.raises(DatalistError, match=message):
         load_images(source)
     assert load_images(source, categories=["bottle"])["training"]
@@ -199,7 +193,7 @@ def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
 
 def test_a_comment_in_a_setting_is_put_into_quotes(source: Path, tmp_path: Path) -> None:
     pictures(source, *(f"line #1/train/good/{i}.png" for i in range(4)))
-    with pytest.raises(InputError, match="Put the value into quotes") as told:
+    with pytest.raises(InputError, match="quotes") as told:
         run_command("mvtec_ad", source, tmp_path / "out", ["categories=line #1"], 0)
     assert """categories='"line #1"'""" in str(told.value)
     run_command("mvtec_ad", source, tmp_path / "out", ['categories="line #1"', "size=16"], 0)
@@ -224,12 +218,12 @@ def test_another_folder_helps_where_one_is_full_or_inside(source: Path, tmp_path
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").touch()
     for target, message in (
-        (source / "out", "choose a folder outside it"),
-        (tmp_path / "full", "is not empty .* choose another"),
+        (source / "out", "outside"),
+        (tmp_path / "full", r"full\b.*not empty.*another"),
     ):
         with pytest.raises(PreparationError, match=message):
             prepare(recipe, source, target, workers=0, progress=False)
     prepare(recipe, source, tmp_path / "out", workers=0, progress=False)
-    with pytest.raises(CacheError, match="is not an empty folder; choose another"):
+    with pytest.raises(CacheError, match=r"full\b.*not an empty folder.*another"):
         export_png(tmp_path / "out", tmp_path / "full", progress=False)
     assert export_png(tmp_path / "out", tmp_path / "new", progress=False) == 5

@@ -75,7 +75,7 @@ def test_a_datalist_counts_and_its_categories_can_be_chosen(tmp_path: Path) -> N
     assert len(load_images(folder)["training"]) == 2
     chosen = load_images(folder, categories=["part b"])["training"]
     assert names(chosen, folder) == ["b.png"]
-    with pytest.raises(DatalistError, match=r"no category \['c'\]; it has \['part a', 'part b'\]"):
+    with pytest.raises(DatalistError, match=r"no category \['c'\].*\['part a', 'part b'\]"):
         load_images(folder, categories=["c"])
 
 
@@ -83,10 +83,10 @@ def test_what_cannot_be_used_is_refused_by_name(mvtec: Path, tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     plain = pictures(tmp_path / "p", "a.png", "b.png")
     for folder, options, message in (
-        (tmp_path / "empty", {}, "It holds no files"),
+        (tmp_path / "empty", {}, "no files"),
         (tmp_path / "nowhere", {}, "does not exist"),
-        (mvtec, {"categories": ["nut"]}, r"no category \['nut'\]; it has \['bottle', 'screw'\]"),
-        (plain, {"categories": ["nut"]}, r"no category \['nut'\]; it has none"),
+        (mvtec, {"categories": ["nut"]}, r"no category \['nut'\].*\['bottle', 'screw'\]"),
+        (plain, {"categories": ["nut"]}, r"no category \['nut'\].*none"),
     ):
         with pytest.raises(DatalistError, match=message):
             load_images(folder, **options)
@@ -98,14 +98,14 @@ def test_a_tree_without_train_good_is_not_taken_for_a_folder_of_normal_pictures(
 ) -> None:
     for category in ("bottle", "screw"):
         shutil.rmtree(mvtec / category / "train")
-    with pytest.raises(DatalistError, match="no category with train/good"):
+    with pytest.raises(DatalistError, match="train/good"):
         load_images(mvtec / "screw" if depth == "category" else mvtec)
 
 
 def test_a_category_without_normal_pictures_is_named(mvtec: Path) -> None:
     for path in (mvtec / "screw/train/good").iterdir():
         path.unlink()
-    with pytest.raises(DatalistError, match=r"in the categories \['screw'\]"):
+    with pytest.raises(DatalistError, match=r"normal.*\['screw'\]"):
         load_images(mvtec)
     assert load_images(mvtec, categories=["bottle"])["training"]
 
@@ -245,7 +245,7 @@ def test_of_a_plain_folder_a_model_is_tested_on_what_it_has_not_seen(tmp_path: P
     assert not {i["image"] for i in test} & {
         i["image"] for i in trained["training"] + trained["validation"]
     }
-    with pytest.raises(DatalistError, match="has seen all 4 images"):
+    with pytest.raises(DatalistError, match=r"\b4 images"):
         load_images(
             with_links(tmp_path / "flat", [folder / f"good/{n}.png" for n in range(4)]), model=model
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def test_check_says_what_a_folder_holds(brats: Path, tmp_path: Path) -> None:
     for part in slices:
         part.PatientID = "anna"
     save(slices, tmp_path / "dicom")
-    assert "of patient anna: CT, 3 files" in multiad("prepare", "--check", tmp_path / "dicom")[1]
+    output = multiad("prepare", "--check", tmp_path / "dicom")[1]
+    assert re.search(r"\banna\b.*\bCT\b.*\b3 files", output)
 
 
 @pytest.mark.slow
@@ -133,7 +135,7 @@ def test_a_messy_zip_of_dicom_becomes_one_volume_per_series(tmp_path: Path) -> N
         (["brats"], "choose one of"),
         (["brats2021", "--set", "window=1"], "no setting 'window'"),
         (["brats2021", "--set", "size"], "NAME=VALUE"),
-        (["lits"], "It looks like the data of recipe 'brats2021'"),
+        (["lits"], "recipe 'brats2021'"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def test_resc_without_labels_is_not_taken_for_normal(
         np.save(tmp_path / f"source/eye{index}.npy", rng.random((6, 20, 30)).astype(np.float32))
     summary, _ = run("resc", tmp_path)
     assert not states(summary, "training")
-    assert "None of 4 studies is for training" in caplog.text
+    assert re.search(r"None of 4 studies\b.*training", caplog.text)
     summary, _ = run("resc", tmp_path, unlabelled="normal")
     assert states(summary, "training")["normal"] >= 12
 
@@ -209,7 +210,7 @@ def test_resc_masks_of_other_values_count_or_are_refused(
     summary, target = run("resc", tmp_path)
     assert all(int(r["slice"]) < 3 for r in SliceCache(target).index)
     assert states(summary, "test") == {"normal": 3, "abnormal": 3}
-    with pytest.raises(PreparationError, match="known are 0 and"):
+    with pytest.raises(PreparationError, match=r"\b0\b.*\[128, 191\]"):
         run("resc", tmp_path, lesions=[128, 191])
 
 
@@ -268,7 +269,7 @@ def test_masks_among_the_images_are_noticed(tmp_path: Path, rng: np.random.Gener
         name = ("t1_seg", "brainmask", "labels_1")[index]
         mask = np.zeros((40, 48, 10), np.uint8)
         write_nifti(tmp_path / f"source/p{index}/{name}.nii.gz", mask)
-    with pytest.raises(DatalistError, match=r"3 of 6 files .* look like masks"):
+    with pytest.raises(DatalistError, match=r"\b3 of 6 files.*masks"):
         run("volumes", tmp_path)
     summary, _ = run("volumes", tmp_path, image_glob="**/t1.nii.gz")
     assert summary.written == 3
@@ -322,7 +323,7 @@ def test_bmads_shared_patients_are_refused_or_reported(
     for name in ("train/good/1_3", "valid/good/img/2_4", "test/good/img/2_9"):
         save_image(source / f"{name}.png", picture(16, rng, defect=False)[0])
     summary, target = run("bmad", tmp_path)
-    assert "1 subjects are in two splits" in summary.warnings[0]
+    assert re.search(r"\b1 subjects\b.*two splits", summary.warnings[0])
     # What was accepted once can be trained on.
     assert len(load_studies(target)["validation"]) == 1
     with pytest.raises(ValueError, match=r"lits-2 \(validation and test\)"):
@@ -367,7 +368,7 @@ def test_unknown_recipes_and_settings_are_named(tmp_path: Path) -> None:
         load_recipe("brats")
     with pytest.raises(RecipeError, match="no setting 'windows'"):
         load_recipe("brats2021", {"windows": ["liver"]})
-    with pytest.raises(RecipeError, match=r"view is one of .*, got 'Mask'"):
+    with pytest.raises(RecipeError, match=r"view\b.*'mask'.*got 'Mask'"):
         load_recipe("lits", {"view": "Mask"})
     with pytest.raises(RecipeError, match="no setting 'transforms'"):
         load_recipe("brats2021", {"transforms": None})
@@ -388,7 +389,7 @@ def test_a_recipe_over_a_base_gives_only_what_differs(tmp_path: Path) -> None:
         assert recipe.settings == {**lits.settings, "size": 64}
         assert recipe.config["splits"] == lits.config["splits"]
     own.write_text("base: nowhere.yaml\n")
-    with pytest.raises(RecipeError, match=r"its base nowhere\.yaml is none of"):
+    with pytest.raises(RecipeError, match=r"base nowhere\.yaml"):
         load_recipe(own)
 
 
@@ -404,7 +405,7 @@ def test_a_further_label_is_refused_and_choosing_the_labels_helps(
     nib.save(nib.Nifti1Image(values, image.affine), path)
     summary, _ = run("lits", tmp_path)
     (failure,) = summary.failures
-    assert "Choose the labels of this mask" in failure
+    assert re.search(r"segmentation-2\b.*\b3\b.*labels", failure)
     summary, _ = run("lits", tmp_path, **setting)
     assert summary.failures == []
 

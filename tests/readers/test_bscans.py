@@ -127,7 +127,7 @@ def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spacing", [[1, 1], [1, 1, 0], [1, -1, 1]])
 def test_impossible_spacing_is_refused(spacing: list[float]) -> None:
-    with pytest.raises(ValueError, match="three positive sizes in mm"):
+    with pytest.raises(ValueError, match=r"three positive.*mm"):
         LoadBScans(spacing=spacing)
 
 
@@ -143,14 +143,14 @@ def test_masks_keep_their_labels(tmp_path: Path, write: Any) -> None:
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 7, 5)])
 def test_what_is_no_volume_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     source = numpy_file(tmp_path, np.zeros(shape, np.uint8))
-    with pytest.raises(OctError, match=r"v\.npy: expected one volume of B-scans"):
+    with pytest.raises(OctError, match=r"v\.npy: .*one volume"):
         LoadBScans()(source)
 
 
 def test_several_channels_are_refused(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.zeros((5, 7, 3, 2), np.uint8), np.eye(4))
     nib.save(image, tmp_path / "v.nii")
-    with pytest.raises(OctError, match=r"v\.nii: expected one volume"):
+    with pytest.raises(OctError, match=r"v\.nii: .*one volume"):
         LoadBScans()(tmp_path / "v.nii")
 
 
@@ -166,7 +166,7 @@ def test_volume_and_mask_may_have_different_forms(tmp_path: Path) -> None:
 def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
     labels = pictures(tmp_path / "m", b_scans()[:2])
     item = {"image": numpy_file(tmp_path, b_scans()), "label": labels}
-    message = r"0\.png: a mask of shape \(7, 5, 2\) for a volume of \(7, 5, 3\)"
+    message = r"0\.png: .*mask.*\(7, 5, 2\).*\(7, 5, 3\)"
     with pytest.raises(OctError, match=message):
         LoadBScansd("image")(item)
 
@@ -177,7 +177,7 @@ def test_heidelberg_without_eyepy_is_a_named_error(
 ) -> None:
     monkeypatch.setitem(sys.modules, "eyepy", None)
     (tmp_path / name).write_bytes(bytes(100))
-    with pytest.raises(OctError, match=rf"{name}: .*`pip install 'multiad-med\[oct\]'`, or"):
+    with pytest.raises(OctError, match=rf"{name}: .*`pip install 'multiad-med\[oct\]'`"):
         LoadBScans()(tmp_path / name)
 
 
@@ -220,7 +220,7 @@ def test_damaged_and_radial_heidelberg_files_are_refused(tmp_path: Path) -> None
     content = heidelberg(np.full((3, 7, 5), 0.5))
     for length in (0, 100, 2047, 2100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(OctError, match=r"v\.vol: not a readable Heidelberg volume"):
+        with pytest.raises(OctError, match=r"v\.vol: not a readable"):
             LoadBScans()(path)
     path.write_bytes(heidelberg(np.full((3, 7, 5), 0.5), pattern=5))
     with pytest.raises(OctError, match=r"v\.vol: .*[Rr]adial"):
@@ -265,5 +265,5 @@ def test_a_file_of_several_volumes_or_none_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     stand_in(monkeypatch, [b_scans()] * count)
-    with pytest.raises(OctError, match=rf"v\.e2e: expected one volume of B-scans, found {count}"):
+    with pytest.raises(OctError, match=rf"v\.e2e: .*one volume.*\b{count}\b"):
         LoadBScans()(tmp_path / "v.e2e")

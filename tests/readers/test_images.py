@@ -129,7 +129,7 @@ def test_colour_may_be_asked_for_as_grey(tmp_path: Path) -> None:
 
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tif", FIFTHS.astype(np.float32))
-    with pytest.raises(ImageError, match=r"p\.tif: floating-point images have no range"):
+    with pytest.raises(ImageError, match=r"p\.tif: floating-point"):
         LoadImages()(path)
 
 
@@ -150,9 +150,9 @@ def test_the_first_picture_decides_on_colour(tmp_path: Path) -> None:
 
 def test_slices_of_two_sizes_are_refused(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.png", GREY), write(tmp_path / "b.png", GREY.T.copy())
-    with pytest.raises(ImageError, match=r"b\.png: 3x2 pixels, but .* first slice has 2x3"):
+    with pytest.raises(ImageError, match=r"b\.png: 3x2\b.*\bslice\b.*\b2x3\b"):
         LoadImages()([first, second])
-    with pytest.raises(ImageError, match=r"b\.png: 3x2 pixels, but the first mask has 2x3"):
+    with pytest.raises(ImageError, match=r"b\.png: 3x2\b.*\bmask\b.*\b2x3\b"):
         LoadImageMasks(stack=True)([first, second])
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_picture_is_refused_by_name(
     tmp_path: Path, load: LoadImages | LoadImageMasks, content: bytes
 ) -> None:
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"x\.png: not a readable image"):
+    with pytest.raises(ImageError, match=r"x\.png: not a readable"):
         load(tmp_path / "x.png")
 
 
@@ -173,7 +173,7 @@ def test_truncated_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
     content = path.read_bytes()
     for length in (10, len(content) // 3, len(content) // 2):
         path.write_bytes(content[:length])
-        with pytest.raises(ImageError, match=f"p{suffix}: not a readable image"):
+        with pytest.raises(ImageError, match=rf"p\{suffix}: not a readable"):
             LoadImages()(path)
 
 
@@ -263,7 +263,7 @@ def test_a_mask_must_have_its_pictures_size(tmp_path: Path) -> None:
     load = LoadImageMasksd("label")
     data = load({"image": image, "label": [good]})
     np.testing.assert_array_equal(data["label"], upright(GREY > 0))
-    with pytest.raises(ImageError, match=r"bad\.png: a mask of shape \(2, 2, 1\).*\(2, 3, 1\)"):
+    with pytest.raises(ImageError, match=r"bad\.png: .*mask.*\(2, 2, 1\).*\(2, 3, 1\)"):
         load({"image": image, "label": bad})
     with pytest.raises(ImageError, match=r"good\.png: .*\(2, 3, 2\).*\(2, 3, 1\)"):
         LoadImageMasksd("label", stack=True)({"image": image, "label": [good, good]})
@@ -302,7 +302,7 @@ def test_values_without_a_known_range_are_refused(
     tmp_path: Path, dtype: type, colour: bool
 ) -> None:
     tifffile.imwrite(tmp_path / "p.tif", np.array([[0, 1, 70000]], dtype))
-    with pytest.raises(ImageError, match=r"p\.tif: (32-bit|floating-point) images have no range"):
+    with pytest.raises(ImageError, match=r"p\.tif: (32-bit|floating-point)"):
         LoadImages(colour=colour)(tmp_path / "p.tif")
 
 
@@ -332,7 +332,7 @@ def test_ten_or_twelve_bits_in_sixteen_are_warned_of_once(
         else:
             write(tmp_path / f"{name}{suffix}", values)
     load = LoadImages(colour=colour)
-    with pytest.warns(UserWarning, match=rf"a\{suffix}: 16 bits, but no value") as told:
+    with pytest.warns(UserWarning, match=rf"a\{suffix}: 16 bits") as told:
         load([tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"])
     assert len(told) == 1
     write(tmp_path / "bright.png", values * np.uint16(16))  # the warning's own advice
@@ -366,7 +366,7 @@ def test_a_small_file_that_claims_a_huge_image_is_refused(tmp_path: Path) -> Non
     content[16:24] = (60000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "p.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"p\.png: .* claims 60000x60000 pixels in \d+ bytes"):
+    with pytest.raises(ImageError, match=r"p\.png: .*\b60000x60000\b.*\b\d+ bytes"):
         LoadImages()(tmp_path / "p.png")
 
 
@@ -420,7 +420,7 @@ def test_an_empty_or_full_mask_of_an_anomalous_image_is_told(
     image = LoadImages()(write(tmp_path / "p.png", GREY))
     mask = str(write(tmp_path / "m.png", np.full_like(GREY, value)))
     load = LoadImageMasksd("label")
-    with pytest.warns(UserWarning, match=rf"m\.png: the mask of an anomalous image marks {what}"):
+    with pytest.warns(UserWarning, match=rf"m\.png: .*mask.*{what}"):
         load({"image": image, "label": mask, "anomalous": True})
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -158,7 +158,7 @@ def test_a_series_of_another_modality_is_passed_over_whatever_the_search_says(
     tmp_path: Path,
 ) -> None:
     made = with_answers(tmp_path, instances=mr_series("1.1", Modality="CT"))
-    with pytest.raises(PassedOverError, match="of another modality: CT; the model takes MR"):
+    with pytest.raises(PassedOverError, match=r"modality.*\bCT\b.*\bMR\b"):
         made.fetch(FoundStudy("1.1", "4", STUDY))
 
 
@@ -167,7 +167,7 @@ def test_a_damaged_series_is_an_error_and_not_passed_over(tmp_path: Path) -> Non
     for instance in instances:
         del instance.Rows
     made = with_answers(tmp_path, instances=instances)
-    with pytest.raises(DicomSeriesError, match="without Rows and Columns; truncated or damaged"):
+    with pytest.raises(DicomSeriesError, match="Rows and Columns"):
         made.fetch(FoundStudy("1.1", "4", STUDY))
 
 
@@ -194,9 +194,9 @@ def test_what_the_server_does_not_keep_is_an_error_and_a_duplicate_is_none(tmp_p
     }
     for name in ("all", "duplicate"):
         with_answers(tmp_path, answer=lambda _, name=name: answers[name]).store(files)
-    with pytest.raises(StudyError, match="did not store 2 of 2 results"):
+    with pytest.raises(StudyError, match=r"\b2 of 2 results"):
         with_answers(tmp_path, answer=lambda _: answers["silence"]).store(files)
-    with pytest.raises(StudyError, match="did not store 1 of 2 results, failure reasons 0xa700"):
+    with pytest.raises(StudyError, match=r"\b1 of 2 results\b.*0xa700"):
         with_answers(tmp_path, answer=lambda _: answers["no room"]).store(files)
 
 
@@ -290,12 +290,12 @@ def test_a_whole_answer_is_a_series(server: tuple[str, Answer], tmp_path: Path) 
         (200, MULTIPART, multipart(mr_series("1.1"))[:-100], "its answer is cut"),
         (200, MULTIPART, multipart(mr_series("1.1"))[:-9], "its answer is cut"),
         (200, MULTIPART, multipart(mr_series("1.1"))[:200], "its answer is cut"),
-        (200, "application/json", b"{}", "application/json came instead of DICOM objects"),
+        (200, "application/json", b"{}", "application/json.*instead of DICOM"),
         (
             200,
             MULTIPART,
             b"\r\n--b0\r\nContent-Type: text/plain\r\n\r\nno\r\n--b0--",
-            "what came is not DICOM",
+            "not DICOM",
         ),
     ],
 )
@@ -332,14 +332,14 @@ def test_a_login_page_is_told_as_a_web_page_and_is_no_try_of_the_study(
     made = source(url, tmp_path)
     files = list(save(mr_series("1.1", count=1), tmp_path / "results").iterdir())
     for ask in (made.find, lambda: fetching(made), lambda: made.store(files)):
-        with pytest.raises(SourceUnavailableError, match=r"a web page came instead.*login"):
+        with pytest.raises(SourceUnavailableError, match=r"web page.*login"):
             ask()
 
 
 def test_a_search_that_is_no_json_is_told(server: tuple[str, Answer], tmp_path: Path) -> None:
     url, answer = server
     answer.search = (200, "application/dicom+json", b'[{"0020')
-    with pytest.raises(SourceUnavailableError, match="its answer is not JSON"):
+    with pytest.raises(SourceUnavailableError, match="not JSON"):
         source(url, tmp_path).find()
 
 
@@ -394,9 +394,9 @@ def test_a_server_that_refuses_or_is_away_is_told_from_one_that_lacks_the_study(
 
 
 def test_no_server_at_all_no_address_and_no_attribute(tmp_path: Path) -> None:
-    with pytest.raises(SourceUnavailableError, match="no connection, or it was lost"):
+    with pytest.raises(SourceUnavailableError, match="no connection"):
         source("http://127.0.0.1:9/dicom-web", tmp_path).find()
-    with pytest.raises(ServingError, match="address of the DICOMweb server is none"):
+    with pytest.raises(ServingError, match="address"):
         source("http://", tmp_path)
     with pytest.raises(ServingError, match="no attribute 'StudyDay'"):
         source("http://127.0.0.1:9/dicom-web", tmp_path, filters={"StudyDay": "20260101"})
@@ -463,5 +463,5 @@ class TestOrthanc:
         self, orthanc: str, tmp_path: Path
     ) -> None:
         folder = save([dicom_object(StudyInstanceUID="")], tmp_path / "results")
-        with pytest.raises(StudyError, match="did not store 1 of 1 results"):
+        with pytest.raises(StudyError, match=r"\b1 of 1 results"):
             source(orthanc, tmp_path).store(list(folder.iterdir()))

@@ -234,7 +234,7 @@ def test_the_log_has_hashes_and_no_names(
     assert {e["worker"] for e in events} == {"w1"}
     assert {e["study"] for e in events if "study" in e} == {study_hash(name)}
     assert events[-2]["state"] == "failed"
-    assert events[-2]["reason"].startswith("It cannot be read, or is not what the model takes.")
+    assert "cannot be read" in events[-2]["reason"]
     assert not events[-2].keys() & {"error", "trace"}
 
 
@@ -245,7 +245,7 @@ def test_once_ends_when_the_source_answers_searches_only(
         def fetch(self, study: FoundStudy) -> FetchedStudy:
             raise SourceUnavailableError("The DICOMweb server: HTTP status 503.")
 
-    with pytest.raises(ServingError, match=r"10 times in a row: .* HTTP status 503"):
+    with pytest.raises(ServingError, match=r"\b10 times.*HTTP status 503"):
         worker(ledger, Half(["a", "b"], tmp_path)).run(once=True)
     assert states(ledger) == {"waiting": 2}
     tries = sqlite3.connect(ledger.path).execute("SELECT tries FROM studies").fetchall()
@@ -278,7 +278,7 @@ def test_once_ends_when_the_ledger_itself_cannot_be_written(
         raise sqlite3.OperationalError("database is locked")
 
     monkeypatch.setattr(StudyLedger, "claim", locked)
-    with pytest.raises(ServingError, match="The ledger cannot be used"):
+    with pytest.raises(ServingError, match="ledger cannot be used"):
         worker(ledger, ListedSource(["a"], tmp_path)).run(once=True)
 
 
@@ -290,7 +290,7 @@ def test_series_without_a_name_are_told_and_end_once_with_an_error(
             return FoundStudies(super().find().studies, nameless=2)
 
     caplog.set_level(logging.INFO)
-    with pytest.raises(ServingError, match="2 series have no SeriesInstanceUID"):
+    with pytest.raises(ServingError, match=r"\b2 series\b.*SeriesInstanceUID"):
         worker(ledger, Nameless(["a"], tmp_path)).run(once=True)
     assert stored(tmp_path) == ["a"]
     told = [record.fields for record in caplog.records if record.getMessage() == "nameless"]
@@ -375,7 +375,7 @@ def test_a_study_that_hangs_is_a_failed_try_and_the_others_are_done(
     source = ListedSource(["hangs", "well"], tmp_path)
     worker(ledger, source, process, limit=0.3).run(once=True)
     assert states(ledger) == {"done": 1, "failed": 1}
-    assert "It took longer than 0.3 seconds." in reasons(ledger)
+    assert [reason for reason in reasons(ledger) if reason and "0.3 seconds" in reason]
     assert stored(tmp_path) == ["well"]
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -416,4 +416,5 @@ def test_a_study_that_cannot_be_stopped_ends_the_process_and_counts_as_tried(
         )
         assert ended.returncode == 1
         assert states(ledger) == {state: 1}
-    assert reasons(ledger) == ["It took longer than 0.3 seconds."]
+    (reason,) = reasons(ledger)
+    assert "0.3 seconds" in reason

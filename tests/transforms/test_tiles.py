@@ -85,7 +85,7 @@ def test_pictures_are_padded_by_their_border_and_masks_by_nothing() -> None:
 
 
 def test_volumes_and_impossible_tiles_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"one image \(C, H, W, 1\), got shape \(1, 8, 8, 2\)"):
+    with pytest.raises(ValueError, match=r"\(C, H, W, 1\).*\(1, 8, 8, 2\)"):
         Tiles(4)(torch.zeros(1, 8, 8, 2))
     with pytest.raises(ValueError, match="positive number of pixels, got 0"):
         Tiles(0)

@@ -56,7 +56,7 @@ def test_the_worst_come_first_with_score_verdict_and_scale(tmp_path: Path) -> No
     assert names(page) == ["1. b", "2. d", "3. a"]
     text = Reader(page).text
     for words in (
-        "4 studies: 1 anomalous, 1 normal, 1 without a verdict, 1 failed.",
+        "4 studies: 1 anomalous, 1 normal, 1 without a verdict, 1 failed",
         "score 0.900, p-value 0.05",
         "no verdict: 6 normal volumes",
         "in/c.png: is truncated",
@@ -83,7 +83,7 @@ def test_only_the_worst_are_pictured_and_the_page_says_so(tmp_path: Path) -> Non
     page = sheet(rows, tmp_path)
     assert names(page)[0] == "1. n204"
     assert len(names(page)) == len(Reader(page).values("src")) == 200
-    assert "the 200 studies with the highest scores; all are in summary.csv" in page
+    assert re.search(r"\b200 studies with the highest scores\b.*summary\.csv", page)
     assert (tmp_path / "summary.html").stat().st_size < 4_000_000
 
 
@@ -96,7 +96,7 @@ def test_volumes_get_a_picture_and_the_worst_of_them_a_viewer_once(
     links = ["high/study_anomaly_viewer.html", "low/study_anomaly.png"]
     assert Reader(page).values("href") == links
     assert all((tmp_path / link).is_file() for link in links)
-    assert "Of the 1 studies with the highest scores a click opens the viewer" in page
+    assert re.search(r"\b1 studies with the highest scores\b.*viewer", page)
     read: list[object] = []
     monkeypatch.setattr(contact_sheet, "load_study", lambda *a, **_: read.append(a))
     assert sheet(rows, tmp_path) == page

@@ -303,12 +303,11 @@ def test_score_threshold_and_decision_are_told(tmp_path: Path, chromium: Chromiu
     study, anomaly_map, _ = write_study(tmp_path)
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
     told = "document.getElementById('decision')"
-    assert chromium.run(f"{told}.textContent") == (
-        "score 0.800, p-value 0.04, threshold 0.700: anomalous"
-    )
+    decision = r"\b0\.800\b.*\b0\.04\b.*\b0\.700\b.*: anomalous$"
+    assert re.search(decision, chromium.run(f"{told}.textContent"))
     (tmp_path / "study_anomaly.json").unlink()
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
-    assert chromium.run(f"{told}.textContent") == "no scores beside the map"
+    assert "no scores" in chromium.run(f"{told}.textContent")
     assert chromium.run("document.querySelectorAll('#strip .threshold').length") == 0
 
 
@@ -348,9 +347,8 @@ def test_a_map_without_finding_says_so(tmp_path: Path, chromium: Chromium) -> No
     anomaly_map = write_nifti(tmp_path / "a_anomaly_map.nii.gz", heat / 2)
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
     assert chromium.run("document.getElementById('next').disabled") is True
-    assert chromium.run("document.getElementById('finding').textContent") == (
-        "The map nowhere reaches 0.5."
-    )
+    finding = chromium.run("document.getElementById('finding').textContent")
+    assert re.search(r"nowhere.*\b0\.5\b", finding)
 
 
 @pytest.mark.slow
@@ -384,4 +382,4 @@ def test_bscans_stand_upright(tmp_path: Path, chromium: Chromium) -> None:
     assert measured == pytest.approx((22.5 / 30, 9.5 / 40), abs=0.02)
     assert "mm" not in chromium.run("document.getElementById('readout').textContent")
     caption = chromium.run("document.querySelector('figcaption').textContent")
-    assert caption.startswith("highest map value of each B-scan;")
+    assert re.search("highest.*B-scan", caption)

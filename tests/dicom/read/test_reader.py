@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -165,7 +166,7 @@ def test_a_ct_that_does_not_declare_hu_is_refused_or_accepted_by_option(
     tmp_path: Path, elements: dict[str, str | None], message: str
 ) -> None:
     save(ct_slices(random_volume(), **elements), tmp_path)
-    with pytest.raises(DicomSeriesError, match=rf"{message} \(so in 4 of 4.*assume_hounsfield"):
+    with pytest.raises(DicomSeriesError, match=rf"{message}.*\b4 of 4\b.*assume_hounsfield"):
         LoadVolume()(tmp_path)
     assert LoadVolume(assume_hounsfield=True)(tmp_path).shape == (1, 8, 6, 4)
 
@@ -174,7 +175,7 @@ def test_one_slice_without_rescaling_among_others_is_named(tmp_path: Path) -> No
     slices = ct_slices(random_volume())
     del slices[2].RescaleSlope, slices[2].RescaleIntercept
     save(slices, tmp_path)
-    with pytest.raises(DicomSeriesError, match=r"im002\.dcm.*missing \(so in 1 of 4 slices\)"):
+    with pytest.raises(DicomSeriesError, match=r"im002\.dcm.*missing.*\b1 of 4 slices"):
         LoadVolume()(tmp_path)
 
 
@@ -202,7 +203,7 @@ def test_an_enhanced_ct_that_does_not_declare_hu_is_refused(tmp_path: Path) -> N
         else:
             group.PixelValueTransformationSequence[0].RescaleType = "US"
         folder = save([dataset], tmp_path / name)
-        with pytest.raises(DicomSeriesError, match="so in 1 of 4 slices"):
+        with pytest.raises(DicomSeriesError, match=r"\b1 of 4 slices"):
             LoadVolume()(folder)
         assert LoadVolume(assume_hounsfield=True)(folder).shape == (1, 8, 6, 4)
 
@@ -211,14 +212,14 @@ def test_an_enhanced_ct_that_does_not_declare_hu_is_refused(tmp_path: Path) -> N
 def test_an_empty_file_among_the_slices_is_refused(tmp_path: Path, name: str) -> None:
     save(ct_slices(random_volume()), tmp_path, suffix="")
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(DicomSeriesError, match=f"{name}: empty, truncated or not a DICOM file"):
+    with pytest.raises(DicomSeriesError, match=rf"\b{name}: .*empty"):
         read(tmp_path)
 
 
 def test_a_dead_link_among_the_slices_is_refused(tmp_path: Path) -> None:
     save(ct_slices(random_volume()), tmp_path)
     (tmp_path / "im004.dcm").symlink_to(tmp_path / "annex")
-    with pytest.raises(DicomSeriesError, match=r"im004\.dcm: a link to a file that is not there"):
+    with pytest.raises(DicomSeriesError, match=r"im004\.dcm: .*link"):
         read(tmp_path)
 
 
@@ -239,9 +240,7 @@ def test_notes_beside_the_slices_are_told(tmp_path: Path, caplog: pytest.LogCapt
     save(ct_slices(random_volume()), tmp_path)
     (tmp_path / "README").write_text("notes")
     assert read(tmp_path)[0].shape == (8, 6, 4)
-    assert (
-        "1 files beside the slices are not DICOM and are passed over, first README" in caplog.text
-    )
+    assert re.search(r"\b1 files.*not DICOM.*\bREADME\b", caplog.text)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
@@ -331,7 +330,7 @@ def lut() -> Items:
         ("PixelSpacing", [0.5, 0.8], "PixelSpacing .* differs"),
         ("ImageOrientationPatient", [0, 1, 0, 0, 0, -1], "ImageOrientationPatient .* differs"),
         ("ImagePositionPatient", [-10, 20, 35], "duplicated"),
-        ("ImagePositionPatient", [-10, 20, 60], r"3 slice\(s\) are missing"),
+        ("ImagePositionPatient", [-10, 20, 60], r"\b3 slice.*missing"),
         ("ImagePositionPatient", [-10, 20, 43], "unevenly spaced"),
         ("ImagePositionPatient", [-10, 22, 45], "gantry tilt"),
         ("PatientID", "P2", r"2 patients: \['P1', 'P2'\]"),
@@ -360,7 +359,7 @@ def test_what_is_wrong_with_one_slice_is_named_and_no_other_reader_is_tried(
 def test_a_missing_file_leaves_a_named_gap(tmp_path: Path) -> None:
     save(ct_slices(random_volume(shape=(6, 4, 4))), tmp_path)
     (tmp_path / "im003.dcm").unlink()
-    with pytest.raises(DicomSeriesError, match=r"1 slice\(s\) are missing: 1 between .*im002"):
+    with pytest.raises(DicomSeriesError, match=r"\b1 slice.*missing.*im002"):
         load(tmp_path)
 
 
@@ -388,7 +387,7 @@ def test_video_is_no_pixel_data(tmp_path: Path) -> None:
     slices = compressed(ct_slices(random_volume()), RLELossless)
     for dataset in slices:
         dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"
-    with pytest.raises(DicomSeriesError, match="not one of pixel data"):
+    with pytest.raises(DicomSeriesError, match=r"transfer syntax 1\.2\.840\.10008\.1\.2\.4\.100\b"):
         load(save(slices, tmp_path))
 
 

@@ -376,7 +376,7 @@ class TestRefusals:
     def test_a_map_with_impossible_values(self, tmp_path: Path, value: float) -> None:
         values = np.zeros((10, 12, 5), np.float32)
         values[3, 4, 2] = value
-        self.refused(make_study(tmp_path, values=values), tmp_path, r"finite values in \[0, 1\]")
+        self.refused(make_study(tmp_path, values=values), tmp_path, r"finite.*\[0, 1\]")
 
     def test_scores_of_another_patient(self, tmp_path: Path) -> None:
         study = make_study(tmp_path / "a")
@@ -397,7 +397,7 @@ class TestRefusals:
             study, tmp_path, "must be finite", scores={**study.scores, "volume_score": np.nan}
         )
         self.refused(study, tmp_path, "lack 'volume_score'", scores={})
-        self.refused(study, tmp_path, "are a JSON object, got list", scores=[])
+        self.refused(study, tmp_path, "JSON object.*got list", scores=[])
 
     @pytest.mark.parametrize(
         "keyword", ["StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"]
@@ -420,7 +420,7 @@ class TestRefusals:
         for path in study.series.iterdir():
             path.write_bytes(path.read_bytes().replace(b"101112", b"10:11\0"))
         scores = {k: v for k, v in study.scores.items() if k != "image_sha256"}
-        match = "series: its header keeps DICOM results from being made: .*10:11"
+        match = r"\bseries: .*header.*10:11"
         self.refused(study, tmp_path, match, scores=scores, kinds={kind})
 
     def test_a_source_without_pixels(self, tmp_path: Path) -> None:
@@ -459,7 +459,7 @@ class TestRefusals:
                 setattr(half, keyword, value)
             halves.append(half)
         study = study_of(save(halves, tmp_path / "series"))
-        self.refused(study, tmp_path, "one of 2 multi-frame objects")
+        self.refused(study, tmp_path, "2 multi-frame objects")
 
     def test_no_kind(self, tmp_path: Path) -> None:
         self.refused(make_study(tmp_path), tmp_path, "No kind", kinds=set())
