@@ -30,7 +30,7 @@ def result(large: float = 0.99, darker: float = 0.5, flagged: float | None = 0.4
     )
 
 
-def test_figures_are_means_over_kinds_and_sizes() -> None:
+def test_metrics_are_means_over_kinds_and_sizes() -> None:
     found = result()
     assert found.slice_auroc(size=0.02) == pytest.approx(0.8)
     assert found.slice_auroc(kind="intensity") == pytest.approx((0.7 + 0.99) / 2)

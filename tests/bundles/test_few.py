@@ -26,8 +26,8 @@ def cloth(seed: int, shape: tuple[int, int] = (64, 64)) -> np.ndarray:
     return 120 + 20 * texture(shape, np.random.default_rng(seed))
 
 
-def images(folder: Path, pictures: list[np.ndarray]) -> Path:
-    for index, values in enumerate(pictures):
+def images(folder: Path, values_of_images: list[np.ndarray]) -> Path:
+    for index, values in enumerate(values_of_images):
         save_image(folder / "in" / f"{index}.png", values)
     return folder / "in"
 

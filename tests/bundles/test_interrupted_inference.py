@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from multiad_med.data import StudyError, file_sha256
-from multiad_med.inference import image_maps as picture_maps
-from multiad_med.inference import scores
+from multiad_med.inference import image_maps, scores
 from multiad_med.inference.map_writers import StudyMapWriter
 from multiad_med.resources import bundle_path, run_bundle
 from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names, write_fake_model
@@ -156,7 +155,7 @@ def test_ctrl_c_while_files_are_written_leaves_nothing_of_the_study_and_the_next
 
     monkeypatch.setattr(StudyMapWriter, "write", interrupted(StudyMapWriter.write, number))
     if bundle != BUNDLE:
-        monkeypatch.setattr(picture_maps, "overlaid", interrupted(picture_maps.overlaid, number))
+        monkeypatch.setattr(image_maps, "overlaid", interrupted(image_maps.overlaid, number))
     monkeypatch.setattr(scores, "write_json", interrupted(scores.write_json, number))
     with pytest.raises(KeyboardInterrupt):
         infer(bundle, data, model, tmp_path / "out")

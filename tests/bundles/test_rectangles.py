@@ -80,7 +80,7 @@ def strip_model(strips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(strips, folder, size=None, max_epochs=2)
 
 
-def test_pictures_keep_their_shape_and_the_card_tells_the_size(strip_model: Path) -> None:
+def test_images_keep_their_shape_and_the_card_tells_the_size(strip_model: Path) -> None:
     network = open_model(strip_model)
     assert network.card.preparation["size"] == [160, 416]
     assert network.card.preparation["aspects"] == [256 / 96, 256 / 96]
@@ -114,7 +114,7 @@ def test_another_size_or_shape_than_the_models_is_told(
     assert tifffile.imread(tmp_path / "b/upright.tiff").shape == (256, 96)
 
 
-def test_rectangular_tiles_train_and_map_a_picture_at_its_own_size(
+def test_rectangular_tiles_train_and_map_an_image_at_its_own_size(
     strips: Path, tmp_path: Path
 ) -> None:
     model = train(strips, tmp_path, size=None, tile=[64, 128])
@@ -126,7 +126,7 @@ def test_rectangular_tiles_train_and_map_a_picture_at_its_own_size(
 def test_rectangular_slices_train_with_their_own_size_and_no_other(
     strips: Path, tmp_path: Path
 ) -> None:
-    cache = tmp_path / "store"
+    cache = tmp_path / "cache"
     prepare(load_recipe("mvtec_ad", {"size": [64, 160]}), strips, cache, workers=0, progress=False)
     assert json.loads((cache / "cache.json").read_text())["size"] == [64, 160]
     assert dataset(cache, "train", size=None)[0]["image"].shape == (3, 64, 160)
@@ -139,7 +139,7 @@ def test_rectangular_slices_train_with_their_own_size_and_no_other(
     assert json.loads((tmp_path / "report/metrics.json").read_text())["counts"]["slices"] > 0
 
 
-def test_sites_of_a_federation_have_one_size_though_their_pictures_differ(strips: Path) -> None:
+def test_sites_of_a_federation_have_one_size_though_their_images_differ(strips: Path) -> None:
     parser = ConfigParser(
         ConfigParser.load_config_files([CONFIGS / "train.json", CONFIGS / "federated.json"])
     )

@@ -199,8 +199,8 @@ def test_a_mask_of_another_size_is_refused(data: Path, model: Path, tmp_path: Pa
 def test_prepared_b_scans_are_those_that_the_bundle_makes_and_train_it(
     data: Path, tmp_path: Path
 ) -> None:
-    prepare(load_recipe("resc", {"size": 64}), data, tmp_path / "store", workers=0)
-    cache = SliceCache(tmp_path / "store", split="training")
+    prepare(load_recipe("resc", {"size": 64}), data, tmp_path / "cache", workers=0)
+    cache = SliceCache(tmp_path / "cache", split="training")
     config = ConfigParser.load_config_file(bundle_path(BUNDLE) / "configs/train.json")
     config["size"] = 64
     transform = ConfigParser(config).get_parsed_content("train#preprocessing")
@@ -215,7 +215,7 @@ def test_prepared_b_scans_are_those_that_the_bundle_makes_and_train_it(
         assert (ours["subject"], ours["slice"]) == (theirs["subject"], theirs["slice"])
         np.testing.assert_allclose(ours["image"], theirs["image"], atol=1 / 65535)
         assert torch.equal(ours["foreground"], theirs["foreground"])
-    assert bool(models.train(BUNDLE, tmp_path / "store", tmp_path / "models")["calibrated"])
+    assert bool(models.train(BUNDLE, tmp_path / "cache", tmp_path / "models")["calibrated"])
 
 
 def test_real_b_scans_give_a_map_of_their_size(

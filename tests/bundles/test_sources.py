@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for split, items in json.loads((data / "datalist.json").read_text()).items():
         table += [f"{data / i['image']},{i['subject']},{split}" for i in items]
     (folder / "table.csv").write_text("\n".join(table))
-    cache = folder / "store"
+    cache = folder / "cache"
     summary = prepare(load_recipe("volumes", {"size": 64}), folder / "table.csv", cache, workers=0)
     assert summary.failures == []
     for image in (data / "images").iterdir():

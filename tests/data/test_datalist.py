@@ -24,7 +24,7 @@ def _write(folder: Path, content: object) -> Path:
     return folder
 
 
-def test_sections_paths_and_subjects_are_read(cohort: Path) -> None:
+def test_splits_paths_and_subjects_are_read(cohort: Path) -> None:
     lists = load_datalist(cohort)
     assert [len(lists[s]) for s in ("training", "validation", "test")] == [3, 1, 2]
     assert all(Path(item["image"]).is_file() for items in lists.values() for item in items)

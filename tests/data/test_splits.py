@@ -69,7 +69,7 @@ def test_strata_are_divided_one_by_one() -> None:
     assert not splits["test"]
 
 
-def test_published_sections_stay_and_validation_comes_from_training() -> None:
+def test_published_splits_stay_and_validation_comes_from_training() -> None:
     items = _items([f"n{i}" for i in range(10)], split="training")
     items += _items(["t0", "t1"], split="test")
     splits = SubjectSplit(training=0.9, validation=0.1, test=0)(items)
@@ -84,7 +84,7 @@ def test_published_sections_stay_and_validation_comes_from_training() -> None:
     assert len(published["training"]) == 10
 
 
-def test_published_sections_can_be_renamed_and_studies_without_a_mask_left_out() -> None:
+def test_published_splits_can_be_renamed_and_studies_without_a_mask_left_out() -> None:
     items = [
         *_items(["a"], split="training", organ="o"),
         *_items(["b"], split="validation", organ="o"),
@@ -103,7 +103,7 @@ def test_anomalous_studies_without_a_mask_never_train() -> None:
         )
 
 
-def test_a_subject_in_two_published_sections_is_an_error_unless_told_otherwise() -> None:
+def test_a_subject_in_two_published_splits_is_an_error_unless_told_otherwise() -> None:
     items = [*_items(["a", "b"], split="training"), *_items(["b"], split="test")]
     with pytest.raises(DatalistError, match=re.escape("b (training and test)")):
         SubjectSplit(validation=0)(items)

@@ -73,7 +73,7 @@ def test_subject_is_read_from_the_file_name(touch: Touch, path: str, subject: st
     assert item["subject"] == subject
 
 
-def test_sets_without_masks_have_anomalous_pictures_without_label(touch: Touch) -> None:
+def test_sets_without_masks_have_anomalous_images_without_label(touch: Touch) -> None:
     (item,) = find_bmad(touch("Chest_AD/test/Ungood/img/Lung_Opacity_1.png"))
     assert item["anomalous"] is True
     assert "label" not in item
@@ -120,7 +120,7 @@ def test_a_set_without_masks_is_read(touch: Touch) -> None:
     ]
 
 
-def test_pictures_whose_folders_tell_nothing_are_told(touch: Touch) -> None:
+def test_images_whose_folders_tell_nothing_are_told(touch: Touch) -> None:
     folder = touch(
         "Brain_AD/train/good/1_60.png",
         "Brain_AD/extra/2_60.png",

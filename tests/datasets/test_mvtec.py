@@ -88,7 +88,7 @@ def test_mask_is_found_in_every_form(touch: Touch, mask: str) -> None:
     assert label == ([path] if "/" in mask else path)
 
 
-def test_defective_picture_without_mask_is_named(touch: Touch) -> None:
+def test_defective_image_without_mask_is_named(touch: Touch) -> None:
     folder = touch(*CATEGORY, "c/test/bad/000.png", "c/ground_truth/bad/0000.png")
     with pytest.raises(DatalistError, match=r"1 defective .*test/bad/000\.png.*000_mask"):
         find_mvtec(folder)
@@ -106,7 +106,7 @@ def test_defects_in_training_are_for_the_test_or_an_error_where_masks_may_be_the
         find_mvtec(touch("c/ground_truth/bad/000.png"))
 
 
-def test_pictures_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:
+def test_images_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:
     with pytest.raises(DatalistError, match=r"c/train/good/000' .*twice"):
         find_mvtec(touch(*CATEGORY, "c/train/good/000.jpg"))
 
@@ -154,14 +154,14 @@ def test_real_screws_are_complete(real_data: Path) -> None:
     assert counts == {("training", False): 320, ("test", False): 41, ("test", True): 119}
 
 
-def test_real_pictures_in_two_formats(real_data: Path) -> None:
+def test_real_images_in_two_formats(real_data: Path) -> None:
     items = find_mvtec(real_data / "industrial", categories=["hazelnut_toy"])
     counts = Counter((item["split"], item["anomalous"]) for item in items)
     assert counts == {("training", False): 28, ("test", False): 6, ("test", True): 17}
     assert all(Path(item["label"]).is_file() for item in items if item["anomalous"])
 
 
-def test_pictures_below_a_kind_are_of_that_kind(touch: Touch) -> None:
+def test_images_below_a_kind_are_of_that_kind(touch: Touch) -> None:
     folder = touch(
         *CATEGORY,
         "c/train/good/monday/000.png",
@@ -175,7 +175,7 @@ def test_pictures_below_a_kind_are_of_that_kind(touch: Touch) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "test", "validation"])
-def test_loose_pictures_are_refused_and_the_advice_works(touch: Touch, part: str) -> None:
+def test_loose_images_are_refused_and_the_advice_works(touch: Touch, part: str) -> None:
     folder = touch(*CATEGORY, f"c/{part}/loose.png")
     with pytest.raises(DatalistError, match=rf"\b1 images.*c/{part} .*loose\.png") as told:
         find_mvtec(folder)
@@ -185,7 +185,7 @@ def test_loose_pictures_are_refused_and_the_advice_works(touch: Touch, part: str
     assert len(find_mvtec(folder)) == 3
 
 
-def test_masks_beside_their_pictures_are_masks(touch: Touch) -> None:
+def test_masks_beside_their_images_are_masks(touch: Touch) -> None:
     folder = touch(*CATEGORY, "c/test/bad/7.png", "c/test/bad/7_GT.png")
     (item,) = [item for item in find_mvtec(folder) if item["anomalous"]]
     assert item["label"] == [str(folder / "c/test/bad/7_GT.png")]

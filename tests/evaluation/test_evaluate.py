@@ -50,7 +50,7 @@ def test_a_perfect_map_gives_one_everywhere() -> None:
 
 
 @pytest.mark.slow
-def test_figures_equal_scikit_learn_on_a_noisy_map() -> None:
+def test_metrics_equal_scikit_learn_on_a_noisy_map() -> None:
     cases = volume_cases(6)
     generator = torch.Generator().manual_seed(7)
     for case in cases:
@@ -75,7 +75,7 @@ def test_figures_equal_scikit_learn_on_a_noisy_map() -> None:
     assert estimate.low <= estimate.value <= estimate.high
 
 
-def test_pixels_outside_the_foreground_count_in_one_figure_only() -> None:
+def test_pixels_outside_the_foreground_count_in_one_metric_only() -> None:
     cases = volume_cases(2)
     for case in cases:
         case.foreground = torch.zeros_like(case.foreground)
@@ -208,7 +208,7 @@ def test_a_patient_scores_as_its_highest_study() -> None:
 
 
 @pytest.mark.slow
-def test_abnormal_pictures_without_mask_are_left_out_of_pixels() -> None:
+def test_abnormal_images_without_mask_are_left_out_of_pixels() -> None:
     with_mask, without = volume_case("a", lesion=True), volume_case("b", lesion=False)
     whole = Case(
         study="b",
@@ -228,7 +228,7 @@ def test_abnormal_pictures_without_mask_are_left_out_of_pixels() -> None:
     assert any(re.search(r"\b6 abnormal slices.*no mask", r) for r in both.remarks)
 
 
-def test_pictures_have_no_patients_of_their_own() -> None:
+def test_images_have_no_patients_of_their_own() -> None:
     cases = []
     for i in range(6):
         label = blob() & torch.tensor(i % 2 == 0)
@@ -271,7 +271,7 @@ def test_healthy_studies_have_no_dice() -> None:
     assert math.isnan(_value(evaluate_cases([healthy], bootstrap=5), "dice"))
 
 
-def test_nothing_known_of_any_pixel_leaves_slice_figures() -> None:
+def test_nothing_known_of_any_pixel_leaves_slice_metrics() -> None:
     case = volume_case("a", lesion=False)
     unmasked = Case(
         **{
@@ -287,7 +287,7 @@ def test_nothing_known_of_any_pixel_leaves_slice_figures() -> None:
     assert _value(evaluation, "image_ap") == 1
 
 
-def test_pictures_of_one_patient_make_patient_figures() -> None:
+def test_images_of_one_patient_make_patient_metrics() -> None:
     cases = []
     for i in range(8):
         label = blob() & torch.tensor(i < 4)
@@ -333,7 +333,7 @@ def _noisy() -> list[Case]:
     return cases
 
 
-def _picture(name: str, category: str, *, defect: bool, score: float) -> Case:
+def _image_case(name: str, category: str, *, defect: bool, score: float) -> Case:
     label = blob()[None] if defect else torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
     return Case(
         study=name,
@@ -350,17 +350,17 @@ def _picture(name: str, category: str, *, defect: bool, score: float) -> Case:
 
 
 @pytest.mark.slow
-def test_each_category_has_its_own_figures_and_there_is_a_mean() -> None:
+def test_each_category_has_its_own_metrics_and_there_is_a_mean() -> None:
     cases = [
-        _picture("n0", "nut", defect=False, score=0.1),
-        _picture("n1", "nut", defect=True, score=0.2),
-        _picture("s0", "screw", defect=False, score=0.8),
-        _picture("s1", "screw", defect=True, score=0.7),
-        _picture("t0", "tile", defect=False, score=0.5),
+        _image_case("n0", "nut", defect=False, score=0.1),
+        _image_case("n1", "nut", defect=True, score=0.2),
+        _image_case("s0", "screw", defect=False, score=0.8),
+        _image_case("s1", "screw", defect=True, score=0.7),
+        _image_case("t0", "tile", defect=False, score=0.5),
     ]
     evaluation = evaluate_cases(cases, bootstrap=20)
     found = {name: own["image_auroc"] for name, own in evaluation.categories.items()}
-    # Of "tile" no defect was tested: it has no figure and does not count in the mean.
+    # Of "tile" no defect was tested: it has no metric and does not count in the mean.
     assert found == {"nut": 1.0, "screw": 0.0, "tile": None, "mean": 0.5}
     assert evaluation.categories["nut"]["pixel_auroc"] == 1.0
     # Over all images it is another: of six pairs of defect and normal image three are in order.

@@ -81,7 +81,7 @@ def test_the_page_says_everything_in_order(tmp_path: Path) -> None:
         assert words in reader.text, words
 
 
-def test_figures_have_intervals_units_and_reasons(tmp_path: Path) -> None:
+def test_metrics_have_intervals_units_and_reasons(tmp_path: Path) -> None:
     rows = rows_of(page_of(full(), tmp_path), "metrics")
 
     def row(start: str) -> list[str]:
@@ -189,7 +189,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert {value.removeprefix("#") for value in referred} <= set(ids)
 
 
-def test_pictures_tables_and_charts_can_be_read_aloud(tmp_path: Path) -> None:
+def test_images_tables_and_charts_can_be_read_aloud(tmp_path: Path) -> None:
     reader = Reader(page_of(full(), tmp_path))
     assert len(reader.values("alt")) == 6
     assert all(reader.values("alt"))
@@ -286,7 +286,7 @@ def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
     if browser is None:
         pytest.skip(f"none of {', '.join(names)} is installed")
     write_report(full(), tmp_path, title="t")
-    picture = tmp_path / "page.png"
+    screenshot = tmp_path / "page.png"
     subprocess.run(
         [
             browser,
@@ -295,7 +295,7 @@ def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
             "--disable-gpu",
             "--window-size=900,3000",
             f"--user-data-dir={tmp_path / 'profile'}",
-            f"--screenshot={picture}",
+            f"--screenshot={screenshot}",
             *(["--force-dark-mode"] if scheme == "dark" else []),
             (tmp_path / "report.html").as_uri(),
         ],
@@ -303,7 +303,7 @@ def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
         timeout=120,
         capture_output=True,
     )
-    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    pixels = np.asarray(Image.open(screenshot).convert("RGB"))
     colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     page = colours[counts.argmax()]
     assert (page > 200).all() if scheme == "light" else (page < 60).all()

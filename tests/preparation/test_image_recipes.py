@@ -73,7 +73,7 @@ def test_bmads_shared_patients_are_refused_or_reported(
         run("bmad", tmp_path, allow_shared_subjects=False)
 
 
-def test_a_folder_of_pictures(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_folder_of_images(tmp_path: Path, rng: np.random.Generator) -> None:
     for index in range(6):
         save_image(tmp_path / f"source/good/{index}.png", picture(24, rng, defect=False)[0])
     for index in range(2):
@@ -84,7 +84,7 @@ def test_a_folder_of_pictures(tmp_path: Path, rng: np.random.Generator) -> None:
     assert states(summary, "test") == {"abnormal": 2, "normal": 1}  # without, nothing to evaluate
 
 
-def test_pictures_are_stretched_as_the_bundle_does_or_keep_their_aspect(tmp_path: Path) -> None:
+def test_images_are_stretched_as_the_bundle_does_or_keep_their_aspect(tmp_path: Path) -> None:
     wide = np.full((10, 40), 200, np.uint8)
     for index in range(3):
         (tmp_path / "source").mkdir(exist_ok=True)

@@ -149,13 +149,13 @@ def test_tiles_keep_the_images_as_they_are(
     [
         ({"size": 256}, r"size \(256\)"),
         ({"tile": 64}, r"tile \(64\)"),
-        ({"store": True}, "prepared"),
+        ({"cache": True}, "prepared"),
     ],
 )
 def test_smallest_and_something_else_that_decides_are_refused(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    if options.pop("store", False):
+    if options.pop("cache", False):
         make_cache(tmp_path)
     with pytest.raises(InputError, match=rf"smallest=8 decides.*{message}"):
         network_input(source=tmp_path, images=[], smallest=8, **options)

@@ -80,7 +80,7 @@ def test_labels_that_no_byte_holds_are_refused(tmp_path: Path) -> None:
     assert LoadImageMasks()(path).flatten().tolist() == [0, 1]
 
 
-def test_a_mask_must_have_its_pictures_size(tmp_path: Path) -> None:
+def test_a_mask_must_have_its_images_size(tmp_path: Path) -> None:
     image = LoadImages()(write(tmp_path / "p.png", GREY))
     good = str(write(tmp_path / "good.png", GREY))
     bad = str(write(tmp_path / "bad.png", GREY[:, :2].copy()))

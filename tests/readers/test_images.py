@@ -51,7 +51,7 @@ def test_sixteen_bits_become_0_to_1_by_their_own_range(tmp_path: Path, suffix: s
     np.testing.assert_allclose(result, upright(values / 65535), rtol=1e-6)
 
 
-def test_big_endian_tiff_is_the_same_picture(tmp_path: Path) -> None:
+def test_big_endian_tiff_is_the_same_image(tmp_path: Path) -> None:
     values = (FIFTHS * 65535).round().astype(np.uint16)
     image = Image.frombytes("I;16B", (3, 2), values.astype(">u2").tobytes())
     image.save(tmp_path / "p.tif")
@@ -103,20 +103,20 @@ def test_colour_may_be_asked_for_as_grey(tmp_path: Path) -> None:
     np.testing.assert_allclose(result, upright(FIFTHS), atol=1e-7)
 
 
-def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+def test_floating_point_images_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tif", FIFTHS.astype(np.float32))
     with pytest.raises(ImageError, match=r"p\.tif: floating-point"):
         LoadImages()(path)
 
 
-def test_several_pictures_are_slices_in_their_order(tmp_path: Path) -> None:
+def test_several_images_are_slices_in_their_order(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{i}.png", np.full((4, 6), i, np.uint8)) for i in (3, 1, 2)]
     result = LoadImages()(paths)
     assert result.shape == (1, 4, 6, 3)
     torch.testing.assert_close(result[0, 0, 0] * 255, torch.tensor([3.0, 1, 2]))
 
 
-def test_the_first_picture_decides_on_colour(tmp_path: Path) -> None:
+def test_the_first_image_decides_on_colour(tmp_path: Path) -> None:
     grey, colour = write(tmp_path / "g.png", GREY), write(tmp_path / "c.png", RGB)
     assert LoadImages()([grey, colour]).shape == (1, 2, 3, 2)
     both = LoadImages()([colour, grey])
@@ -134,7 +134,7 @@ def test_slices_of_two_sizes_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(50)])
 @pytest.mark.parametrize("load", [LoadImages(), LoadImageMasks()])
-def test_what_is_no_picture_is_refused_by_name(
+def test_what_is_no_image_is_refused_by_name(
     tmp_path: Path, load: LoadImages | LoadImageMasks, content: bytes
 ) -> None:
     (tmp_path / "x.png").write_bytes(content)
@@ -143,7 +143,7 @@ def test_what_is_no_picture_is_refused_by_name(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
-def test_truncated_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_truncated_images_are_refused(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8)
     path = write(tmp_path / f"p{suffix}", noise)
     content = path.read_bytes()
@@ -153,7 +153,7 @@ def test_truncated_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
             LoadImages()(path)
 
 
-def test_absent_pictures_are_told(tmp_path: Path) -> None:
+def test_absent_images_are_told(tmp_path: Path) -> None:
     for load in (LoadImages(), LoadImageMasks()):
         with pytest.raises(FileError, match=r"none\.png"):
             load(tmp_path / "none.png")

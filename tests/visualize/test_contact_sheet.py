@@ -78,7 +78,7 @@ def test_it_needs_nothing_else_and_strings_are_escaped(tmp_path: Path) -> None:
     assert reader.values("href") == ["a%20%231%25%20%C3%BC_anomaly.png"]
 
 
-def test_only_the_worst_are_pictured_and_the_page_says_so(tmp_path: Path) -> None:
+def test_only_the_worst_are_shown_and_the_page_says_so(tmp_path: Path) -> None:
     rows = [image_row(tmp_path, f"n{i}", i / 1000) for i in range(205)]
     page = sheet(rows, tmp_path)
     assert names(page)[0] == "1. n204"
@@ -87,7 +87,7 @@ def test_only_the_worst_are_pictured_and_the_page_says_so(tmp_path: Path) -> Non
     assert (tmp_path / "summary.html").stat().st_size < 4_000_000
 
 
-def test_volumes_get_a_picture_and_the_worst_of_them_a_viewer_once(
+def test_volumes_get_an_image_and_the_worst_of_them_a_viewer_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contact_sheet, "VIEWERS", 1)
@@ -104,7 +104,7 @@ def test_volumes_get_a_picture_and_the_worst_of_them_a_viewer_once(
 
 
 @pytest.mark.parametrize("stored", STORED)
-def test_a_volumes_picture_is_its_worst_slice_as_a_radiologist_sees_it(
+def test_a_volumes_image_is_its_worst_slice_as_a_radiologist_sees_it(
     tmp_path: Path, stored: str
 ) -> None:
     sheet([volume_row(tmp_path, "a", 0.8, stored)], tmp_path)
@@ -117,7 +117,7 @@ def test_a_volumes_picture_is_its_worst_slice_as_a_radiologist_sees_it(
     assert rows.mean() / height == pytest.approx(down, abs=0.02)
 
 
-def test_a_study_without_picture_keeps_its_place_and_says_why(
+def test_a_study_without_image_keeps_its_place_and_says_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [volume_row(tmp_path, "gone", 0.9), image_row(tmp_path, "b", 0.4)]
@@ -129,6 +129,6 @@ def test_a_study_without_picture_keeps_its_place_and_says_why(
     assert "no image on the contact sheet" in caplog.text
 
 
-def test_rows_without_map_or_score_are_no_pictures(tmp_path: Path) -> None:
+def test_rows_without_map_or_score_are_no_images(tmp_path: Path) -> None:
     page = sheet([image_row(tmp_path, "a", 0.5, map=None)], tmp_path)
     assert names(page) == []

@@ -68,7 +68,7 @@ def test_marked_voxel_is_where_a_radiologist_looks_for_it(
     assert column.spacing == pytest.approx((2.0, 2.0))
 
 
-def test_pictures_get_a_montage_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_get_a_montage_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
 
     def draw(columns: list[MontageColumn], *args: Any, **kwargs: Any) -> None:

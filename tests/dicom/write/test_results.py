@@ -142,13 +142,13 @@ def test_a_marked_voxel_is_at_its_place_in_every_kind(
         assert reference == slices[3].SOPInstanceUID
 
     by_source = {
-        picture.SourceImageSequence[0].ReferencedSOPInstanceUID: picture
-        for picture in map(dcmread, files[DicomKind.OVERLAY])
+        overlay.SourceImageSequence[0].ReferencedSOPInstanceUID: overlay
+        for overlay in map(dcmread, files[DicomKind.OVERLAY])
     }
     assert set(by_source) == {dataset.SOPInstanceUID for dataset in slices}
     coloured = {
-        uid: np.argwhere(np.ptp(picture.pixel_array, axis=-1) > 0).tolist()
-        for uid, picture in by_source.items()
+        uid: np.argwhere(np.ptp(overlay.pixel_array, axis=-1) > 0).tolist()
+        for uid, overlay in by_source.items()
     }
     assert {uid: places for uid, places in coloured.items() if places} == {
         slices[3].SOPInstanceUID: [[7, 2]]
@@ -263,7 +263,7 @@ def test_one_binary_segment_is_all_that_reaches_the_threshold(tmp_path: Path) ->
     assert_same_image(got, nib.Nifti1Image(wanted.astype(np.uint8), study.anomaly_map.affine))
 
 
-def test_bands_follow_the_maps_threshold(tmp_path: Path) -> None:
+def test_severity_levels_follow_the_maps_threshold(tmp_path: Path) -> None:
     study = make_study(tmp_path)
     study.scores["thresholds"] = {"map": 0.8, "volume_score": 0.6}
     path = study.write(tmp_path / "out", DicomKind.SEG)[DicomKind.SEG][0]
@@ -288,14 +288,14 @@ def test_compressed_slices_have_results(tmp_path: Path) -> None:
     slices = ct_slices(random_volume(shape=(4, 32, 32)), **PATIENT)
     plain = study_of(save(slices, tmp_path / "plain"))
     packed = study_of(save(compressed(slices, JPEG2000Lossless), tmp_path / "packed"))
-    pictures = [
+    overlays = [
         np.stack([dcmread(path).pixel_array for path in paths])
         for paths in (
             study.write(tmp_path / name, DicomKind.OVERLAY)[DicomKind.OVERLAY]
             for name, study in (("a", plain), ("b", packed))
         )
     ]
-    np.testing.assert_array_equal(*pictures)
+    np.testing.assert_array_equal(*overlays)
 
 
 @pytest.mark.slow
