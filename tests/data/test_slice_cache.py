@@ -102,7 +102,9 @@ def test_training_gets_normal_slices_and_test_gets_all(tmp_path: Path) -> None:
 
 def test_index_counts_areas(tmp_path: Path) -> None:
     studies = make_cache(tmp_path)
-    for row in SliceCache(tmp_path, split="test").index:
+    rows = SliceCache(tmp_path, split="test").index
+    assert len(rows) == 3
+    for row in rows:
         position = int(row["position"])
         assert int(row["foreground_area"]) == int(studies["c"]["foreground"][position].sum())
         assert int(row["lesion_area"]) == int((studies["c"]["label"][position] > 0).sum())

@@ -91,7 +91,7 @@ def test_keys_of_a_mix_in_are_known(tmp_path: Path, form: str) -> None:
     mixin = tmp_path / "mix.json"
     mixin.write_text(json.dumps({"ranks": 2, "train#sampler#shuffle": False}))
     check("--ranks", "3", config=form.format(TRAIN, mixin))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="ranks"):
         check("--ranks", "3")
 
 

@@ -72,7 +72,9 @@ def test_names_of_any_script_are_kept(
     tmp_path: Path, name: str, charset: str | list[str] | None
 ) -> None:
     study = make_study(tmp_path, PatientName=name, SpecificCharacterSet=charset or "ISO_IR 6")
-    for paths in study.write(tmp_path / "out").values():
+    written = study.write(tmp_path / "out")
+    assert set(written) == set(DicomKind)
+    for paths in written.values():
         assert str(dcmread(paths[0]).PatientName) == name
 
 
@@ -98,7 +100,9 @@ def test_a_source_of_few_attributes_is_enough(tmp_path: Path) -> None:
         dataset.save_as(path)
     del study.scores["image_sha256"]
     del study.scores["model_sha256"]
-    for kind, paths in study.write(tmp_path / "out").items():
+    written = study.write(tmp_path / "out")
+    assert set(written) == set(DicomKind)
+    for kind, paths in written.items():
         result = dcmread(paths[0])
         assert (str(result.PatientName), result.PatientSex) == ("", "")
         assert result.SeriesNumber == 9901 + list(DicomKind).index(kind)
@@ -270,7 +274,9 @@ def test_overlays_show_the_sources_window_where_the_map_is_low(tmp_path: Path) -
         WindowWidth=[2001, 1500],
     )
     by_uid = {header.SOPInstanceUID: header for header in study.headers}
-    for overlay in overlays(study, tmp_path / "out"):
+    shown = overlays(study, tmp_path / "out")
+    assert len(shown) == len(study.headers)
+    for overlay in shown:
         source = by_uid[overlay.SourceImageSequence[0].ReferencedSOPInstanceUID]
         hounsfield = source.pixel_array.astype(float) - 1024
         # PS3.3 C.11.2.1.2: from centre - 0.5 - (width - 1) / 2 to centre - 0.5 + (width - 1) / 2.

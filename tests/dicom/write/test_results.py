@@ -309,7 +309,9 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, kind: DicomKind, source: str) -
     else:
         part = {"BodyPartExamined": "HEAD"} if "head" in source else {}
         study = make_study(tmp_path, StudyInstanceUID=generate_uid(), **part)
-    for path in study.write(tmp_path / "out", kind)[kind]:
+    paths = study.write(tmp_path / "out", kind)[kind]
+    assert paths
+    for path in paths:
         result = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
         told = (result.stdout + result.stderr).splitlines()
         assert not [line for line in told if line.startswith("Error")]
