@@ -302,7 +302,7 @@ def test_a_further_label_is_refused_and_choosing_the_labels_helps(
     nib.save(nib.Nifti1Image(values, image.affine), path)
     summary, _ = run("lits", tmp_path)
     (failure,) = summary.failures
-    assert re.search(r"segmentation-2\b.*\b3\b.*labels", failure)
+    assert re.search(r"volume-2\.nii: .*\b3\b.*labels", failure)
     summary, _ = run("lits", tmp_path, **setting)
     assert summary.failures == []
 
