@@ -68,7 +68,7 @@ def test_a_rectangle_is_another_size_than_its_turned_one_and_a_square_is_one_num
         return model_preparation(file, domain="liver_ct", given={"size": size}, defaults={})["size"]
 
     assert prepared(None) == prepared(96) == prepared([96, 96]) == 96
-    with pytest.raises(CardError, match=r"size 96, asked for is \[96, 64\]"):
+    with pytest.raises(CardError, match=r"size 96\b.*\[96, 64\]"):
         prepared([96, 64])
 
 
@@ -157,7 +157,7 @@ def test_another_preparation_than_the_cards_is_refused_with_both_values(
 
 def test_a_model_of_another_domain_is_refused(tmp_path: Path) -> None:
     make_model(tmp_path / "model.pt")
-    with pytest.raises(CardError, match=r"of liver_ct, asked for is brain_mri.*multiad_liver_ct"):
+    with pytest.raises(CardError, match=r"liver_ct\b.*brain_mri\b.*multiad_liver_ct"):
         prepared(tmp_path / "model.pt", domain="brain_mri")
 
 
@@ -212,7 +212,7 @@ def test_a_card_survives_its_bytes() -> None:
 
 
 def test_all_contradictions_are_named_at_once() -> None:
-    with pytest.raises(CardError, match=r"a 1, asked for is 2; b null, asked for is 3"):
+    with pytest.raises(CardError, match=r"\ba 1\b.*\b2; b null\b.*\b3\b"):
         check_given({"a": 1, "b": None, "c": 4}, {"a": 2, "b": 3, "c": 4, "d": 5}, of="model.pt")
 
 

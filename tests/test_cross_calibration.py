@@ -66,7 +66,7 @@ def test_other_data_than_the_models_are_refused(trained: tuple[Path, Path], tmp_
     other = tmp_path / "other"
     shutil.copytree(data, other)
     write_nifti(other / "s9.nii.gz", head(np.random.default_rng(9)))
-    with pytest.raises(InputError, match="not give the studies that the model was trained on"):
+    with pytest.raises(InputError, match="model was trained on"):
         cross_calibrate(model, other, tmp_path / "out", device=FAST["device"])
     assert not (tmp_path / "out").exists()
 
@@ -83,7 +83,7 @@ def test_the_folds_score_by_the_rule_of_the_model(
     cross_calibrate(model, other, tmp_path / "cross", folds=2, device=FAST["device"])
     for fold in ("fold0", "fold1"):
         assert float(open_model(tmp_path / "cross" / fold / "model.pt").score_fraction) == 0
-    with pytest.raises(InputError, match="would replace the model itself"):
+    with pytest.raises(InputError, match="replace the model"):
         cross_calibrate(model, other, model.parent, folds=2, device=FAST["device"])
 
 
@@ -92,7 +92,5 @@ def test_impossible_numbers_of_folds_are_refused(
     folds: int, trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     data, model = trained
-    with pytest.raises(
-        InputError, match=f"between 2 and the number of training subjects, 6, got {folds}"
-    ):
+    with pytest.raises(InputError, match=rf"\b2\b.*\b6\b.*got {folds}"):
         cross_calibrate(model, data, tmp_path / "out", folds=folds, device=FAST["device"])

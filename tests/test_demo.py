@@ -49,7 +49,7 @@ def test_a_lesion_changes_the_volume_where_its_mask_is(kind: str) -> None:
     assert difference[~mask & (distance < 45)].mean() < 0.02
 
 
-def test_small_demo_leaves_maps_picture_and_metrics(tmp_path: Path) -> None:
+def test_small_demo_leaves_maps_image_and_metrics(tmp_path: Path) -> None:
     cohort = Cohort(training=2, validation=1, healthy_test=0, lesion_test=1)
     metrics = run_demo(tmp_path, cohort=cohort, epochs=1)
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics

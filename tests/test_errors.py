@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
@@ -72,8 +73,8 @@ class TestStudies:
         wrapped = chained(RuntimeError("applying transform <x>"), error)
         with pytest.raises(StudyError) as told, study_errors({"image": "a.nii"}):
             raise wrapped
-        assert f"a.nii: out of memory ({type(error).__name__}" in str(told.value)
-        assert "smaller sw_batch_size or another device" in str(told.value)
+        said = rf"^a\.nii: out of memory.*\b{type(error).__name__}\b.*sw_batch_size.*device"
+        assert re.search(said, str(told.value))
         assert not caplog.records
 
     def test_a_bug_fails_the_study_and_its_trace_is_logged(
@@ -122,7 +123,7 @@ class TestFiles:
 
         with pytest.raises(ImageError, match=r"p\.png: not a readable image: odd"):
             read(SyntaxError("odd"))
-        with pytest.raises(FileError, match=r"p\.png cannot be read: Permission denied\."):
+        with pytest.raises(FileError, match=r"p\.png.*Permission denied"):
             read(PermissionError(errno.EACCES, "Permission denied"))
         for error in (MemoryError("9 GiB"), torch.OutOfMemoryError("9 GiB")):
             with pytest.raises(type(error)):
@@ -135,13 +136,13 @@ class TestFiles:
     def test_writing_tells_the_path_and_the_reason(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with (
-            pytest.raises(FileError, match=r"x\.json cannot be written: "),
+            pytest.raises(FileError, match=r"x\.json cannot be written"),
             atomic_path(tmp_path / "file" / "x.json"),
         ):
             pass
         (tmp_path / "folder" / "in").mkdir(parents=True)
         with (
-            pytest.raises(FileError, match=r"folder cannot be written: Is a directory"),
+            pytest.raises(FileError, match=r"folder.*Is a directory"),
             atomic_path(tmp_path / "folder") as temporary,
         ):
             temporary.touch()
@@ -160,9 +161,7 @@ class TestFiles:
             pytest.skip("needs /dev/full")
         plain = Path.open
         monkeypatch.setattr(Path, "open", lambda path, mode="r": plain(Path("/dev/full"), mode))
-        with pytest.raises(
-            FileError, match=r"model\.pt cannot be written: No space left on device"
-        ):
+        with pytest.raises(FileError, match=r"model\.pt.*No space left on device"):
             write_state(tmp_path / "model.pt", {"a": torch.zeros(1_000_000)})
         assert list(tmp_path.iterdir()) == []
 
@@ -171,9 +170,9 @@ class TestFiles:
         path.write_text(json.dumps({"a": 1}))
         assert read_json(path) == {"a": 1}
         path.write_bytes(b"\xff\xfe")
-        with pytest.raises(InputError, match=r"a\.json is not a readable JSON file"):
+        with pytest.raises(InputError, match=r"a\.json.*not a readable"):
             read_json(path)
-        with pytest.raises(FileError, match=r"cannot be read: Is a directory"):
+        with pytest.raises(FileError, match=r"Is a directory"):
             read_json(tmp_path)
 
 
@@ -198,9 +197,7 @@ class TestPackages:
             importlib.import_module("onnxscript.values")
         told = user_error(chained(RuntimeError("export"), failed.value))
         assert isinstance(told, MissingPackageError)
-        assert str(told) == (
-            "The package onnxscript is not installed: run `pip install 'multiad-med[export]'`."
-        )
+        assert re.search(r"\bonnxscript\b.*`pip install 'multiad-med\[export\]'`", str(told))
 
     def test_one_that_monai_does_not_find_is_told_too(
         self, monkeypatch: pytest.MonkeyPatch
@@ -210,7 +207,7 @@ class TestPackages:
         package, _ = optional_import("none_such")
         with pytest.raises(ImportError) as failed:
             package.x  # noqa: B018
-        assert "none_such is not installed" in str(user_error(failed.value))
+        assert re.search(r"\bnone_such\b.*multiad-med\[tracking\]", str(user_error(failed.value)))
 
     def test_a_fault_inside_one_that_is_there_is_none_of_a_user(self) -> None:
         assert user_error(ImportError("cannot import name 'x'", name="onnx")) is None
@@ -227,11 +224,12 @@ class TestLastLine:
 
     def test_comes_below_several_details(self) -> None:
         told = last_line(StudyError("2 of 3 studies failed:\n  a.nii: cut\n  b.nii: empty"))
-        assert told.splitlines() == [
+        *details, last = told.splitlines()
+        assert details == [
             "  a.nii: cut",
             "  b.nii: empty",
-            "Error: 2 of 3 studies failed, as listed above.",
         ]
+        assert last.startswith("Error: 2 of 3 studies failed")
 
     def test_comes_after_a_bar_that_is_open(self) -> None:
         code = (
@@ -259,18 +257,16 @@ def test_a_choice_that_there_is_not_is_told_with_those_that_there_are() -> None:
     from multiad_med.evaluation.parts import Part
 
     assert choose(Part, "report", what="part") is Part.REPORT
-    with pytest.raises(
-        InputError, match=r"part is one of \['all', 'development', 'report'\], got 'x'"
-    ):
+    with pytest.raises(InputError, match=r"part\b.*\['all', 'development', 'report'\].*got 'x'"):
         choose(Part, "x", what="part")
 
 
 def test_a_device_is_one_that_is_here() -> None:
     assert usable_device("cpu") == torch.device("cpu")
-    with pytest.raises(InputError, match="The device 'gpu' cannot be used"):
+    with pytest.raises(InputError, match="device 'gpu'"):
         usable_device("gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="The device 'cuda:0' cannot be used"):
+        with pytest.raises(InputError, match="device 'cuda:0'"):
             usable_device("cuda:0")
 
 

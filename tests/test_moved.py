@@ -17,7 +17,8 @@ def test_an_old_module_gives_the_new_ones_names(old: str) -> None:
         import_module(f"multiad_med.{old}"),
         import_module(f"multiad_med.{MODULES[old]}"),
     )
-    for name in getattr(new, "__all__", ()):
+    assert new.__all__
+    for name in new.__all__:
         with pytest.warns(DeprecationWarning, match=rf"is now multiad_med\.{MODULES[old]}\.{name}"):
             assert getattr(old_module, name) is getattr(new, name)
 

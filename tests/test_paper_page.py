@@ -43,5 +43,7 @@ def test_every_setting_of_the_overlay_has_its_row() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", PAGE):
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE)
+    assert targets
+    for target in targets:
         assert (ROOT / "docs" / target).exists(), target

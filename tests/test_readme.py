@@ -59,7 +59,9 @@ def test_the_example_of_the_parts_gives_a_map() -> None:
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/commands.md"])
 def test_linked_files_exist(page: str) -> None:
     path = ROOT / page
-    for target in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
+    targets = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    assert targets
+    for target in targets:
         assert (path.parent / target).exists(), target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.slow
 INDUSTRIAL, BRAIN = "multiad_industrial", "multiad_brain_mri"
 
 
-def pictures(folder: Path, seeds: range, *, defect: bool = False) -> Path:
+def save_images(folder: Path, seeds: range, *, defect: bool = False) -> Path:
     for seed in seeds:
         rng = np.random.default_rng(seed)
         save_image(folder / f"{seed}.png", picture(64, rng, defect=defect)[0])
@@ -37,9 +38,9 @@ def pictures(folder: Path, seeds: range, *, defect: bool = False) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``data`` (8 images), ``models``, ``good`` (20 further ones) and ``bad`` (5)."""
     folder = tmp_path_factory.mktemp("recalibration")
-    pictures(folder / "data", range(8))
-    pictures(folder / "good", range(100, 120))
-    pictures(folder / "bad", range(200, 205), defect=True)
+    save_images(folder / "data", range(8))
+    save_images(folder / "good", range(100, 120))
+    save_images(folder / "bad", range(200, 205), defect=True)
     train(INDUSTRIAL, folder / "data", folder / "models")
     return folder
 
@@ -96,39 +97,39 @@ def test_bad_images_set_nothing_and_are_counted_at_each_rate(trained: Path, tmp_
         assert row["anomalous"] == 5
         assert row["anomalous_above"] == float((found >= row["threshold"]).double().mean())
     text = calibration_text(target)
-    assert "20 normal images of good: at or above" in text
+    assert re.search(r"\b20 normal images of good\b", text)
     assert "10 % (chosen)" in text
     assert "% of 5" in text
 
 
 def test_a_rate_out_of_reach_gives_no_verdict_and_says_so(trained: Path, tmp_path: Path) -> None:
-    few = pictures(tmp_path / "few", range(100, 106))
+    few = save_images(tmp_path / "few", range(100, 106))
     target = recalibrate(trained / "models/model.pt", few, rate=0.01, output=tmp_path / "new.pt")
     assert open_model(target).card.level(Level.SLICE).anomalous(1.0) is None
     assert open_model(target).card.level(Level.SLICE).p_value(1.0) == pytest.approx(1 / 7)
-    expected = "no verdict: 6 normal images allow no rate below 14 %; 99 are needed for 1 %"
-    assert expected in calibration_text(target)
+    expected = r"no verdict: 6 normal images\b.*\b14 %.*\b99\b.*\b1 %"
+    assert re.search(expected, calibration_text(target))
 
 
 def test_images_of_the_training_are_refused_by_name(trained: Path, tmp_path: Path) -> None:
-    mixed = pictures(tmp_path / "mixed", range(100, 104))
+    mixed = save_images(tmp_path / "mixed", range(100, 104))
     trained_on = set(open_model(trained / "models/model.pt").card.image_hashes["training"])
     assert len(trained_on) == 7  # one is held out
     for path in (trained / "data").iterdir():
         shutil.copy(path, mixed / f"copy_{path.name}")
-    with pytest.raises(InputError, match=r"7 of 12 images are among those .* trained on: copy_"):
+    with pytest.raises(InputError, match=r"\b7 of 12 images\b.*trained on: copy_"):
         recalibrate(trained / "models/model.pt", mixed, output=tmp_path / "new.pt")
     assert not (tmp_path / "new.pt").exists()
 
 
 def test_images_that_were_held_out_make_p_values_approximate(trained: Path, tmp_path: Path) -> None:
     held_out = open_model(trained / "models/model.pt").card.image_hashes["held_out"]
-    data = pictures(tmp_path / "again", range(100, 104))
+    data = save_images(tmp_path / "again", range(100, 104))
     for path in (trained / "data").iterdir():
         if image_hash({"image": str(path)}) in held_out:
             shutil.copy(path, data / "held_out.png")
     target = recalibrate(trained / "models/model.pt", data, output=tmp_path / "new.pt")
-    assert "set the fusion's scale" in open_model(target).card.level(Level.SLICE).approximate
+    assert "fusion's scale" in open_model(target).card.level(Level.SLICE).approximate
     assert "Approximate: " in calibration_text(target)
 
 
@@ -149,14 +150,14 @@ def test_anomalous_images_among_the_good_ones_are_told_and_left_out(
     trained: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "in"
-    pictures(data / "good", range(100, 104))
-    pictures(data / "scratch", range(200, 202), defect=True)
-    with pytest.warns(UserWarning, match="2 of 6 images of .* are called anomalous and left out"):
+    save_images(data / "good", range(100, 104))
+    save_images(data / "scratch", range(200, 202), defect=True)
+    with pytest.warns(UserWarning, match=r"\b2 of 6 images\b.*anomalous.*left out"):
         target = recalibrate(trained / "models/model.pt", data, output=tmp_path / "new.pt")
     assert open_model(target).card.level(Level.SLICE).units == 4
 
 
-def test_held_out_slices_of_a_store_calibrate_and_are_known_by_their_files(
+def test_held_out_slices_of_a_cache_calibrate_and_are_known_by_their_files(
     trained: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe("images", {"size": 64})

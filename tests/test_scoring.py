@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -94,12 +95,10 @@ def test_a_rate_below_one_in_n_plus_one_is_out_of_reach(
 
 
 def test_no_verdict_says_what_is_needed() -> None:
-    assert NormalScores((0.5,) * 6, 0.05).no_verdict(Level.VOLUME) == (
-        "no verdict: 6 normal volumes allow no rate below 14 %; 19 are needed for 5 %"
-    )
-    assert NormalScores((), 0.01).no_verdict(Level.PATIENT) == (
-        "no verdict: the model has no held-out normal patients; 99 are needed for 1 %"
-    )
+    few = NormalScores((0.5,) * 6, 0.05).no_verdict(Level.VOLUME)
+    assert re.search(r"^no verdict: 6 normal volumes\b.*\b14 %.*\b19\b.*\b5 %", few)
+    none = NormalScores((), 0.01).no_verdict(Level.PATIENT)
+    assert re.search(r"^no verdict: .*no held-out normal patients\b.*\b99\b.*\b1 %", none)
 
 
 @given(
@@ -155,9 +154,8 @@ def test_an_image_of_a_product_is_called_an_image() -> None:
     units = [unit_name(level, "industrial") for level in Level]
     assert units == ["image", "image", "patient"]
     assert [unit_name(level, "brain_mri") for level in Level] == ["slice", "volume", "patient"]
-    assert NormalScores((0.5,), 0.05).no_verdict("image") == (
-        "no verdict: 1 normal image allows no rate below 50 %; 19 are needed for 5 %"
-    )
+    one = NormalScores((0.5,), 0.05).no_verdict("image")
+    assert re.search(r"^no verdict: 1 normal image\b.*\b50 %.*\b19\b.*\b5 %", one)
 
 
 def test_the_joint_probability_is_a_half_at_the_threshold_and_a_noisy_or_of_its_parts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -29,7 +30,7 @@ def result(large: float = 0.99, darker: float = 0.5, flagged: float | None = 0.4
     )
 
 
-def test_figures_are_means_over_kinds_and_sizes() -> None:
+def test_metrics_are_means_over_kinds_and_sizes() -> None:
     found = result()
     assert found.slice_auroc(size=0.02) == pytest.approx(0.8)
     assert found.slice_auroc(kind="intensity") == pytest.approx((0.7 + 0.99) / 2)
@@ -40,11 +41,13 @@ def test_figures_are_means_over_kinds_and_sizes() -> None:
 
 
 def test_one_sentence_says_what_is_found_and_reacted_to() -> None:
-    assert result().summary == (
-        "Self-test on 30 held-out normal images: finds pseudo-anomalies of 2 % of the side with an AUROC "
-        "of 0.80 (under the worst change 0.50), of 10 % with 0.99 (0.60); reacts to light: no, to blur: "
-        "yes."
-    )
+    summary = result().summary
+    for fact in (
+        r"^Self-test\b.*\b30 held-out normal images",
+        r"\b2 %.*AUROC\b.*\b0\.80\b.*worst\b.*\b0\.50\b.*\b10 %.*\b0\.99 \(0\.60\)",
+        r"reacts to light: no, to blur: yes\b",
+    ):
+        assert re.search(fact, summary)
     assert not list(result().warnings())
 
 
@@ -52,18 +55,14 @@ def test_a_model_that_reacts_to_light_is_warned_of() -> None:
     found = result(darker=0.65)
     assert "reacts to light: yes" in found.summary
     (warning,) = found.warnings()
-    assert "'darker' score higher than unchanged ones (AUROC 0.65; 40 % are called" in warning
-    assert "instead of 5 %" in warning
-    assert "calibrate anew when it changes" in warning
+    assert re.search(r"'darker'.*\(AUROC 0\.65; 40 %.*\b5 %.*calibrate anew", warning)
     (warning,) = result(darker=0.8, flagged=None).warnings()
     assert "(AUROC 0.80)" in warning
 
 
 def test_a_model_near_chance_is_warned_of() -> None:
     (warning,) = result(large=0.59).warnings()
-    assert (
-        "of 10 % of the side are found with an AUROC of 0.59 only, which is near chance" in warning
-    )
+    assert re.search(r"\b10 %.*AUROC of 0\.59\b.*near chance", warning)
     assert not list(result(large=0.6).warnings())
 
 

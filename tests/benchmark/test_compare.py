@@ -85,19 +85,19 @@ def test_a_single_patient_gets_a_difference_and_no_p() -> None:
     assert comparison._image_difference([first], [second]) == "+1.000"
 
 
-def test_stores_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_caches_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="different names"):
         comparison.sets_of([tmp_path / "a" / "screw", tmp_path / "b" / "screw"])
 
 
-def test_the_size_of_a_store_is_its_rows_and_columns(tmp_path: Path) -> None:
+def test_the_size_of_a_cache_is_its_rows_and_columns(tmp_path: Path) -> None:
     cache = make_cache(tmp_path / "strips")
     about = json.loads((cache / "cache.json").read_text()) | {"size": [32, 96]}
     (cache / "cache.json").write_text(json.dumps(about))
     assert comparison.sets_of([cache]) == [(str(cache), "", (32, 96))]
 
 
-def test_files_of_peers_are_parsed_and_checked(tmp_path: Path) -> None:
+def test_files_of_methods_are_parsed_and_checked(tmp_path: Path) -> None:
     weights = tmp_path / "w.pth"
     weights.touch()
     parsed = comparison.parse_files([f"dinomaly.weights={weights}"])
@@ -107,7 +107,7 @@ def test_files_of_peers_are_parsed_and_checked(tmp_path: Path) -> None:
 
 
 def test_unknown_method_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Unknown methods \['padimm'\]; choose from"):
+    with pytest.raises(ValueError, match=r"methods \['padimm'\].*padim"):
         comparison.compare([tmp_path], tmp_path, methods=["padimm"])
 
 
@@ -149,7 +149,7 @@ def test_ablation_trains_four_networks_for_eight_studies(
     assert by_study["3"].scores != by_study["7"].scores
     table = (tmp_path / "out" / "ablation.md").read_text()
     assert len([line for line in table.splitlines() if line.startswith("|")]) == 10
-    assert "Trivial baselines on the same slices" in table
+    assert "rivial baselines" in table
     assert "intensity 1.000, 1.000" in table
     assert "| 4 | ✓ | – | – |" in table
 

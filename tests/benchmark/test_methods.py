@@ -71,13 +71,13 @@ def test_contract_of_a_detector(name: str) -> None:
     given = options()
     before = {k: v.clone() for k, v in given["teacher"].state_dict().items()}
     given["teacher"].train()
-    peer = build_method(name, **given)
+    method = build_method(name, **given)
     training = slices(6)
-    peer.fit(training, training[:2], seed=3)
+    method.fit(training, training[:2], seed=3)
     images, _ = lesion()
     foreground = torch.ones(2, 1, SIZE, SIZE, dtype=torch.bool)
     foreground[:, :, :20] = False
-    maps, scores = peer.predict(images, foreground)
+    maps, scores = method.predict(images, foreground)
     assert maps.shape == (2, 1, SIZE, SIZE)
     assert scores.shape == (2,)
     assert maps.dtype == scores.dtype == torch.float32
@@ -86,13 +86,13 @@ def test_contract_of_a_detector(name: str) -> None:
     assert float(maps[foreground].min()) >= 0
     assert (maps[:, :, :20] == 0).all()
     stored = sum(v.numel() * v.element_size() for v in before.values()) / 1e6
-    assert peer.size_mb > stored
+    assert method.size_mb > stored
 
-    peer.fit(training, training[:2], seed=3)
-    again, again_scores = peer.predict(images, foreground)
+    method.fit(training, training[:2], seed=3)
+    again, again_scores = method.predict(images, foreground)
     assert torch.equal(maps, again)
     assert torch.equal(scores, again_scores)
-    single, single_score = peer.predict(images[1:], foreground[1:])
+    single, single_score = method.predict(images[1:], foreground[1:])
     torch.testing.assert_close(single, maps[1:], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(single_score, scores[1:], rtol=1e-3, atol=1e-4)
 
@@ -104,13 +104,13 @@ def test_contract_of_a_detector(name: str) -> None:
 @needs_anomalib
 @pytest.mark.parametrize("name", ["padim", "patchcore", "reverse_distillation", "stfpm"])
 def test_a_lesion_is_found(name: str) -> None:
-    peer = build_method(name, **options("resnet18", epochs=15))
-    peer.fit(slices(8), slices(2), seed=0)
+    method = build_method(name, **options("resnet18", epochs=15))
+    method.fit(slices(8), slices(2), seed=0)
     images, mask = lesion()
-    maps, scores = peer.predict(images, torch.ones(2, 1, SIZE, SIZE, dtype=torch.bool))
+    maps, scores = method.predict(images, torch.ones(2, 1, SIZE, SIZE, dtype=torch.bool))
     assert float(scores[1]) > float(scores[0])
     assert float(maps[1, 0][mask].mean()) > 1.2 * float(maps[1, 0][~mask].mean())
-    losses = getattr(peer, "losses", [1.0] * 14 + [0.0])
+    losses = getattr(method, "losses", [1.0] * 14 + [0.0])
     assert len(losses) == 15
     assert losses[-1] < losses[0]
 
@@ -127,12 +127,12 @@ def test_a_lesion_in_a_rectangle_is_found_where_it_is(name: str) -> None:
 
     whole = torch.ones(1, rows, columns, dtype=torch.bool)
     normal = [{"image": image(), "foreground": whole} for _ in range(8)]
-    peer = build_method(name, **options("resnet18", size=(rows, columns), epochs=15))
-    peer.fit(normal, normal[:2], seed=0)
+    method = build_method(name, **options("resnet18", size=(rows, columns), epochs=15))
+    method.fit(normal, normal[:2], seed=0)
     bad = image()
     chequers = (torch.arange(24)[:, None] // 3 + torch.arange(24) // 3) % 2
     bad[:, 60:84, 16:40] = chequers.float()
-    maps, _ = peer.predict(bad[None], whole[None])
+    maps, _ = method.predict(bad[None], whole[None])
     assert maps.shape == (1, 1, rows, columns)
     inside = torch.zeros(rows, columns, dtype=torch.bool)
     inside[60:84, 16:40] = True
@@ -143,11 +143,11 @@ def test_a_lesion_in_a_rectangle_is_found_where_it_is(name: str) -> None:
 def test_super_simple_net_learns_from_noise_that_its_features_do_not_hide() -> None:
     losses = {}
     for noise_std in (0.015, 20.0):
-        peer: Any = build_method(
+        method: Any = build_method(
             "supersimplenet", **options(size=72, epochs=8, noise_std=noise_std)
         )
-        peer.fit(slices(8, size=72), slices(2, size=72), seed=0)
-        losses[noise_std] = min(peer.losses[-3:])
+        method.fit(slices(8, size=72), slices(2, size=72), seed=0)
+        losses[noise_std] = min(method.losses[-3:])
     assert losses[20.0] < 0.85 * losses[0.015]
 
 
@@ -163,22 +163,22 @@ def test_maps_equal_anomalibs_own_on_the_same_weights(name: str) -> None:
     teacher = ResNetFeatures("resnet18").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = own.feature_extractor.feature_extractor.state_dict()
     teacher.load_state_dict(teacher.state_dict() | weights)
-    peer: Any = build_method(name, **options("resnet18", teacher=teacher))
-    peer.fit(slices(6), slices(2), seed=0)
+    method: Any = build_method(name, **options("resnet18", teacher=teacher))
+    method.fit(slices(6), slices(2), seed=0)
     images, _ = lesion()
-    maps, scores = peer.predict(images, torch.ones(2, 1, SIZE, SIZE))
+    maps, scores = method.predict(images, torch.ones(2, 1, SIZE, SIZE))
 
-    normalised = [peer.prepare(item["image"][None]) for item in slices(6)]
+    normalised = [method.prepare(item["image"][None]) for item in slices(6)]
     own.train()
     if name == "padim":
-        own.idx = peer.model.idx
+        own.idx = method.model.idx
         for image in normalised:
             own(image)
         own.fit()
     else:
-        own.memory_bank = peer.model.memory_bank
+        own.memory_bank = method.model.memory_bank
     own.eval()
-    expected = own(peer.prepare(images))
+    expected = own(method.prepare(images))
     torch.testing.assert_close(maps, expected.anomaly_map, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(scores, expected.pred_score.flatten(), rtol=1e-3, atol=1e-3)
 
@@ -203,27 +203,27 @@ def test_a_grey_image_equals_three_equal_channels() -> None:
     foreground = torch.ones(1, 1, SIZE, SIZE)
     maps = []
     for items in (grey, colour):
-        peer = build_method("patchcore", **options())
-        peer.fit(items, items, seed=0)
-        maps.append(peer.predict(items[0]["image"][None], foreground)[0])
+        method = build_method("patchcore", **options())
+        method.fit(items, items, seed=0)
+        maps.append(method.predict(items[0]["image"][None], foreground)[0])
     assert torch.equal(*maps)
 
 
 @needs_anomalib
 def test_images_of_another_size_are_refused() -> None:
-    peer: Any = build_method("patchcore", **options())
+    method: Any = build_method("patchcore", **options())
     with pytest.raises(ValueError, match=r"\(B, 1 or 3, 96, 96\)"):
-        peer.prepare(torch.rand(1, 3, 64, 64))
+        method.prepare(torch.rand(1, 3, 64, 64))
 
 
 @needs_anomalib
 def test_divergence_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    peer: Any = build_method("stfpm", **options())
+    method: Any = build_method("stfpm", **options())
     monkeypatch.setattr(
-        type(peer), "loss", lambda self, images: self._loss(*self.model(images)) / 0
+        type(method), "loss", lambda self, images: self._loss(*self.model(images)) / 0
     )
-    with pytest.raises(UnavailableError, match="STFPM diverged in epoch 1"):
-        peer.fit(slices(4), slices(1), seed=0)
+    with pytest.raises(UnavailableError, match=r"STFPM\b.*diverged.*\b1\b"):
+        method.fit(slices(4), slices(1), seed=0)
 
 
 @needs_anomalib
@@ -235,9 +235,11 @@ def test_what_a_teacher_does_not_allow_is_refused() -> None:
         build_method("reverse_distillation", **options("resnet18", teacher=dilated))
     with pytest.raises(UnavailableError, match="larger than 64 pixels"):
         build_method("supersimplenet", **options(size=64))
-    peer = build_method("stfpm", **options(architecture="resnet18") | {"architecture": "resnet50"})
-    with pytest.raises(ValueError, match="architecture must name the teacher's"):
-        peer.fit(slices(2), slices(1), seed=0)
+    method = build_method(
+        "stfpm", **options(architecture="resnet18") | {"architecture": "resnet50"}
+    )
+    with pytest.raises(ValueError, match=r"architecture.*teacher"):
+        method.fit(slices(2), slices(1), seed=0)
 
 
 @needs_anomalib
@@ -262,7 +264,7 @@ def test_efficient_ad_with_files(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(folder / "0.png")
     state = SmallPatchDescriptionNetwork(384).state_dict()
     torch.save(state, tmp_path / "teacher.pth")
-    peer: Any = build_method(
+    method: Any = build_method(
         "efficient_ad",
         **options(
             epochs=1,
@@ -271,15 +273,15 @@ def test_efficient_ad_with_files(tmp_path: Path) -> None:
             imagenet=tmp_path / "imagenet",
         ),
     )
-    peer.fit(slices(1), slices(1), seed=0)
+    method.fit(slices(1), slices(1), seed=0)
     foreground = torch.ones(1, 1, SIZE, SIZE)
     foreground[:, :, :20] = 0
-    maps, scores = peer.predict(slices(1)[0]["image"][None], foreground)
+    maps, scores = method.predict(slices(1)[0]["image"][None], foreground)
     assert maps.shape == (1, 1, SIZE, SIZE)
     assert torch.equal(scores, maps.amax(dim=(1, 2, 3)))
-    assert float(maps[foreground > 0].min()) >= peer.floor - 1e-6
-    assert torch.equal(maps[:, :, :20], torch.full((1, 1, 20, SIZE), peer.floor))
-    assert torch.equal(peer.model.teacher.state_dict()["conv1.weight"], state["conv1.weight"])
+    assert float(maps[foreground > 0].min()) >= method.floor - 1e-6
+    assert torch.equal(maps[:, :, :20], torch.full((1, 1, 20, SIZE), method.floor))
+    assert torch.equal(method.model.teacher.state_dict()["conv1.weight"], state["conv1.weight"])
 
 
 @needs_anomalib
@@ -296,18 +298,18 @@ def test_dinomaly_with_a_file(tmp_path: Path) -> None:
     torch.save(encoder, tmp_path / "timm.pth")
     torch.save(state, tmp_path / "dinov2.pth")
     for file in ("timm.pth", "dinov2.pth"):
-        peer: Any = build_method(
+        method: Any = build_method(
             "dinomaly", **options(epochs=1, weights=tmp_path / file, encoder=name)
         )
-        extractor: Any = peer.extractor(backbone=name, layers=["blocks.2"], output_fmt="NLC")
+        extractor: Any = method.extractor(backbone=name, layers=["blocks.2"], output_fmt="NLC")
         loaded = extractor.feature_extractor.state_dict()
         assert all(torch.equal(loaded[k], v) for k, v in encoder.items())
-    peer.fit(slices(2), slices(1), seed=0)
-    maps, scores = peer.predict(slices(1)[0]["image"][None], torch.ones(1, 1, SIZE, SIZE))
+    method.fit(slices(2), slices(1), seed=0)
+    maps, scores = method.predict(slices(1)[0]["image"][None], torch.ones(1, 1, SIZE, SIZE))
     assert maps.shape == (1, 1, SIZE, SIZE)
     assert scores.shape == (1,)
     assert torch.equal(
-        peer.model.encoder.feature_extractor.state_dict()["cls_token"], encoder["cls_token"]
+        method.model.encoder.feature_extractor.state_dict()["cls_token"], encoder["cls_token"]
     )
 
 
@@ -346,7 +348,7 @@ def test_methods_without_a_package_are_listed_as_unavailable(name: str) -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="Unknown method 'resnet'; choose one of"):
+    with pytest.raises(ValueError, match=r"method 'resnet'.*padim"):
         build_method("resnet", **options())
     with pytest.raises(ValueError, match="must be positive"):
         build_method("padim", **options(epochs=0))

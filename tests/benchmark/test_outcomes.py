@@ -36,7 +36,7 @@ def cache(tmp_path: Path) -> str:
     return str(make_cache(tmp_path / "images"))
 
 
-def test_a_store_yields_its_studies_one_by_one_and_keeps_none(cache: str) -> None:
+def test_a_cache_yields_its_studies_one_by_one_and_keeps_none(cache: str) -> None:
     cases = predicted_cases(Brightness(), cache)
     first = next(cases)
     maps = weakref.ref(first.anomaly_map)
@@ -46,7 +46,7 @@ def test_a_store_yields_its_studies_one_by_one_and_keeps_none(cache: str) -> Non
     assert len([case.study for case in cases]) == 7
 
 
-def test_figures_of_bright_defects_are_perfect_for_brightness(cache: str) -> None:
+def test_metrics_of_bright_defects_are_perfect_for_brightness(cache: str) -> None:
     (outcome,) = execute(Job("bright", Brightness, cache, "", 0))
     assert outcome.metrics == pytest.approx(dict.fromkeys(METRICS, 1.0))
     assert len(outcome.scores) == 8

@@ -124,6 +124,8 @@ def test_evaluation_repeats_nothing_of_inference(bundle: str) -> None:
 
 
 def test_overlays_name_what_they_change_never_a_position(bundle: str) -> None:
-    for path in (bundle_path(bundle) / "configs").glob("*.json"):
+    paths = sorted((bundle_path(bundle) / "configs").glob("*.json"))
+    assert {*FILES} <= {path.name for path in paths}
+    for path in paths:
         for key in json.loads(path.read_text()):
             assert not re.search(r"(#|::)\d+", key), (path.name, key)

@@ -116,7 +116,9 @@ def test_inference_writes_maps_masks_and_scores_on_the_sources_grid(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:
     _inference(trained, tmp_path)
-    for item in json.loads((trained["data"] / "datalist.json").read_text())["test"]:
+    items = json.loads((trained["data"] / "datalist.json").read_text())["test"]
+    assert items
+    for item in items:
         source = nib.load(trained["data"] / item["image"])
         name = item["image"].removesuffix(".nii.gz")
         heat = nib.load(tmp_path / f"{name}_anomaly_map.nii.gz")
@@ -146,7 +148,9 @@ def test_evaluation_writes_metrics_equal_to_those_of_the_written_maps(
     for key in ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "aupro", "best_dice", "dice"):
         assert 0 <= metrics[key] <= 1
     maps, masks = [], []
-    for item in json.loads((trained["data"] / "datalist.json").read_text())["test"]:
+    items = json.loads((trained["data"] / "datalist.json").read_text())["test"]
+    assert items
+    for item in items:
         name = item["image"].removesuffix(".nii.gz")
         scored = [
             s["slice"]

@@ -15,7 +15,7 @@ from tests.evaluation.reports import Reader
 
 
 @pytest.mark.parametrize("bundle", bundle_names())
-def test_every_bundle_leaves_a_sheet_with_all_pictures(bundle: str, tmp_path: Path) -> None:
+def test_every_bundle_leaves_a_sheet_with_all_images(bundle: str, tmp_path: Path) -> None:
     model, out = write_fake_model(bundle, tmp_path / "model.pt"), tmp_path / "out"
     data = COHORTS[bundle](tmp_path)
     rows = infer(bundle, data, model, out)

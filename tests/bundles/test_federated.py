@@ -93,6 +93,7 @@ def _iterations(sent: list[ExchangeObject]) -> list[int]:
 
 def test_all_sites_start_from_the_same_network(federation: Federation) -> None:
     first, second = federation.before
+    assert first.keys() == second.keys()
     for key, value in first.items():
         assert torch.equal(value.nan_to_num(), second[key].nan_to_num()), key
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from multiad_med.testing.brains import head, write_nifti
 from multiad_med.testing.cohorts import FAST
 from multiad_med.testing.layouts import save_image
 from multiad_med.testing.layouts.shapes import texture
-from multiad_med.utils.errors import InputError, user_error
+from multiad_med.utils.errors import InputError
 
 AFFINE = np.diag([4.0, 4.0, 8.0, 1.0])
 
@@ -25,8 +26,8 @@ def cloth(seed: int, shape: tuple[int, int] = (64, 64)) -> np.ndarray:
     return 120 + 20 * texture(shape, np.random.default_rng(seed))
 
 
-def images(folder: Path, pictures: list[np.ndarray]) -> Path:
-    for index, values in enumerate(pictures):
+def images(folder: Path, values_of_images: list[np.ndarray]) -> Path:
+    for index, values in enumerate(values_of_images):
         save_image(folder / "in" / f"{index}.png", values)
     return folder / "in"
 
@@ -58,10 +59,7 @@ def test_few_images_train_and_it_is_said(
     count: int, trained: int, held_out: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = train(images(tmp_path, [cloth(seed) for seed in range(count)]), caplog)
-    told = (
-        f"Few normal images in training ({trained}): what they do not show will count as anomalous."
-    )
-    assert told in lines
+    assert any(re.search(rf"Few normal images.*\b{trained}\b", line) for line in lines)
     card = read_card(tmp_path / "run/model.pt")
     assert card is not None
     assert len(card.level(Level.SLICE).scores) == held_out
@@ -69,9 +67,9 @@ def test_few_images_train_and_it_is_said(
 
 
 def test_one_image_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Exception, match="Training needs two subjects at least") as error:
-        train(images(tmp_path, [cloth(0)]), caplog)
-    assert isinstance(user_error(error.value), InputError)
+    data = images(tmp_path, [cloth(0)])
+    with pytest.raises(InputError, match="two subjects"):
+        train(data, caplog)
 
 
 def test_three_held_out_images_calibrate_without_a_verdict(
@@ -79,8 +77,8 @@ def test_three_held_out_images_calibrate_without_a_verdict(
 ) -> None:
     data = images(tmp_path, [cloth(seed) for seed in range(24)])
     lines = train(data, caplog, validation_fraction=0.125)
-    assert "Calibrated on held-out normals: 3 images, 3 patients." in lines
-    assert "Too few images for their verdict: a false-positive rate of 0.05 needs 19." in lines
+    assert any(re.search(r"Calibrated.*\b3 images, 3 patients", line) for line in lines)
+    assert any(re.search(r"Too few images.*0\.05.*\b19\b", line) for line in lines)
     assert not [line for line in lines if line.startswith("Few normal")]
 
 
@@ -101,8 +99,8 @@ def test_images_of_one_value_are_told(
 
 def test_copies_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = train(images(tmp_path, [cloth(0)] * 6), caplog)
-    assert "4 of 5 training images are copies and add nothing." in lines
-    assert any(line.startswith("1 held-out image also trained, as a copy") for line in lines)
+    assert any(re.search(r"\b4 of 5 training images.*copies", line) for line in lines)
+    assert any(re.search(r"\b1 held-out image.*trained.*copy", line) for line in lines)
 
 
 def test_two_volumes_train_and_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -110,12 +108,11 @@ def test_two_volumes_train_and_it_is_said(tmp_path: Path, caplog: pytest.LogCapt
         volume = head(np.random.default_rng(seed), (32, 36, 8))
         write_nifti(tmp_path / "in" / f"{seed}.nii.gz", volume, AFFINE)
     lines = train(tmp_path / "in", caplog, domain="brain_mri")
-    told = "Few normal volumes in training (1): what they do not show will count as anomalous."
-    assert told in lines
-    assert any("1 volume, 1 patient." in line for line in lines)
+    assert any(re.search(r"Few normal volumes.*\b1\b", line) for line in lines)
+    assert any(re.search(r"Calibrated.*\b1 volume, 1 patient\b", line) for line in lines)
 
 
 def test_one_volume_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_nifti(tmp_path / "in" / "a.nii.gz", head(np.random.default_rng(0), (32, 36, 8)), AFFINE)
-    with pytest.raises(Exception, match="Training needs two subjects at least"):
+    with pytest.raises(InputError, match="two subjects"):
         train(tmp_path / "in", caplog, domain="brain_mri")

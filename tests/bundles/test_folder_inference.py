@@ -134,7 +134,7 @@ def test_a_full_disk_fails_the_study_and_leaves_nothing_of_it(
     message = rows["b.nii.gz"]["message"]
     assert message.startswith(str(tmp_path / "in/b.nii.gz"))
     assert "No space left on device" in message
-    assert "Free some space and run again" in message
+    assert "run again" in message
     assert "Traceback" not in message
     assert rows["b.nii.gz"]["score"] is None
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(("b_", "."))]
@@ -150,7 +150,7 @@ def test_studies_whose_results_would_have_one_name_do_not_overwrite_each_other(
     nifti_head(tmp_path / "in/a.nii.gz", seed=1)
     rows = infer(tmp_path / "in", model, tmp_path / "out")
     assert statuses(rows) == {"a.nii": "done", "a.nii.gz": "failed"}
-    assert "would overwrite those of" in rows["a.nii.gz"]["message"]
+    assert re.search(r"overwrite.*a\.nii\b(?!\.gz)", rows["a.nii.gz"]["message"])
     scores = json.loads((tmp_path / "out/a_anomaly.json").read_text())
     assert scores["image"].endswith("a.nii")
 
@@ -162,7 +162,7 @@ def test_series_of_another_modality_are_told_and_passed_over(
     dicom_head(tmp_path / "in", "berta-maria", modality="CT")
     with caplog.at_level(logging.WARNING):
         assert statuses(infer(tmp_path / "in", model, tmp_path / "out")) == {"anna": "done"}
-    assert "'berta-maria' passed over: its modality is CT, not MR" in caplog.text
+    assert re.search(r"'berta-maria' passed over.*\bCT\b.*\bMR\b", caplog.text)
 
 
 @pytest.mark.parametrize(

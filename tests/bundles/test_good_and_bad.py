@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,9 @@ def check_image_level_only(metrics: dict[str, Any], out: Path) -> None:
     assert not [name for name in PIXEL_METRICS if name in metrics]
     assert "pixel" not in metrics["calibration"]
     assert {"observed_rate", "sensitivity"} <= metrics["calibration"]["slice"].keys()
-    told = [remark for remark in metrics["remarks"] if "mask" in remark]
-    assert told == ["There are no masks: metrics are of whole images, none of pixels."]
-    assert told[0] in (out / "report.html").read_text()
+    (told,) = (remark for remark in metrics["remarks"] if "mask" in remark)
+    assert re.search(r"no masks.*whole images", told)
+    assert told in (out / "report.html").read_text()
 
 
 LAYOUTS: dict[str, dict[str, int]] = {
@@ -94,9 +95,8 @@ def test_a_flat_folder_trains_and_another_of_unknown_images_is_judged(tmp_path: 
         save_image(tmp_path / "new" / f"{number}.png", picture(64, rng, defect=True)[0])
     rows = infer(BUNDLE, tmp_path / "new", tmp_path / "models/model.pt", tmp_path / "maps")
     assert sorted(rows) == ["0.png", "1.png", "2.png"]
-    assert {row["decision"] for row in rows.values()} == {
-        "no verdict: 1 normal image allows no rate below 50 %; 19 are needed for 5 %"
-    }
+    (decision,) = {row["decision"] for row in rows.values()}
+    assert re.search(r"no verdict: 1 normal image .*\b50 %.*\b19\b.*\b5 %", decision)
 
 
 @pytest.mark.parametrize("name", ["kolektor_sdd", "magnetic_tile"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_a_categorys_own_folder_gives_the_same_tree(
     assert files(tmp_path / "a", "*.tiff")[0] == "screw/test/crack/000.tiff"
 
 
-def test_evaluation_has_figures_of_all_pictures_and_of_each_category(
+def test_evaluation_has_metrics_of_all_images_and_of_each_category(
     mvtec: Path, model: Path, tmp_path: Path
 ) -> None:
     infer(mvtec, model, tmp_path, "evaluate.json", bootstrap=50)
@@ -153,9 +154,7 @@ def test_evaluation_has_figures_of_all_pictures_and_of_each_category(
     assert metrics["manifest"]["config"]["tile"] is None
 
 
-def test_a_picture_called_anomalous_counts_though_it_has_no_mask(
-    model: Path, tmp_path: Path
-) -> None:
+def test_a_image_called_anomalous_counts_though_it_has_no_mask(model: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("ok/0.png", "ok/1.png", "broken/0.png"):
         save_image(tmp_path / "in" / name, picture(48, rng, defect=name[0] == "b")[0])
@@ -169,20 +168,20 @@ def test_a_picture_called_anomalous_counts_though_it_has_no_mask(
 def test_any_size_and_depth_in_a_plain_folder(model: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 255, (50, 90), dtype=np.uint8)
-    pictures = {
+    images = {
         "a/grey.png": grey,
         "a/deep.png": grey.astype(np.uint16) * 257,
         "b/colour.jpg": np.stack([grey[:33]] * 3, axis=-1),
         "b/c/large.bmp": rng.integers(0, 255, (130, 70, 3), dtype=np.uint8),
         "tiny.tif": grey[:1, :5],
     }
-    for name, values in pictures.items():
+    for name, values in images.items():
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values).save(path)
     infer(tmp_path / "in", model, tmp_path / "out")
     maps = {}
-    for name, values in pictures.items():
+    for name, values in images.items():
         maps[name] = tifffile.imread((tmp_path / "out" / name).with_suffix(".tiff"))
         assert maps[name].shape == values.shape[:2], name
     # The same image in 8 and in 16 bits.
@@ -198,7 +197,7 @@ def test_a_plain_folder_and_a_datalist_train(mvtec: Path, tmp_path: Path) -> Non
     assert train(tmp_path / "list.json", tmp_path / "listed").is_file()
 
 
-def test_a_black_picture_is_judged_as_any_other(model: Path, tmp_path: Path) -> None:
+def test_a_black_image_is_judged_as_any_other(model: Path, tmp_path: Path) -> None:
     save_image(tmp_path / "in/black.png", np.zeros((SIZE, SIZE, 3)))
     infer(tmp_path / "in", model, tmp_path / "out")
     assert json.loads((tmp_path / "out/black_anomaly.json").read_text())["volume_score"] > 0
@@ -228,7 +227,7 @@ def test_light_no_longer_changes_the_map_where_it_is_evened(model: Path, tmp_pat
 # --- tiles
 
 
-def test_a_picture_of_exactly_one_tile_has_the_map_without_tiles(
+def test_a_image_of_exactly_one_tile_has_the_map_without_tiles(
     mvtec: Path, model: Path, tmp_path: Path
 ) -> None:
     model = prepared_by_any(model, tmp_path)
@@ -242,7 +241,7 @@ def test_a_picture_of_exactly_one_tile_has_the_map_without_tiles(
         )
 
 
-def test_a_defect_in_a_large_picture_is_where_it_is(tile_model: Path, tmp_path: Path) -> None:
+def test_a_defect_in_a_large_image_is_where_it_is(tile_model: Path, tmp_path: Path) -> None:
     large = cloth((160, 224), 9)
     large[112:124, 40:52] = 255
     save_image(tmp_path / "in/large.png", large)
@@ -254,7 +253,7 @@ def test_a_defect_in_a_large_picture_is_where_it_is(tile_model: Path, tmp_path: 
     assert 36 <= column < 56
 
 
-def test_pictures_smaller_than_the_tile_are_padded_in_training_and_inference(
+def test_images_smaller_than_the_tile_are_padded_in_training_and_inference(
     tmp_path: Path,
 ) -> None:
     for seed in range(3):
@@ -275,7 +274,7 @@ def dataset(source: Path, split: str, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize(("tile", "normalise_brightness"), [(None, False), (48, True)])
-def test_prepared_slices_are_those_of_the_pictures(
+def test_prepared_slices_are_those_of_the_images(
     mvtec: Path, tmp_path: Path, tile: int | None, normalise_brightness: bool
 ) -> None:
     settings = {"tile": tile, "normalise_brightness": normalise_brightness}
@@ -295,13 +294,13 @@ def test_prepared_slices_are_those_of_the_pictures(
         dataset(tmp_path, "train", tile=tile, normalise_brightness=not normalise_brightness)
     cause = user_error(error.value)
     assert isinstance(cause, CacheError)
-    assert f"was prepared with normalise_brightness={normalise_brightness}" in str(cause)
+    assert f"normalise_brightness={normalise_brightness}" in str(cause)
 
 
 # --- bad input
 
 
-def test_an_unreadable_picture_is_passed_over_and_the_run_ends_with_an_error(
+def test_an_unreadable_image_is_passed_over_and_the_run_ends_with_an_error(
     mvtec: Path, model: Path, tmp_path: Path
 ) -> None:
     good = (mvtec / "screw/test/good/000.png").read_bytes()
@@ -312,7 +311,7 @@ def test_an_unreadable_picture_is_passed_over_and_the_run_ends_with_an_error(
         infer(tmp_path / "in", model, tmp_path / "out")
     assert isinstance(user_error(error.value), StudyError)
     assert "1 of 3 studies failed" in str(user_error(error.value))
-    assert "b.png: not a readable image" in str(user_error(error.value))
+    assert "b.png: not a readable" in str(user_error(error.value))
     assert files(tmp_path / "out", "*.tiff") == ["a.tiff", "c.tiff"]
     assert not list((tmp_path / "out").rglob(".partial*"))
 
@@ -331,9 +330,9 @@ def _without_train(folder: Path, mvtec: Path) -> Path:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        (_empty, {}, "It holds no files"),
+        (_empty, {}, "no files"),
         (_without_train, {}, "no category with train/good"),
-        (lambda _, mvtec: mvtec, {"categories": ["nut"]}, "no category ['nut']; it has ['bottle'"),
+        (lambda _, mvtec: mvtec, {"categories": ["nut"]}, r"\['nut'\].*\['bottle'"),
     ],
 )
 def test_folders_that_cannot_be_used_are_refused_with_the_reason(
@@ -347,19 +346,19 @@ def test_folders_that_cannot_be_used_are_refused_with_the_reason(
         with pytest.raises(MultiADError) as error:
             act()
         assert isinstance(user_error(error.value), DatalistError)
-        assert message in str(user_error(error.value))
+        assert re.search(message, str(user_error(error.value)))
     assert not (tmp_path / "models/model.pt").exists()
 
 
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (lambda path, model: None, {}, "There is no weights file"),
+        (lambda path, model: None, {}, "no weights file"),
         (lambda path, model: path.write_bytes(b"x" * 100), {}, "not a readable"),
         (
             lambda path, model: path.write_bytes(model.read_bytes()),
             {"preset": "efficientnet_lite0"},
-            'preset "efficientnet_lite0_decoder", asked for is "efficientnet_lite0"',
+            'preset "efficientnet_lite0_decoder".* "efficientnet_lite0"',
         ),
     ],
 )
@@ -370,7 +369,7 @@ def test_wrong_models_are_refused(
     with pytest.raises(MultiADError) as error:
         infer(mvtec, tmp_path / "model.pt", tmp_path / "out", **options)
     assert isinstance(user_error(error.value), (CardError, WeightsError))
-    assert message in str(user_error(error.value))
+    assert re.search(message, str(user_error(error.value)))
     assert not (tmp_path / "out").exists()
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from multiad_med.data import StudyError, file_sha256
-from multiad_med.inference import image_maps as picture_maps
-from multiad_med.inference import scores
+from multiad_med.inference import image_maps, scores
 from multiad_med.inference.map_writers import StudyMapWriter
 from multiad_med.resources import bundle_path, run_bundle
 from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names, write_fake_model
@@ -94,7 +93,7 @@ def test_batches_of_several_studies_are_refused(model: Path, tmp_path: Path) -> 
     nifti_head(tmp_path / "in/a.nii.gz")
     with pytest.raises(MultiADError) as error:
         infer(BUNDLE, tmp_path / "in", model, tmp_path / "out", **{"dataloader#batch_size": 2})
-    assert "dataloader#batch_size must be 1, got 2" in str(user_error(error.value))
+    assert re.search(r"dataloader#batch_size.*\b1\b.*got 2", str(user_error(error.value)))
 
 
 def test_a_worker_that_is_killed_is_told_with_what_to_do(
@@ -123,7 +122,7 @@ def test_a_worker_that_is_killed_is_told_with_what_to_do(
         )
     told = error.value
     assert isinstance(told, StudyError)
-    assert "ended from outside, as happens when memory runs out" in str(told)
+    assert "memory" in str(told)
     assert "fewer dataloader#num_workers" in str(told)
 
 
@@ -156,7 +155,7 @@ def test_ctrl_c_while_files_are_written_leaves_nothing_of_the_study_and_the_next
 
     monkeypatch.setattr(StudyMapWriter, "write", interrupted(StudyMapWriter.write, number))
     if bundle != BUNDLE:
-        monkeypatch.setattr(picture_maps, "overlaid", interrupted(picture_maps.overlaid, number))
+        monkeypatch.setattr(image_maps, "overlaid", interrupted(image_maps.overlaid, number))
     monkeypatch.setattr(scores, "write_json", interrupted(scores.write_json, number))
     with pytest.raises(KeyboardInterrupt):
         infer(bundle, data, model, tmp_path / "out")

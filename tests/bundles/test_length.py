@@ -13,7 +13,7 @@ from multiad_med.networks import read_card
 from multiad_med.resources import read_config, run_bundle
 from multiad_med.testing.cohorts import FAST, bundle_names
 from multiad_med.testing.layouts import save_image
-from multiad_med.utils.errors import InputError, user_error
+from multiad_med.utils.errors import InputError
 
 
 def parsed(name: str, batches: int, *ids: str, **override: Any) -> list[int]:
@@ -72,13 +72,12 @@ def test_steps_become_whole_epochs_and_the_card_tells_them(images: Path) -> None
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"steps": 4, "max_epochs": 2}, "steps and max_epochs are both given"),
-        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": 4, "max_epochs": 2}, "steps and max_epochs"),
+        ({"steps": 0}, r"steps.*\b1\b.*got 0"),
     ],
 )
 def test_lengths_that_are_none_are_refused(
     images: Path, override: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(Exception, match=message) as error:
+    with pytest.raises(InputError, match=message):
         train(images, **override)
-    assert isinstance(user_error(error.value), InputError)

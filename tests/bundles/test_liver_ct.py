@@ -124,7 +124,7 @@ def test_without_an_organ_mask_the_liver_model_refuses_and_a_body_model_works(
     plain = listed(tmp_path / "in", image=item["image"])
     rows = infer(plain, model, tmp_path / "out")
     assert rows["volume-4.nii"]["status"] == "failed"
-    assert "no mask 'organ', which is to be its foreground" in rows["volume-4.nii"]["message"]
+    assert "no mask 'organ'" in rows["volume-4.nii"]["message"]
     models.train(BUNDLE, data, tmp_path / "body", region="body", **LITS)
     rows = infer(plain, tmp_path / "body/model.pt", tmp_path / "out", region="body")
     assert rows["volume-4.nii"]["status"] == "done"
@@ -248,8 +248,8 @@ def test_prepared_slices_are_those_that_the_bundle_makes(
             rows.append(f"{item['image']},{item['subject']},training,{item.get('organ', '')}")
         source = tmp_path / "table.csv"
         source.write_text("\n".join([*rows[:4], rows[4].replace("training", "validation")]))
-    prepare(load_recipe(recipe, {"size": 64, **settings}), source, tmp_path / "store", workers=0)
-    cache = SliceCache(tmp_path / "store", split="training")
+    prepare(load_recipe(recipe, {"size": 64, **settings}), source, tmp_path / "cache", workers=0)
+    cache = SliceCache(tmp_path / "cache", split="training")
     config = ConfigParser.load_config_file(bundle_path(BUNDLE) / "configs/train.json")
     config.update({"size": 64, **override})
     config["windows"] = settings.get("windows", config["windows"])
@@ -268,8 +268,8 @@ def test_prepared_slices_are_those_that_the_bundle_makes(
 
 
 def test_training_from_prepared_slices(data: Path, tmp_path: Path) -> None:
-    prepare(load_recipe("lits", {"size": 64}), data, tmp_path / "store", workers=0)
-    state = models.train(BUNDLE, tmp_path / "store", tmp_path / "models")
+    prepare(load_recipe("lits", {"size": 64}), data, tmp_path / "cache", workers=0)
+    state = models.train(BUNDLE, tmp_path / "cache", tmp_path / "models")
     assert bool(state["calibrated"])
 
 

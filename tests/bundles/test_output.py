@@ -64,25 +64,22 @@ def lines(text: str) -> list[str]:
             "multiad_brain_mri",
             [],
             [
-                "Calibrated on held-out normals: 8 slices, 1 volume, 1 patient.",
-                "Few normal volumes in training (3): what they do not show will count as anomalous.",
-                "Too few slices for their verdict: a false-positive rate of 0.05 needs 19.",
-                "Too few volumes for their verdict: a false-positive rate of 0.05 needs 19.",
-                "Too few patients for their verdict: a false-positive rate of 0.05 needs 19.",
+                r"Calibrated.*\b8 slices, 1 volume, 1 patient\b",
+                r"Few normal volumes.*\b3\b",
+                r"Too few slices.*0\.05.*\b19\b",
+                r"Too few volumes.*0\.05.*\b19\b",
+                r"Too few patients.*0\.05.*\b19\b",
             ],
             "2 studies: 2 done, 0 skipped, 0 failed",
         ),
         (
             "multiad_industrial",
+            [r"64x64 pixels.*resized to 64x64.*\b4 pixels"],
             [
-                "INFO - Images of 64x64 pixels (rows x columns; the median) are resized to 64x64: the "
-                "smallest defect that the network can see is about 4 pixels wide."
-            ],
-            [
-                "Calibrated on held-out normals: 1 image, 1 patient.",
-                "Few normal images in training (7): what they do not show will count as anomalous.",
-                "Too few images for their verdict: a false-positive rate of 0.05 needs 19.",
-                "Too few patients for their verdict: a false-positive rate of 0.05 needs 19.",
+                r"Calibrated.*\b1 image, 1 patient\b",
+                r"Few normal images.*\b7\b",
+                r"Too few images.*0\.05.*\b19\b",
+                r"Too few patients.*0\.05.*\b19\b",
             ],
             "5 studies: 5 done, 0 skipped, 0 failed",
         ),
@@ -96,23 +93,21 @@ def test_every_line_of_a_normal_run_tells_something(
     trained = run(name, "training", *train, "--max_epochs", "2", folder=tmp_path)
     assert trained.returncode == 0, trained.stderr
     out = lines(trained.stdout)
-    assert out[: len(first)] == first
-    del out[: len(first)]
-    loss = r"\d\.\d{4}"
-    for epoch in (1, 2):
-        told = rf"INFO - epoch {epoch} of 2: loss {loss} in training, {loss} on held-out images"
-        assert re.fullmatch(told, out.pop(0))
     tested = [line for line in out if re.match(r"(INFO|WARNING) - .*[Ss]elf-test", line)]
-    assert tested[0].startswith("INFO - Self-test on ")
+    assert tested[0].startswith("INFO - Self-test")
     assert len(tested) <= 3, "one line, and what it warns of: near chance, reacts to light"
-    assert [line for line in out if line not in tested] == [
-        f"INFO - {line}"
-        for line in [
-            "The model is in run/model.pt.",
-            *calibrated,
-            "Next: multiad predict NEW -m run/model.pt -o MAPS",
-        ]
+    loss = r"\d\.\d{4}"
+    expected = [
+        *first,
+        *(rf"epoch {epoch} of 2.*\b{loss}\b.*training.*\b{loss}\b.*held-out" for epoch in (1, 2)),
+        r"\brun/model\.pt\b",
+        *calibrated,
+        "multiad predict NEW -m run/model.pt -o MAPS",
     ]
+    others = [line for line in out if line not in tested]
+    assert len(others) == len(expected), others
+    for line, wanted in zip(others, expected, strict=True):
+        assert re.search(rf"^INFO - .*{wanted}", line)
     assert re.search(r"training \[2/2\]: \[\d+/\d+\]", trained.stderr)
     assert not [s for s in lines(trained.stderr) if not s.startswith("reading ")]
 
@@ -138,12 +133,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("verb", "options", "reason"),
     [
-        ("training", ["--dataset_dir", "nothing"], "Error: nothing is not a folder."),
-        ("training", ["--max_epoch", "3"], "Error: --max_epoch: there is no max_epoch in"),
-        ("training", ["--preset", "none"], "Error: Unknown preset 'none'; choose one of"),
-        ("inference", ["--dataset_dir", "nothing"], "Error: nothing is not a folder."),
-        ("inference", ["--ckpt_path", "none.pt"], "Error: There is no weights file none.pt"),
-        ("evaluating", ["--dataset_dir", "nothing"], "Error: nothing is not a folder."),
+        ("training", ["--dataset_dir", "nothing"], r"\bnothing is not a folder"),
+        ("training", ["--max_epoch", "3"], "--max_epoch: .*no max_epoch"),
+        ("training", ["--preset", "none"], "preset 'none'.*choose"),
+        ("inference", ["--dataset_dir", "nothing"], r"\bnothing is not a folder"),
+        ("inference", ["--ckpt_path", "none.pt"], r"no weights file none\.pt"),
+        ("evaluating", ["--dataset_dir", "nothing"], r"\bnothing is not a folder"),
     ],
 )
 def test_the_last_line_of_an_error_is_its_reason(
@@ -158,7 +153,7 @@ def test_the_last_line_of_an_error_is_its_reason(
     ended = run("multiad_brain_mri", verb, *(w for p in given.items() for w in p), folder=tmp_path)
     assert ended.returncode == 1
     told = lines(ended.stderr)
-    assert told[-1].startswith(reason)
+    assert re.search(f"^Error: .*{reason}", told[-1])
     assert [s for s in told if not s.startswith("reading ")] == told[-1:]
     assert "Traceback" not in ended.stdout + ended.stderr
     assert lines(ended.stdout) == []
@@ -172,7 +167,7 @@ def test_a_study_that_failed_is_the_last_line_though_others_are_done(
     ended = run("multiad_brain_mri", "inference", *given, folder=tmp_path)
     assert ended.returncode == 1
     (told,) = lines(ended.stderr)
-    assert told.startswith(f"Error: 1 of 2 studies failed: {model}/cohort/")
+    assert re.search(rf"^Error: 1 of 2 .*{re.escape(str(model))}/cohort/", told)
     assert len(list((tmp_path / "maps").rglob("*map.nii.gz"))) == 1
     assert "Traceback" not in ended.stdout + ended.stderr
 
@@ -190,16 +185,13 @@ def export(model: Path, *options: str, folder: Path, **kwargs: str) -> list[str]
 
 def test_an_export_without_its_package_names_the_extra(model: Path, tmp_path: Path) -> None:
     path = model / "model.pt"
-    told = export(path, "--ckpt_path", str(path), folder=tmp_path, without="onnxscript")
-    assert told == [
-        "Error: The package onnxscript is not installed: run `pip install 'multiad-med[export]'`."
-    ]
+    (told,) = export(path, "--ckpt_path", str(path), folder=tmp_path, without="onnxscript")
+    assert re.search(r"^Error: .*\bonnxscript\b.*`pip install 'multiad-med\[export\]'`", told)
 
 
 def test_an_error_in_another_verb_ends_with_its_reason(model: Path, tmp_path: Path) -> None:
-    told = export(model / "model.pt", "--preset", "none", folder=tmp_path)
-    assert len(told) == 1
-    assert told[0].startswith("Error: Unknown preset 'none'")
+    (told,) = export(model / "model.pt", "--preset", "none", folder=tmp_path)
+    assert re.search("^Error: .*preset 'none'", told)
 
 
 def test_a_fault_keeps_its_trace(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_run_of_the_paper_is_not_continued_by_the_default(
 ) -> None:
     data, run = industrial
     detector = AnomalyDetector("industrial", device="cpu", **TWO_STEPS)
-    with pytest.raises(CheckpointError, match=r'network\.preset was "literal" and is'):
+    with pytest.raises(CheckpointError, match=r'network\.preset .*"literal"'):
         detector.fit(data, output=run)
 
 
@@ -230,10 +230,10 @@ def test_a_bundles_own_presets_are_configs_that_name_themselves(
 def test_an_unknown_preset_is_told_with_the_nearest() -> None:
     with pytest.raises(
         InputError,
-        match=r"none 'papr'\. Did you mean paper\? Choose one of gaussian",
+        match=r"'papr'.*mean paper\?.*\bgaussian\b",
     ):
         AnomalyDetector("brain_mri", preset="papr")
-    with pytest.raises(InputError, match="Did you mean resnet18"):
+    with pytest.raises(InputError, match=r"mean resnet18\b"):
         AnomalyDetector("brain_mri", preset="resnet19")
-    with pytest.raises(InputError, match=r"in train\.json and paper\.json of multiad_brain_mri"):
+    with pytest.raises(InputError, match=r"train\.json.*paper\.json.*multiad_brain_mri"):
         AnomalyDetector("brain_mri", preset="paper", sizes=3)

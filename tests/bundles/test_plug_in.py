@@ -129,14 +129,14 @@ def test_a_teacher_of_ones_own_has_its_weights_from_a_file(tmp_path: Path) -> No
     [
         (
             {"teacher": "none_such.Teacher"},
-            "teacher none_such.Teacher: it cannot be imported .*No m",
+            "teacher none_such.Teacher: .*No module",
         ),
-        ({"teacher": f"{HERE}.Missing"}, "it cannot be imported .*has no attribute 'Missing'"),
-        ({"teacher": "Tiny"}, "'Tiny'; choose one of .*or, as a teacher, the dotted name"),
-        ({"teacher": f"{HERE}.function"}, r"a class derived from torch\..*Module, got <function"),
-        ({"teacher": "os.abort"}, r"a class derived from torch\..*Module"),
-        ({"teacher": f"{HERE}.Unpromising"}, "must have `channels` and `strides`"),
-        ({"teacher": f"{HERE}.Copy"}, "built with no arguments, and .*missing 2 required"),
+        ({"teacher": f"{HERE}.Missing"}, "no attribute 'Missing'"),
+        ({"teacher": "Tiny"}, "'Tiny'; choose .*dotted name"),
+        ({"teacher": f"{HERE}.function"}, r"class .*torch\..*Module, got <function"),
+        ({"teacher": "os.abort"}, r"class .*torch\..*Module"),
+        ({"teacher": f"{HERE}.Unpromising"}, "`channels` and `strides`"),
+        ({"teacher": f"{HERE}.Copy"}, "no arguments.*missing 2 required"),
         (
             {"teacher": f"{HERE}.Wrong"},
             r"promise \[\(1, 4, 16, 16\), \(1, 9, 8, 8\)\].* gives .*\(1, 8, 8, 8\)",
@@ -145,11 +145,11 @@ def test_a_teacher_of_ones_own_has_its_weights_from_a_file(tmp_path: Path) -> No
         ({"teacher": f"{HERE}.Tiny", "output_stride": 8}, "leave output_stride out"),
         (
             {"teacher": f"{HERE}.Tiny", "student": f"{HERE}.Short"},
-            r"teacher gives \[.*\], as a list, and it gives \[\(1, 4, 16, 16\)\]",
+            r"teacher gives \[.*\].*gives \[\(1, 4, 16, 16\)\]",
         ),
         (
             {"student": "nobody"},
-            r"student, .* is one of \['image', 'decoder', 'none'\], got 'nobody'",
+            r"student.*\['image', 'decoder', 'none'\].*got 'nobody'",
         ),
     ],
 )
@@ -187,9 +187,9 @@ def test_a_transform_changes_the_image_and_keeps_its_grid() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Double", r"values lie in \[2, 2\]; they must stay in \[0, 1\]"),
-        ("Crop", r"makes \(1, 3, 4, 2\) of an image \(1, 4, 4, 2\)"),
-        ("Tiny", "a class derived from monai.transforms.*Transform"),
+        ("Double", r"values.*\[2, 2\].*\[0, 1\]"),
+        ("Crop", r"\(1, 3, 4, 2\).*\(1, 4, 4, 2\)"),
+        ("Tiny", "class .*monai.transforms.*Transform"),
     ],
 )
 def test_a_transform_that_spoils_the_image_is_refused(name: str, message: str) -> None:
@@ -199,7 +199,7 @@ def test_a_transform_that_spoils_the_image_is_refused(name: str, message: str) -
 
 def test_prepared_slices_are_refused_with_a_transform(tmp_path: Path) -> None:
     cache = SliceCache(make_cache(tmp_path), split="training")
-    with pytest.raises(InputError, match="prepared slices have had their transforms"):
+    with pytest.raises(InputError, match=r"prepared slices.*transform"):
         describe_training(
             domain="brain_mri",
             preparation={"transform": "a.B"},

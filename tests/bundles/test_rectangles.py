@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -79,7 +80,7 @@ def strip_model(strips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(strips, folder, size=None, max_epochs=2)
 
 
-def test_pictures_keep_their_shape_and_the_card_tells_the_size(strip_model: Path) -> None:
+def test_images_keep_their_shape_and_the_card_tells_the_size(strip_model: Path) -> None:
     network = open_model(strip_model)
     assert network.card.preparation["size"] == [160, 416]
     assert network.card.preparation["aspects"] == [256 / 96, 256 / 96]
@@ -103,7 +104,7 @@ def test_a_defect_in_a_rectangle_is_where_it_is(
 def test_another_size_or_shape_than_the_models_is_told(
     strips: Path, strip_model: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(MultiADError, match=r"size \[160, 416\], asked for is \[416, 160\]"):
+    with pytest.raises(MultiADError, match=r"size \[160, 416\].*\[416, 160\]"):
         infer(strips / "test", strip_model, tmp_path / "a", size=[416, 160])
     upright = Image.open(strips / "test/spot/6.png").transpose(Image.Transpose.ROTATE_90)
     (tmp_path / "in").mkdir()
@@ -113,7 +114,7 @@ def test_another_size_or_shape_than_the_models_is_told(
     assert tifffile.imread(tmp_path / "b/upright.tiff").shape == (256, 96)
 
 
-def test_rectangular_tiles_train_and_map_a_picture_at_its_own_size(
+def test_rectangular_tiles_train_and_map_an_image_at_its_own_size(
     strips: Path, tmp_path: Path
 ) -> None:
     model = train(strips, tmp_path, size=None, tile=[64, 128])
@@ -125,20 +126,20 @@ def test_rectangular_tiles_train_and_map_a_picture_at_its_own_size(
 def test_rectangular_slices_train_with_their_own_size_and_no_other(
     strips: Path, tmp_path: Path
 ) -> None:
-    cache = tmp_path / "store"
+    cache = tmp_path / "cache"
     prepare(load_recipe("mvtec_ad", {"size": [64, 160]}), strips, cache, workers=0, progress=False)
     assert json.loads((cache / "cache.json").read_text())["size"] == [64, 160]
     assert dataset(cache, "train", size=None)[0]["image"].shape == (3, 64, 160)
     with pytest.raises(RuntimeError) as error:
         dataset(cache, "train", size=[160, 64])
-    assert "slices of [64, 160], wanted is [160, 64]" in str(user_error(error.value))
+    assert re.search(r"\[64, 160\].*\[160, 64\]", str(user_error(error.value)))
     model = train(cache, tmp_path / "model", size=None)
     assert open_model(model).card.preparation["size"] == [64, 160]
     evaluate_model(cache, model, tmp_path / "report", bootstrap=5)
     assert json.loads((tmp_path / "report/metrics.json").read_text())["counts"]["slices"] > 0
 
 
-def test_sites_of_a_federation_have_one_size_though_their_pictures_differ(strips: Path) -> None:
+def test_sites_of_a_federation_have_one_size_though_their_images_differ(strips: Path) -> None:
     parser = ConfigParser(
         ConfigParser.load_config_files([CONFIGS / "train.json", CONFIGS / "federated.json"])
     )

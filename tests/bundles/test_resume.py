@@ -91,11 +91,11 @@ def test_training_killed_and_resumed_ends_as_one_left_alone(cohort: Path, tmp_pa
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"fused": [1, 2]}, r"network.fused was \[2, 3\] and is \[1, 2\]"),
-        ({"learning_rate": 0.001}, "learning_rate was 0.004 and is 0.001"),
-        ({"light_augmentation": True}, "light_augmentation was false and is true"),
-        ({"size": 96}, "preparation.size was 64 and is 96"),
-        ({"min_fraction": 0.2}, "preparation.min_fraction was 0.1 and is 0.2"),
+        ({"fused": [1, 2]}, r"network\.fused .*\[2, 3\].*\[1, 2\]"),
+        ({"learning_rate": 0.001}, r"learning_rate .*0\.004.*0\.001"),
+        ({"light_augmentation": True}, "light_augmentation .*false.*true"),
+        ({"size": 96}, r"preparation\.size .*\b64\b.*\b96\b"),
+        ({"min_fraction": 0.2}, r"preparation\.min_fraction .*0\.1.*0\.2"),
         ({"dataset_dir": "other"}, "training_data"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

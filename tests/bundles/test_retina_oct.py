@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_an_unlabelled_study_cannot_be_evaluated(data: Path, model: Path, tmp_pa
             output_dir=str(tmp_path / "out"),
             **FAST,
         )
-    assert "no lesion mask (`label`)" in str(error.value)
+    assert re.search(r"no lesion mask.*`label`", str(error.value))
 
 
 def test_a_mask_of_another_size_is_refused(data: Path, model: Path, tmp_path: Path) -> None:
@@ -191,14 +192,15 @@ def test_a_mask_of_another_size_is_refused(data: Path, model: Path, tmp_path: Pa
     (tmp_path / "in/datalist.json").write_text(json.dumps({"test": [item]}))
     rows = infer(tmp_path / "in", model, tmp_path / "out", config="evaluate.json")
     assert rows["numpy.npy"]["status"] == "failed"
-    assert "a mask of shape (48, 8, 6) for a volume of (48, 32, 6)" in rows["numpy.npy"]["message"]
+    told = rows["numpy.npy"]["message"]
+    assert re.search(r"mask.*\(48, 8, 6\).*volume.*\(48, 32, 6\)", told)
 
 
 def test_prepared_b_scans_are_those_that_the_bundle_makes_and_train_it(
     data: Path, tmp_path: Path
 ) -> None:
-    prepare(load_recipe("resc", {"size": 64}), data, tmp_path / "store", workers=0)
-    cache = SliceCache(tmp_path / "store", split="training")
+    prepare(load_recipe("resc", {"size": 64}), data, tmp_path / "cache", workers=0)
+    cache = SliceCache(tmp_path / "cache", split="training")
     config = ConfigParser.load_config_file(bundle_path(BUNDLE) / "configs/train.json")
     config["size"] = 64
     transform = ConfigParser(config).get_parsed_content("train#preprocessing")
@@ -213,7 +215,7 @@ def test_prepared_b_scans_are_those_that_the_bundle_makes_and_train_it(
         assert (ours["subject"], ours["slice"]) == (theirs["subject"], theirs["slice"])
         np.testing.assert_allclose(ours["image"], theirs["image"], atol=1 / 65535)
         assert torch.equal(ours["foreground"], theirs["foreground"])
-    assert bool(models.train(BUNDLE, tmp_path / "store", tmp_path / "models")["calibrated"])
+    assert bool(models.train(BUNDLE, tmp_path / "cache", tmp_path / "models")["calibrated"])
 
 
 def test_real_b_scans_give_a_map_of_their_size(

@@ -32,5 +32,7 @@ def test_the_words_are_those_of_the_library() -> None:
 
 
 def test_every_bundle_trains_the_presets_that_the_help_lists() -> None:
-    for configs in bundles_dir().glob("*/configs"):
-        assert list(TRAINED) == presets(configs.parent.name)
+    names = [configs.parent.name for configs in bundles_dir().glob("*/configs")]
+    assert len(names) >= 4
+    for name in names:
+        assert list(TRAINED) == presets(name)

@@ -25,22 +25,22 @@ MISTAKES = [
     (["prepare", "none", "--source", "s", "--output", "t"], "No recipe 'none'"),
     (["prepare", "--check", "none"], "none does not exist"),
     (["export", "slices", "none", "--output", "t"], "holds no prepared slices"),
-    (["export", "onnx", "none.pt", "-o", "t"], "There is no model file none.pt"),
-    (["evaluate", "none", "-m", "m", "-o", "o"], "There is no model file m"),
+    (["export", "onnx", "none.pt", "-o", "t"], "no model file none.pt"),
+    (["evaluate", "none", "-m", "m", "-o", "o"], "no model file m"),
     (["evaluate", "none", "-m", "text.json", "-o", "o", "--device", "gpu"], "The device 'gpu'"),
-    (["convert", "m", "--output", "o", "--bundle", "x"], "There is no model file m"),
+    (["convert", "m", "--output", "o", "--bundle", "x"], "no model file m"),
     (["convert", "text.json", "-o", "o", "--bundle", "x"], "text.json: not a readable"),
     (["cross-calibrate", "none", "--model", "m", "--output", "o"], "no model file m"),
     (["view", "none.nii", "map.nii", "--output", "o"], "none.nii does not exist"),
     (
         ["dicom", "none", "map.nii", "--scores", "none.json", "--output", "o"],
-        "none.json cannot be read: No such file or directory",
+        "none.json cannot be read",
     ),
     (
         ["dicom", "none", "map.nii", "--scores", "text.json", "--output", "o"],
-        "text.json is not a readable JSON file",
+        "text.json is not a readable",
     ),
-    (["serve", "none", "--model", "m", "--output", "o"], "There is no model file m"),
+    (["serve", "none", "--model", "m", "--output", "o"], "no model file m"),
     (["bundles", "x"], "Unknown bundle 'x'"),
     (["label", "init", "app"], "No bundle has a model"),
     (["label", "start", "app", "studies"], "app is no app"),
@@ -66,19 +66,19 @@ def test_a_mistake_is_one_line_and_debug_shows_its_trace(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], r"No such command 'trian'\. Did you mean 'train'\? See `multiad --help`\."),
-        (["train", "brain_mri", "x"], r"Missing option '--output'.* See `multiad train --help`\."),
-        (["train", "brain", "x", "-o", "y"], r"'brain' is not one of .* Did you mean brain_mri\?"),
-        (["train", "mri", "x", "-o", "y"], r"'mri' is not one of 'brain_mri', 'liver_ct'"),
-        (["predict", "x", "-m", "m", "-o", "y", "--dicom", "seg,rs"], r"'rs' is not one of 'seg'"),
-        (["serve", "x", "-m", "m", "-o", "y", "--kind", "seq"], r"Did you mean seg\?"),
-        (["view", "x", "y", "-o", "z", "--window", "lever"], r"Did you mean liver\?"),
-        (["benchmark", "ablate", "x", "-o", "y", "--part", "third"], r"'third' is not one of 'all'"),
-        (["benchmark", "compare", "x", "-o", "y", "--method", "padin"], r"Did you mean padim\?"),
-        (["export", "slices", "x", "-o", "y", "--bits", "9"], r"'9' is not one of '8', '16'"),
-        (["export", "slices", "x"], r"Give --output a new folder"),
-        (["prepare", "lits"], r"Give a recipe, --source and --output"),
-        (["--nope"], r"No such option: --nope"),
+        (["trian"], r"'trian'.* mean 'train'\?.*`multiad --help`"),
+        (["train", "brain_mri", "x"], r"Missing .*'--output'.*`multiad train --help`"),
+        (["train", "brain", "x", "-o", "y"], r"'brain'.* mean brain_mri\?"),
+        (["train", "mri", "x", "-o", "y"], r"'mri' .*'brain_mri', 'liver_ct'"),
+        (["predict", "x", "-m", "m", "-o", "y", "--dicom", "seg,rs"], r"'rs' .*'seg'"),
+        (["serve", "x", "-m", "m", "-o", "y", "--kind", "seq"], r"mean seg\?"),
+        (["view", "x", "y", "-o", "z", "--window", "lever"], r"mean liver\?"),
+        (["benchmark", "ablate", "x", "-o", "y", "--part", "third"], r"'third' .*'all'"),
+        (["benchmark", "compare", "x", "-o", "y", "--method", "padin"], r"mean padim\?"),
+        (["export", "slices", "x", "-o", "y", "--bits", "9"], r"'9' .*'8', '16'"),
+        (["export", "slices", "x"], r"--output"),
+        (["prepare", "lits"], r"recipe.*--source.*--output"),
+        (["--nope"], r"option.*--nope"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_line_is_one_line_with_the_nearest_choice(
@@ -170,5 +170,6 @@ def test_a_folder_that_monai_label_would_change_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     told = mistake("label", *words)
-    assert f"{tmp_path}/a#b: MONAI Label cannot work in a folder with '#'" in told
+    assert f"{tmp_path}/a#b: " in told
+    assert "'#'" in told
     assert not list(tmp_path.iterdir())

@@ -26,9 +26,7 @@ def _folder(parent: Path, *names: str) -> Path:
 @pytest.mark.parametrize("domain", VOLUMES)
 def test_images_are_refused_by_domains_of_volumes(tmp_path: Path, domain: str) -> None:
     folder = _folder(tmp_path, "a/x.PNG", "a/y.jpg", "notes.txt", ".DS_Store")
-    with pytest.raises(
-        InputError, match=rf"images, such as x\.PNG; the domain {domain} takes"
-    ) as t:
+    with pytest.raises(InputError, match=rf"images.*\bx\.PNG\b.*\b{domain}\b") as t:
         check_data(folder, domain)
     assert "industrial" in str(t.value)
     with pytest.raises(InputError, match="holds images"):
@@ -37,7 +35,7 @@ def test_images_are_refused_by_domains_of_volumes(tmp_path: Path, domain: str) -
 
 def test_volumes_are_refused_by_the_domain_of_images(tmp_path: Path) -> None:
     folder = _folder(tmp_path, "p1/x.nii.gz", "p2/y.dcm")
-    with pytest.raises(InputError, match=r"volumes, such as x\.nii\.gz; .*brain_mri"):
+    with pytest.raises(InputError, match=r"volumes.*\bx\.nii\.gz\b.*brain_mri"):
         check_data(folder, "industrial")
 
 

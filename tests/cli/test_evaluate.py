@@ -22,7 +22,7 @@ def test_the_report_is_written_and_a_failed_study_is_status_1(
     words = ("evaluate", cohort, "-m", model, "-o", tmp_path / "report", "--bootstrap", 5, *CPU)
     result = multiad(*words)
     assert result.exit_code == 0, result.output
-    assert f"The report is {tmp_path / 'report' / 'report.html'}." in result.stdout
+    assert str(tmp_path / "report" / "report.html") in result.stdout
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["counts"]["studies"] == 2
     (cohort / "images" / "s4.nii.gz").write_bytes(b"no image")
     failed = multiad(*words)
@@ -54,7 +54,7 @@ def test_calibrate_writes_a_model_and_shows_rates_to_choose_from(
     assert card.level(Level.VOLUME).units == 3
     assert "30 % (chosen)" in result.stdout
     assert "% of 2" in result.stdout  # of the anomalous ones
-    assert f"The model with its new thresholds is {new}." in result.stdout
+    assert str(new) in result.stdout
 
 
 def test_calibrate_needs_normal_studies_that_the_model_has_not_seen(
@@ -62,7 +62,7 @@ def test_calibrate_needs_normal_studies_that_the_model_has_not_seen(
 ) -> None:
     seen = model.parent.parent / "normal"
     out = ("-o", tmp_path / "new.pt", *CPU)
-    assert "among those that the model was trained on" in mistake("calibrate", model, seen, *out)
+    assert "model was trained on" in mistake("calibrate", model, seen, *out)
     assert "does not exist" in mistake("calibrate", model, tmp_path / "none", *out)
     (tmp_path / "empty").mkdir()
     assert "holds no studies" in mistake("calibrate", model, tmp_path / "empty", *out)

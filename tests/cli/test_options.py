@@ -28,8 +28,8 @@ def test_settings_are_ids_of_the_bundles_config() -> None:
         ("max_epoch=3", "max_epochs"),
         ("sizes=3", "size"),
         ("train#sampelr#seed=3", "train#sampler"),
-        ("device=cpu", "this is given by --device"),
-        ("output_dir=x", "this is given by --output"),
+        ("device=cpu", "--device"),
+        ("output_dir=x", "--output"),
         ("size", "takes NAME=VALUE"),
     ],
 )
@@ -42,22 +42,20 @@ def test_an_unknown_setting_is_told_with_the_nearest_one(pair: str, message: str
 def test_globs_of_images_and_labels_are_settings_where_the_bundle_has_them() -> None:
     chosen = parse_checked(None, **BRAIN, image_glob="*T1*", label_glob="*seg*", seed=None)
     assert chosen == {"image_glob": "*T1*", "label_glob": "*seg*"}
-    with pytest.raises(InputError, match="--images: multiad_industrial has no such choice"):
+    with pytest.raises(InputError, match=r"--images: .*multiad_industrial"):
         parse_checked(None, bundle="multiad_industrial", config="train.json", image_glob="*.png")
-    with pytest.raises(InputError, match=r"--smallest: multiad_brain_mri has no such choice\.$"):
+    with pytest.raises(InputError, match=r"--smallest: .*multiad_brain_mri"):
         parse_checked(None, **BRAIN, smallest=8)
     assert parse_checked(["image_glob=*T2*"], **BRAIN) == {"image_glob": "*T2*"}
-    with pytest.raises(
-        InputError, match=r"--set image_glob=\*T2\*: this is given by --images \*T1"
-    ):
+    with pytest.raises(InputError, match=r"--set image_glob=\*T2\*: .*--images \*T1"):
         parse_checked(["image_glob=*T2*"], **BRAIN, image_glob="*T1*")
 
 
 def test_a_missing_model_is_told_with_what_writes_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"There is no model file .*x\.pt\. `multiad train`"):
+    with pytest.raises(InputError, match=r"no model file .*x\.pt.*`multiad train`"):
         check_model(tmp_path / "x.pt")
     (tmp_path / "model.pt").touch()
-    with pytest.raises(InputError, match=rf"Did you mean {tmp_path}/model\.pt\?"):
+    with pytest.raises(InputError, match=rf"mean {tmp_path}/model\.pt\?"):
         check_model(tmp_path)
 
 
@@ -67,7 +65,7 @@ def test_an_output_folder_is_new_empty_or_of_an_earlier_run(tmp_path: Path) -> N
     (tmp_path / ".hidden").touch()
     check_output(tmp_path, own=own)
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"holds other files, such as notes\.txt"):
+    with pytest.raises(InputError, match=r"other files.*\bnotes\.txt"):
         check_output(tmp_path, own=own)
     (tmp_path / "p1").mkdir()
     (tmp_path / "p1" / "x_anomaly.json").touch()

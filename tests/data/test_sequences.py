@@ -47,9 +47,7 @@ def test_names_tell_the_sequence(name: str, sequence: str) -> None:
 
 def refused(load: Callable[[], object]) -> dict[str, str]:
     """The globs of the sequences that the error names."""
-    with pytest.raises(
-        DatalistError, match=r"several sequences of .* patients.*by image_glob"
-    ) as e:
+    with pytest.raises(DatalistError, match=r"several sequences.*image_glob") as e:
         load()
     return {m["sequence"]: m["glob"] for m in GLOB.finditer(str(e.value))}
 
@@ -173,7 +171,7 @@ def test_dicom_series_are_chosen_by_path_too_and_the_others_are_told(
     assert globs["b"] == "b"
     items = load_studies(folder, kind="mr", image_glob="P1_0/*")["test"]
     assert [Path(item["image"]).name for item in items] == ["P1_0"]
-    assert "2 of 3 DICOM series passed over: 'P1_0/*' matches neither path" in caplog.text
+    assert re.search(r"\b2 of 3 DICOM series passed over: 'P1_0/\*'", caplog.text)
 
 
 def test_dicom_studies_of_one_sequence_are_no_mixture(tmp_path: Path) -> None:

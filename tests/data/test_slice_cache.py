@@ -77,7 +77,7 @@ def test_arrays_that_do_not_belong_together_are_refused(tmp_path: Path, key: str
     prepared[key] = prepared[key][:-1]
     with pytest.raises(ValueError, match="expected"):
         write_study(tmp_path / "s.safetensors", prepared, bits=16, about={})
-    with pytest.raises(ValueError, match="bits must be 8 or 16"):
+    with pytest.raises(ValueError, match=r"bits.*\b8 or 16\b"):
         write_study(tmp_path / "s.safetensors", _prepared(), bits=12, about={})
 
 
@@ -102,7 +102,9 @@ def test_training_gets_normal_slices_and_test_gets_all(tmp_path: Path) -> None:
 
 def test_index_counts_areas(tmp_path: Path) -> None:
     studies = make_cache(tmp_path)
-    for row in SliceCache(tmp_path, split="test").index:
+    rows = SliceCache(tmp_path, split="test").index
+    assert len(rows) == 3
+    for row in rows:
         position = int(row["position"])
         assert int(row["foreground_area"]) == int(studies["c"]["foreground"][position].sum())
         assert int(row["lesion_area"]) == int((studies["c"]["label"][position] > 0).sum())
@@ -128,7 +130,7 @@ def test_slices_of_another_size_than_inference_takes_are_refused(tmp_path: Path)
     make_cache(tmp_path)
     options = {"split": "training", "data": [], "transform": dict}
     assert len(open_slices(tmp_path, size=8, **options)) == 5
-    with pytest.raises(CacheError, match=r"slices of \[8, 8\], wanted is 16"):
+    with pytest.raises(CacheError, match=r"\[8, 8\].*\b16\b"):
         open_slices(tmp_path, size=16, **options)
 
 
@@ -145,7 +147,7 @@ def test_rows_and_columns_of_a_rectangle_are_not_interchanged(tmp_path: Path) ->
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
     assert not is_slice_cache(tmp_path)
-    with pytest.raises(CacheError, match="let an interrupted one finish"):
+    with pytest.raises(CacheError, match="`multiad prepare`"):
         SliceCache(tmp_path)
     make_cache(tmp_path)
     with pytest.raises(CacheError, match="no slice of split 'validation'"):
@@ -154,7 +156,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         SliceCache(tmp_path, split="train")
     broken = study_path(tmp_path, "c")
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(CacheError, match=r"c\.safetensors: not a readable file"):
+    with pytest.raises(CacheError, match=r"c\.safetensors: not a readable"):
         read_study(broken)
 
 
@@ -185,5 +187,5 @@ def test_a_cache_is_not_held_in_memory(tmp_path: Path) -> None:
 
 def test_what_version_01_prepared_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "store.json").write_text("{}")
-    with pytest.raises(CacheError, match=r"multiad-med 0\.1\. Prepare it again"):
+    with pytest.raises(CacheError, match=r"multiad-med 0\.1\b.*[Pp]repare it again"):
         is_slice_cache(tmp_path)

@@ -69,7 +69,7 @@ def test_strata_are_divided_one_by_one() -> None:
     assert not splits["test"]
 
 
-def test_published_sections_stay_and_validation_comes_from_training() -> None:
+def test_published_splits_stay_and_validation_comes_from_training() -> None:
     items = _items([f"n{i}" for i in range(10)], split="training")
     items += _items(["t0", "t1"], split="test")
     splits = SubjectSplit(training=0.9, validation=0.1, test=0)(items)
@@ -84,7 +84,7 @@ def test_published_sections_stay_and_validation_comes_from_training() -> None:
     assert len(published["training"]) == 10
 
 
-def test_published_sections_can_be_renamed_and_studies_without_a_mask_left_out() -> None:
+def test_published_splits_can_be_renamed_and_studies_without_a_mask_left_out() -> None:
     items = [
         *_items(["a"], split="training", organ="o"),
         *_items(["b"], split="validation", organ="o"),
@@ -97,13 +97,13 @@ def test_published_sections_can_be_renamed_and_studies_without_a_mask_left_out()
 def test_anomalous_studies_without_a_mask_never_train() -> None:
     items = [*_items(["a", "b", "c"]), *_items(["x"], anomalous=True)]
     assert "x" in _who(SubjectSplit()(items))["test"]
-    with pytest.raises(DatalistError, match=r"1 studies for training are marked anomalous.*x\.nii"):
+    with pytest.raises(DatalistError, match=r"\b1 stud.*training.*anomalous.*x\.nii"):
         SubjectSplit()(
             [*_items(["a"], split="training"), *_items(["x"], split="training", anomalous=True)]
         )
 
 
-def test_a_subject_in_two_published_sections_is_an_error_unless_told_otherwise() -> None:
+def test_a_subject_in_two_published_splits_is_an_error_unless_told_otherwise() -> None:
     items = [*_items(["a", "b"], split="training"), *_items(["b"], split="test")]
     with pytest.raises(DatalistError, match=re.escape("b (training and test)")):
         SubjectSplit(validation=0)(items)
@@ -114,7 +114,7 @@ def test_a_subject_in_two_published_sections_is_an_error_unless_told_otherwise()
 def test_nothing_to_train_on_is_an_error() -> None:
     with pytest.raises(DatalistError, match="left for training"):
         SubjectSplit()(_items(["a"], split="test"))
-    with pytest.raises(ValueError, match="training must be positive"):
+    with pytest.raises(ValueError, match=r"training.*positive"):
         SubjectSplit(training=0)
 
 

@@ -73,7 +73,7 @@ def test_subject_is_read_from_the_file_name(touch: Touch, path: str, subject: st
     assert item["subject"] == subject
 
 
-def test_sets_without_masks_have_anomalous_pictures_without_label(touch: Touch) -> None:
+def test_sets_without_masks_have_anomalous_images_without_label(touch: Touch) -> None:
     (item,) = find_bmad(touch("Chest_AD/test/Ungood/img/Lung_Opacity_1.png"))
     assert item["anomalous"] is True
     assert "label" not in item
@@ -89,7 +89,7 @@ def test_anomalous_slice_without_mask_is_named(touch: Touch) -> None:
 
 def test_slice_found_twice_is_an_error(touch: Touch) -> None:
     names = [f"{root}/train/good/00001_60.png" for root in ("Brain_AD", "copy/Brain")]
-    with pytest.raises(DatalistError, match="brain/training/good/00001_60' was found twice"):
+    with pytest.raises(DatalistError, match=r"brain/training/good/00001_60' .*twice"):
         find_bmad(touch(*names))
 
 
@@ -120,12 +120,12 @@ def test_a_set_without_masks_is_read(touch: Touch) -> None:
     ]
 
 
-def test_pictures_whose_folders_tell_nothing_are_told(touch: Touch) -> None:
+def test_images_whose_folders_tell_nothing_are_told(touch: Touch) -> None:
     folder = touch(
         "Brain_AD/train/good/1_60.png",
         "Brain_AD/extra/2_60.png",
         "Brain_AD/test/good/img/3_60.png",
         "Brain_AD/test/good/label/3_60.png",
     )
-    with pytest.warns(UserWarning, match=r"1 images or masks of .* passed over: .*2_60\.png"):
+    with pytest.warns(UserWarning, match=r"\b1 images or masks.*2_60\.png"):
         assert len(find_bmad(folder)) == 2

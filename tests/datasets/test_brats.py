@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def test_mask_missing_from_some_studies_of_a_release_is_told(
     items = find_brats(folder)
     assert ["label" in item for item in items] == [True, False]
     assert all(item["anomalous"] for item in items)
-    assert "1 of 2 BraTS studies have no segmentation" in caplog.text
+    assert re.search(r"\b1 of 2\b.*no segmentation", caplog.text)
     assert "BraTS2021_00002" in caplog.text
 
 
@@ -154,7 +155,7 @@ def test_study_found_twice_is_an_error(touch: Touch, copy: str) -> None:
 
 
 def test_other_folders_are_told_from_brats(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"holds no BraTS files.*recipe 'lits'"):
+    with pytest.raises(DatalistError, match=r"no BraTS files.*recipe 'lits'"):
         find_brats(touch("volume-0.nii"))
     with pytest.raises(DatalistError, match="does not exist"):
         find_brats(touch("a") / "b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,12 +64,12 @@ def test_lits_without_segmentation_is_listed_without_masks_and_told(
 ) -> None:
     items = find_lits(touch("volume-3.nii", "volume-4.nii", "segmentation-4.nii"))
     assert [{"label", "organ"} <= set(item) for item in items] == [False, True]
-    assert "1 of 2 volumes have no segmentation-<number>.nii" in caplog.text
+    assert re.search(r"\b1 of 2 volumes\b.*no segmentation-", caplog.text)
     assert "volume-3.nii" in caplog.text
 
 
 def test_lits_volume_found_twice_is_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match="volume 0 was found twice"):
+    with pytest.raises(DatalistError, match=r"volume 0\b.*twice"):
         find_lits(touch("a/volume-0.nii", "b/volume-0.nii.gz"))
 
 

@@ -42,9 +42,7 @@ def test_all_categories_are_read(tmp_path: Path, rng: np.random.Generator) -> No
 def test_one_category_by_folder_or_by_name(tmp_path: Path, rng: np.random.Generator) -> None:
     make_mvtec(tmp_path, rng=rng)
     assert find_mvtec(tmp_path / "screw") == find_mvtec(tmp_path, categories=["screw"])
-    with pytest.raises(
-        DatalistError, match=r"no category \['cable'\]; it has \['bottle', 'screw'\]"
-    ):
+    with pytest.raises(DatalistError, match=r"no category \['cable'\].*\['bottle', 'screw'\]"):
         find_mvtec(tmp_path, categories=["cable"])
 
 
@@ -90,7 +88,7 @@ def test_mask_is_found_in_every_form(touch: Touch, mask: str) -> None:
     assert label == ([path] if "/" in mask else path)
 
 
-def test_defective_picture_without_mask_is_named(touch: Touch) -> None:
+def test_defective_image_without_mask_is_named(touch: Touch) -> None:
     folder = touch(*CATEGORY, "c/test/bad/000.png", "c/ground_truth/bad/0000.png")
     with pytest.raises(DatalistError, match=r"1 defective .*test/bad/000\.png.*000_mask"):
         find_mvtec(folder)
@@ -100,7 +98,7 @@ def test_defects_in_training_are_for_the_test_or_an_error_where_masks_may_be_the
     touch: Touch,
 ) -> None:
     folder = touch(*CATEGORY, "c/train/bad/000.png")
-    with pytest.warns(UserWarning, match=r"c/train has bad beside .* for the test only"):
+    with pytest.warns(UserWarning, match=r"c/train has bad\b.*\btest\b"):
         items = find_mvtec(folder)
     moved = [item for item in items if "/train/bad/" in item["image"]]
     assert [(item["split"], item["anomalous"]) for item in moved] == [("test", True)]
@@ -108,13 +106,13 @@ def test_defects_in_training_are_for_the_test_or_an_error_where_masks_may_be_the
         find_mvtec(touch("c/ground_truth/bad/000.png"))
 
 
-def test_pictures_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match="c/train/good/000' was found twice"):
+def test_images_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:
+    with pytest.raises(DatalistError, match=r"c/train/good/000' .*twice"):
         find_mvtec(touch(*CATEGORY, "c/train/good/000.jpg"))
 
 
 def test_other_folders_are_told_from_mvtec(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"no category with train/good.*recipe 'images'"):
+    with pytest.raises(DatalistError, match=r"train/good.*recipe 'images'"):
         find_mvtec(touch("a/b.png"))
 
 
@@ -134,7 +132,7 @@ def test_visa_follows_its_table(tmp_path: Path, rng: np.random.Generator) -> Non
 
 def test_visa_faults_are_named(tmp_path: Path, rng: np.random.Generator) -> None:
     make_visa(tmp_path, rng=rng)
-    with pytest.raises(DatalistError, match=r"split_file can be one of \['1cls'\]"):
+    with pytest.raises(DatalistError, match=r"split_file.*\['1cls'\]"):
         find_mvtec(tmp_path, split_file="2cls_fewshot")
     with pytest.raises(DatalistError, match=r"no category \['pcb1'\]"):
         find_mvtec(tmp_path, categories=["pcb1"])
@@ -143,10 +141,10 @@ def test_visa_faults_are_named(tmp_path: Path, rng: np.random.Generator) -> None
         find_mvtec(tmp_path)
     table = tmp_path / "split_csv/1cls.csv"
     table.write_text("object,split,label,image,mask\ncandle,train,fine,a.JPG,\n")
-    with pytest.raises(DatalistError, match="line 2: split 'train' and label 'fine'"):
+    with pytest.raises(DatalistError, match=r"line 2: .*'train'.*'fine'"):
         find_mvtec(tmp_path)
     table.write_text("object,split\n")
-    with pytest.raises(DatalistError, match=r"lacks the columns \['label'"):
+    with pytest.raises(DatalistError, match=r"columns \['label'"):
         find_mvtec(tmp_path)
 
 
@@ -156,14 +154,14 @@ def test_real_screws_are_complete(real_data: Path) -> None:
     assert counts == {("training", False): 320, ("test", False): 41, ("test", True): 119}
 
 
-def test_real_pictures_in_two_formats(real_data: Path) -> None:
+def test_real_images_in_two_formats(real_data: Path) -> None:
     items = find_mvtec(real_data / "industrial", categories=["hazelnut_toy"])
     counts = Counter((item["split"], item["anomalous"]) for item in items)
     assert counts == {("training", False): 28, ("test", False): 6, ("test", True): 17}
     assert all(Path(item["label"]).is_file() for item in items if item["anomalous"])
 
 
-def test_pictures_below_a_kind_are_of_that_kind(touch: Touch) -> None:
+def test_images_below_a_kind_are_of_that_kind(touch: Touch) -> None:
     folder = touch(
         *CATEGORY,
         "c/train/good/monday/000.png",
@@ -177,11 +175,9 @@ def test_pictures_below_a_kind_are_of_that_kind(touch: Touch) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "test", "validation"])
-def test_loose_pictures_are_refused_and_the_advice_works(touch: Touch, part: str) -> None:
+def test_loose_images_are_refused_and_the_advice_works(touch: Touch, part: str) -> None:
     folder = touch(*CATEGORY, f"c/{part}/loose.png")
-    with pytest.raises(
-        DatalistError, match=rf"1 images lie in .*c/{part} itself: loose\.png"
-    ) as told:
+    with pytest.raises(DatalistError, match=rf"\b1 images.*c/{part} .*loose\.png") as told:
         find_mvtec(folder)
     assert f"{part}/good" in str(told.value)
     (folder / f"c/{part}/good").mkdir(exist_ok=True)
@@ -189,7 +185,7 @@ def test_loose_pictures_are_refused_and_the_advice_works(touch: Touch, part: str
     assert len(find_mvtec(folder)) == 3
 
 
-def test_masks_beside_their_pictures_are_masks(touch: Touch) -> None:
+def test_masks_beside_their_images_are_masks(touch: Touch) -> None:
     folder = touch(*CATEGORY, "c/test/bad/7.png", "c/test/bad/7_GT.png")
     (item,) = [item for item in find_mvtec(folder) if item["anomalous"]]
     assert item["label"] == [str(folder / "c/test/bad/7_GT.png")]
@@ -249,6 +245,6 @@ def test_upper_case_linked_dead_and_empty_files_are_all_listed(touch: Touch) -> 
 
 def test_a_tree_without_train_good_is_told_what_can_be_inferred(touch: Touch) -> None:
     folder = touch("c/test/good/1.png", "c/test/bad/1.png")
-    with pytest.raises(DatalistError, match=rf"to infer images only, give {folder}/c/test\."):
+    with pytest.raises(DatalistError, match=rf"infer.*{folder}/c/test\."):
         find_mvtec(folder)
     assert len(find_images(folder / "c/test")) == 2

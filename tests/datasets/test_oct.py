@@ -16,7 +16,7 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"")
 
 
-def test_files_and_folders_of_pictures_are_volumes(tmp_path: Path) -> None:
+def test_files_and_folders_of_images_are_volumes(tmp_path: Path) -> None:
     touch(tmp_path, "a.npy", "p2/os.vol", "p2/od.E2E", "n.nii.gz", "notes.txt", "d.dcm")
     touch(tmp_path, "p1/od/10.png", "p1/od/2.PNG", "p1/os/1.bmp", "p1/os/.hidden.png")
     touch(tmp_path, "n_anomaly_map.nii.gz", ".cache/x.npy")
@@ -31,13 +31,13 @@ def test_files_and_folders_of_pictures_are_volumes(tmp_path: Path) -> None:
     }
 
 
-def test_a_pattern_chooses_pictures_of_a_folder(tmp_path: Path) -> None:
+def test_a_pattern_chooses_images_of_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, "od/10.png", "od/2.png", "od/thumbnail.jpg")
     (item,) = find_bscans(tmp_path, image_glob="**/*.png")
     assert [Path(path).name for path in item["image"]] == ["2.png", "10.png"]
 
 
-def test_pictures_in_the_folder_itself_are_one_volume(tmp_path: Path) -> None:
+def test_images_in_the_folder_itself_are_one_volume(tmp_path: Path) -> None:
     touch(tmp_path / "eye", "1.png", "2.png")
     assert find_bscans(tmp_path / "eye") == [{"image": str(tmp_path / "eye"), "subject": "eye"}]
 

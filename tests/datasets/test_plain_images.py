@@ -13,7 +13,7 @@ from multiad_med.datasets import find_images
 Touch = Callable[..., Path]
 
 
-def test_loose_pictures_are_normal(touch: Touch) -> None:
+def test_loose_images_are_normal(touch: Touch) -> None:
     items = find_images(touch("b10.PNG", "b2.jpg", "deep/c.tiff", "notes.txt"))
     assert [item["study"] for item in items] == ["b2", "b10", "deep/c"]
     assert not any(item["anomalous"] or "split" in item or "kind" in item for item in items)
@@ -39,9 +39,9 @@ def test_masks_are_found(touch: Touch, mask: str) -> None:
     assert "label" not in items["normal"]
 
 
-def test_masks_of_unsorted_pictures_are_no_pictures(touch: Touch) -> None:
+def test_masks_of_unsorted_images_are_no_images(touch: Touch) -> None:
     folder = touch("images/a.png", "masks/a.png")
-    with pytest.warns(UserWarning, match="1 masks passed over, and all 1 images taken as normal"):
+    with pytest.warns(UserWarning, match=r"\b1 masks passed over.*\b1 images.*normal"):
         (item,) = find_images(folder)
     assert item["study"] == "images/a"
 
@@ -51,26 +51,26 @@ def test_mask_missing_from_some_is_an_error(touch: Touch) -> None:
         find_images(touch("ok/a.png", "dent/a.png", "dent/b.png", "masks/a.png"))
 
 
-def test_loose_pictures_beside_sorted_ones_are_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"1 images of neither: b\.png"):
+def test_loose_images_beside_sorted_ones_are_an_error(touch: Touch) -> None:
+    with pytest.raises(DatalistError, match=r"\b1 images.*\bb\.png"):
         find_images(touch("ok/a.png", "b.png"))
 
 
-def test_pictures_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match="'a' was found twice"):
+def test_images_that_differ_in_suffix_only_are_an_error(touch: Touch) -> None:
+    with pytest.raises(DatalistError, match=r"'a' .*twice"):
         find_images(touch("a.png", "a.jpg"))
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("bottle/train/good/0.png", "recipe 'mvtec_ad'"), ("a.txt", r"It holds 1 x \.txt")],
+    [("bottle/train/good/0.png", "recipe 'mvtec_ad'"), ("a.txt", r"\b1 x \.txt")],
 )
-def test_other_folders_are_told_from_pictures(touch: Touch, name: str, message: str) -> None:
+def test_other_folders_are_told_from_images(touch: Touch, name: str, message: str) -> None:
     with pytest.raises(DatalistError, match=message):
         find_images(touch(name))
 
 
-def test_real_bscans_are_pictures_in_order(real_data: Path) -> None:
+def test_real_bscans_are_images_in_order(real_data: Path) -> None:
     items = find_images(real_data / "oct" / "duke_dme_subject01")
     assert len(items) == 61
     assert [Path(item["image"]).stem for item in items[:2]] == ["Subject_01_1", "Subject_01_2"]
@@ -89,7 +89,7 @@ def test_real_bscans_are_pictures_in_order(real_data: Path) -> None:
         "a.mask2.png",
     ],
 )
-def test_masks_beside_their_pictures_are_masks(touch: Touch, mask: str) -> None:
+def test_masks_beside_their_images_are_masks(touch: Touch, mask: str) -> None:
     folder = touch("good/a.png", "NG/a.jpg", f"NG/{mask}", "NG/b_image.png", "NG/b_mask.png")
     items = {item["study"]: item for item in find_images(folder)}
     assert set(items) == {"good/a", "NG/a", "NG/b_image"}
@@ -97,20 +97,20 @@ def test_masks_beside_their_pictures_are_masks(touch: Touch, mask: str) -> None:
     assert items["NG/b_image"]["label"] == [str(folder / "NG/b_mask.png")]
 
 
-def test_masks_beside_normal_pictures_are_no_pictures(touch: Touch) -> None:
+def test_masks_beside_normal_images_are_no_images(touch: Touch) -> None:
     items = find_images(touch("good/a.png", "good/a_mask.png", "NG/b.png"))
     assert [item["study"] for item in items] == ["NG/b", "good/a"]
     assert not any("label" in item for item in items)
 
 
-def test_pictures_of_labels_are_pictures(touch: Touch) -> None:
+def test_images_of_labels_are_images(touch: Touch) -> None:
     items = find_images(touch("front_label.png", "label_1.png", "mask.png", "unmasked.png"))
     assert len(items) == 4
 
 
-def test_a_mask_without_its_picture_is_refused_and_the_advice_works(touch: Touch) -> None:
+def test_a_mask_without_its_image_is_refused_and_the_advice_works(touch: Touch) -> None:
     folder = touch("good/a.png", "NG/b.png", "NG/c_mask.png")
-    with pytest.raises(DatalistError, match=r"1 files are named as masks .*c_mask\.png"):
+    with pytest.raises(DatalistError, match=r"\b1 files.*masks.*c_mask\.png"):
         find_images(folder)
     (folder / "NG/c_mask.png").rename(folder / "NG/b_mask.png")
     assert [item["study"] for item in find_images(folder)] == ["NG/b", "good/a"]
@@ -118,7 +118,7 @@ def test_a_mask_without_its_picture_is_refused_and_the_advice_works(touch: Touch
 
 def test_masks_missing_from_some_may_be_added_or_all_removed(touch: Touch) -> None:
     folder = touch("ok/a.png", "dent/a.png", "dent/b.png", "masks/dent/a.png")
-    with pytest.raises(DatalistError, match=r"dent/b\.png\. Put the mask beside its image"):
+    with pytest.raises(DatalistError, match=r"dent/b\.png\..*mask beside"):
         find_images(folder)
     touch("dent/b_mask.png")
     assert sum("label" in item for item in find_images(folder)) == 2
@@ -145,12 +145,12 @@ def test_upper_case_linked_dead_and_empty_files_are_all_listed(touch: Touch) -> 
 def test_a_link_to_what_is_read_already_is_told(touch: Touch) -> None:
     folder = touch("a/x.png")
     (folder / "b").symlink_to(folder / "a")
-    with pytest.warns(UserWarning, match=rf"{folder}/(a|b) passed over: a link to {folder}/(a|b)"):
+    with pytest.warns(UserWarning, match=rf"{folder}/(a|b) passed over.*link.*{folder}/(a|b)"):
         assert len(find_images(folder)) == 1
 
 
 def test_images_of_kinds_that_are_not_read_are_told(touch: Touch) -> None:
-    with pytest.warns(UserWarning, match=r"1 images of .* passed over: .*b\.webp"):
+    with pytest.warns(UserWarning, match=r"\b1 images.*passed over.*b\.webp"):
         assert len(find_images(touch("a.png", "b.webp", "notes.txt"))) == 1
 
 
@@ -193,17 +193,17 @@ def test_other_folders_of_a_test_beside_loose_training_images_are_anomalous(touc
 
 def test_an_empty_normal_folder_is_refused_and_the_advice_works(touch: Touch) -> None:
     folder = touch("good/notes.txt", "bad/a.png")
-    with pytest.raises(DatalistError, match="good holds no images, so that those of the other"):
+    with pytest.raises(DatalistError, match="good holds no images"):
         find_images(folder)
     touch("good/b.png")
     assert [item["anomalous"] for item in find_images(folder)] == [True, False]
 
 
 def test_a_folder_called_bad_without_a_good_one_is_told(touch: Touch) -> None:
-    with pytest.warns(UserWarning, match="a folder is named bad, and all 2 images taken as normal"):
+    with pytest.warns(UserWarning, match=r"named bad\b.*\b2 images.*normal"):
         find_images(touch("bad/a.png", "more/b.png"))
 
 
 def test_a_normal_folder_below_an_anomalous_one_is_refused(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match="has normal images in line1/good, below other folders"):
+    with pytest.raises(DatalistError, match="normal images in line1/good"):
         find_images(touch("good/a.png", "line1/good/b.png"))

@@ -57,7 +57,7 @@ def test_missing_bscan_is_named(touch: Touch) -> None:
 
 
 def test_missing_label_is_named(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"1 B-scans have no label .*img/3\.bmp"):
+    with pytest.raises(DatalistError, match=r"\b1 B-scans.*no label.*img/3\.bmp"):
         find_resc(touch(*_challenge(range(1, 4), labels=range(1, 3))))
 
 
@@ -90,7 +90,7 @@ def test_pnet_mask_that_is_missing_is_named(touch: Touch) -> None:
         "test/lesion_mask/a/2.png",
         "train/images/b/1.png",
     )
-    with pytest.raises(DatalistError, match=r"lesion_mask/a/1\.png.* or remove that folder"):
+    with pytest.raises(DatalistError, match=r"lesion_mask/a/1\.png.*remove"):
         find_resc(folder)
     shutil.rmtree(folder / "test/lesion_mask")
     assert {item["study"]: (item["anomalous"], "label" in item) for item in find_resc(folder)} == {
@@ -101,7 +101,7 @@ def test_pnet_mask_that_is_missing_is_named(touch: Touch) -> None:
 
 def test_the_challenges_volumes_are_read_without_labels(touch: Touch) -> None:
     folder = touch("Edema_trainingset/original_images/P1_MacularCube.img/1.bmp", "extra/2.bmp")
-    with pytest.warns(UserWarning, match=r"1 images or masks of .* passed over: .*extra/2\.bmp"):
+    with pytest.warns(UserWarning, match=r"\b1 images or masks.*passed over.*extra/2\.bmp"):
         (item,) = find_resc(folder)
     assert item["anomalous"]
     assert "label" not in item
@@ -117,7 +117,7 @@ def test_volume_in_one_file_with_its_partner(touch: Touch, suffix: str, label: s
 
 
 def test_volumes_of_which_some_have_a_label_are_an_error(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"1 of 2 volumes have no label.*b\.npy"):
+    with pytest.raises(DatalistError, match=r"\b1 of 2 volumes.*no label.*b\.npy"):
         find_resc(touch("a.npy", "a_label.npy", "b.npy"))
 
 

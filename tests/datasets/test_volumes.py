@@ -34,7 +34,7 @@ def test_masks_of_a_folder_follow_their_pattern(touch: Touch) -> None:
 
 
 def test_folder_without_volumes_tells_what_it_holds(touch: Touch) -> None:
-    with pytest.raises(DatalistError, match=r"It holds 2 x \.txt, 1 x no suffix"):
+    with pytest.raises(DatalistError, match=r"\b2 x \.txt, 1 x no suffix"):
         find_volumes(touch("a.txt", "b.TXT", "c"))
 
 
@@ -61,7 +61,7 @@ def test_table_gives_every_column(touch: Touch) -> None:
 
 def test_table_must_say_what_rows_without_a_label_are(touch: Touch) -> None:
     folder = touch("a.nii", "b.nii", "m.nii")
-    with pytest.raises(DatalistError, match=r"1 of 2 rows have no label.*b\.nii"):
+    with pytest.raises(DatalistError, match=r"\b1 of 2 rows.*no label.*b\.nii"):
         find_volumes(_table(folder, "image,label\na.nii,m.nii\nb.nii,\n"))
 
 
@@ -76,16 +76,16 @@ def test_table_with_tabs(touch: Touch) -> None:
     [
         ("image\nx.nii\n", r"line 2: image .*x\.nii does not exist"),
         ("image,label\na.nii,x.nii\n", "label .* does not exist"),
-        ("image,split\na.nii,train\n", "split 'train'; allowed are"),
-        ("image,anomalous\na.nii,maybe\n", "anomalous 'maybe'; allowed are"),
+        ("image,split\na.nii,train\n", "split 'train'.*training"),
+        ("image,anomalous\na.nii,maybe\n", "anomalous 'maybe'.*yes"),
         ("image,labels\na.nii,\n", r"columns \['image', 'labels'\].*only \['label'"),
         ("label\na.nii\n", "`image` is needed"),
         ("image\n", "no rows"),
-        ("image,label\na.nii\n", "line 2 should have 2 fields"),
-        ("image,label\na.nii,,\n", "line 2 should have 2 fields"),
-        ("image,label\n,a.nii\n", "line 2 names no image"),
-        ("image\na.nii\na.nii\n", "'a' was found twice"),
-        ('image\n"a.nii', "cannot be read as a table"),
+        ("image,label\na.nii\n", r"line 2\b.*\b2 fields"),
+        ("image,label\na.nii,,\n", r"line 2\b.*\b2 fields"),
+        ("image,label\n,a.nii\n", "line 2 .*no image"),
+        ("image\na.nii\na.nii\n", "'a' .*twice"),
+        ('image\n"a.nii', "cannot be read"),
     ],
 )
 def test_fault_of_a_table_is_named(touch: Touch, text: str, message: str) -> None:

@@ -37,13 +37,13 @@ def test_texture_is_seen_by_the_local_deviation() -> None:
     assert found["local standard deviation"]["foreground_pixel_auroc"] > 0.95
 
 
-def test_area_of_the_foreground_is_a_shortcut_where_lesions_come_with_large_slices() -> None:
+def test_area_of_the_foreground_is_a_strong_baseline_where_lesions_come_with_large_slices() -> None:
     case = volume_case("a", lesion=True)
     case.foreground[~case.abnormal, :, SIZE // 2 :] = False
     assert _metrics([case])["foreground area"] == {"image_auroc": 1.0, "image_ap": 1.0}
 
 
-def test_height_is_a_shortcut_where_lesions_are_below() -> None:
+def test_height_is_a_strong_baseline_where_lesions_are_below() -> None:
     case = volume_case("a", lesion=True)
     case.abnormal = torch.tensor([True, True, False, False, False, False])
     assert _metrics([case])["slice position"]["image_auroc"] == 1

@@ -36,12 +36,12 @@ def test_an_abnormal_slice_without_mask_has_no_known_pixels() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("label", torch.zeros(6, SIZE, SIZE + 1), r"label has shape \(6, 32, 33\)"),
-        ("foreground", torch.ones(5, SIZE, SIZE), r"foreground has shape \(5, 32, 32\)"),
-        ("scores", torch.zeros(5), r"scores has shape \(5,\), expected \(6,\)"),
+        ("label", torch.zeros(6, SIZE, SIZE + 1), r"label.*\(6, 32, 33\)"),
+        ("foreground", torch.ones(5, SIZE, SIZE), r"foreground.*\(5, 32, 32\)"),
+        ("scores", torch.zeros(5), r"scores.*\(5,\).*\(6,\)"),
         ("anomaly_map", torch.zeros(0, SIZE, SIZE), "at least one slice"),
-        ("anomaly_map", torch.full((6, SIZE, SIZE), torch.nan), "6144 values of anomaly_map are NaN"),
-        ("scores", torch.tensor([0, 1, 2, 3, 4, torch.inf]), "1 values of scores are NaN or infinite"),
+        ("anomaly_map", torch.full((6, SIZE, SIZE), torch.nan), "6144 values of anomaly_map.*NaN"),
+        ("scores", torch.tensor([0, 1, 2, 3, 4, torch.inf]), "1 values of scores.*infinite"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_by_name(name: str, value: torch.Tensor, message: str) -> None:

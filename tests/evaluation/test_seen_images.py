@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -27,13 +28,12 @@ def test_one_warning_has_counts_and_first_names() -> None:
     hashes = {f"in/{name}.png": name * 16 for name in "abcdefgh"}
     known = {"training": [hashes[f"in/{n}.png"] for n in "bcdef"], "held_out": ["h" * 16]}
     evaluation = evaluate_cases([volume_case("a", lesion=True)], bootstrap=5)
-    with pytest.warns(UserWarning, match="look better than they are") as caught:
+    with pytest.warns(UserWarning, match="trained on") as caught:
         note_seen_images(evaluation, ModelCard(image_hashes=known), hashes)
     (warning,) = caught
-    assert "5 of 8 evaluated images the model was trained on: b.png, c.png, d.png and 2 more" in (
-        str(warning.message)
-    )
-    assert "1 of 8 evaluated images were held out in its training" in str(warning.message)
+    told = str(warning.message)
+    assert re.search(r"\b5 of 8\b.*trained on: b\.png, c\.png, d\.png and 2 more", told)
+    assert re.search(r"\b1 of 8\b.*held out", told)
     assert evaluation.remarks[0] == str(warning.message)
     seen = evaluation.as_json()["seen_images"]
     assert seen["training"] == {"count": 5, "first": [f"in/{n}.png" for n in "bcdef"]}
@@ -78,7 +78,7 @@ def test_a_training_image_in_the_test_is_recognised_by_its_bytes(
     if data == "slices":
         recipe = load_recipe("mvtec_ad", {"size": 64})
         prepare(recipe, tmp_path / "mvtec", source, workers=0, progress=False)
-    with pytest.warns(UserWarning, match=r"5 of 11 evaluated images the model was trained on: "):
+    with pytest.warns(UserWarning, match=r"\b5 of 11\b.*trained on: "):
         evaluate_model(source, file, tmp_path / "out", bootstrap=5)
     seen = json.loads((tmp_path / "out/metrics.json").read_text())["seen_images"]
     assert (seen["training"]["count"], seen["held_out"]["count"]) == (5, 1)
@@ -97,7 +97,7 @@ def test_a_training_volume_in_the_test_is_recognised(tmp_path: Path) -> None:
         for image, label in ((0, 4), (5, 5))
     ]
     (folder / "again.json").write_text(json.dumps({"test": items}))
-    with pytest.warns(UserWarning, match=r"1 of 2 evaluated images the model was trained on: s0\."):
+    with pytest.warns(UserWarning, match=r"\b1 of 2\b.*trained on: s0\."):
         evaluate_model(
             folder / "again.json", tmp_path / "models/model.pt", tmp_path / "out", bootstrap=5
         )

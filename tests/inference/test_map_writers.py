@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -160,9 +161,8 @@ def test_a_rate_out_of_reach_gives_a_p_value_and_no_verdict(tmp_path: Path) -> N
     assert content["volume_flagged"] is None
     assert content["volume_p_value"] == pytest.approx(0.1)
     assert content["thresholds"]["volume_score"] is None
-    assert content["verdict"] == (
-        "no verdict: 19 normal volumes allow no rate below 5 %; 99 are needed for 1 %"
-    )
+    verdict = r"^no verdict: 19 normal volumes\b.*\b5 %.*\b99\b.*\b1 %"
+    assert re.search(verdict, content["verdict"])
 
 
 def test_slices_are_numbered_as_in_the_source(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_montage_shows_anterior_above_and_the_patients_right_on_the_left(tmp_pat
     image[30:38, 45:55] = 1.0  # right (x large in RAS+) and anterior (y large)
     lesion = image > 0
     save_montage([MontageColumn("s", image, np.zeros_like(image), lesion)], tmp_path / "m.png")
-    picture = imread(tmp_path / "m.png")[..., :3]
-    grey = (np.ptp(picture, axis=-1) < 0.02) & (picture.mean(axis=-1) > 0.9)
+    shown = imread(tmp_path / "m.png")[..., :3]
+    grey = (np.ptp(shown, axis=-1) < 0.02) & (shown.mean(axis=-1) > 0.9)
     top_panel = grey[int(0.12 * len(grey)) : len(grey) // 3, : int(0.75 * grey.shape[1])]
     blocks = np.argwhere(top_panel)
     panel_middle = np.array(top_panel.shape) / 2
@@ -194,14 +194,14 @@ def test_montage_shows_anterior_above_and_the_patients_right_on_the_left(tmp_pat
     assert np.median(blocks[:, 1]) < panel_middle[1]
 
 
-def test_montage_shows_pictures_as_they_are(tmp_path: Path) -> None:
+def test_montage_shows_images_as_they_are(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     image = np.zeros((40, 60))
     image[2:10, 5:15] = 1.0  # upper left
     save_montage([MontageColumn("s", image, 0 * image, upright=True)], tmp_path / "m.png")
-    picture = imread(tmp_path / "m.png")[..., :3]
-    grey = (np.ptp(picture, axis=-1) < 0.02) & (picture.mean(axis=-1) > 0.9)
+    shown = imread(tmp_path / "m.png")[..., :3]
+    grey = (np.ptp(shown, axis=-1) < 0.02) & (shown.mean(axis=-1) > 0.9)
     top_panel = grey[int(0.12 * len(grey)) : len(grey) // 2, : int(0.75 * grey.shape[1])]
     block = np.median(np.argwhere(top_panel), axis=0)
     assert (block < np.array(top_panel.shape) / 2).all()

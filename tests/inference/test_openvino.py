@@ -68,7 +68,7 @@ def test_weights_loaded_after_it_was_built_count(exported: tuple[MultiAD, Path])
 def test_an_export_of_another_model_is_refused(exported: tuple[MultiAD, Path]) -> None:
     torch.manual_seed(1)
     fast = OpenVINONetwork(tiny_multiad().eval(), exported[1])
-    with pytest.raises(ExportError, match="not an export of the model in use"):
+    with pytest.raises(ExportError, match="not an export"):
         fast(torch.rand(2, 3, SIZE, SIZE))
 
 
@@ -77,7 +77,7 @@ def test_another_size_or_a_missing_file_is_refused(exported: tuple[MultiAD, Path
     network, path = exported
     with pytest.raises(ExportError, match=r"--input_shape '\[1, 3, 48, 48\]'"):
         OpenVINONetwork(network, path)(torch.rand(1, 3, 48, 48))
-    with pytest.raises(ExportError, match="There is no exported network"):
+    with pytest.raises(ExportError, match=r"no exported network.*none\.onnx"):
         OpenVINONetwork(network, path.with_name("none.onnx"))(torch.rand(1, 3, SIZE, SIZE))
 
 

@@ -100,7 +100,7 @@ def test_a_bad_study_is_an_error_and_the_next_one_is_done(model: Path, tmp_path:
     with pytest.raises(StudyError, match=r"cut.nii.gz: ") as told:
         predict(cut)
     assert told.value.kind is FailureKind.STUDY
-    with pytest.raises(StudyError, match=r"1 slice\(s\) are missing"):
+    with pytest.raises(StudyError, match=r"\b1 slice.*missing"):
         predict(missing)
     assert predict(good).map_file.is_file()
     assert sorted(p.name for p in (tmp_path / "served").iterdir()) == [
@@ -164,11 +164,11 @@ def test_what_makes_the_results_is_told_apart(model: Path, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_served_is_named(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(CardError, match='bundle "multiad_brain_mri", asked for is "multiad_liver'):
+    with pytest.raises(CardError, match=r'"multiad_brain_mri".*"multiad_liver_ct"'):
         predictor(model, bundle="multiad_liver_ct")
-    with pytest.raises(InputError, match=r"no setting sizze .* Did you mean size\?"):
+    with pytest.raises(InputError, match=r"\bsizze\b.*mean size\?"):
         StudyPredictor(model, sizze=64)
-    with pytest.raises(WeightsError, match="There is no weights file"):
+    with pytest.raises(WeightsError, match=r"no weights file.*no\.pt"):
         predictor(tmp_path / "no.pt")
 
 

@@ -14,7 +14,7 @@ from multiad_med.inference.severity import (
 from multiad_med.visualize.colours import heat_colours
 
 
-def test_each_value_has_the_band_that_it_reaches() -> None:
+def test_each_value_has_the_severity_level_that_it_reaches() -> None:
     values = np.float32([0, 0.49, 0.5, 0.59, 0.61, 0.66, 0.67, 0.99])
     levels = severity_levels(values)
     assert levels.dtype == np.uint8
@@ -22,7 +22,7 @@ def test_each_value_has_the_band_that_it_reaches() -> None:
     assert [int(level) for level in SeverityLevel] == [1, 2, 3]
 
 
-def test_default_bands_begin_at_1_1_5_and_2_times_the_calibrated_threshold() -> None:
+def test_default_severity_levels_begin_at_1_1_5_and_2_times_the_calibrated_threshold() -> None:
     threshold = 0.02
     distances = threshold * np.array([0.9, 1.1, 1.4, 1.6, 1.9, 2.1])
     assert severity_levels(distances / (distances + threshold)).tolist() == [0, 1, 1, 2, 2, 3]
@@ -32,7 +32,7 @@ def test_default_bands_begin_at_1_1_5_and_2_times_the_calibrated_threshold() -> 
     )
 
 
-def test_bands_above_another_threshold_keep_their_multiples() -> None:
+def test_severity_levels_above_another_threshold_keep_their_multiples() -> None:
     # 0.2 is m = t / 4, so the levels begin at m = t / 4, 3 t / 8, t / 2.
     levels = SeverityThresholds.above(0.2)
     np.testing.assert_allclose([levels.low, levels.moderate, levels.high], [0.2, 3 / 11, 1 / 3])
@@ -52,7 +52,7 @@ def test_a_threshold_outside_the_map_is_refused(threshold: float) -> None:
         SeverityThresholds.above(threshold)
 
 
-def test_a_band_has_the_colour_that_pictures_give_its_lowest_value() -> None:
+def test_a_severity_level_has_the_colour_that_images_give_its_lowest_value() -> None:
     default = SeverityThresholds()
     values = np.float32([default.low, default.moderate, default.high])
     colours = (255 * heat_colours(values)[:, :3]).round().astype(int)

@@ -57,7 +57,7 @@ def test_the_heatmap_is_the_bundles_own_map_on_the_studys_grid(
     assert [s["slice"] for s in found["slices"]] == [s["slice"] for s in scores["slices"]]
 
 
-def test_the_label_has_three_bands_of_the_map(server: Server, tmp_path: Path) -> None:
+def test_the_label_has_three_severity_levels_of_the_map(server: Server, tmp_path: Path) -> None:
     response = server.ask(BRAIN, "permuted", "image", result_dtype="float32")
     values = np.asarray(image_of(response, tmp_path / "map.nii.gz").dataobj)
     low, moderate, high = (float(q) for q in np.quantile(values[values > 0], [0.3, 0.6, 0.9]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -47,9 +48,9 @@ def test_init_copies_bundles_with_their_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bundle", "reason"),
     [
-        ("multiad_industrial", "can serve the bundles"),
+        ("multiad_industrial", LIVER),
         (f"{BRAIN}=absent.pt", "absent.pt"),
-        (f"{BRAIN}=other.pt", "other.pt does not hold weights"),
+        (f"{BRAIN}=other.pt", "other.pt"),
     ],
 )
 def test_init_refuses_what_it_cannot_serve(
@@ -85,8 +86,8 @@ def test_a_torchvision_that_does_not_fit_torch_is_told_with_the_command_that_men
     made = CliRunner().invoke(cli, ["label", command, str(folder), *arguments])
     assert made.exit_code != 0
     assert made.output.startswith("Error: torchvision ")
-    assert f"does not fit torch {torch.__version__}: " in made.output
-    assert "pip install --force-reinstall -c constraints-label.txt torch torchvision" in made.output
+    assert f" torch {torch.__version__}: " in made.output
+    assert re.search("pip install .*-c constraints-label.txt torch torchvision", made.output)
     assert made.output.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
@@ -104,7 +105,7 @@ def test_start_says_why_it_cannot(app_folder: Path, tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         output = start(str(app_folder), str(tmp_path), "--port", str(port))
-        assert f"Cannot listen on 127.0.0.1:{port}: Address already in use" in output
+        assert re.search(rf"\b127\.0\.0\.1:{port}\b.*in use", output)
 
 
 @dataclass

@@ -292,7 +292,7 @@ W = resamples(2, count=3)
         ),
         (
             lambda: bootstrap_ranking(torch.rand(2), torch.ones(2), torch.tensor([0, 2]), W),
-            "columns of the weights, 0 to 1, got 0 to 2",
+            "0 to 1, got 0 to 2",
         ),
         (
             lambda: bootstrap_ranking(torch.rand(2), torch.ones(2), torch.tensor([0.0, 1]), W),

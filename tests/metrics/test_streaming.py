@@ -128,7 +128,7 @@ def test_a_bound_above_1e_4_warns_and_names_the_exact_form() -> None:
     streaming = StreamingRanking()
     streaming.update(spread, np.zeros(spread.shape, bool))
     streaming.update(near, labels)
-    with pytest.warns(UserWarning, match=r"Average precision .* may be off by .* Use the exact"):
+    with pytest.warns(UserWarning, match=r"Average precision\b.*off by.*exact"):
         value = streaming.average_precision
     exact = Ranking(
         np.concatenate([spread, near]), np.concatenate([np.zeros(spread.shape), labels])
@@ -188,11 +188,11 @@ def test_wrong_input_is_refused_and_leaves_no_trace() -> None:
         streaming.update(np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match="1 scores are NaN"):
         streaming.update(np.array([0, np.nan]), np.zeros(2))
-    with pytest.raises(ValueError, match="1 scores exceed float32's range"):
+    with pytest.raises(ValueError, match=r"1 scores.*float32"):
         streaming.update(np.array([0, 1e300]), np.zeros(2))
     many = np.zeros(1 << 19)
     many[-1] = -1e300
-    with pytest.raises(ValueError, match="1 scores exceed float32's range"):
+    with pytest.raises(ValueError, match=r"1 scores.*float32"):
         streaming.update(many, many)
     maps = np.zeros((2, 3, 3))
     maps[1] = np.nan

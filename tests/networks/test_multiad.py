@@ -78,7 +78,7 @@ def test_chosen_stages_are_the_ones_compared() -> None:
 
 @pytest.mark.parametrize("stages", [(0, 1), (2, 1), (1, 1), (4, 5)])
 def test_impossible_stages_are_refused(stages: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="increasing numbers from 1 to 4"):
+    with pytest.raises(ValueError, match=r"increasing.*1 to 4"):
         tiny_multiad(stages=stages)
 
 
@@ -114,7 +114,7 @@ def test_a_network_that_fuses_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("fused", [(2, 1), (4,), (1, 1)])
 def test_stages_that_are_not_distilled_cannot_be_fused(fused: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"out of the distilled stages \(1, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"stages \(1, 2, 3\)"):
         tiny_multiad(stages=(1, 2, 3), fused=fused)
 
 
@@ -172,11 +172,11 @@ def test_teacher_weights_are_imagenet_unless_asked_otherwise() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: build_multiad("resnet"), "Unknown preset 'resnet'; choose one of"),
-        (lambda: build_extractor("vgg11"), "Unknown architecture 'vgg11'; choose one of"),
+        (lambda: build_multiad("resnet"), "preset 'resnet'.*'resnet18'"),
+        (lambda: build_extractor("vgg11"), "architecture 'vgg11'.*'vgg16'"),
         (
             lambda: build_extractor("efficientnet_lite0", output_stride=8),
-            "_lite0 has no other, got 8",
+            r"_lite0\b.*\b32\b.*got 8",
         ),
     ],
 )

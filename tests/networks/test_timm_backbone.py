@@ -119,13 +119,13 @@ def test_a_file_of_the_whole_model_is_loaded_strictly(tmp_path: Path) -> None:
     assert torch.equal(network.teacher.network.convs[1].weight, state["convs.2.weight"])
     del state["convs.2.bias"]
     torch.save(state, file)
-    with pytest.raises(WeightsError, match=r"weights of timm/small.tag: missing keys \['convs.2.b"):
+    with pytest.raises(WeightsError, match=r"timm/small\.tag.*\['convs\.2\.bias"):
         build_multiad(DECODER, teacher="timm/small.tag", teacher_weights=file)
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_without_a_network_the_way_out_is_told() -> None:
-    with pytest.raises(WeightsError, match=r"weights of small.tag \(no network.*teacher_weights"):
+    with pytest.raises(WeightsError, match=r"small\.tag\b.*no network.*teacher_weights"):
         build_multiad(DECODER, teacher="timm/small.tag")
 
 
@@ -147,10 +147,10 @@ def test_a_model_names_its_teacher_and_needs_no_weights_of_timm(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"teacher": "timm/none"}, r"timm/none: timm has no such model .*Unknown model \(none\)"),
-        ({"teacher": "timm/flat"}, "timm/flat: timm has no such model with feature maps"),
-        ({"teacher": "timm/hf-hub:a/b"}, "give timm's name of a model, no address"),
-        ({"teacher": "timm/small.tag", "output_stride": 8}, "small.tag has no other, got 8"),
+        ({"teacher": "timm/none"}, r"timm/none: .*Unknown model \(none\)"),
+        ({"teacher": "timm/flat"}, "timm/flat: .*feature maps"),
+        ({"teacher": "timm/hf-hub:a/b"}, "timm's name.*no address"),
+        ({"teacher": "timm/small.tag", "output_stride": 8}, r"small\.tag\b.*\b32\b.*got 8"),
         ({"teacher": "timm/small.tag", "student": "image", "se": True}, "give se=False"),
     ],
 )

@@ -56,7 +56,5 @@ def test_a_file_with_torchvisions_classifier_loads(tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(
-        ValueError, match=r"Unknown VGG 'vgg11'; choose one of \['vgg16', 'vgg19'\]"
-    ):
+    with pytest.raises(ValueError, match=r"'vgg11'.*\['vgg16', 'vgg19'\]"):
         VGGFeatures("vgg11")

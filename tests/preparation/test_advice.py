@@ -13,13 +13,7 @@ import numpy as np
 import pytest
 
 from multiad_med.data import CacheError, DatalistError, open_slices
-from multiad_med.preparation import (
-    PreparationError,
-    RecipeError,
-    export_png,
-    load_recipe,
-    prepare,
-)
+from multiad_med.preparation import PreparationError, RecipeError, export_png, load_recipe, prepare
 from multiad_med.preparation.prepare_command import run as run_command
 from multiad_med.testing.layouts import (
     make_lits,
@@ -39,7 +33,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def pictures(folder: Path, *names: str) -> None:
+def save_images(folder: Path, *names: str) -> None:
     for name in names:
         save_image(folder / name, picture(16, np.random.default_rng(0), defect=False)[0])
 
@@ -76,14 +70,14 @@ def two_categories(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "make", "settings", "message", "advised", "count"),
     [
-        ("liver_ct", liver_with_other_names, {}, "`btcv` names it otherwise",
+        ("liver_ct", liver_with_other_names, {}, "`btcv`",
          {"btcv": "normal", "lits": "tumours"}, 3),
-        ("liver_ct_bmad", liver_with_two_of_a_kind, {}, "Choose one with `btcv`", {"btcv": "BTCV"}, 3),
-        ("mvtec_ad", visa_of_two_classes, {}, r"split_file can be one of \['own'\]",
+        ("liver_ct_bmad", liver_with_two_of_a_kind, {}, "`btcv`", {"btcv": "BTCV"}, 3),
+        ("mvtec_ad", visa_of_two_classes, {}, r"split_file.*\['own'\]",
          {"split_file": "own"}, 5),
-        ("mvtec_ad", two_categories, {"categories": ["nut"]}, r"it has \['bottle', 'screw'\]",
+        ("mvtec_ad", two_categories, {"categories": ["nut"]}, r"\['bottle', 'screw'\]",
          {"categories": ["screw"]}, 9),
-        ("lits", lits, {"training": 0}, "training must be positive", {"training": 0.5}, 3),
+        ("lits", lits, {"training": 0}, "training.*positive", {"training": 0.5}, 3),
     ],
 )  # fmt: skip
 def test_the_setting_that_an_error_names_helps(
@@ -106,11 +100,11 @@ def mvtec_deep_down(folder: Path) -> None:
 
 
 def only_test(folder: Path) -> None:
-    pictures(folder, "test/good/1.png", "test/good/2.png", "test/crack/1.png")
+    save_images(folder, "test/good/1.png", "test/good/2.png", "test/crack/1.png")
 
 
 def normal_below(folder: Path) -> None:
-    pictures(folder, "line/good/1.png", "line/good/2.png", "line/bad/1.png")
+    save_images(folder, "line/good/1.png", "line/good/2.png", "line/bad/1.png")
 
 
 @pytest.mark.parametrize(
@@ -152,23 +146,23 @@ def test_recipes_never_send_to_each_other_in_a_circle(source: Path, name: str, m
 def test_what_is_no_tree_is_read_by_the_recipe_that_is_named(
     source: Path, images: list[str]
 ) -> None:
-    pictures(source, *images)
-    with pytest.raises(DatalistError, match="recipe 'images'; use that recipe"):
+    save_images(source, *images)
+    with pytest.raises(DatalistError, match="recipe 'images'"):
         studies("mvtec_ad", source)
     assert studies("images", source) == len(images)
 
 
-def test_a_category_without_normal_pictures_is_helped_both_ways(source: Path) -> None:
+def test_a_category_without_normal_images_is_helped_both_ways(source: Path) -> None:
     from multiad_med.preparation import load_images
 
     two_categories(source)
     shutil.rmtree(source / "screw/train/good")
     (source / "screw/train/good").mkdir()
-    message = r"Put normal images in train/good, or choose among \['bottle'\]"
+    message = r"normal images in train/good.*\['bottle'\]"
     with pytest.raises(DatalistError, match=message):
         load_images(source)
     assert load_images(source, categories=["bottle"])["training"]
-    pictures(source, "screw/train/good/1.png", "screw/train/good/2.png")
+    save_images(source, "screw/train/good/1.png", "screw/train/good/2.png")
     assert {item["category"] for item in load_images(source)["training"]} == {"bottle", "screw"}
 
 
@@ -177,7 +171,7 @@ def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
     source: Path, tmp_path: Path
 ) -> None:
     """The settings in the messages go to `multiad prepare --set` as they stand."""
-    pictures(source, *(f"c/train/good/{i}.png" for i in range(4)))
+    save_images(source, *(f"c/train/good/{i}.png" for i in range(4)))
     settings: list[str] = []
     for number in range(4):
         target = tmp_path / f"slices{number}"
@@ -198,8 +192,8 @@ def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
 
 
 def test_a_comment_in_a_setting_is_put_into_quotes(source: Path, tmp_path: Path) -> None:
-    pictures(source, *(f"line #1/train/good/{i}.png" for i in range(4)))
-    with pytest.raises(InputError, match="Put the value into quotes") as told:
+    save_images(source, *(f"line #1/train/good/{i}.png" for i in range(4)))
+    with pytest.raises(InputError, match="quotes") as told:
         run_command("mvtec_ad", source, tmp_path / "out", ["categories=line #1"], 0)
     assert """categories='"line #1"'""" in str(told.value)
     run_command("mvtec_ad", source, tmp_path / "out", ['categories="line #1"', "size=16"], 0)
@@ -219,17 +213,17 @@ def test_bmads_split_is_left_as_the_errors_say(source: Path) -> None:
 
 
 def test_another_folder_helps_where_one_is_full_or_inside(source: Path, tmp_path: Path) -> None:
-    pictures(source, *(f"{i}.png" for i in range(5)))
+    save_images(source, *(f"{i}.png" for i in range(5)))
     recipe = load_recipe("images", {"size": 16})
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").touch()
     for target, message in (
-        (source / "out", "choose a folder outside it"),
-        (tmp_path / "full", "is not empty .* choose another"),
+        (source / "out", "outside"),
+        (tmp_path / "full", r"full\b.*not empty.*another"),
     ):
         with pytest.raises(PreparationError, match=message):
             prepare(recipe, source, target, workers=0, progress=False)
     prepare(recipe, source, tmp_path / "out", workers=0, progress=False)
-    with pytest.raises(CacheError, match="is not an empty folder; choose another"):
+    with pytest.raises(CacheError, match=r"full\b.*not an empty folder.*another"):
         export_png(tmp_path / "out", tmp_path / "full", progress=False)
     assert export_png(tmp_path / "out", tmp_path / "new", progress=False) == 5

@@ -35,7 +35,7 @@ def marked_head() -> np.ndarray:
     return volume
 
 
-def store_peak(target: Path) -> np.ndarray:
+def cache_peak(target: Path) -> np.ndarray:
     """The world point of the brightest stored pixel."""
     (path,) = (target / STUDIES).rglob("*.safetensors")
     study = read_study(path)
@@ -65,7 +65,7 @@ def test_marked_voxel_keeps_its_world_point(
     image = reoriented(nib.Nifti1Image(marked_head(), affine), axcodes)
     (tmp_path / "in").mkdir()
     nib.save(image, tmp_path / "in/v.nii.gz")
-    assert_same_point(store_peak(prepared(tmp_path / "in", tmp_path / "out")), affine)
+    assert_same_point(cache_peak(prepared(tmp_path / "in", tmp_path / "out")), affine)
 
 
 @pytest.mark.parametrize("forms", ["sform", "qform", "both", "disagreeing"])
@@ -78,7 +78,7 @@ def test_sform_counts_where_both_are_given(tmp_path: Path, forms: str) -> None:
     image.set_qform(other if forms == "disagreeing" else affine, code=0 if forms == "sform" else 1)
     (tmp_path / "in").mkdir()
     nib.save(image, tmp_path / "in/v.nii")
-    assert_same_point(store_peak(prepared(tmp_path / "in", tmp_path / "out")), affine)
+    assert_same_point(cache_peak(prepared(tmp_path / "in", tmp_path / "out")), affine)
 
 
 DICOM_OBLIQUE = (0.96, 0.28, 0.0, -0.28, 0.96, 0.0)
@@ -104,7 +104,7 @@ def test_marked_voxel_of_a_dicom_series_keeps_its_world_point(
     tmp_path: Path, cosines: tuple[float, ...], descending: bool
 ) -> None:
     place = series(tmp_path / "in", cosines, descending=descending)
-    found = store_peak(
+    found = cache_peak(
         prepared(tmp_path / "in", tmp_path / "out", kind="ct", windows=[-1000, 4000])
     )
     # To half a voxel, which is half a pixel in-plane and half a slice across.

@@ -28,14 +28,14 @@ def names(items: list[dict[str, Any]], folder: Path) -> list[str]:
     return [Path(item["image"]).relative_to(folder).as_posix() for item in items]
 
 
-def pictures(folder: Path, *paths: str) -> Path:
+def save_images(folder: Path, *paths: str) -> Path:
     rng = np.random.default_rng(0)
     for path in paths:
         save_image(folder / path, picture(8, rng, defect=False)[0])
     return folder
 
 
-def test_a_share_of_the_normal_training_pictures_calibrates_and_never_the_test(
+def test_a_share_of_the_normal_training_images_calibrates_and_never_the_test(
     mvtec: Path,
 ) -> None:
     splits = load_images(mvtec, validation=0.2)
@@ -53,15 +53,15 @@ def test_one_category_is_chosen_by_its_folder_or_by_its_name(mvtec: Path) -> Non
 
 
 def test_a_plain_folder_trains_on_all_and_looks_at_all(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "p", *(f"line{i}/{j}.png" for i in range(2) for j in range(5)))
+    folder = save_images(tmp_path / "p", *(f"line{i}/{j}.png" for i in range(2) for j in range(5)))
     splits = load_images(folder)
     assert {name: len(items) for name, items in splits.items()} == {
         "training": 9, "validation": 1, "test": 10,
     }  # fmt: skip
 
 
-def test_a_sorted_folder_trains_on_its_normal_pictures_only(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "p", "ok/0.png", "ok/1.png", "broken/0.png")
+def test_a_sorted_folder_trains_on_its_normal_images_only(tmp_path: Path) -> None:
+    folder = save_images(tmp_path / "p", "ok/0.png", "ok/1.png", "broken/0.png")
     splits = load_images(folder)
     trained = names(splits["training"] + splits["validation"], folder)
     assert sorted(trained) == ["ok/0.png", "ok/1.png"]
@@ -69,43 +69,43 @@ def test_a_sorted_folder_trains_on_its_normal_pictures_only(tmp_path: Path) -> N
 
 
 def test_a_datalist_counts_and_its_categories_can_be_chosen(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "p", "a.png", "b.png")
+    folder = save_images(tmp_path / "p", "a.png", "b.png")
     items = [{"image": f"{c}.png", "subject": c, "category": f"part {c}"} for c in "ab"]
     (folder / "datalist.json").write_text(json.dumps({"training": items}))
     assert len(load_images(folder)["training"]) == 2
     chosen = load_images(folder, categories=["part b"])["training"]
     assert names(chosen, folder) == ["b.png"]
-    with pytest.raises(DatalistError, match=r"no category \['c'\]; it has \['part a', 'part b'\]"):
+    with pytest.raises(DatalistError, match=r"no category \['c'\].*\['part a', 'part b'\]"):
         load_images(folder, categories=["c"])
 
 
 def test_what_cannot_be_used_is_refused_by_name(mvtec: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    plain = pictures(tmp_path / "p", "a.png", "b.png")
+    plain = save_images(tmp_path / "p", "a.png", "b.png")
     for folder, options, message in (
-        (tmp_path / "empty", {}, "It holds no files"),
+        (tmp_path / "empty", {}, "no files"),
         (tmp_path / "nowhere", {}, "does not exist"),
-        (mvtec, {"categories": ["nut"]}, r"no category \['nut'\]; it has \['bottle', 'screw'\]"),
-        (plain, {"categories": ["nut"]}, r"no category \['nut'\]; it has none"),
+        (mvtec, {"categories": ["nut"]}, r"no category \['nut'\].*\['bottle', 'screw'\]"),
+        (plain, {"categories": ["nut"]}, r"no category \['nut'\].*none"),
     ):
         with pytest.raises(DatalistError, match=message):
             load_images(folder, **options)
 
 
 @pytest.mark.parametrize("depth", ["category", "root"])
-def test_a_tree_without_train_good_is_not_taken_for_a_folder_of_normal_pictures(
+def test_a_tree_without_train_good_is_not_taken_for_a_folder_of_normal_images(
     mvtec: Path, depth: str
 ) -> None:
     for category in ("bottle", "screw"):
         shutil.rmtree(mvtec / category / "train")
-    with pytest.raises(DatalistError, match="no category with train/good"):
+    with pytest.raises(DatalistError, match="train/good"):
         load_images(mvtec / "screw" if depth == "category" else mvtec)
 
 
-def test_a_category_without_normal_pictures_is_named(mvtec: Path) -> None:
+def test_a_category_without_normal_images_is_named(mvtec: Path) -> None:
     for path in (mvtec / "screw/train/good").iterdir():
         path.unlink()
-    with pytest.raises(DatalistError, match=r"in the categories \['screw'\]"):
+    with pytest.raises(DatalistError, match=r"normal.*\['screw'\]"):
         load_images(mvtec)
     assert load_images(mvtec, categories=["bottle"])["training"]
 
@@ -123,16 +123,16 @@ def test_root_of_the_studies_names(tmp_path: Path) -> None:
     assert study_root([{"image": f"{tmp_path}/a/1.png"}], "given") == "given"
 
 
-def test_maps_of_an_earlier_inference_are_no_pictures(tmp_path: Path) -> None:
-    pictures(tmp_path, "a.png", "maps/a.tiff", "maps/a_anomaly.png")
+def test_maps_of_an_earlier_inference_are_no_images(tmp_path: Path) -> None:
+    save_images(tmp_path, "a.png", "maps/a.tiff", "maps/a_anomaly.png")
     assert len(load_images(tmp_path)["test"]) == 3
     (tmp_path / "maps" / "a_anomaly.json").write_text("{}")
     assert [i["image"] for i in load_images(tmp_path)["test"]] == [str(tmp_path / "a.png")]
 
 
 @pytest.mark.parametrize("name", ["a.png", "B.TIFF"])
-def test_a_single_picture_is_inferred(tmp_path: Path, name: str) -> None:
-    folder = pictures(tmp_path, name)
+def test_a_single_image_is_inferred(tmp_path: Path, name: str) -> None:
+    folder = save_images(tmp_path, name)
     splits = load_images(folder / name)
     assert (splits["training"], splits["validation"]) == ([], [])
     assert names(splits["test"], folder) == [name]
@@ -140,7 +140,7 @@ def test_a_single_picture_is_inferred(tmp_path: Path, name: str) -> None:
 
 
 def test_equal_names_in_different_folders_are_different_subjects(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "p", "a/001.png", "b/001.png", "c/001.png")
+    folder = save_images(tmp_path / "p", "a/001.png", "b/001.png", "c/001.png")
     content = {
         "training": [{"image": "a/001.png"}],
         "validation": [{"image": "b/001.png"}],
@@ -152,8 +152,8 @@ def test_equal_names_in_different_folders_are_different_subjects(tmp_path: Path)
     assert subjects == ["a/001.png", "b/001.png", "c/001.png"]
 
 
-def test_a_class_in_a_datalist_says_whether_a_picture_is_anomalous(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "p", "a.png", "b.png", "c.png", "d.png")
+def test_a_class_in_a_datalist_says_whether_an_image_is_anomalous(tmp_path: Path) -> None:
+    folder = save_images(tmp_path / "p", "a.png", "b.png", "c.png", "d.png")
     content = {
         "training": [{"image": "a.png", "label": 0}],
         "validation": [{"image": "b.png", "label": 0}],
@@ -187,13 +187,13 @@ def test_a_tree_without_train_good_is_inferred_as_its_error_says(mvtec: Path) ->
 
 
 def numbered(folder: Path, **counts: int) -> Path:
-    return pictures(
+    return save_images(
         folder,
         *(f"{kind.replace('__', '/')}/{n}.png" for kind, c in counts.items() for n in range(c)),
     )
 
 
-def test_a_fifth_of_the_normal_pictures_is_held_back_where_the_test_has_none(
+def test_a_fifth_of_the_normal_images_is_held_back_where_the_test_has_none(
     tmp_path: Path,
 ) -> None:
     folder = numbered(tmp_path / "p", good=20, dent=3, rust=2)
@@ -245,7 +245,7 @@ def test_of_a_plain_folder_a_model_is_tested_on_what_it_has_not_seen(tmp_path: P
     assert not {i["image"] for i in test} & {
         i["image"] for i in trained["training"] + trained["validation"]
     }
-    with pytest.raises(DatalistError, match="has seen all 4 images"):
+    with pytest.raises(DatalistError, match=r"\b4 images"):
         load_images(
             with_links(tmp_path / "flat", [folder / f"good/{n}.png" for n in range(4)]), model=model
         )

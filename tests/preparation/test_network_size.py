@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def test_the_median_decides_and_what_it_can_see_is_logged_in_one_line(
     (line,) = caplog.messages
     assert "630x250 pixels" in line
     assert "416x160" in line
-    assert "about 7 pixels wide" in line
+    assert re.search(r"\b7 pixels", line)
     assert "--smallest 4" in line
 
 
@@ -90,7 +91,7 @@ def test_what_no_size_shows_is_told_with_the_tiles_that_do(
     with caplog.at_level(logging.INFO, "multiad_med"):
         found = network_input(source=tmp_path, images=images, smallest=4)
     assert math.prod(found["size"]) <= 1.13 * 512**2
-    assert "4 was asked for" in caplog.text
+    assert re.search(r"\b4\b.*asked for", caplog.text)
     assert "--set tile=256" in caplog.text
     assert "--smallest" not in caplog.text
 
@@ -105,7 +106,7 @@ def test_nothing_is_advised_where_the_network_sees_each_pixel(
 
 def test_the_square_of_a_benchmark_is_taken_and_its_stretching_told(tmp_path: Path) -> None:
     images = items(tmp_path, (630, 250))
-    with pytest.warns(UserWarning, match=r"stretches the images by 2\.52.*size=\[416,160\]"):
+    with pytest.warns(UserWarning, match=r"stretch.*\b2\.52.*size=\[416,160\]"):
         assert network_input(source=tmp_path, images=images, size=256)["size"] == 256
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -114,7 +115,7 @@ def test_the_square_of_a_benchmark_is_taken_and_its_stretching_told(tmp_path: Pa
 
 def test_images_of_another_shape_are_told_by_name(tmp_path: Path) -> None:
     images = items(tmp_path, (100, 100), (100, 104), (100, 300))
-    with pytest.warns(UserWarning, match=r"1 of 3 images have another shape.*2\.png \(100x300"):
+    with pytest.warns(UserWarning, match=r"\b1 of 3 images.*2\.png \(100x300"):
         found = network_input(source=tmp_path, images=images)
     assert found == {"size": 256, "aspects": [1.0, 3.0]}
 
@@ -148,18 +149,18 @@ def test_tiles_keep_the_images_as_they_are(
     [
         ({"size": 256}, r"size \(256\)"),
         ({"tile": 64}, r"tile \(64\)"),
-        ({"store": True}, "prepared"),
+        ({"cache": True}, "prepared"),
     ],
 )
 def test_smallest_and_something_else_that_decides_are_refused(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    if options.pop("store", False):
+    if options.pop("cache", False):
         make_cache(tmp_path)
     with pytest.raises(InputError, match=rf"smallest=8 decides.*{message}"):
         network_input(source=tmp_path, images=[], smallest=8, **options)
 
 
 def test_sites_that_do_not_know_each_others_images_need_a_size(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Give the network's size"):
+    with pytest.raises(InputError, match="network's size"):
         network_input(source=tmp_path, images=[], smallest=8)

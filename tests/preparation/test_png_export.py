@@ -26,14 +26,14 @@ def brain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_mvtec_tree_is_read_back_as_mvtec(brain: Path, tmp_path: Path) -> None:
     count = export_png(brain, tmp_path / "tree", progress=False)
-    pictures = [p for p in (tmp_path / "tree").rglob("*.png") if "ground_truth" not in p.parts]
-    assert len(pictures) == count
+    images = [p for p in (tmp_path / "tree").rglob("*.png") if "ground_truth" not in p.parts]
+    assert len(images) == count
     # MVTec has no validation; those slices are beside the tree's own parts.
     items = find_mvtec(tmp_path / "tree")
-    by_section = {s: [i for i in items if i["split"] == s] for s in ("training", "test")}
-    assert len(by_section["training"]) == len(SliceCache(brain))
+    by_split = {s: [i for i in items if i["split"] == s] for s in ("training", "test")}
+    assert len(by_split["training"]) == len(SliceCache(brain))
     test = SliceCache(brain, split="test", states=["abnormal"], labels=True)
-    abnormal = [i for i in by_section["test"] if i["anomalous"]]
+    abnormal = [i for i in by_split["test"] if i["anomalous"]]
     assert len(abnormal) == len(test)
     for item, slice_ in zip(abnormal, test, strict=True):
         seen = radiological_view(slice_["image"].numpy())[0]
@@ -65,7 +65,7 @@ def test_sixteen_bits_keep_every_grey_value(brain: Path, tmp_path: Path) -> None
     np.testing.assert_allclose(values, seen, atol=1e-6)
 
 
-def test_colour_pictures_keep_their_tree(tmp_path: Path) -> None:
+def test_colour_images_keep_their_tree(tmp_path: Path) -> None:
     make_mvtec(tmp_path / "in", rng=np.random.default_rng(0), size=32)
     recipe = load_recipe("mvtec_ad", {"size": 32})
     prepare(recipe, tmp_path / "in", tmp_path / "out", workers=0, progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -47,12 +48,13 @@ def test_check_says_what_a_folder_holds(brats: Path, tmp_path: Path) -> None:
     for part in slices:
         part.PatientID = "anna"
     save(slices, tmp_path / "dicom")
-    assert "of patient anna: CT, 3 files" in multiad("prepare", "--check", tmp_path / "dicom")[1]
+    output = multiad("prepare", "--check", tmp_path / "dicom")[1]
+    assert re.search(r"\banna\b.*\bCT\b.*\b3 files", output)
 
 
 @pytest.mark.slow
 def test_prepare_and_export_with_settings(brats: Path, tmp_path: Path) -> None:
-    cache = tmp_path / "store"
+    cache = tmp_path / "cache"
     status, output = multiad(
         "prepare", "brats2021", "--source", brats, "--target", cache,
         "--set", "size=32", "--set", "margin=1", "--workers", 0,
@@ -70,7 +72,7 @@ def test_prepare_and_export_with_settings(brats: Path, tmp_path: Path) -> None:
 def test_a_failed_study_makes_the_status_non_zero(brats: Path, tmp_path: Path) -> None:
     bad = next(brats.rglob("*flair.nii.gz"))
     bad.write_bytes(b"no volume")
-    cache = tmp_path / "store"
+    cache = tmp_path / "cache"
     status, output = multiad(
         "prepare", "brats2021", "--source", brats, "--target", cache, "--workers", 0
     )
@@ -85,12 +87,12 @@ def test_archives_are_unpacked_beside_the_slices(brats: Path, tmp_path: Path, su
     archive = shutil.make_archive(str(tmp_path / "release"), suffix, brats)
     for expected in ("3 studies prepared, 0 unchanged", "0 studies prepared, 3 unchanged"):
         status, output = multiad(
-            "prepare", "brats2021", "--source", archive, "--target", tmp_path / "store",
+            "prepare", "brats2021", "--source", archive, "--target", tmp_path / "cache",
             "--set", "size=16", "--workers", 0,
         )  # fmt: skip
         assert status == 0
         assert expected in output
-    assert len(list(tmp_path.glob("store-unpacked-*"))) == 1
+    assert len(list(tmp_path.glob("cache-unpacked-*"))) == 1
 
 
 def test_a_messy_zip_of_dicom_becomes_one_volume_per_series(tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_a_messy_zip_of_dicom_becomes_one_volume_per_series(tmp_path: Path) -> N
     assert "4 of 4 DICOM series" in output
     assert "Set kind=ct" in output
     status, output = multiad(
-        "prepare", "volumes", "--source", archive, "--target", tmp_path / "store",
+        "prepare", "volumes", "--source", archive, "--target", tmp_path / "cache",
         "--set", "kind=ct", "--set", "size=24", "--workers", 0,
     )  # fmt: skip
     assert status == 0, output
@@ -122,7 +124,7 @@ def test_a_messy_zip_of_dicom_becomes_one_volume_per_series(tmp_path: Path) -> N
     subjects = {
         row["subject"]
         for split in ("training", "validation")
-        for row in SliceCache(tmp_path / "store", split=split).index
+        for row in SliceCache(tmp_path / "cache", split=split).index
     }
     assert subjects == {"anna", "berta"}
 
@@ -133,13 +135,13 @@ def test_a_messy_zip_of_dicom_becomes_one_volume_per_series(tmp_path: Path) -> N
         (["brats"], "choose one of"),
         (["brats2021", "--set", "window=1"], "no setting 'window'"),
         (["brats2021", "--set", "size"], "NAME=VALUE"),
-        (["lits"], "It looks like the data of recipe 'brats2021'"),
+        (["lits"], "recipe 'brats2021'"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(
     brats: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    target = tmp_path / "store"
+    target = tmp_path / "cache"
     status, output = multiad("prepare", *arguments, "--source", brats, "--target", target)
     assert status == 2
     assert output.startswith("Error: ")

@@ -87,7 +87,7 @@ def test_other_settings_prepare_anew_and_another_recipe_is_refused(
     assert _run(brats, target, _recipe(size=16)).written == 4
     assert SliceCache(target)[0]["image"].shape == (1, 16, 16)
     make_mvtec(tmp_path / "mvtec", rng=np.random.default_rng(0))
-    with pytest.raises(PreparationError, match="holds slices of the recipe 'brats2021'"):
+    with pytest.raises(PreparationError, match="recipe 'brats2021'"):
         _run(tmp_path / "mvtec", target, load_recipe("mvtec_ad"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("x")
@@ -157,7 +157,7 @@ def test_a_bad_study_is_named_and_the_others_are_prepared(brats: Path, tmp_path:
     assert sum(part["studies"] for part in datalist["counts"].values()) == 3
     for path in brats.rglob("*flair.nii.gz"):
         path.write_bytes(b"")
-    with pytest.raises(PreparationError, match="None of 4 studies could be prepared"):
+    with pytest.raises(PreparationError, match=r"[Nn]one of 4 studies"):
         _run(brats, tmp_path / "none")
     assert not is_slice_cache(tmp_path / "none")
 

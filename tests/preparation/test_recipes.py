@@ -2,67 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
 from torch.nn.functional import max_pool2d
 
-from multiad_med.data import DatalistError, SliceCache, open_slices, read_study
+from multiad_med.data import DatalistError, SliceCache, read_study
 from multiad_med.data.slice_cache import study_path
 from multiad_med.preparation import (
     PreparationError,
     RecipeError,
-    Summary,
     load_recipe,
-    load_studies,
     prepare,
     recipe_names,
 )
 from multiad_med.resources import recipes_dir
 from multiad_med.testing.brains import head, write_nifti
 from multiad_med.testing.layouts import (
-    make_bmad,
     make_brats,
-    make_btad,
     make_btcv,
     make_lits,
     make_liver,
-    make_loco,
-    make_mvtec,
     make_pnet,
-    make_real_iad,
     make_resc,
-    make_visa,
     picture,
     save_image,
 )
+from tests.preparation.runs import run, states
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
-def run(recipe: str, folder: Path, **settings: Any) -> tuple[Summary, Path]:
-    """Prepare ``folder/source`` in this process."""
-    target = folder / "target"
-    settings.setdefault("size", 32)
-    return (
-        prepare(
-            load_recipe(recipe, settings), folder / "source", target, workers=0, progress=False
-        ),
-        target,
-    )
-
-
-def states(summary: Summary, split: str) -> dict[str, int]:
-    return {state: n for (name, state), n in summary.slices.items() if name == split}
 
 
 def test_all_recipes_of_the_plan_are_there_and_documented() -> None:
@@ -193,7 +164,7 @@ def test_resc_without_labels_is_not_taken_for_normal(
         np.save(tmp_path / f"source/eye{index}.npy", rng.random((6, 20, 30)).astype(np.float32))
     summary, _ = run("resc", tmp_path)
     assert not states(summary, "training")
-    assert "None of 4 studies is for training" in caplog.text
+    assert re.search(r"None of 4 studies\b.*training", caplog.text)
     summary, _ = run("resc", tmp_path, unlabelled="normal")
     assert states(summary, "training")["normal"] >= 12
 
@@ -210,7 +181,7 @@ def test_resc_masks_of_other_values_count_or_are_refused(
     summary, target = run("resc", tmp_path)
     assert all(int(r["slice"]) < 3 for r in SliceCache(target).index)
     assert states(summary, "test") == {"normal": 3, "abnormal": 3}
-    with pytest.raises(PreparationError, match="known are 0 and"):
+    with pytest.raises(PreparationError, match=r"\b0\b.*\[128, 191\]"):
         run("resc", tmp_path, lesions=[128, 191])
 
 
@@ -269,7 +240,7 @@ def test_masks_among_the_images_are_noticed(tmp_path: Path, rng: np.random.Gener
         name = ("t1_seg", "brainmask", "labels_1")[index]
         mask = np.zeros((40, 48, 10), np.uint8)
         write_nifti(tmp_path / f"source/p{index}/{name}.nii.gz", mask)
-    with pytest.raises(DatalistError, match=r"3 of 6 files, .* look like masks"):
+    with pytest.raises(DatalistError, match=r"\b3 of 6 files.*masks"):
         run("volumes", tmp_path)
     summary, _ = run("volumes", tmp_path, image_glob="**/t1.nii.gz")
     assert summary.written == 3
@@ -283,94 +254,6 @@ def test_resc_as_p_net_publishes_it(tmp_path: Path, rng: np.random.Generator) ->
     assert states(summary, "test")["abnormal"] > 0
 
 
-@pytest.mark.parametrize("make", [make_mvtec, make_loco, make_btad, make_visa])
-def test_industrial_trees(tmp_path: Path, rng: np.random.Generator, make: Any) -> None:
-    make(tmp_path / "source", rng=rng)
-    summary, target = run("mvtec_ad", tmp_path)
-    assert summary.failures == []
-    assert set(states(summary, "training")) == set(states(summary, "validation")) == {"normal"}
-    assert set(states(summary, "test")) == {"normal", "abnormal"}
-    abnormal = SliceCache(target, split="test", states=["abnormal"], labels=True)
-    assert all(slice_["label"].any() for slice_ in abnormal)
-    assert abnormal[0]["image"].shape == (3, 32, 32)
-
-
-def test_one_industrial_category_or_several(tmp_path: Path, rng: np.random.Generator) -> None:
-    make_mvtec(tmp_path / "source", rng=rng)
-    _, target = run("mvtec_ad", tmp_path)
-    assert {r["category"] for r in SliceCache(target).index} == {"bottle", "screw"}
-    only = SliceCache(target, categories=["screw"])
-    assert {r["category"] for r in only.index} == {"screw"}
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one/source").symlink_to(tmp_path / "source")
-    _, single = run("mvtec_ad", tmp_path / "one", categories=["screw"])
-    assert {r["category"] for r in SliceCache(single).index} == {"screw"}
-
-
-def test_views_of_a_sample_of_real_iad_stay_together(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
-    make_real_iad(tmp_path / "source", rng=rng)
-    summary, target = run("real_iad", tmp_path, validation=0.25)
-    assert summary.failures == []
-    assert states(summary, "training") == {"normal": 15}
-    assert states(summary, "validation") == {"normal": 5}
-    assert states(summary, "test") == {"normal": 8, "abnormal": 2}
-    assert len(set(SliceCache(target, split="validation").subjects)) == 1
-    abnormal = SliceCache(target, split="test", states=["abnormal"], labels=True)
-    assert all(slice_["label"].any() for slice_ in abnormal)
-
-
-@pytest.mark.parametrize("spelling", ["release", "script", "mirror"])
-def test_bmad_in_every_spelling(tmp_path: Path, rng: np.random.Generator, spelling: str) -> None:
-    make_bmad(tmp_path / "source", rng=rng, spelling=spelling)
-    summary, target = run("bmad", tmp_path)
-    assert summary.failures == []
-    assert {r["category"] for r in SliceCache(target).index} == {"brain", "liver", "resc"}
-    assert states(summary, "test")["abnormal"] > 0
-
-
-def test_bmads_shared_patients_are_refused_or_reported(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
-    source = tmp_path / "source/Liver_AD/hist_DIY"
-    for name in ("train/good/1_3", "valid/good/img/2_4", "test/good/img/2_9"):
-        save_image(source / f"{name}.png", picture(16, rng, defect=False)[0])
-    summary, target = run("bmad", tmp_path)
-    assert "1 subjects are in two splits" in summary.warnings[0]
-    # What was accepted once can be trained on.
-    assert len(load_studies(target)["validation"]) == 1
-    with pytest.raises(ValueError, match=r"lits-2 \(validation and test\)"):
-        run("bmad", tmp_path, allow_shared_subjects=False)
-
-
-def test_a_folder_of_pictures(tmp_path: Path, rng: np.random.Generator) -> None:
-    for index in range(6):
-        save_image(tmp_path / f"source/good/{index}.png", picture(24, rng, defect=False)[0])
-    for index in range(2):
-        save_image(tmp_path / f"source/bad/{index}.png", picture(24, rng, defect=True)[0])
-    summary, _ = run("images", tmp_path)
-    assert summary.failures == []
-    assert set(states(summary, "training")) == {"normal"}
-    assert states(summary, "test") == {"abnormal": 2, "normal": 1}  # without, nothing to evaluate
-
-
-def test_pictures_are_stretched_as_the_bundle_does_or_keep_their_aspect(tmp_path: Path) -> None:
-    wide = np.full((10, 40), 200, np.uint8)
-    for index in range(3):
-        (tmp_path / "source").mkdir(exist_ok=True)
-        Image.fromarray(wide).save(tmp_path / f"source/{index}.png")
-    # An image of one grey value shows nothing, but is an image.
-    _, target = run("images", tmp_path, colour=False)
-    assert bool((SliceCache(target)[0]["image"] > 0).all())
-    settings = {"colour": False, "keep_aspect": False}
-    open_slices(target, split="training", data=[], transform=dict, size=32, settings=settings)
-    _, target = run("images", tmp_path, colour=False, keep_aspect=True)
-    image = SliceCache(target)[0]["image"][0]
-    assert int((image > 0).any(dim=1).sum()) == 8  # 32 * 10 / 40 rows
-    assert int((image > 0).any(dim=0).sum()) == 32
-
-
 def test_liver_recipes_prepare_alike() -> None:
     """What trains on one set and is tested on another must not differ by its preparation."""
     one, *others = (load_recipe(name).config["transforms"] for name in ("lits", "btcv", "liver_ct"))
@@ -382,7 +265,7 @@ def test_unknown_recipes_and_settings_are_named(tmp_path: Path) -> None:
         load_recipe("brats")
     with pytest.raises(RecipeError, match="no setting 'windows'"):
         load_recipe("brats2021", {"windows": ["liver"]})
-    with pytest.raises(RecipeError, match=r"view is one of .*, got 'Mask'"):
+    with pytest.raises(RecipeError, match=r"view\b.*'mask'.*got 'Mask'"):
         load_recipe("lits", {"view": "Mask"})
     with pytest.raises(RecipeError, match="no setting 'transforms'"):
         load_recipe("brats2021", {"transforms": None})
@@ -403,7 +286,7 @@ def test_a_recipe_over_a_base_gives_only_what_differs(tmp_path: Path) -> None:
         assert recipe.settings == {**lits.settings, "size": 64}
         assert recipe.config["splits"] == lits.config["splits"]
     own.write_text("base: nowhere.yaml\n")
-    with pytest.raises(RecipeError, match=r"its base nowhere\.yaml is none of"):
+    with pytest.raises(RecipeError, match=r"base nowhere\.yaml"):
         load_recipe(own)
 
 
@@ -419,7 +302,7 @@ def test_a_further_label_is_refused_and_choosing_the_labels_helps(
     nib.save(nib.Nifti1Image(values, image.affine), path)
     summary, _ = run("lits", tmp_path)
     (failure,) = summary.failures
-    assert "Choose the labels of this mask" in failure
+    assert re.search(r"volume-2\.nii: .*\b3\b.*labels", failure)
     summary, _ = run("lits", tmp_path, **setting)
     assert summary.failures == []
 

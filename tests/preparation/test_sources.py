@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -47,7 +48,7 @@ def test_series_of_another_modality_are_passed_over(
     mixed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert names(load_studies(mixed, kind="mr")["test"]) == {"scan.nii.gz": "p2"}
-    assert "'P1' passed over: its modality is CT, not MR" in caplog.text
+    assert re.search(r"'P1' passed over.*\bCT\b.*\bMR\b", caplog.text)
 
 
 def test_each_oct_object_is_a_volume(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_nothing_usable_is_a_named_error(
 
 def test_a_file_that_looks_like_a_mask_is_no_image(mixed: Path) -> None:
     write_nifti(mixed / "p2/scan_seg.nii.gz", np.zeros((4, 4, 4), np.uint8))
-    with pytest.raises(DatalistError, match=r"1 of 2 files, .* look like masks"):
+    with pytest.raises(DatalistError, match=r"\b1 of 2 files.*masks"):
         load_studies(mixed)
     assert len(load_studies(mixed, organ_glob="**/*_seg.nii.gz")["test"]) == 2
 
@@ -113,9 +114,12 @@ def test_what_is_no_volume_is_named(tmp_path: Path, caplog: pytest.LogCaptureFix
         (tmp_path / name).write_bytes(b"" if name == "IM5" else b"x")
     (tmp_path / "gone").symlink_to(tmp_path / "annex")
     load_studies(tmp_path)
-    assert f"{tmp_path / 'IM5'} passed over: an empty file" in caplog.text
-    assert f"{tmp_path / 'gone'} passed over: a link to a file that is not there" in caplog.text
-    assert "1 files are no volumes of a known form and are passed over: b.mgz" in caplog.text
+    for fact in (
+        r"IM5 passed over: .*empty",
+        r"gone passed over: .*link",
+        r"\b1 files\b.*: b\.mgz",
+    ):
+        assert re.search(fact, caplog.text)
     assert "json" not in caplog.text
 
 
@@ -201,7 +205,7 @@ def test_patients_of_one_identifier_in_folders_of_their_own_are_several(
     splits = load_studies(folder, kind="ct")
     assert {item["subject"] for item in splits["test"]} == {"p0", "p1", "p2"}
     assert (len(splits["training"]), len(splits["validation"])) == (2, 1)
-    assert "each of the 3 sub-folders is taken for a subject" in caplog.text
+    assert re.search(r"\b3 sub-folders\b.*subject", caplog.text)
     items = find_nifti_and_dicom(folder)
     assert {item["subject"] for item in items} == {"p0", "p1", "p2"}
 
@@ -212,7 +216,7 @@ def test_an_identifier_that_tells_patients_apart_counts(
     folder = patients(tmp_path, {"v1": "P1", "v2": "P1", "v3": "P2", "v4": ""})
     subjects = [item["subject"] for item in load_studies(folder, kind="ct")["test"]]
     assert sorted(subjects) == ["P1", "P1", "P2", "v4"]
-    assert "PatientID 'P1' is in 2 sub-folders (v1, v2)" in caplog.text
+    assert re.search(r"'P1'.*\b2 sub-folders \(v1, v2\)", caplog.text)
 
 
 def test_patients_whose_identifiers_differ_in_any_sign_differ(tmp_path: Path) -> None:
@@ -241,7 +245,7 @@ def test_one_subject_only_is_said_when_it_is_to_be_trained_on(tmp_path: Path) ->
     patients(tmp_path, {"p0/a": "P1", "p0/b": "P1"})
     splits = load_studies(tmp_path, kind="ct")
     assert len(splits["test"]) == 2
-    with pytest.raises(ValueError, match=r"one subject only.*two subjects at least"):
+    with pytest.raises(ValueError, match=r"one subject.*two subjects"):
         open_slices(tmp_path, split="training", data=splits["training"], transform=dict)
 
 
@@ -255,5 +259,5 @@ def test_one_file_is_one_study_for_inference(tmp_path: Path, name: str) -> None:
 
 def test_a_table_is_no_source_of_a_bundle(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("image\n")
-    with pytest.raises(DatalistError, match=r"t\.csv: a table is a source of the recipe volumes"):
+    with pytest.raises(DatalistError, match=r"t\.csv\b.*recipe volumes"):
         load_studies(tmp_path / "t.csv")

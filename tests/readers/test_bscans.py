@@ -31,7 +31,7 @@ def b_scans(seed: int = 0) -> np.ndarray:
     return scans
 
 
-def pictures(folder: Path, scans: np.ndarray) -> list[str]:
+def image_files(folder: Path, scans: np.ndarray) -> list[str]:
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{index}.png" for index in range(len(scans))]
     for path, scan in zip(paths, scans, strict=True):
@@ -79,11 +79,11 @@ def as_stored(volume: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("write", "top"), [(pictures, 255), (numpy_file, 1), (nifti_file, 1), (dicom_file, 1)]
+    ("write", "top"), [(image_files, 255), (numpy_file, 1), (nifti_file, 1), (dicom_file, 1)]
 )
 def test_every_form_is_the_same_upright_volume(tmp_path: Path, write: Any, top: float) -> None:
     scans = b_scans()
-    source = write(tmp_path / "p" if write is pictures else tmp_path, scans)
+    source = write(tmp_path / "p" if write is image_files else tmp_path, scans)
     volume = LoadBScans()(source)
     assert isinstance(volume, MetaTensor)
     assert volume.shape == (1, 7, 5, 3)
@@ -91,9 +91,9 @@ def test_every_form_is_the_same_upright_volume(tmp_path: Path, write: Any, top: 
     assert volume.meta["filename_or_obj"] == (source[0] if isinstance(source, list) else source)
 
 
-@pytest.mark.parametrize("write", [pictures, numpy_file])
+@pytest.mark.parametrize("write", [image_files, numpy_file])
 def test_spacing_is_the_callers_where_the_file_tells_none(tmp_path: Path, write: Any) -> None:
-    source = write(tmp_path / "p" if write is pictures else tmp_path, b_scans())
+    source = write(tmp_path / "p" if write is image_files else tmp_path, b_scans())
     assert grid(LoadBScans()(source)) == [1, 1, 1]
     np.testing.assert_allclose(grid(LoadBScans(spacing=SPACING)(source)), SPACING)
 
@@ -116,9 +116,9 @@ def test_the_affine_is_that_of_the_files_voxels(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, affine @ [width, depth, scan, 1], atol=1e-5)
 
 
-def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
+def test_a_folder_of_images_is_read_in_natural_order(tmp_path: Path) -> None:
     scans = np.repeat(b_scans(), 4, axis=0)
-    pictures(tmp_path / "p", scans)
+    image_files(tmp_path / "p", scans)
     (tmp_path / "p/notes.txt").write_text("no image")
     volume = LoadBScans()(tmp_path / "p")
     np.testing.assert_allclose(as_stored(volume) * 255, scans, atol=1e-4)
@@ -127,14 +127,14 @@ def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spacing", [[1, 1], [1, 1, 0], [1, -1, 1]])
 def test_impossible_spacing_is_refused(spacing: list[float]) -> None:
-    with pytest.raises(ValueError, match="three positive sizes in mm"):
+    with pytest.raises(ValueError, match=r"three positive.*mm"):
         LoadBScans(spacing=spacing)
 
 
-@pytest.mark.parametrize("write", [pictures, numpy_file, nifti_file])
+@pytest.mark.parametrize("write", [image_files, numpy_file, nifti_file])
 def test_masks_keep_their_labels(tmp_path: Path, write: Any) -> None:
     labels = np.random.default_rng(0).choice([0, 1, 2, 255], (3, 7, 5)).astype(np.uint8)
-    source = write(tmp_path / "p" if write is pictures else tmp_path, labels)
+    source = write(tmp_path / "p" if write is image_files else tmp_path, labels)
     mask = LoadBScans(mask=True)(source)
     assert mask.dtype == torch.uint8
     np.testing.assert_array_equal(as_stored(mask), labels)
@@ -143,20 +143,20 @@ def test_masks_keep_their_labels(tmp_path: Path, write: Any) -> None:
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 7, 5)])
 def test_what_is_no_volume_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     source = numpy_file(tmp_path, np.zeros(shape, np.uint8))
-    with pytest.raises(OctError, match=r"v\.npy: expected one volume of B-scans"):
+    with pytest.raises(OctError, match=r"v\.npy: .*one volume"):
         LoadBScans()(source)
 
 
 def test_several_channels_are_refused(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.zeros((5, 7, 3, 2), np.uint8), np.eye(4))
     nib.save(image, tmp_path / "v.nii")
-    with pytest.raises(OctError, match=r"v\.nii: expected one volume"):
+    with pytest.raises(OctError, match=r"v\.nii: .*one volume"):
         LoadBScans()(tmp_path / "v.nii")
 
 
 def test_volume_and_mask_may_have_different_forms(tmp_path: Path) -> None:
     scans, labels = b_scans(), (b_scans(1) > 100).astype(np.uint8)
-    item = {"image": nifti_file(tmp_path, scans), "label": pictures(tmp_path / "m", labels)}
+    item = {"image": nifti_file(tmp_path, scans), "label": image_files(tmp_path / "m", labels)}
     data = LoadBScansd("image")(item)
     np.testing.assert_array_equal(as_stored(data["image"]), scans)
     np.testing.assert_array_equal(as_stored(data["label"]), labels)
@@ -164,9 +164,9 @@ def test_volume_and_mask_may_have_different_forms(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
-    labels = pictures(tmp_path / "m", b_scans()[:2])
+    labels = image_files(tmp_path / "m", b_scans()[:2])
     item = {"image": numpy_file(tmp_path, b_scans()), "label": labels}
-    message = r"0\.png: a mask of shape \(7, 5, 2\) for a volume of \(7, 5, 3\)"
+    message = r"0\.png: .*mask.*\(7, 5, 2\).*\(7, 5, 3\)"
     with pytest.raises(OctError, match=message):
         LoadBScansd("image")(item)
 
@@ -177,7 +177,7 @@ def test_heidelberg_without_eyepy_is_a_named_error(
 ) -> None:
     monkeypatch.setitem(sys.modules, "eyepy", None)
     (tmp_path / name).write_bytes(bytes(100))
-    with pytest.raises(OctError, match=rf"{name}: .*`pip install 'multiad-med\[oct\]'`, or"):
+    with pytest.raises(OctError, match=rf"{name}: .*`pip install 'multiad-med\[oct\]'`"):
         LoadBScans()(tmp_path / name)
 
 
@@ -220,7 +220,7 @@ def test_damaged_and_radial_heidelberg_files_are_refused(tmp_path: Path) -> None
     content = heidelberg(np.full((3, 7, 5), 0.5))
     for length in (0, 100, 2047, 2100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(OctError, match=r"v\.vol: not a readable Heidelberg volume"):
+        with pytest.raises(OctError, match=r"v\.vol: not a readable"):
             LoadBScans()(path)
     path.write_bytes(heidelberg(np.full((3, 7, 5), 0.5), pattern=5))
     with pytest.raises(OctError, match=r"v\.vol: .*[Rr]adial"):
@@ -265,5 +265,5 @@ def test_a_file_of_several_volumes_or_none_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     stand_in(monkeypatch, [b_scans()] * count)
-    with pytest.raises(OctError, match=rf"v\.e2e: expected one volume of B-scans, found {count}"):
+    with pytest.raises(OctError, match=rf"v\.e2e: .*one volume.*\b{count}\b"):
         LoadBScans()(tmp_path / "v.e2e")

@@ -33,7 +33,7 @@ def volume() -> bytes:
     ).to_bytes()
 
 
-def picture(mode: str) -> bytes:
+def png(mode: str) -> bytes:
     rng = np.random.default_rng(0)
     stream = io.BytesIO()
     Image.fromarray(rng.integers(0, 255, (16, 12, 3)).astype(np.uint8)).convert(mode).save(
@@ -76,9 +76,9 @@ def outcome(load: Callable[[Path], torch.Tensor], path: Path) -> str:
     [
         ("v.nii", volume(), LoadVolume()),
         ("v.nii.gz", gzip.compress(volume(), mtime=0), LoadVolume()),
-        ("grey.png", picture("L"), LoadImages()),
-        ("colour.png", picture("RGB"), LoadImages()),
-        ("palette.png", picture("P"), LoadImageMasks()),
+        ("grey.png", png("L"), LoadImages()),
+        ("colour.png", png("RGB"), LoadImages()),
+        ("palette.png", png("P"), LoadImageMasks()),
     ],
 )
 def test_damaged_files_are_refused_by_name(

@@ -12,25 +12,15 @@ import tifffile
 import torch
 from PIL import ExifTags, Image
 
-from multiad_med.readers import (
-    ImageError,
-    LoadImageMasks,
-    LoadImageMasksd,
-    LoadImages,
-    LoadImagesd,
-)
+from multiad_med.readers import ImageError, LoadImageMasks, LoadImages, LoadImagesd
 from multiad_med.readers.image_file import image_size
 from multiad_med.utils import FileError
+from tests.readers.image_files import GREY, palette, upright, write
 
-GREY = np.array([[0, 51, 102], [153, 204, 255]], np.uint8)  # fifths of the range
 FIFTHS = np.arange(6).reshape(2, 3) / 5
+
+
 RGB = np.stack([GREY, 255 - GREY, np.full_like(GREY, 51)], axis=-1)
-
-
-def write(path: Path, array: np.ndarray, mode: str | None = None) -> Path:
-    image = Image.fromarray(array)
-    (image if mode is None else image.convert(mode)).save(path)
-    return path
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
@@ -44,20 +34,6 @@ def test_the_size_of_a_file_is_that_of_what_is_read(
     path = tmp_path / f"p{suffix}"
     image.save(path, **({} if suffix == ".bmp" else {"exif": exif}))
     assert image_size(path) == tuple(LoadImages()(path).shape[1:3])
-
-
-def palette(path: Path, indices: np.ndarray, colours: list[tuple[int, int, int]]) -> Path:
-    image = Image.fromarray(indices).convert("P")
-    image.putdata(indices.ravel().tolist())
-    image.putpalette([value for colour in colours for value in colour])
-    image.save(path)
-    assert Image.open(path).mode == "P"
-    return path
-
-
-def upright(values: np.ndarray) -> np.ndarray:
-    """(rows, columns) or (rows, columns, channels) as (channels, rows, columns, 1)."""
-    return np.atleast_3d(values).transpose(2, 0, 1)[..., None]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif"])
@@ -75,7 +51,7 @@ def test_sixteen_bits_become_0_to_1_by_their_own_range(tmp_path: Path, suffix: s
     np.testing.assert_allclose(result, upright(values / 65535), rtol=1e-6)
 
 
-def test_big_endian_tiff_is_the_same_picture(tmp_path: Path) -> None:
+def test_big_endian_tiff_is_the_same_image(tmp_path: Path) -> None:
     values = (FIFTHS * 65535).round().astype(np.uint16)
     image = Image.frombytes("I;16B", (3, 2), values.astype(">u2").tobytes())
     image.save(tmp_path / "p.tif")
@@ -127,20 +103,20 @@ def test_colour_may_be_asked_for_as_grey(tmp_path: Path) -> None:
     np.testing.assert_allclose(result, upright(FIFTHS), atol=1e-7)
 
 
-def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+def test_floating_point_images_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "p.tif", FIFTHS.astype(np.float32))
-    with pytest.raises(ImageError, match=r"p\.tif: floating-point images have no range"):
+    with pytest.raises(ImageError, match=r"p\.tif: floating-point"):
         LoadImages()(path)
 
 
-def test_several_pictures_are_slices_in_their_order(tmp_path: Path) -> None:
+def test_several_images_are_slices_in_their_order(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{i}.png", np.full((4, 6), i, np.uint8)) for i in (3, 1, 2)]
     result = LoadImages()(paths)
     assert result.shape == (1, 4, 6, 3)
     torch.testing.assert_close(result[0, 0, 0] * 255, torch.tensor([3.0, 1, 2]))
 
 
-def test_the_first_picture_decides_on_colour(tmp_path: Path) -> None:
+def test_the_first_image_decides_on_colour(tmp_path: Path) -> None:
     grey, colour = write(tmp_path / "g.png", GREY), write(tmp_path / "c.png", RGB)
     assert LoadImages()([grey, colour]).shape == (1, 2, 3, 2)
     both = LoadImages()([colour, grey])
@@ -150,103 +126,37 @@ def test_the_first_picture_decides_on_colour(tmp_path: Path) -> None:
 
 def test_slices_of_two_sizes_are_refused(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.png", GREY), write(tmp_path / "b.png", GREY.T.copy())
-    with pytest.raises(ImageError, match=r"b\.png: 3x2 pixels, but .* first slice has 2x3"):
+    with pytest.raises(ImageError, match=r"b\.png: 3x2\b.*\bslice\b.*\b2x3\b"):
         LoadImages()([first, second])
-    with pytest.raises(ImageError, match=r"b\.png: 3x2 pixels, but the first mask has 2x3"):
+    with pytest.raises(ImageError, match=r"b\.png: 3x2\b.*\bmask\b.*\b2x3\b"):
         LoadImageMasks(stack=True)([first, second])
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(50)])
 @pytest.mark.parametrize("load", [LoadImages(), LoadImageMasks()])
-def test_what_is_no_picture_is_refused_by_name(
+def test_what_is_no_image_is_refused_by_name(
     tmp_path: Path, load: LoadImages | LoadImageMasks, content: bytes
 ) -> None:
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"x\.png: not a readable image"):
+    with pytest.raises(ImageError, match=r"x\.png: not a readable"):
         load(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
-def test_truncated_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_truncated_images_are_refused(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8)
     path = write(tmp_path / f"p{suffix}", noise)
     content = path.read_bytes()
     for length in (10, len(content) // 3, len(content) // 2):
         path.write_bytes(content[:length])
-        with pytest.raises(ImageError, match=f"p{suffix}: not a readable image"):
+        with pytest.raises(ImageError, match=rf"p\{suffix}: not a readable"):
             LoadImages()(path)
 
 
-def test_absent_pictures_are_told(tmp_path: Path) -> None:
+def test_absent_images_are_told(tmp_path: Path) -> None:
     for load in (LoadImages(), LoadImageMasks()):
         with pytest.raises(FileError, match=r"none\.png"):
             load(tmp_path / "none.png")
-
-
-def test_a_mask_is_where_any_value_is_above_0(tmp_path: Path) -> None:
-    values = np.array([[0, 1, 2], [128, 255, 0]], np.uint8)
-    expected = upright(np.greater(values, 0))
-    one_channel = np.zeros((2, 3, 3), np.uint8)
-    one_channel[..., 2] = values  # luma of blue 1 is 0
-    masks = {
-        "grey": write(tmp_path / "g.png", values),
-        "colour": write(tmp_path / "c.png", one_channel),
-        "deep": write(tmp_path / "d.png", values.astype(np.uint16)),
-        "palette": palette(
-            tmp_path / "p.png", (values > 0).astype(np.uint8), [(0, 0, 0), (0, 0, 1)]
-        ),
-    }
-    for kind, path in masks.items():
-        mask = LoadImageMasks()(path)
-        assert mask.dtype == torch.uint8, kind
-        np.testing.assert_array_equal(mask, expected, err_msg=kind)
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".JPG"])
-def test_jpeg_masks_are_above_half_since_their_blacks_are_not_exact(
-    tmp_path: Path, suffix: str
-) -> None:
-    mask = np.zeros((32, 32), np.uint8)
-    mask[5:19, 8:23] = 255
-    path = tmp_path / f"m{suffix}"
-    Image.fromarray(mask).save(path, format="JPEG", quality=60)
-    stored = np.asarray(Image.open(path))
-    assert ((stored > 0) != (mask > 0)).any()  # the encoder left grey specks
-    np.testing.assert_array_equal(LoadImageMasks()(path), upright(mask > 0))
-
-
-def test_parts_of_a_mask_are_united(tmp_path: Path) -> None:
-    parts = np.zeros((3, 4, 5), np.uint8)
-    parts[0, 0, 0], parts[1, 1, 1], parts[2, 1, 1:3] = 255, 7, 9
-    paths = [write(tmp_path / f"{i}.png", part) for i, part in enumerate(parts)]
-    united = LoadImageMasks()(paths)
-    np.testing.assert_array_equal(united, upright(parts.any(axis=0)))
-    stacked = LoadImageMasks(stack=True)(paths)
-    np.testing.assert_array_equal(stacked[0], np.moveaxis(parts > 0, 0, -1))
-
-
-def test_labels_are_kept_where_asked_for(tmp_path: Path) -> None:
-    labels = np.array([[0, 1, 2], [3, 128, 255]], np.uint8)
-    keep = LoadImageMasks(stack=True, keep_values=True)
-    colours = [(9, 9, 9), (0, 0, 0), (255, 255, 255), (1, 2, 3)]
-    small = labels.clip(0, 3)
-    even = np.repeat(labels[..., None], 3, axis=-1)
-    for path, expected in [
-        (write(tmp_path / "g.png", labels), labels),
-        (write(tmp_path / "d.png", labels.astype(np.uint16)), labels),
-        (write(tmp_path / "c.png", even), labels),
-        (palette(tmp_path / "p.png", small, colours), small),
-    ]:
-        result = keep(path)
-        assert result.dtype == torch.uint8
-        np.testing.assert_array_equal(result, upright(expected))
-
-
-def test_labels_that_no_byte_holds_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.png", np.array([[0, 256]], np.uint16))
-    with pytest.raises(ImageError, match=r"m\.png: .*256"):
-        LoadImageMasks(keep_values=True)(path)
-    assert LoadImageMasks()(path).flatten().tolist() == [0, 1]
 
 
 def test_dictionary_form_reads_each_key(tmp_path: Path) -> None:
@@ -254,20 +164,6 @@ def test_dictionary_form_reads_each_key(tmp_path: Path) -> None:
     data = LoadImagesd(["image", "prior"], colour=True)({"image": path, "prior": [path, path]})
     assert data["image"].shape == (3, 2, 3, 1)
     assert data["prior"].shape == (3, 2, 3, 2)
-
-
-def test_a_mask_must_have_its_pictures_size(tmp_path: Path) -> None:
-    image = LoadImages()(write(tmp_path / "p.png", GREY))
-    good = str(write(tmp_path / "good.png", GREY))
-    bad = str(write(tmp_path / "bad.png", GREY[:, :2].copy()))
-    load = LoadImageMasksd("label")
-    data = load({"image": image, "label": [good]})
-    np.testing.assert_array_equal(data["label"], upright(GREY > 0))
-    with pytest.raises(ImageError, match=r"bad\.png: a mask of shape \(2, 2, 1\).*\(2, 3, 1\)"):
-        load({"image": image, "label": bad})
-    with pytest.raises(ImageError, match=r"good\.png: .*\(2, 3, 2\).*\(2, 3, 1\)"):
-        LoadImageMasksd("label", stack=True)({"image": image, "label": [good, good]})
-    assert set(load({"image": image})) == {"image"}
 
 
 def test_several_pages_are_refused(tmp_path: Path) -> None:
@@ -302,7 +198,7 @@ def test_values_without_a_known_range_are_refused(
     tmp_path: Path, dtype: type, colour: bool
 ) -> None:
     tifffile.imwrite(tmp_path / "p.tif", np.array([[0, 1, 70000]], dtype))
-    with pytest.raises(ImageError, match=r"p\.tif: (32-bit|floating-point) images have no range"):
+    with pytest.raises(ImageError, match=r"p\.tif: (32-bit|floating-point)"):
         LoadImages(colour=colour)(tmp_path / "p.tif")
 
 
@@ -332,7 +228,7 @@ def test_ten_or_twelve_bits_in_sixteen_are_warned_of_once(
         else:
             write(tmp_path / f"{name}{suffix}", values)
     load = LoadImages(colour=colour)
-    with pytest.warns(UserWarning, match=rf"a\{suffix}: 16 bits, but no value") as told:
+    with pytest.warns(UserWarning, match=rf"a\{suffix}: 16 bits") as told:
         load([tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"])
     assert len(told) == 1
     write(tmp_path / "bright.png", values * np.uint16(16))  # the warning's own advice
@@ -366,7 +262,7 @@ def test_a_small_file_that_claims_a_huge_image_is_refused(tmp_path: Path) -> Non
     content[16:24] = (60000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "p.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"p\.png: .* claims 60000x60000 pixels in \d+ bytes"):
+    with pytest.raises(ImageError, match=r"p\.png: .*\b60000x60000\b.*\b\d+ bytes"):
         LoadImages()(tmp_path / "p.png")
 
 
@@ -375,53 +271,3 @@ def test_a_telephones_jpeg_is_its_first_image(tmp_path: Path) -> None:
     first.save(tmp_path / "p.jpg", format="MPO", save_all=True, append_images=[preview])
     assert Image.open(tmp_path / "p.jpg").n_frames == 2
     assert LoadImages(colour=False)(tmp_path / "p.jpg").shape == (1, 4, 6, 1)
-
-
-MASK = np.zeros((16, 16), bool)
-MASK[4:9, 5:12] = True
-ONE = MASK.astype(np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("name", "stored"),
-    [
-        ("zero_one.png", ONE),
-        ("zero_255.png", ONE * 255),
-        ("bool.png", MASK),
-        ("sixteen_bits.png", ONE.astype(np.uint16) * 65535),
-        ("sixteen_bits_one.tif", ONE.astype(np.uint16)),
-        ("int32.tif", ONE.astype(np.int32)),
-        ("float.tif", ONE.astype(np.float32)),
-        ("red.png", np.dstack([ONE * 255, ONE * 0, ONE * 0])),
-        ("dark_blue.png", np.dstack([ONE * 0, ONE * 0, ONE])),
-        ("rgba_opaque.png", np.dstack([ONE * 255, ONE * 0, ONE * 0, ONE * 0 + 255])),
-        ("rgba_painted.png", np.dstack([ONE * 0 + 255] * 3 + [ONE * 200])),
-        ("grey_alpha.png", np.dstack([ONE * 0 + 255, ONE * 255])),
-        ("soft.jpg", ONE * 255),
-        ("soft_grey.jpg", ONE * 128),
-    ],
-)
-def test_masks_of_any_usual_encoding_mark_the_same(
-    tmp_path: Path, name: str, stored: np.ndarray
-) -> None:
-    path = write(tmp_path / name, stored)
-    np.testing.assert_array_equal(LoadImageMasks()(path), upright(MASK))
-
-
-def test_an_empty_jpeg_mask_stays_empty_in_spite_of_its_noise(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 20, (32, 32)).astype(np.uint8)
-    assert not LoadImageMasks()(write(tmp_path / "m.jpg", noise)).any()
-
-
-@pytest.mark.parametrize(("value", "what"), [(0, "nothing"), (255, "everything")])
-def test_an_empty_or_full_mask_of_an_anomalous_image_is_told(
-    tmp_path: Path, value: int, what: str
-) -> None:
-    image = LoadImages()(write(tmp_path / "p.png", GREY))
-    mask = str(write(tmp_path / "m.png", np.full_like(GREY, value)))
-    load = LoadImageMasksd("label")
-    with pytest.warns(UserWarning, match=rf"m\.png: the mask of an anomalous image marks {what}"):
-        load({"image": image, "label": mask, "anomalous": True})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load({"image": image, "label": mask, "anomalous": False})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import logging
+import re
 import struct
 import tracemalloc
 import zlib
@@ -206,7 +207,7 @@ def promising(shape: tuple[int, ...]) -> bytes:
     [
         ((5, 6, 5), "truncated"),
         ((500, 600, 400), "truncated"),
-        ((32767,) * 7, "truncated or corrupt: the header promises"),
+        ((32767,) * 7, "truncated"),
         ((5, 0, 4), r"impossible shape \(5, 0, 4\)"),
         ((5, -6, 4), r"impossible shape \(5, -6, 4\)"),
     ],
@@ -293,7 +294,9 @@ def test_the_sform_counts_and_a_disagreeing_qform_is_told(
         volume = agrees(path)
     np.testing.assert_allclose(volume.affine, STRAIGHT, atol=1e-5)
     told = [r.getMessage() for r in caplog.records if "qform and sform differ" in r.getMessage()]
-    assert told == ([f"{path}: qform and sform differ by up to 1 mm; the sform is used."] * warns)
+    assert len(told) == int(warns)
+    for line in told:
+        assert re.search(rf"^{re.escape(str(path))}: .*\b1 mm.*sform is used", line)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -109,7 +110,7 @@ def test_a_file_that_says_no_place_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     LoadVolume()(source(tmp_path / "v.nii.gz", (STRAIGHT, 0), (STRAIGHT, 0)))
-    assert "v.nii.gz: neither qform nor sform" in caplog.text
+    assert re.search(r"v\.nii\.gz: .*qform.*sform", caplog.text)
 
 
 @pytest.mark.parametrize("name", ["v.img", "v.hdr", "V.IMG"])
@@ -147,5 +148,5 @@ def test_a_broken_pair_is_refused(tmp_path: Path, break_it, message: str) -> Non
 
 def test_an_analyze_pair_without_orientation_is_refused(tmp_path: Path) -> None:
     nib.save(nib.AnalyzeImage(np.ones(SHAPE, np.int16), np.eye(4)), tmp_path / "v.img")
-    with pytest.raises(NiftiError, match=r"Analyze 7\.5 pair has no orientation"):
+    with pytest.raises(NiftiError, match=r"Analyze 7\.5\b.*orientation"):
         LoadVolume()(tmp_path / "v.img")

@@ -1,11 +1,13 @@
-"""A PACS for tests of the service."""
+"""A PACS and a ledger for tests of the service."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from multiad_med.serving import StudyLedger
 from tests.serving.pacs import SERVER
 
 
@@ -15,3 +17,9 @@ def orthanc() -> Iterator[str]:
     pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
     with SERVER.orthanc() as url:
         yield url
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> StudyLedger:
+    """A new ledger, which gives a study two tries."""
+    return StudyLedger(tmp_path / "ledger.sqlite", tries=2, lease=5)

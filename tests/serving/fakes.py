@@ -1,12 +1,13 @@
-"""A source of names, for tests of what is around it."""
+"""A source of names, and a worker on it, for tests of what is around them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from multiad_med.serving import FetchedStudy, FoundStudies, FoundStudy
+from multiad_med.serving import FetchedStudy, FoundStudies, FoundStudy, StudyLedger, Worker
 
 
 class ListedSource:
@@ -31,3 +32,23 @@ class ListedSource:
 
     def release(self, study: FoundStudy) -> None:
         self.released.append(study.key)
+
+
+def write(folder: Path, study: FetchedStudy) -> list[Path]:
+    path = folder / f"result-{study.image}"
+    path.write_text(str(study.image))
+    return [path]
+
+
+def worker(ledger: StudyLedger, source: Any, process: Any = None, **options: Any) -> Worker:
+    folder = ledger.path.parent
+    return Worker(
+        ledger=ledger,
+        source=source,
+        process=process or (lambda study: write(folder, study)),
+        **{"interval": 0.1, "retry_delay": 0.0, **options},
+    )
+
+
+def stored(folder: Path) -> list[str]:
+    return sorted((folder / "stored").read_text().split())

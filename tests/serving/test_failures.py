@@ -18,7 +18,7 @@ from multiad_med.dicom.read import DicomSeriesError
 from multiad_med.dicom.write.referenced_series import DicomResultError
 from multiad_med.serving import SourceUnavailableError, TryAgainError
 from multiad_med.serving.answers import reason_of
-from multiad_med.serving.failures import Failure, Next, failure_of
+from multiad_med.serving.failures import Next, failure_of
 from multiad_med.serving.service_errors import DeadlyStudyError
 from multiad_med.utils.errors import FileError, reader_errors
 
@@ -108,11 +108,10 @@ def test_a_failure_whose_cause_was_lost_on_its_way_keeps_what_is_to_blame() -> N
 
 def test_the_reason_for_the_ledger_is_that_of_the_error() -> None:
     error = wrapped(DicomSeriesError(f"{NAME}: 1 slice(s)\n  are missing"))
-    assert failure_of(error) == Failure(
-        reason=f"/in/{NAME}.nii.gz: {NAME}: 1 slice(s) are missing",
-        told="It cannot be read, or is not what the model takes. `multiad serve status` tells more.",
-        then=Next.GIVE_UP,
-    )
+    failure = failure_of(error)
+    assert failure.reason == f"/in/{NAME}.nii.gz: {NAME}: 1 slice(s) are missing"
+    assert "`multiad serve status`" in failure.told
+    assert failure.then is Next.GIVE_UP
 
 
 @pytest.mark.parametrize(

@@ -149,19 +149,19 @@ def test_what_is_gone_is_an_error_of_the_study_and_no_folder_one_of_the_source(
     source = watch(folder)
     study = source.find().studies[0]
     (folder / "x.nii.gz").unlink()
-    with pytest.raises(TryAgainError, match=r"x.nii.gz is no longer there"):
+    with pytest.raises(TryAgainError, match=r"x\.nii\.gz\b.*no longer"):
         source.fetch(study)
     folder.rmdir()
     with pytest.raises(SourceUnavailableError, match="folder is not there"):
         source.find()
-    with pytest.raises(ServingError, match="no such folder to watch"):
+    with pytest.raises(ServingError, match="no such folder"):
         FolderSource(folder, kind=StudyKind.MR)
 
 
 def test_results_inside_the_watched_folder_are_refused(tmp_path: Path) -> None:
     check_outside(tmp_path / "out", tmp_path / "in")
     for inside in (tmp_path / "in", tmp_path / "in/../in/out"):
-        with pytest.raises(ServingError, match="lies in the watched folder"):
+        with pytest.raises(ServingError, match="watched folder"):
             check_outside(inside, tmp_path / "in")
 
 

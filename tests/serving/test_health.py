@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sqlite3
 import urllib.error
@@ -50,8 +51,9 @@ def test_each_path_has_its_check(server: HealthServer) -> None:
     status, about = get(server, "/broken")
     assert (status, about["status"]) == (503, "unavailable")
     assert about["reason"].startswith("A fault of the program")
-    reason = "The ledger cannot be used: database is locked."
-    assert get(server, "/locked") == (503, {"status": "unavailable", "reason": reason})
+    status, about = get(server, "/locked")
+    assert (status, about["status"]) == (503, "unavailable")
+    assert re.search("ledger.*database is locked", about["reason"])
     for path in ("/", "/../../etc/passwd", "/health/../ready"):
         assert get(server, path) == (404, {"paths": ["/broken", "/health", "/locked", "/ready"]})
     assert get(server, "/health", method="POST")[0] == 501
@@ -69,7 +71,7 @@ def test_a_client_that_leaves_in_the_middle_harms_nothing(server: HealthServer) 
 
 
 def test_a_port_in_use_is_named(server: HealthServer) -> None:
-    with pytest.raises(ServingError, match=rf"port {server.port} of 127.0.0.1: it is in use"):
+    with pytest.raises(ServingError, match=rf"port {server.port} of 127\.0\.0\.1.*in use"):
         HealthServer(CHECKS, port=server.port)
     with pytest.raises(ServingError, match="port 70000"):
         HealthServer(CHECKS, port=70000)

@@ -115,13 +115,13 @@ def test_a_study_that_is_given_back_has_not_been_tried(ledger: StudyLedger, cloc
 def test_a_ledger_of_another_model_is_refused(ledger: StudyLedger) -> None:
     ledger.check_made_by({"bundle": "x", "model": "1"})
     StudyLedger(ledger.path).check_made_by({"bundle": "x", "model": "1"})
-    with pytest.raises(ServingError, match=r"is of another model, .* Choose another output"):
+    with pytest.raises(ServingError, match=r"another model.*another output"):
         ledger.check_made_by({"bundle": "x", "model": "2"})
 
 
 def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"not SQLite at all, but long enough to look" * 9)
-    with pytest.raises(ServingError, match=r"ledger.sqlite cannot be used as a ledger"):
+    with pytest.raises(ServingError, match=r"ledger\.sqlite\b.*ledger"):
         StudyLedger(tmp_path / "ledger.sqlite")
 
 

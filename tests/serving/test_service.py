@@ -23,15 +23,8 @@ from pydicom import dcmread
 from typer.testing import CliRunner
 
 from multiad_med.cli import app
-from multiad_med.serving import (
-    FolderSource,
-    HealthServer,
-    StudyLedger,
-    ledger_status,
-)
-from multiad_med.serving import (
-    service as command,
-)
+from multiad_med.serving import FolderSource, HealthServer, StudyLedger, ledger_status
+from multiad_med.serving import service as command
 from multiad_med.testing.cohorts import write_fake_model
 from tests.dicom_files import save
 from tests.serving.pacs import EXAMPLES, head_series, needs_orthanc
@@ -179,7 +172,7 @@ def test_a_ledger_of_a_folder_is_not_taken_for_one_of_a_pacs(
     )
     assert folder.exit_code == 0, folder.output
     assert pacs.exit_code == 2
-    assert "ledger.sqlite is of another source" in pacs.output
+    assert re.search(r"ledger\.sqlite\b.*another source", pacs.output)
 
 
 def test_once_ends_with_an_error_when_a_study_failed_and_signals_are_as_before(
@@ -238,7 +231,7 @@ def test_an_error_of_its_own_is_told_without_its_message(
     options = ["--model", str(model), "--output", str(tmp_path / "out"), "--port", "0"]
     result = CliRunner().invoke(app, ["serve", str(tmp_path / "in"), *options])
     assert result.exit_code == 2
-    assert result.output.startswith("Error: The worker broke. A fault of the program; ")
+    assert re.search("^Error: .*fault of the program", result.output)
     assert PATIENT not in result.output
 
 

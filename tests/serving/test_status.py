@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,14 @@ def test_the_table_names_each_study_its_state_and_the_reason_and_ends_in_counts(
         f"failed {study_hash('bad.nii.gz')} 1 bad.nii.gz bad.nii.gz: not readable: ends early",
         f"failed {study_hash('worse.nii.gz')} 1 worse.nii.gz worse.nii.gz: 1 slice is missing",
     ]
-    assert lines[9:] == [
-        "1 waiting, 1 running, 1 done, 3 passed over, 2 failed.",
-        "Passed over: 2 (not an image), 1 (a mask by its name).",
-        f"Try the failed again: multiad serve retry {tmp_path}",
+    below = [
+        r"1 waiting, 1 running, 1 done, 3 passed over, 2 failed",
+        r"2 \(not an image\), 1 \(a mask by its name\)",
+        rf"multiad serve retry {re.escape(str(tmp_path))}$",
     ]
+    assert len(lines) == 9 + len(below)
+    for line, fact in zip(lines[9:], below, strict=True):
+        assert re.search(fact, line)
 
 
 def test_a_series_of_a_folder_is_told_with_where_it_lies(tmp_path: Path) -> None:
@@ -73,7 +77,8 @@ def test_a_series_of_a_folder_is_told_with_where_it_lies(tmp_path: Path) -> None
 
 def test_a_ledger_without_studies_has_counts_alone(tmp_path: Path) -> None:
     StudyLedger(tmp_path / "ledger.sqlite")
-    assert ledger_status(tmp_path) == "0 waiting, 0 running, 0 done, 0 passed over, 0 failed."
+    (line,) = ledger_status(tmp_path).splitlines()
+    assert "0 waiting, 0 running, 0 done, 0 passed over, 0 failed" in line
 
 
 def test_retry_without_names_is_of_all_that_failed(ledger: StudyLedger, tmp_path: Path) -> None:
@@ -98,7 +103,7 @@ def test_retry_takes_a_study_by_its_name_or_as_the_log_calls_it(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bad.nii", r"no study bad.nii. Did you mean bad.nii.gz\?"),
+        ("bad.nii", r"bad\.nii\..*mean bad\.nii\.gz\?"),
         ("running.nii.gz", "is at work now"),
     ],
 )
@@ -113,7 +118,7 @@ def test_retry_of_what_cannot_be_retried_is_refused_and_nothing_is_changed(
 
 @pytest.mark.parametrize("ask", [ledger_status, retry])
 def test_a_folder_without_ledger_is_named_and_none_is_made(tmp_path: Path, ask: object) -> None:
-    with pytest.raises(ServingError, match=r"has no ledger.sqlite. Give the folder"):
+    with pytest.raises(ServingError, match=r"no ledger\.sqlite\b.*folder"):
         ask(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

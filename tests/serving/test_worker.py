@@ -8,8 +8,6 @@ import logging
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -28,36 +26,10 @@ from multiad_med.serving import (
     ServingError,
     SourceUnavailableError,
     StudyLedger,
-    Worker,
 )
 from multiad_med.serving.json_log import JsonLineFormatter, study_hash
-from tests.serving.fakes import ListedSource
+from tests.serving.fakes import ListedSource, stored, worker, write
 from tests.serving.test_ledger import reasons, states
-
-
-def write(folder: Path, study: FetchedStudy) -> list[Path]:
-    path = folder / f"result-{study.image}"
-    path.write_text(str(study.image))
-    return [path]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> StudyLedger:
-    return StudyLedger(tmp_path / "ledger.sqlite", tries=2, lease=5)
-
-
-def worker(ledger: StudyLedger, source: Any, process: Any = None, **options: Any) -> Worker:
-    folder = ledger.path.parent
-    return Worker(
-        ledger=ledger,
-        source=source,
-        process=process or (lambda study: write(folder, study)),
-        **{"interval": 0.1, "retry_delay": 0.0, **options},
-    )
-
-
-def stored(folder: Path) -> list[str]:
-    return sorted((folder / "stored").read_text().split())
 
 
 def test_a_bad_study_is_given_up_with_its_reason_and_the_others_are_done(
@@ -234,7 +206,7 @@ def test_the_log_has_hashes_and_no_names(
     assert {e["worker"] for e in events} == {"w1"}
     assert {e["study"] for e in events if "study" in e} == {study_hash(name)}
     assert events[-2]["state"] == "failed"
-    assert events[-2]["reason"].startswith("It cannot be read, or is not what the model takes.")
+    assert "cannot be read" in events[-2]["reason"]
     assert not events[-2].keys() & {"error", "trace"}
 
 
@@ -245,7 +217,7 @@ def test_once_ends_when_the_source_answers_searches_only(
         def fetch(self, study: FoundStudy) -> FetchedStudy:
             raise SourceUnavailableError("The DICOMweb server: HTTP status 503.")
 
-    with pytest.raises(ServingError, match=r"10 times in a row: .* HTTP status 503"):
+    with pytest.raises(ServingError, match=r"\b10 times.*HTTP status 503"):
         worker(ledger, Half(["a", "b"], tmp_path)).run(once=True)
     assert states(ledger) == {"waiting": 2}
     tries = sqlite3.connect(ledger.path).execute("SELECT tries FROM studies").fetchall()
@@ -278,7 +250,7 @@ def test_once_ends_when_the_ledger_itself_cannot_be_written(
         raise sqlite3.OperationalError("database is locked")
 
     monkeypatch.setattr(StudyLedger, "claim", locked)
-    with pytest.raises(ServingError, match="The ledger cannot be used"):
+    with pytest.raises(ServingError, match="ledger cannot be used"):
         worker(ledger, ListedSource(["a"], tmp_path)).run(once=True)
 
 
@@ -290,7 +262,7 @@ def test_series_without_a_name_are_told_and_end_once_with_an_error(
             return FoundStudies(super().find().studies, nameless=2)
 
     caplog.set_level(logging.INFO)
-    with pytest.raises(ServingError, match="2 series have no SeriesInstanceUID"):
+    with pytest.raises(ServingError, match=r"\b2 series\b.*SeriesInstanceUID"):
         worker(ledger, Nameless(["a"], tmp_path)).run(once=True)
     assert stored(tmp_path) == ["a"]
     told = [record.fields for record in caplog.records if record.getMessage() == "nameless"]
@@ -357,63 +329,3 @@ def test_the_log_has_the_reason_why_a_source_is_away(
         worker(ledger, Away([], tmp_path)).run(once=True)
     (record,) = (r for r in caplog.records if r.getMessage() == "source_unavailable")
     assert record.fields["reason"] == "HTTP status 401: it wants other credentials."
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timer signals")
-def test_a_study_that_hangs_is_a_failed_try_and_the_others_are_done(
-    ledger: StudyLedger, tmp_path: Path
-) -> None:
-    def process(study: FetchedStudy) -> list[Path]:
-        if study.image == "hangs":
-            try:
-                time.sleep(100)
-            except Exception:  # as code that goes on whatever happens
-                time.sleep(100)
-        return write(tmp_path, study)
-
-    before = signal.getsignal(signal.SIGALRM)
-    source = ListedSource(["hangs", "well"], tmp_path)
-    worker(ledger, source, process, limit=0.3).run(once=True)
-    assert states(ledger) == {"done": 1, "failed": 1}
-    assert "It took longer than 0.3 seconds." in reasons(ledger)
-    assert stored(tmp_path) == ["well"]
-    assert signal.getsignal(signal.SIGALRM) is before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-
-
-HUNG = """
-import sys
-from pathlib import Path
-from multiad_med.serving import StudyLedger, Worker, limit
-from tests.serving.fakes import ListedSource
-
-def process(study):
-    while True:  # like a decoder that never comes back to Python
-        try:
-            while True:
-                pass
-        except BaseException:
-            pass
-
-limit.time_limit.__wrapped__.__kwdefaults__["grace"] = 0.5
-folder = Path(sys.argv[1])
-Worker(
-    ledger=StudyLedger(folder / "ledger.sqlite", tries=2), source=ListedSource(["a"], folder),
-    process=process, interval=0.1, retry_delay=0.0, limit=0.3,
-).run(once=True)
-"""
-
-
-@pytest.mark.slow
-def test_a_study_that_cannot_be_stopped_ends_the_process_and_counts_as_tried(
-    tmp_path: Path,
-) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    ledger = StudyLedger(tmp_path / "ledger.sqlite", tries=2)
-    for state in ("waiting", "failed"):
-        ended = subprocess.run(
-            [sys.executable, "-c", HUNG, str(tmp_path)], env=environment, timeout=120
-        )
-        assert ended.returncode == 1
-        assert states(ledger) == {state: 1}
-    assert reasons(ledger) == ["It took longer than 0.3 seconds."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -156,9 +157,8 @@ def test_slices_of_fewer_subjects_than_the_rate_needs_are_marked_approximate() -
     batches = _named(study="abcdefghij", subject="aaaabbbbcc")
     network = tiny_multiad()
     calibrate(network, batches[:1], threshold_batches=batches[1:], image_false_positive_rate=0.25)
-    assert network.card.level(Level.SLICE).approximate == (
-        "6 slices of only 2 subjects are alike; 3 subjects are needed"
-    )
+    told = network.card.level(Level.SLICE).approximate
+    assert re.search(r"^6 slices\b.*\b2 subjects\b.*\b3 subjects", told)
     assert "6 volumes of only 2 subjects" in network.card.level(Level.VOLUME).approximate
     assert network.card.level(Level.PATIENT).approximate == ""
 
@@ -166,10 +166,10 @@ def test_slices_of_fewer_subjects_than_the_rate_needs_are_marked_approximate() -
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        ([], "Calibration needs held-out normal images"),
+        ([], "held-out normal images"),
         (
             [{"image": torch.rand(1, 3, 64, 64), "foreground": torch.zeros(1, 1, 64, 64)}],
-            "Calibration needs held-out normal images",
+            "held-out normal images",
         ),
         ([{"image": torch.full((2, 3, 64, 64), 0.5)}] * 2, "Map . of 4: .* spread"),
     ],
@@ -188,5 +188,5 @@ def test_nothing_to_calibrate_on_is_refused(batches: list[dict[str, Tensor]], me
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -1.0])
 def test_impossible_rates_are_refused(rate: float) -> None:
-    with pytest.raises(ValueError, match=r"pixel_false_positive_rate must lie in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"pixel_false_positive_rate.*\(0, 1\)"):
         calibrate(tiny_multiad(), _batches(), pixel_false_positive_rate=rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 from ignite.engine import Engine, Events
@@ -49,10 +50,10 @@ def run(
 @pytest.mark.parametrize(
     ("epochs", "seconds", "told"),
     [
-        (100, 0.75, "training: about 6 minutes (500 steps)"),  # 488 steps are left: 366 s
-        (100, 0.125, "training: about 1 minute (500 steps)"),
-        (100, 0.03, "training: less than a minute (500 steps)"),
-        (4000, 0.75, "training: about 4 hours (20000 steps)"),  # 14991 s
+        (100, 0.75, r"\b6 minutes\b.*\b500 steps"),  # 488 steps are left: 366 s
+        (100, 0.125, r"\b1 minute\b.*\b500 steps"),
+        (100, 0.03, r"less than a minute\b.*\b500 steps"),
+        (4000, 0.75, r"\b4 hours\b.*\b20000 steps"),  # 14991 s
     ],
 )
 def test_the_time_is_told_after_the_first_steps(
@@ -62,19 +63,19 @@ def test_the_time_is_told_after_the_first_steps(
     seconds: float,
     told: str,
 ) -> None:
-    assert run(monkeypatch, caplog, epochs=epochs, seconds=seconds) == [told]
+    (line,) = run(monkeypatch, caplog, epochs=epochs, seconds=seconds)
+    assert re.search(told, line)
 
 
 def test_a_resumed_training_tells_the_time_that_is_left(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lines = run(monkeypatch, caplog, epochs=100, seconds=0.75, resumed=50)
-    assert lines == ["training: about 3 minutes (500 steps)"]  # 238 steps: 178.5 s
+    (line,) = run(monkeypatch, caplog, epochs=100, seconds=0.75, resumed=50)
+    assert re.search(r"\b3 minutes\b.*\b500 steps", line)  # 238 steps: 178.5 s
 
 
 def test_epochs_with_a_validation_have_a_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run(monkeypatch, caplog, epochs=2, seconds=1, validated=(2,)) == [
-        "epoch 2 of 2: loss 0.5000 in training, 0.2500 on held-out images"
-    ]
+    (line,) = run(monkeypatch, caplog, epochs=2, seconds=1, validated=(2,))
+    assert re.search(r"\bepoch 2 of 2\b.*\b0\.5000\b.*training\b.*\b0\.2500\b.*held-out", line)

@@ -36,7 +36,7 @@ def test_mean_of_equal_states_is_that_state_bit_by_bit() -> None:
         (
             [{"a": torch.ones(1)}, {"b": torch.ones(1)}],
             [1, 1],
-            r"State 1 has other names than state 0: \['a', 'b'\] \(2 in all\)",
+            r"State 1 .*state 0.*\['a', 'b'\].*\b2\b",
         ),
     ],
 )
@@ -102,7 +102,7 @@ def test_each_site_reaches_its_rate_on_its_own_normals_with_one_network(tmp_path
 
 def test_a_global_model_of_another_preset_is_refused_and_nothing_written(tmp_path: Path) -> None:
     torch.save({"student.w": torch.ones(1)}, tmp_path / "global.pt")
-    with pytest.raises(WeightsError, match=r"global\.pt does not hold weights"):
+    with pytest.raises(WeightsError, match=r"global\.pt\b.*weights"):
         calibrate_site(
             tiny_multiad(),
             _normals(1.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,10 @@ SETTINGS = {"preparation": {"size": 64}, "training": {"learning_rate": 1e-3, "da
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({**SETTINGS, "preparation": {"size": 96}}, "preparation.size was 64 and is 96"),
+        ({**SETTINGS, "preparation": {"size": 96}}, r"preparation\.size\b.*\b64\b.*\b96\b"),
         (
             {**SETTINGS, "training": {"learning_rate": 2e-3, "data": {"sha": "b"}}},
-            'learning_rate was 0.001 and is 0.002; training.data.sha was "a" and is "b"',
+            r'learning_rate\b.*0\.001.*0\.002; training\.data\.sha\b.*"a".*"b"',
         ),
     ],
 )
@@ -103,7 +104,7 @@ def test_training_is_not_resumed_with_other_settings(
     with pytest.raises(KilledError):
         _train(tmp_path, 3, killed_in=2, settings=SETTINGS)
     before = (tmp_path / "checkpoint.pt").read_bytes()
-    with pytest.raises(CheckpointError, match=f"{message}.*set resume to false"):
+    with pytest.raises(CheckpointError, match=f"{message}.*resume to false"):
         _train(tmp_path, 3, settings=settings)
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     _train(tmp_path, 3, settings=SETTINGS)
@@ -113,7 +114,7 @@ def test_training_is_not_resumed_with_other_settings(
 def test_training_is_not_resumed_with_another_network(tmp_path: Path) -> None:
     with pytest.raises(KilledError):
         _train(tmp_path, 3, killed_in=2)
-    with pytest.raises(CheckpointError, match=r"network.fused was \[1, 2, 3, 4\] and is \[1, 2\]"):
+    with pytest.raises(CheckpointError, match=r"network\.fused\b.*\[1, 2, 3, 4\].*\[1, 2\]"):
         _train(tmp_path, 3, fused=(1, 2))
 
 
@@ -129,7 +130,7 @@ def test_a_finished_training_says_that_nothing_is_trained(
 @pytest.mark.parametrize("content", [b"", b"half a checkp"])
 def test_unreadable_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"Cannot resume from .*checkpoint\.pt"):
+    with pytest.raises(CheckpointError, match=r"resume\b.*checkpoint\.pt"):
         _train(tmp_path, 1)
     _train(tmp_path, 1, resume=False)
 
@@ -145,7 +146,7 @@ def test_checkpoint_of_another_training_names_the_key(tmp_path: Path) -> None:
 
 def test_checkpoint_for_another_number_of_epochs_is_refused(tmp_path: Path) -> None:
     _train(tmp_path, 1)
-    with pytest.raises(CheckpointError, match=r"made for 1 epochs.*now there are 2"):
+    with pytest.raises(CheckpointError, match=r"\b1 epochs\b.*\b2\b"):
         _train(tmp_path, 2)
 
 
@@ -182,9 +183,11 @@ def test_failed_studies_end_the_run_with_a_list() -> None:
 def test_training_ends_with_the_model_what_it_rests_on_and_the_next_command() -> None:
     few, enough = NormalScores((0.5,) * 8, 0.05), NormalScores((0.5,) * 19, 0.05)
     card = ModelCard(levels={Level.SLICE: enough, Level.VOLUME: few, Level.PATIENT: enough})
-    assert list(next_steps(card, Path("a run/model.pt"))) == [
-        "The model is in a run/model.pt.",
-        "Calibrated on held-out normals: 19 slices, 8 volumes, 19 patients.",
-        "Too few volumes for their verdict: a false-positive rate of 0.05 needs 19.",
-        "Next: multiad predict NEW -m 'a run/model.pt' -o MAPS",
-    ]
+    facts = (
+        r"\ba run/model\.pt\b",
+        r"\b19 slices, 8 volumes, 19 patients\b",
+        r"few volumes\b.*\b0\.05\b.*\b19\b",
+        r"multiad predict NEW -m 'a run/model\.pt' -o MAPS$",
+    )
+    for line, fact in zip(next_steps(card, Path("a run/model.pt")), facts, strict=True):
+        assert re.search(fact, line)

@@ -53,7 +53,7 @@ def _events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"histograms": 0, "images": 0}).Reload()
 
 
-def _picture(event: object) -> np.ndarray:
+def _image(event: object) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
 
 
@@ -70,23 +70,23 @@ def test_slices_stand_above_their_maps_as_radiologists_look_at_them(
     _validate(network, tmp_path, channels, slices=3)
     events = _events(tmp_path).Images("validation_maps")
     assert [e.step for e in events] == [1, 2]
-    picture = _picture(events[0])
-    assert picture.shape == (2 * SIZE, 3 * SIZE, 3)
-    column = picture[:SIZE, SIZE : 2 * SIZE]
+    image = _image(events[0])
+    assert image.shape == (2 * SIZE, 3 * SIZE, 3)
+    column = image[:SIZE, SIZE : 2 * SIZE]
     # Of 9 slices that are certain (two batches of 4, one of at least 1) the fifth is the middle.
     expected = _batches(channels)[1]["image"][0].expand(3, -1, -1).numpy()
     np.testing.assert_allclose(column / 255, expected[:, ::-1, ::-1].transpose(2, 1, 0), atol=0.01)
     # Largest X and smallest Y: the patient's right is on the left, posterior below.
     assert column[SIZE - 16 :, : SIZE - 40].mean() > 50
     assert not column[: SIZE - 16].any()
-    overlay = picture[SIZE:, SIZE : 2 * SIZE].astype(int)
+    overlay = image[SIZE:, SIZE : 2 * SIZE].astype(int)
     assert not overlay[: SIZE - 16].any()
     assert np.abs(overlay - column).max() > 50
 
 
-def test_pictures_stay_as_they_are(network: MultiAD, tmp_path: Path) -> None:
+def test_images_stay_as_they_are(network: MultiAD, tmp_path: Path) -> None:
     _validate(network, tmp_path, slices=3, radiological=False)
-    column = _picture(_events(tmp_path).Images("validation_maps")[0])[:SIZE, SIZE : 2 * SIZE]
+    column = _image(_events(tmp_path).Images("validation_maps")[0])[:SIZE, SIZE : 2 * SIZE]
     expected = _batches()[1]["image"][0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(column / 255, expected, atol=0.01)
 

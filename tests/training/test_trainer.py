@@ -129,6 +129,7 @@ def test_discriminator_stands_still_while_the_student_moves() -> None:
     trainer.add_event_handler(IterationEvents.LOSS_COMPLETED, remember)
     trainer.add_event_handler(IterationEvents.BACKWARD_COMPLETED, remember)
     trainer.run()
+    assert states
     for before, after in zip(states[::2], states[1::2], strict=True):
         assert all(torch.equal(v, after[k]) for k, v in before.items())
 

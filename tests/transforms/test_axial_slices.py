@@ -61,7 +61,7 @@ def test_result_carries_no_metadata_that_no_longer_holds() -> None:
 
 @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (1, 1, 4, 5, 3)])
 def test_what_is_no_volume_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"cut from a volume \(C, X, Y, Z\), got shape"):
+    with pytest.raises(ValueError, match=r"\(C, X, Y, Z\), got"):
         AxialSlices()(torch.zeros(shape))
 
 

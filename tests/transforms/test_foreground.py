@@ -94,7 +94,7 @@ def test_organ_is_where_its_labels_are(
 
 def test_an_absent_organ_is_an_error_that_tells_what_the_mask_holds() -> None:
     segmentation = torch.tensor([0, 3, 5]).reshape(1, 3, 1, 1)
-    with pytest.raises(ValueError, match=r"of the values \[6\].*holds the values \[0, 3, 5\]"):
+    with pytest.raises(ValueError, match=r"\[6\].*holds.*\[0, 3, 5\]"):
         ForegroundByLabel(labels=[6])(segmentation)
     with pytest.raises(ValueError, match=r"above 0 in the organ mask.*\[0\]"):
         ForegroundByLabel()(segmentation * 0)

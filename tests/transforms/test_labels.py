@@ -133,7 +133,7 @@ def test_a_mask_counts_more_than_the_word_for_a_whole_volume() -> None:
     ("area", "anomalous", "state"),
     [(0, True, 1), (2, True, 1), (9, True, 1), (9, False, 1), (0, False, 0)],
 )
-def test_a_single_picture_is_abnormal_where_its_item_says_so(
+def test_a_single_image_is_abnormal_where_its_item_says_so(
     area: int, anomalous: bool, state: int
 ) -> None:
     item = {"image": torch.zeros(1, 10, 10, 1), "label": lesions(area), "anomalous": anomalous}
@@ -174,13 +174,11 @@ def numbers(result: dict) -> list[int]:
         ({"wanted_slices": []}, []),
     ],
 )
-def test_slices_are_kept_by_foreground_section_and_split(
-    more: dict[str, Any], kept: list[int]
-) -> None:
+def test_slices_are_kept_by_foreground_and_split(more: dict[str, Any], kept: list[int]) -> None:
     assert numbers(KeepSlicesd("image")(study(**more))) == kept
 
 
-def test_section_rule_and_fraction_are_options() -> None:
+def test_split_rule_and_fraction_are_options() -> None:
     keep = KeepSlicesd("image", normal_splits=["training", "validation"], min_fraction=0)
     assert numbers(keep(study(split="validation"))) == [0, 2, 4]
     keep = KeepSlicesd("image", normal_splits=[])

@@ -30,7 +30,7 @@ def test_a_shift_moves_down_and_right_and_continues_the_border() -> None:
     assert torch.equal(NuisanceChange(shift=(1, 2), gain=0.5).moved(image), moved)
 
 
-def test_a_blur_keeps_an_even_picture_up_to_its_border() -> None:
+def test_a_blur_keeps_an_even_image_up_to_its_border() -> None:
     even = torch.full((3, 20, 20), 0.4)
     torch.testing.assert_close(NuisanceChange(sigma=0.8).image(even), even)
     point = torch.zeros(1, 9, 9)

@@ -11,7 +11,7 @@ from multiad_med.transforms import PseudoAnomaly, put_pseudo_anomalies
 SIDE = 100
 
 
-def pictures(count: int = 3, channels: int = 3) -> tuple[Tensor, Tensor]:
+def random_images(count: int = 3, channels: int = 3) -> tuple[Tensor, Tensor]:
     """Random grey images, and a foreground that is a band of 40 rows."""
     images = torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     foreground = torch.zeros(count, 1, SIDE, SIDE, dtype=torch.bool)
@@ -23,7 +23,7 @@ def put(
     kind: PseudoAnomaly, size: float, *, seed: int = 0, count: int = 3
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return put_pseudo_anomalies(*pictures(count), kind=kind, size=size, generator=generator)
+    return put_pseudo_anomalies(*random_images(count), kind=kind, size=size, generator=generator)
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def put(
 def test_masks_hold_all_that_changed_and_lie_inside_the_foreground(
     kind: PseudoAnomaly, size: float
 ) -> None:
-    images, foreground = pictures()
+    images, foreground = random_images()
     for seed in range(5):
         changed, masks = put(kind, size, seed=seed)
         assert not (masks & ~foreground).any()
@@ -69,7 +69,7 @@ def test_the_generator_alone_decides(kind: PseudoAnomaly) -> None:
     assert not torch.equal(first[1], other[1])
 
 
-def test_foreign_content_is_of_the_next_picture() -> None:
+def test_foreign_content_is_of_the_next_image() -> None:
     images = torch.stack([torch.full((1, SIDE, SIDE), v) for v in (0.2, 0.9)])
     foreground = torch.ones_like(images, dtype=torch.bool)
     changed, masks = put_pseudo_anomalies(
@@ -110,8 +110,8 @@ def test_even_a_smear_of_one_pixel_takes_up_its_surroundings() -> None:
     assert 0.1 < float(changed[..., 4, 4]) < 0.2
 
 
-def test_a_picture_without_foreground_stays_and_a_lone_one_is_its_own_source() -> None:
-    images, foreground = pictures(1)
+def test_a_image_without_foreground_stays_and_a_lone_one_is_its_own_source() -> None:
+    images, foreground = random_images(1)
     empty = torch.zeros_like(foreground)
     generator = torch.Generator().manual_seed(0)
     changed, masks = put_pseudo_anomalies(
@@ -135,7 +135,7 @@ def test_what_does_not_exist_is_refused(kind: str, size: float, message: str) ->
 
 
 def test_a_foreground_of_another_shape_is_refused() -> None:
-    images, foreground = pictures()
+    images, foreground = random_images()
     with pytest.raises(ValueError, match=r"foreground \(B, 1, H, W\)"):
         put_pseudo_anomalies(
             images, foreground[:2], kind="blur", size=0.1, generator=torch.Generator()

@@ -11,14 +11,14 @@ from multiad_med.transforms import MarkOccupiedd, Tiles, Tilesd
 from multiad_med.utils.errors import InputError
 
 
-def picture(height: int, width: int, channels: int = 3) -> torch.Tensor:
+def random_image(height: int, width: int, channels: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(channels, height, width, 1, generator=generator)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (33, 64), (100, 70), (20, 90), (10, 12)])
 def test_training_sees_the_very_windows_that_inference_looks_at(shape: tuple[int, int]) -> None:
-    image, windows = picture(*shape), []
+    image, windows = random_image(*shape), []
 
     def network(x: torch.Tensor) -> torch.Tensor:
         windows.append(x)
@@ -33,7 +33,7 @@ def test_training_sees_the_very_windows_that_inference_looks_at(shape: tuple[int
 
 @pytest.mark.parametrize("shape", [(48, 32), (33, 64), (100, 70), (20, 90)])
 def test_rectangular_tiles_are_the_windows_of_inference_too(shape: tuple[int, int]) -> None:
-    image, windows = picture(*shape), []
+    image, windows = random_image(*shape), []
 
     def network(x: torch.Tensor) -> torch.Tensor:
         windows.append(x)
@@ -49,7 +49,7 @@ def test_rectangular_tiles_are_the_windows_of_inference_too(shape: tuple[int, in
 def test_the_map_of_exactly_one_tile_is_the_map_without_tiles() -> None:
     torch.manual_seed(0)
     network = tiny_multiad().eval()
-    image = picture(64, 64)[None]
+    image = random_image(64, 64)[None]
     with torch.no_grad():
         whole, tiled = (AxialInferer(tile=tile)(image, network) for tile in (None, 64))
     torch.testing.assert_close(tiled, whole)
@@ -77,7 +77,7 @@ def test_tiles_by_hand() -> None:
     assert tiles[0, 0, 0].tolist() == [0, 3, 7, 10]
 
 
-def test_pictures_are_padded_by_their_border_and_masks_by_nothing() -> None:
+def test_images_are_padded_by_their_border_and_masks_by_nothing() -> None:
     item = {"image": torch.full((3, 2, 4, 1), 0.5), "label": torch.ones(1, 2, 4, 1)}
     result = Tilesd(["image", "label"], tile=4, mode=["edge", "constant"])(item)
     assert result["image"].unique().tolist() == [0.5]
@@ -85,7 +85,7 @@ def test_pictures_are_padded_by_their_border_and_masks_by_nothing() -> None:
 
 
 def test_volumes_and_impossible_tiles_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"one image \(C, H, W, 1\), got shape \(1, 8, 8, 2\)"):
+    with pytest.raises(ValueError, match=r"\(C, H, W, 1\).*\(1, 8, 8, 2\)"):
         Tiles(4)(torch.zeros(1, 8, 8, 2))
     with pytest.raises(ValueError, match="positive number of pixels, got 0"):
         Tiles(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,9 @@ def _nan(volume: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda v: np.stack([v] * 5, axis=-1), r"one channel, got 5 \(a 4D series or colour\)"),
-        (_nan, "3 voxels are NaN or infinite"),
-        (lambda v: np.full_like(v, 7), "every voxel has the value 7"),
+        (lambda v: np.stack([v] * 5, axis=-1), r"one channel, got 5\b"),
+        (_nan, "3 voxels.*infinite"),
+        (lambda v: np.full_like(v, 7), r"every voxel\b.*\b7\b"),
     ],
 )
 def test_unusable_volumes_are_refused_with_file_and_reason(
@@ -63,8 +64,8 @@ def test_single_slice_passes() -> None:
 @pytest.mark.parametrize(
     ("shape", "affine", "message"),
     [
-        ((8, 8, 5), np.eye(4), r"shape \(8, 8, 5\) differs from its image's \(8, 8, 4\)"),
-        ((8, 8, 4), np.diag([1, 1, 1.01, 1]), "affine differs from its image's by up to 0.0(1|09)"),
+        ((8, 8, 5), np.eye(4), r"\(8, 8, 5\).*\(8, 8, 4\)"),
+        ((8, 8, 4), np.diag([1, 1, 1.01, 1]), r"affine\b.*\b0\.0(1|09)"),
     ],
 )
 def test_mask_on_another_grid_is_refused(
@@ -83,10 +84,10 @@ def test_mask_on_another_grid_is_refused(
 @pytest.mark.parametrize(
     ("fill", "anomalous", "message"),
     [
-        (0, True, "the mask of an anomalous image marks nothing"),
+        (0, True, "mask of an anomalous image.*nothing"),
         (0, False, ""),
-        (2, True, "this lesion mask marks every voxel of its image"),
-        (2, False, "this lesion mask marks every voxel of its image"),
+        (2, True, "mask.*every voxel"),
+        (2, False, "mask.*every voxel"),
     ],
 )
 def test_an_empty_or_full_mask_is_told(
@@ -96,7 +97,9 @@ def test_an_empty_or_full_mask_is_told(
     mask = MetaTensor(torch.full((1, 4, 4, 4), fill), meta={"filename_or_obj": "m.nii"})
     data = {"image": image, "label": mask, "organ": mask, "anomalous": anomalous}
     CheckMaskGridd(["label", "organ"])(data)
-    assert [r.getMessage() for r in caplog.records] == ([f"m.nii: {message}."] if message else [])
+    told = [r.getMessage() for r in caplog.records]
+    assert len(told) == bool(message)
+    assert not message or re.search(rf"^m\.nii: .*{message}", told[0])
 
 
 @pytest.mark.parametrize("background", [0.0, -3.5, 20.0])

@@ -42,14 +42,14 @@ def check(*options: str, config: str = TRAIN) -> None:
     ],
 )
 def test_unknown_key_is_refused_with_the_nearest(option: str, meant: str) -> None:
-    with pytest.raises(InputError, match=f"Did you mean {meant}\\?"):
+    with pytest.raises(InputError, match=f"mean {meant}\\?"):
         check(option)
 
 
 def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
-    with pytest.raises(InputError, match="there is no no_such_key in") as error:
+    with pytest.raises(InputError, match="no no_such_key") as error:
         check("--no_such_key", "1")
-    assert "Did you mean" not in str(error.value)
+    assert " mean " not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_known_keys_pass(options: list[str]) -> None:
 
 def test_two_lengths_of_one_training_are_refused() -> None:
     check("--steps", "30")
-    with pytest.raises(InputError, match="steps and max_epochs are both given"):
+    with pytest.raises(InputError, match="steps and max_epochs"):
         check("--steps", "30", "--max_epochs", "3")
 
 
@@ -91,7 +91,7 @@ def test_keys_of_a_mix_in_are_known(tmp_path: Path, form: str) -> None:
     mixin = tmp_path / "mix.json"
     mixin.write_text(json.dumps({"ranks": 2, "train#sampler#shuffle": False}))
     check("--ranks", "3", config=form.format(TRAIN, mixin))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="ranks"):
         check("--ranks", "3")
 
 
@@ -152,7 +152,7 @@ def test_the_command_ends_with_the_message_and_without_a_trace(tmp_path: Path) -
         timeout=120,
     )
     assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1].startswith("Error: --max_epoch: there is no")
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: --max_epoch: ")
     assert "Traceback" not in result.stderr
 
 
@@ -211,10 +211,10 @@ def test_a_path_is_the_one_that_was_typed(run: Callable[..., dict[str, Any]], pa
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("@nowhere", "'@' refers to another key.*Give a path of that name as ./@nowhere"),
-        ("$HOME/data", "'\\$' begins an expression.*as ./\\$HOME/data"),
-        ("$'/a#b'", "takes '#' for a separator"),
-        ("@part#folder", "takes '#' for a separator"),
+        ("@nowhere", "'@'.* \\./@nowhere"),
+        ("$HOME/data", "'\\$'.* \\./\\$HOME/data"),
+        ("$'/a#b'", "'#'.*separator"),
+        ("@part#folder", "'#'.*separator"),
     ],
 )
 def test_a_path_that_could_be_syntax_is_refused(
@@ -247,7 +247,7 @@ def test_other_texts_keep_their_characters(run: Callable[..., dict[str, Any]]) -
 def test_a_part_of_a_part_cannot_have_them(run: Callable[..., dict[str, Any]]) -> None:
     assert run("--part#log_dir", "/b")["part"]["log_dir"] == "/b"
     for value in ("/a#b", "12"):
-        with pytest.raises(InputError, match=rf"--part#log_dir {value}: it would be changed"):
+        with pytest.raises(InputError, match=rf"--part#log_dir {value}: "):
             run("--part#log_dir", value)
 
 
@@ -256,7 +256,7 @@ def test_paths_of_an_args_file(run: Callable[..., dict[str, Any]], tmp_path: Pat
     arguments.write_text("dataset_dir: /a#b")
     assert run("--args_file", str(arguments))["path"] == "/a#b"
     arguments.write_text("dataset_dir: 123")
-    with pytest.raises(InputError, match=r"--dataset_dir 123: .* put it in quotes"):
+    with pytest.raises(InputError, match=r"--dataset_dir 123: .*quotes"):
         run("--args_file", str(arguments))
     arguments.write_text("dataset_dir: '123'")
     assert run("--args_file", str(arguments))["path"] == "123"
@@ -270,7 +270,7 @@ def test_a_device_may_be_a_word(run: Callable[..., dict[str, Any]], word: str) -
 
 def test_a_device_that_is_none_is_refused(run: Callable[..., dict[str, Any]]) -> None:
     for word in ["gpu", f"cuda:{torch.cuda.device_count()}"]:
-        with pytest.raises(InputError, match=f"The device '{word}' cannot be used"):
+        with pytest.raises(InputError, match=f"device '{word}'"):
             run("--device", word)
     assert run("--device", "$torch.device('cpu')")["device"] == torch.device("cpu")
 

@@ -31,16 +31,16 @@ def test_pairs_stay_text_and_may_hold_an_equals_sign() -> None:
 
 @pytest.mark.parametrize("pair", ["size", "=3", " =3"])
 def test_what_is_no_pair_is_named(pair: str) -> None:
-    with pytest.raises(InputError, match=f"--set takes NAME=VALUE, got '{pair}'"):
+    with pytest.raises(InputError, match=f"--set.*NAME=VALUE.*got '{pair}'"):
         parse_settings([pair])
 
 
 def test_what_is_no_yaml_is_named() -> None:
-    with pytest.raises(InputError, match=r"--set windows: '\[\[1' is not YAML"):
+    with pytest.raises(InputError, match=r"--set windows: '\[\[1'.*YAML"):
         parse_settings(["windows=[[1"])
 
 
 def test_a_comment_that_cuts_a_value_is_told() -> None:
     assert parse_settings(["image_glob='a #1'"]) == {"image_glob": "a #1"}
-    with pytest.raises(InputError, match="' #' begins a comment"):
+    with pytest.raises(InputError, match=r"' #'.*comment"):
         parse_settings(["image_glob=a #1"])

@@ -133,7 +133,7 @@ class Chromium:
             f"(document.getElementById('{control}'))"
         )
 
-    def picture(self, element: str | None = None) -> NDArray[np.uint8]:
+    def screenshot(self, element: str | None = None) -> NDArray[np.uint8]:
         """What is on the screen, ``(rows, columns, 3)``; of one element, or all."""
         clip: dict[str, Any] = {}
         if element is not None:

@@ -56,7 +56,7 @@ def test_the_worst_come_first_with_score_verdict_and_scale(tmp_path: Path) -> No
     assert names(page) == ["1. b", "2. d", "3. a"]
     text = Reader(page).text
     for words in (
-        "4 studies: 1 anomalous, 1 normal, 1 without a verdict, 1 failed.",
+        "4 studies: 1 anomalous, 1 normal, 1 without a verdict, 1 failed",
         "score 0.900, p-value 0.05",
         "no verdict: 6 normal volumes",
         "in/c.png: is truncated",
@@ -74,20 +74,21 @@ def test_it_needs_nothing_else_and_strings_are_escaped(tmp_path: Path) -> None:
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert policy in reader.values("content")
     assert not re.search(r"https?://|@import|<script|<link|<iframe", page)
-    assert all(source.startswith("data:image/jpeg;base64,") for source in reader.values("src"))
+    (source,) = reader.values("src")
+    assert source.startswith("data:image/jpeg;base64,")
     assert reader.values("href") == ["a%20%231%25%20%C3%BC_anomaly.png"]
 
 
-def test_only_the_worst_are_pictured_and_the_page_says_so(tmp_path: Path) -> None:
+def test_only_the_worst_are_shown_and_the_page_says_so(tmp_path: Path) -> None:
     rows = [image_row(tmp_path, f"n{i}", i / 1000) for i in range(205)]
     page = sheet(rows, tmp_path)
     assert names(page)[0] == "1. n204"
     assert len(names(page)) == len(Reader(page).values("src")) == 200
-    assert "the 200 studies with the highest scores; all are in summary.csv" in page
+    assert re.search(r"\b200 studies with the highest scores\b.*summary\.csv", page)
     assert (tmp_path / "summary.html").stat().st_size < 4_000_000
 
 
-def test_volumes_get_a_picture_and_the_worst_of_them_a_viewer_once(
+def test_volumes_get_an_image_and_the_worst_of_them_a_viewer_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contact_sheet, "VIEWERS", 1)
@@ -96,7 +97,7 @@ def test_volumes_get_a_picture_and_the_worst_of_them_a_viewer_once(
     links = ["high/study_anomaly_viewer.html", "low/study_anomaly.png"]
     assert Reader(page).values("href") == links
     assert all((tmp_path / link).is_file() for link in links)
-    assert "Of the 1 studies with the highest scores a click opens the viewer" in page
+    assert re.search(r"\b1 studies with the highest scores\b.*viewer", page)
     read: list[object] = []
     monkeypatch.setattr(contact_sheet, "load_study", lambda *a, **_: read.append(a))
     assert sheet(rows, tmp_path) == page
@@ -104,7 +105,7 @@ def test_volumes_get_a_picture_and_the_worst_of_them_a_viewer_once(
 
 
 @pytest.mark.parametrize("stored", STORED)
-def test_a_volumes_picture_is_its_worst_slice_as_a_radiologist_sees_it(
+def test_a_volumes_image_is_its_worst_slice_as_a_radiologist_sees_it(
     tmp_path: Path, stored: str
 ) -> None:
     sheet([volume_row(tmp_path, "a", 0.8, stored)], tmp_path)
@@ -117,7 +118,7 @@ def test_a_volumes_picture_is_its_worst_slice_as_a_radiologist_sees_it(
     assert rows.mean() / height == pytest.approx(down, abs=0.02)
 
 
-def test_a_study_without_picture_keeps_its_place_and_says_why(
+def test_a_study_without_image_keeps_its_place_and_says_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [volume_row(tmp_path, "gone", 0.9), image_row(tmp_path, "b", 0.4)]
@@ -129,6 +130,6 @@ def test_a_study_without_picture_keeps_its_place_and_says_why(
     assert "no image on the contact sheet" in caplog.text
 
 
-def test_rows_without_map_or_score_are_no_pictures(tmp_path: Path) -> None:
+def test_rows_without_map_or_score_are_no_images(tmp_path: Path) -> None:
     page = sheet([image_row(tmp_path, "a", 0.5, map=None)], tmp_path)
     assert names(page) == []

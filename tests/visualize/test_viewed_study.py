@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_what_is_no_map_is_refused(tmp_path: Path, value: float, said: str) -> N
 def test_a_mask_is_no_map(tmp_path: Path) -> None:
     study, _, _ = write_study(tmp_path)
     mask = write_nifti(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8), affine())
-    with pytest.raises(ViewError, match=r"expected an anomaly map.*uint8"):
+    with pytest.raises(ViewError, match=r"anomaly map.*uint8"):
         load_study(study, mask)
 
 
@@ -115,7 +116,7 @@ def test_scores_that_lack_something_are_refused(tmp_path: Path, lacking: str) ->
     path = tmp_path / "study_anomaly.json"
     scores = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in scores.items() if k != lacking}))
-    told = rf"study_anomaly.json: not the scores.*{lacking}.*inference again"
+    told = rf"study_anomaly\.json: .*{lacking}.*inference again"
     with pytest.raises(ViewError, match=told):
         load_study(study, anomaly_map)
 
@@ -129,7 +130,7 @@ def test_the_verdict_is_the_volumes_by_its_own_threshold(tmp_path: Path) -> None
     scores["thresholds"]["volume_score"] = 0.9
     path.write_text(json.dumps(scores))
     told = decision(load_study(study, anomaly_map).scores)
-    assert told == "score 0.800, p-value 0.25, threshold 0.900: normal"
+    assert re.search(r"\b0\.800\b.*\b0\.25\b.*\b0\.900\b.*: normal$", told)
 
 
 def test_why_there_is_no_verdict_is_told(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_why_there_is_no_verdict_is_told(tmp_path: Path) -> None:
     path.write_text(json.dumps(scores))
     viewed = load_study(study, anomaly_map)
     told = decision(viewed.scores)
-    assert told == "score 0.800, p-value 0.04: no verdict: too few normal volumes"
+    assert re.search(r"\b0\.800\b.*\b0\.04\b.*: no verdict: too few normal volumes$", told)
     write_page(viewed, tmp_path / "viewer.html")
     page = (tmp_path / "viewer.html").read_text()
     assert 'id="decision" class="unknown"' in page

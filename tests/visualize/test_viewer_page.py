@@ -180,15 +180,15 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     browser.close()
 
 
-def _heat(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _heat(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where an image has the map's orange; grey image, white letters and the blue cross have none."""
-    red, _, blue = (picture[..., channel].astype(int) for channel in range(3))
+    red, _, blue = (image[..., channel].astype(int) for channel in range(3))
     return red - blue > 50
 
 
-def _ground(picture: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+def _ground(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     """First and last row and column of the volume in an image, whose voxels are nearly all white."""
-    light = picture.min(axis=2) > 120
+    light = image.min(axis=2) > 120
     rows = np.flatnonzero(light.mean(axis=1) > 0.2)
     columns = np.flatnonzero(light.mean(axis=0) > 0.2)
     return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
@@ -212,9 +212,9 @@ def test_marked_voxel_is_drawn_where_it_lies(
     expected = {"0": (1 - j, 1 - i), "1": (1 - k, 1 - i), "2": (1 - k, j)}
     for plane, (down, across) in expected.items():
         chromium.set("planes", plane)
-        picture = chromium.picture("canvas")
-        top, bottom, left, right = _ground(picture)
-        rows, columns = np.nonzero(_heat(picture))
+        image = chromium.screenshot("canvas")
+        top, bottom, left, right = _ground(image)
+        rows, columns = np.nonzero(_heat(image))
         measured = (
             (rows.mean() + 0.5 - top) / (bottom - top + 1),
             (columns.mean() + 0.5 - left) / (right - left + 1),
@@ -227,7 +227,7 @@ def test_page_asks_for_nothing_and_logs_no_error(tmp_path: Path, chromium: Chrom
     study, anomaly_map, _ = write_study(tmp_path)
     path = _page(tmp_path, load_study(study, anomaly_map))
     assert chromium.open(path) == "ready"
-    chromium.picture()
+    chromium.screenshot()
     others = [url for url in chromium.requests if not url.startswith("data:")]
     assert others == [path.resolve().as_uri()]
     assert chromium.messages == []
@@ -240,7 +240,7 @@ def test_threshold_and_opacity_change_what_is_drawn(tmp_path: Path, chromium: Ch
     chromium.set("planes", "0")
 
     def drawn() -> NDArray[np.bool_]:
-        return _heat(chromium.picture("canvas"))
+        return _heat(chromium.screenshot("canvas"))
 
     whole = drawn().sum()
     chromium.set("threshold", 0.6)  # the cube's own value
@@ -251,10 +251,10 @@ def test_threshold_and_opacity_change_what_is_drawn(tmp_path: Path, chromium: Ch
     chromium.set("threshold", 0.752)
     assert drawn().sum() == 0
     chromium.set("threshold", 0.5)
-    strong = chromium.picture("canvas")
+    strong = chromium.screenshot("canvas")
     marked = _heat(strong)
     chromium.set("opacity", 0.3)
-    weak = chromium.picture("canvas")
+    weak = chromium.screenshot("canvas")
     contrast = [(p[..., 0].astype(int) - p[..., 2])[marked].mean() for p in (strong, weak)]
     assert contrast[1] < 0.75 * contrast[0]
     chromium.set("opacity", 0)
@@ -294,7 +294,7 @@ def test_slices_scroll_in_each_plane_and_by_the_strip(tmp_path: Path, chromium: 
     chromium.call(
         "Input.dispatchMouseEvent", type="mouseWheel", x=box[0], y=box[1], deltaX=0, deltaY=100
     )
-    chromium.picture()
+    chromium.screenshot()
     assert abs(int(chromium.run("document.getElementById('axial').value")) - MARK[2]) == 1
 
 
@@ -303,12 +303,11 @@ def test_score_threshold_and_decision_are_told(tmp_path: Path, chromium: Chromiu
     study, anomaly_map, _ = write_study(tmp_path)
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
     told = "document.getElementById('decision')"
-    assert chromium.run(f"{told}.textContent") == (
-        "score 0.800, p-value 0.04, threshold 0.700: anomalous"
-    )
+    decision = r"\b0\.800\b.*\b0\.04\b.*\b0\.700\b.*: anomalous$"
+    assert re.search(decision, chromium.run(f"{told}.textContent"))
     (tmp_path / "study_anomaly.json").unlink()
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
-    assert chromium.run(f"{told}.textContent") == "no scores beside the map"
+    assert "no scores" in chromium.run(f"{told}.textContent")
     assert chromium.run("document.querySelectorAll('#strip .threshold').length") == 0
 
 
@@ -348,9 +347,8 @@ def test_a_map_without_finding_says_so(tmp_path: Path, chromium: Chromium) -> No
     anomaly_map = write_nifti(tmp_path / "a_anomaly_map.nii.gz", heat / 2)
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
     assert chromium.run("document.getElementById('next').disabled") is True
-    assert chromium.run("document.getElementById('finding').textContent") == (
-        "The map nowhere reaches 0.5."
-    )
+    finding = chromium.run("document.getElementById('finding').textContent")
+    assert re.search(r"nowhere.*\b0\.5\b", finding)
 
 
 @pytest.mark.slow
@@ -361,10 +359,10 @@ def test_windows_of_a_ct_change_the_image(tmp_path: Path, chromium: Chromium) ->
     chromium.open(_page(tmp_path, load_study(study, anomaly_map)))
     assert chromium.run("document.getElementById('window').value") == "abdomen"
     chromium.set("opacity", 0)
-    dark = chromium.picture("canvas").mean()
+    dark = chromium.screenshot("canvas").mean()
     chromium.set("window", "lung")
     assert chromium.run("document.getElementById('black').value") == "-1350"
-    assert chromium.picture("canvas").mean() > dark + 5
+    assert chromium.screenshot("canvas").mean() > dark + 5
 
 
 @pytest.mark.slow
@@ -377,11 +375,11 @@ def test_bscans_stand_upright(tmp_path: Path, chromium: Chromium) -> None:
     anomaly_map = write_nifti(tmp_path / "eye_anomaly_map.nii.gz", heat)
     chromium.open(_page(tmp_path, load_study(study, anomaly_map, bscans=True)))
     chromium.set("planes", "0")
-    picture = chromium.picture("canvas")
-    top, bottom, left, right = _ground(picture)
-    rows, columns = np.nonzero(_heat(picture))
+    image = chromium.screenshot("canvas")
+    top, bottom, left, right = _ground(image)
+    rows, columns = np.nonzero(_heat(image))
     measured = (rows.mean() - top) / (bottom - top), (columns.mean() - left) / (right - left)
     assert measured == pytest.approx((22.5 / 30, 9.5 / 40), abs=0.02)
     assert "mm" not in chromium.run("document.getElementById('readout').textContent")
     caption = chromium.run("document.querySelector('figcaption').textContent")
-    assert caption.startswith("highest map value of each B-scan;")
+    assert re.search("highest.*B-scan", caption)

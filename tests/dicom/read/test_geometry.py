@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,8 +97,8 @@ def test_missing_element_is_named(tag: str, keyword: str, value: object) -> None
         ({"position": (0, 0)}, "must be 3 finite"),
         ({"position": (0, 0, float("nan"))}, "must be 3 finite"),
         ({"position": ("x", 0, 0)}, "must be 3 finite"),
-        ({"orientation": (1, 0, 0, 1, 0, 0)}, "two perpendicular unit vectors"),
-        ({"orientation": (2, 0, 0, 0, 1, 0)}, "two perpendicular unit vectors"),
+        ({"orientation": (1, 0, 0, 1, 0, 0)}, "perpendicular unit"),
+        ({"orientation": (2, 0, 0, 0, 1, 0)}, "perpendicular unit"),
         ({"spacing": (0, 1)}, "must be positive"),
         ({"rows": 0}, "at least 1"),
     ],
@@ -111,17 +112,17 @@ def test_missing_slices_are_counted_and_located() -> None:
     with pytest.raises(DicomSeriesError) as caught:
         stack_geometry(stack([0, 5, 10, 25, 30]))
     message = str(caught.value)
-    assert "2 slice(s) are missing" in message
-    assert "between s2 at 10.000 mm and s3 at 25.000 mm (gap 15.000 mm, usual 5.000 mm)" in message
+    assert re.search(r"\b2 slice.*missing", message)
+    assert re.search(r"\bs2\b.*10\.000 mm.*\bs3\b.*25\.000 mm.*15\.000 mm.*5\.000 mm", message)
 
 
 def test_several_gaps_are_all_counted() -> None:
-    with pytest.raises(DicomSeriesError, match=r"3 slice\(s\) are missing: 1 between.*; 2 between"):
+    with pytest.raises(DicomSeriesError, match=r"\b3 slice.*missing: 1 between.*; 2 between"):
         stack_geometry(stack([0, 1, 2, 4, 5, 6, 9, 10]))
 
 
 def test_uneven_spacing_names_both_extremes_and_the_tolerance() -> None:
-    with pytest.raises(DicomSeriesError, match=r"unevenly spaced: from 5\.000 mm .*to 6\.500 mm"):
+    with pytest.raises(DicomSeriesError, match=r"uneven.*5\.000 mm.*6\.500 mm"):
         stack_geometry(stack([0, 5, 10, 16.5]))
     with pytest.raises(DicomSeriesError, match="'tolerance'"):
         stack_geometry(stack([0, 5, 10, 16.5]))
@@ -172,5 +173,5 @@ def test_rounded_positions_are_no_gantry_tilt() -> None:
     ],
 )
 def test_slices_that_differ_are_named(values: dict[str, Any], tag: str) -> None:
-    with pytest.raises(DicomSeriesError, match=f"odd: {tag} .* differs from .* of s0"):
+    with pytest.raises(DicomSeriesError, match=rf"odd: {tag}\b.*\bs0\b"):
         stack_geometry([*stack([0, 5]), plane("odd", position=(0, 0, 10), **values)])

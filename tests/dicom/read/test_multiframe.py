@@ -99,7 +99,7 @@ def test_ophthalmic_scans_without_position_get_their_own_frame(
 
 def test_ophthalmic_scans_without_position_or_distance_are_refused(tmp_path: Path) -> None:
     dataset = multiframe(random_volume(), sop_class=OPT, modality="OPT", orientation=None)
-    with pytest.raises(DicomSeriesError, match="neither SpacingBetweenSlices nor SliceThickness"):
+    with pytest.raises(DicomSeriesError, match=r"SpacingBetweenSlices.*SliceThickness"):
         read(dataset, tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_position_missing_on_one_frame_is_refused(tmp_path: Path) -> None:
 
 def test_time_points_echoes_or_stacks_at_one_position_are_refused(tmp_path: Path) -> None:
     dataset = multiframe(random_volume(), positions=[*SHUFFLED[:2], *SHUFFLED[:2]])
-    with pytest.raises(DicomSeriesError, match="several time points, echoes or stacks"):
+    with pytest.raises(DicomSeriesError, match=r"time points.*echoes.*stacks"):
         read(dataset, tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_frames_without_functional_groups_are_refused(tmp_path: Path) -> None:
 def test_frames_that_are_not_all_described_are_refused(tmp_path: Path) -> None:
     dataset = multiframe(random_volume(), positions=SHUFFLED)
     del dataset.PerFrameFunctionalGroupsSequence[3]
-    with pytest.raises(DicomSeriesError, match="NumberOfFrames is 4, but 3 frames"):
+    with pytest.raises(DicomSeriesError, match=r"NumberOfFrames.*\b4\b.*\b3 frames"):
         read(dataset, tmp_path)
 
 

@@ -72,7 +72,9 @@ def test_names_of_any_script_are_kept(
     tmp_path: Path, name: str, charset: str | list[str] | None
 ) -> None:
     study = make_study(tmp_path, PatientName=name, SpecificCharacterSet=charset or "ISO_IR 6")
-    for paths in study.write(tmp_path / "out").values():
+    written = study.write(tmp_path / "out")
+    assert set(written) == set(DicomKind)
+    for paths in written.values():
         assert str(dcmread(paths[0]).PatientName) == name
 
 
@@ -98,7 +100,9 @@ def test_a_source_of_few_attributes_is_enough(tmp_path: Path) -> None:
         dataset.save_as(path)
     del study.scores["image_sha256"]
     del study.scores["model_sha256"]
-    for kind, paths in study.write(tmp_path / "out").items():
+    written = study.write(tmp_path / "out")
+    assert set(written) == set(DicomKind)
+    for kind, paths in written.items():
         result = dcmread(paths[0])
         assert (str(result.PatientName), result.PatientSex) == ("", "")
         assert result.SeriesNumber == 9901 + list(DicomKind).index(kind)
@@ -258,7 +262,7 @@ def test_the_report_lists_the_highest_findings_and_counts_all(tmp_path: Path) ->
     np.testing.assert_allclose(told, np.sort(np.unique(values))[::-1][:MOST_FINDINGS], rtol=1e-6)
 
 
-def pictures(study: object, output: Path) -> list[Dataset]:
+def overlays(study: object, output: Path) -> list[Dataset]:
     return [dcmread(path) for path in study.write(output, DicomKind.OVERLAY)[DicomKind.OVERLAY]]
 
 
@@ -270,15 +274,17 @@ def test_overlays_show_the_sources_window_where_the_map_is_low(tmp_path: Path) -
         WindowWidth=[2001, 1500],
     )
     by_uid = {header.SOPInstanceUID: header for header in study.headers}
-    for picture in pictures(study, tmp_path / "out"):
-        source = by_uid[picture.SourceImageSequence[0].ReferencedSOPInstanceUID]
+    shown = overlays(study, tmp_path / "out")
+    assert len(shown) == len(study.headers)
+    for overlay in shown:
+        source = by_uid[overlay.SourceImageSequence[0].ReferencedSOPInstanceUID]
         hounsfield = source.pixel_array.astype(float) - 1024
         # PS3.3 C.11.2.1.2: from centre - 0.5 - (width - 1) / 2 to centre - 0.5 + (width - 1) / 2.
         grey = ((hounsfield + 1000.5) / 2000).clip(0, 1) * 255
         for channel in range(3):
-            assert np.abs(picture.pixel_array[..., channel] - grey).max() <= 0.5 + 1e-6
-        assert list(picture.PixelSpacing) == [0.5, 0.75]
-        assert (picture.PhotometricInterpretation, picture.ConversionType) == ("RGB", "DI")
+            assert np.abs(overlay.pixel_array[..., channel] - grey).max() <= 0.5 + 1e-6
+        assert list(overlay.PixelSpacing) == [0.5, 0.75]
+        assert (overlay.PhotometricInterpretation, overlay.ConversionType) == ("RGB", "DI")
 
 
 @pytest.mark.parametrize("same", [False, True])
@@ -290,7 +296,7 @@ def test_overlays_without_a_window_show_the_series_range(tmp_path: Path, same: b
             dataset.PixelData = bytes(len(dataset.PixelData))
             dataset.save_as(path)
         del study.scores["image_sha256"]
-    grey = np.stack([picture.pixel_array for picture in pictures(study, tmp_path / "out")])
+    grey = np.stack([overlay.pixel_array for overlay in overlays(study, tmp_path / "out")])
     assert grey.max() - grey.min() == (0 if same else 255)
 
 
@@ -303,7 +309,7 @@ def test_overlays_tell_the_directions_of_rows_and_columns(
     tmp_path: Path, orientation: tuple[float, ...], letters: list[str]
 ) -> None:
     study = make_study(tmp_path, orientation=orientation)
-    assert list(pictures(study, tmp_path / "out")[0].PatientOrientation) == letters
+    assert list(overlays(study, tmp_path / "out")[0].PatientOrientation) == letters
 
 
 def test_results_beside_their_series_are_no_series_of_slices(tmp_path: Path) -> None:
