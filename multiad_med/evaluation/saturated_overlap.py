@@ -51,7 +51,8 @@ class SaturatedOverlap:
         Slices with black borders have another geometry than their masks; of them there is none.
         """
         bordered = SliceCache(folder, split="test").about["settings"].get("keep_aspect")
-        return cls(() if bordered else read_json(Path(folder) / DATALIST_NAME)["test"])
+        listed = Path(folder) / DATALIST_NAME
+        return cls(() if bordered or not listed.is_file() else read_json(listed)["test"])
 
     def update(self, case: Case) -> None:
         """Take in a case.

@@ -17,6 +17,7 @@ from multiad_med.testing.layouts import (
     make_btad,
     make_loco,
     make_mvtec,
+    make_real_iad,
     make_visa,
     picture,
     save_image,
@@ -48,6 +49,20 @@ def test_one_industrial_category_or_several(tmp_path: Path, rng: np.random.Gener
     (tmp_path / "one/source").symlink_to(tmp_path / "source")
     _, single = run("mvtec_ad", tmp_path / "one", categories=["screw"])
     assert {r["category"] for r in SliceCache(single).index} == {"screw"}
+
+
+def test_views_of_a_sample_of_real_iad_stay_together(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    make_real_iad(tmp_path / "source", rng=rng)
+    summary, target = run("real_iad", tmp_path, validation=0.25)
+    assert summary.failures == []
+    assert states(summary, "training") == {"normal": 15}
+    assert states(summary, "validation") == {"normal": 5}
+    assert states(summary, "test") == {"normal": 8, "abnormal": 2}
+    assert len(set(SliceCache(target, split="validation").subjects)) == 1
+    abnormal = SliceCache(target, split="test", states=["abnormal"], labels=True)
+    assert all(slice_["label"].any() for slice_ in abnormal)
 
 
 @pytest.mark.parametrize("spelling", ["release", "script", "mirror"])
