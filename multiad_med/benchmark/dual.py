@@ -194,6 +194,9 @@ def dual(
                 for seed in seeds
             ]
     outcomes = run_jobs(jobs, Path(output) / "outcomes")
+    for outcome in outcomes:
+        if not outcome.method.startswith(DualPart.JOINT):  # of one training and one pass
+            outcome.latency_ms = outcome.train_seconds = None
     write_outcomes(Path(output) / "dual.csv", outcomes)
     with atomic_path(Path(output) / "dual.md") as temporary:
         temporary.write_text(dual_table(outcomes), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -89,10 +90,12 @@ class DualDetector:
         self.settings = settings or {}
         self.device = torch.device(device)
         self.part = DualPart.JOINT
+        self._maps: dict[str, tuple[Tensor, Tensor]] = {}
 
     def fit(self, training: Dataset, held_out: Dataset, *, seed: int) -> None:
         """Train, then calibrate; see :class:`multiad_med.benchmark.detectors.Detector`."""
         set_determinism(seed=seed)
+        self._maps.clear()
         self.network = build_multiad(
             self.preset, teacher_weights=self.teacher_weights, experts=_BASELINES
         )
@@ -109,27 +112,49 @@ class DualDetector:
             "val_interval": self.epochs,
             "score_fraction": self.score_fraction,
             "self_test": False,
+            "cache_features": True,
             **self.settings,
         }
         with TemporaryDirectory() as folder:
             AnomalyDetector(DOMAIN, device=str(self.device)).fit(folder, output=folder, **given)
-        self.score(DualPart.JOINT)
 
     def score(self, part: DualPart) -> None:
         """Choose what is scored; no training is needed for another part."""
         self.part = part
-        fusion = self.network.fusion
-        tokens = [number for number, whole in enumerate(fusion.whole) if whole]
-        for number, token in enumerate(tokens):
-            fusion.weights[token] = float(number == _TOKENS[part])
+
+    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+        """Return calibrated maps, 0 outside the foreground, and the scores of the chosen part.
+
+        The network runs for the joint score; the other parts take what it found then, if it did.
+        """
+        key = hashlib.sha256(images.numpy().tobytes()).hexdigest()
+        if self.part is DualPart.JOINT or key not in self._maps:
+            self._maps[key] = self._found(images.to(self.device))
+        m, tokens = self._maps[key]
+        chosen = _TOKENS[self.part]
+        parts = [] if self.part in _ALONE else [m]
+        if chosen is not None:
+            parts.append(tokens[:, chosen].reshape(-1, 1, 1, 1).expand_as(m))
+        threshold = float(self.network.pixel_threshold)
+        scored = torch.stack(parts).sum(dim=0)
+        scores = image_scores(
+            scored / (scored + threshold), foreground, fraction=self.score_fraction
+        )
+        return m / (m + threshold) * foreground, scores
 
     @torch.no_grad()
-    def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated maps, 0 outside the foreground, and the scores of the chosen part."""
-        maps = self.network.eval()(images.to(self.device)).cpu()
-        scored = maps[:, 1:] if self.part in _ALONE else maps
-        scores = image_scores(scored, foreground, fraction=self.score_fraction)
-        return maps[:, :1] * foreground, scores
+    def _found(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the fused map m ``(B, 1, H, W)`` and the hazards of the three tokens ``(B, 3)``."""
+        network = self.network.eval()
+        fusion = network.fusion
+        distances = network.distances(images)
+        tokens = [
+            level(distance).reshape(-1)
+            for level, distance, whole in zip(fusion.levels, distances, fusion.whole, strict=True)
+            if whole
+        ]
+        m = network.fused_map(distances, [images.shape[2], images.shape[3]])[:, :1]
+        return m.cpu(), torch.stack(tokens, dim=1).cpu()
 
     @property
     def size_mb(self) -> float:

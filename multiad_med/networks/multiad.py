@@ -309,10 +309,12 @@ class MultiAD(nn.Module):
         size = [x.shape[2], x.shape[3]]
         if not torch.jit.is_scripting():
             with torch.autocast(maps[0].device.type, enabled=False):
-                return self._fused(maps, size)
-        return self._fused(maps, size)
+                return self.fused_map(maps, size)
+        return self.fused_map(maps, size)
 
-    def _fused(self, maps: list[Tensor], size: list[int]) -> Tensor:
+    @torch.jit.export
+    def fused_map(self, maps: list[Tensor], size: list[int]) -> Tensor:
+        """Fuse what :meth:`distances` gave of images of a size; see :meth:`raw_map`."""
         # A vision transformer's grid covers whole patches, beyond the image where these do not divide it.
         whole = [-(-size[0] // self.patch) * self.patch, -(-size[1] // self.patch) * self.patch]
         m = self.fusion(maps, whole)
