@@ -39,7 +39,7 @@ def main() -> None:
     sets: dict[str, list[ExpertKind]] = {
         "teacher and decoder": [],
         **{f"and {kind}": [kind] for kind in ExpertKind},
-        "and both": list(ExpertKind),
+        "and both of places": [ExpertKind.POSITION_GAUSSIAN, ExpertKind.NEAREST_NORMAL],
     }
     x = torch.rand(args.batch, 3, args.size, args.size)
     networks = {}

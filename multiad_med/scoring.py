@@ -21,6 +21,7 @@ __all__ = [
     "joint_map",
     "joint_probability",
     "largest_in_foreground",
+    "score_of_probability",
     "threshold_at_false_positive_rate",
     "unit_name",
     "units_needed",
@@ -180,6 +181,14 @@ def joint_probability(score: float) -> float:
         score: value in [0, 1).
     """
     return 1.0 - 2.0 ** (-score / (1.0 - score)) if score < 1 else 1.0
+
+
+def score_of_probability(probability: float) -> float:
+    """Return the score whose :func:`joint_probability` this is; in [0, 1]."""
+    if probability >= 1:
+        return 1.0
+    times = -math.log2(1.0 - probability)
+    return times / (1.0 + times)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from multiad_med.scoring import (
     NormalScores,
     image_scores,
     joint_probability,
+    score_of_probability,
     threshold_at_false_positive_rate,
     unit_name,
 )
@@ -167,3 +168,9 @@ def test_the_joint_probability_is_a_half_at_the_threshold_and_a_noisy_or_of_its_
     assert of(2) == pytest.approx(0.75)
     assert 1 - of(0.7 + 1.9) == pytest.approx((1 - of(0.7)) * (1 - of(1.9)), rel=1e-12)
     assert joint_probability(1.0) == 1
+
+
+@pytest.mark.parametrize("score", [0.0, 0.25, 0.5, 0.9, 0.96])
+def test_a_score_comes_back_from_its_probability(score: float) -> None:
+    assert score_of_probability(joint_probability(score)) == pytest.approx(score, abs=1e-6)
+    assert score_of_probability(1.0) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from multiad_med.data import file_sha256
 from multiad_med.data.study_results import MAP, SCORES, beside_map, study_path
 from multiad_med.readers import LoadBScans, LoadVolume
+from multiad_med.scoring import score_of_probability
 from multiad_med.transforms import CheckVolume, Window, radiological_view
 from multiad_med.utils.errors import MultiADError, file_errors
 from multiad_med.visualize.colours import intensity_range
@@ -87,9 +89,24 @@ class ViewedStudy:
         if not self.scores:
             highest = self.anomaly_map.max(axis=(0, 1)).astype(float)
             return np.where(highest > 0, highest, np.nan)  # 0 lies outside the foreground
-        scored = {entry["slice"]: float(entry["score"]) for entry in self.scores["slices"]}
+        return self._of_slices(
+            {entry["slice"]: float(entry["score"]) for entry in self.scores["slices"]}
+        )
+
+    def semantic_values(self) -> NDArray[np.float64]:
+        """Return each slice's score by what the whole slice shows; NaN where the scores do not say it."""
+        return self._of_slices(
+            {
+                entry["slice"]: score_of_probability(float(entry["semantic_probability"]))
+                for entry in self.scores.get("slices", ())
+                if "semantic_probability" in entry
+            }
+        )
+
+    def _of_slices(self, values: Mapping[int, float]) -> NDArray[np.float64]:
+        """Return values by number in the study's file in the order of the last axis; NaN is none."""
         return np.array(
-            [scored.get(self.source_slice(k), np.nan) for k in range(self.image.shape[2])]
+            [values.get(self.source_slice(k), np.nan) for k in range(self.image.shape[2])]
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from multiad_med.scoring import decision
 from multiad_med.transforms import Window
@@ -49,8 +50,13 @@ def _facts(study: ViewedStudy) -> dict[str, Any]:
         "mapThreshold": study.threshold,
         "mapStep": MAP_STEP,
         "sliceThreshold": scores["thresholds"]["slice_score"] if scores else None,
-        "slices": [None if np.isnan(v) else round(float(v), 5) for v in study.slice_values()],
+        "slices": _values(study.slice_values()),
+        "semantic": _values(study.semantic_values()),
     }
+
+
+def _values(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if np.isnan(v) else round(float(v), 5) for v in values]
 
 
 def write_page(study: ViewedStudy, path: Path) -> None:
@@ -78,6 +84,7 @@ def write_page(study: ViewedStudy, path: Path) -> None:
         remarks=remarks,
         **(_OF_BSCANS if study.bscans else _OF_BODIES),
         strip="score" if study.scores else "highest map value",
+        semantic=bool(np.isfinite(study.semantic_values()).any()),
         facts=_facts(study),
         image=embedded_image(study),
         map=embedded_map(study),

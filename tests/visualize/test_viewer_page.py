@@ -155,6 +155,7 @@ def test_facts_for_the_script(tmp_path: Path) -> None:
     assert facts["start"] == list(MARK)
     assert (np.asarray(facts["toSource"]) @ [*MARK, 1])[:3].tolist() == list(mark)
     assert facts["slices"][0] is None
+    assert set(facts["semantic"]) == {None}  # of a model without a semantic student
     assert facts["sliceThreshold"] == 0.55
     assert facts["windows"] == {}
 

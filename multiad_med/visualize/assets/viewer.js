@@ -113,6 +113,12 @@
         y: 1 - value / top, height: value / top,
       });
     });
+    // What the whole slice shows, as a line across its bar.
+    facts.semantic.forEach((value, index) => {
+      if (value === null) return;
+      const y = Math.max(1 - value / top, 0);
+      add("line", { class: "semantic", x1: index, x2: index + 1, y1: y, y2: y });
+    });
     if (limit !== null) {
       add("line", { class: "threshold", x1: 0, x2: values.length, y1: 1 - limit / top, y2: 1 - limit / top });
     }
@@ -123,9 +129,10 @@
     };
     svg.addEventListener("click", (event) => { const at = voxel(); at[2] = under(event); go(at); });
     svg.addEventListener("mousemove", (event) => {
-      const index = under(event), value = values[index];
+      const index = under(event), value = values[index], whole = facts.semantic[index];
       get("hovered").textContent =
-        `Slice ${inFile(2, index)}: ${value === null ? "empty, not scored" : value.toFixed(3)}`;
+        `Slice ${inFile(2, index)}: ${value === null ? "empty, not scored" : value.toFixed(3)}` +
+        (whole === null ? "" : `, by the whole slice ${whole.toFixed(3)}`);
     });
   };
 
