@@ -25,7 +25,13 @@ from multiad_med.utils.errors import InputError
 from tests.cli.runs import multiad
 from tests.test_detector import run_monai
 
-FAST = {"size": 64, "batch_size": 2, "max_epochs": 1, "teacher_weights": "random"}
+FAST = {
+    "size": 64,
+    "batch_size": 2,
+    "max_epochs": 1,
+    "teacher_weights": "random",
+    "self_test": False,  # hundreds of passes, which tests of its own look at
+}
 TWO_STEPS = {**FAST, "train#trainer#epoch_length": 2}
 SMALL = {**FAST, "network_def#preset": "resnet18", "device": "cpu"}
 """The paper's training of a small network, where it is the training that is tested."""
