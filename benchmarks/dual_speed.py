@@ -2,7 +2,7 @@
 
     python benchmarks/dual_speed.py [--preset dual_dinov2_s] [--size 280] [--batch 1]
 
-Weights are random, which changes no time. Prints milliseconds (the median of alternating passes) and their
+Weights are random, which changes no time. Prints milliseconds (median of alternating passes) and their
 ratio to the bare teacher: inference of each student and of the whole network, training steps of the local
 student, of the semantic one and of both, with the teacher's pass and from cached features; then the
 process's largest memory before and after the training steps.
