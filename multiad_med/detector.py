@@ -49,7 +49,8 @@ class AnomalyDetector:
     same weights, and ``run inference`` the same maps.
 
     Args:
-        domain: what it is for: ``brain_mri``, ``liver_ct``, ``retina_oct`` or ``industrial``.
+        domain: what it is for: ``brain_mri``, ``liver_ct``, ``retina_oct``, ``industrial`` or
+            ``generalist``.
         device: ``auto`` (a GPU, where there is one), ``cpu``, or such as ``cuda:1``.
         settings: ids of the bundle's ``train.json`` and their values, such as ``size=128`` and
             ``max_epochs=20``. ``preset="paper"`` trains all of the Multi-AD paper (docs/paper.md); see

@@ -26,6 +26,7 @@ class Domain(StrEnum):
     LIVER_CT = "liver_ct"
     RETINA_OCT = "retina_oct"
     INDUSTRIAL = "industrial"
+    GENERALIST = "generalist"
 
 
 class DicomResult(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ __all__ = [
 
 CARD = "_extra_state"
 """Key of the card in a state dict, as torch names what ``get_extra_state`` returns."""
+
+CACHES = "caches"
+"""Part of a card's preparation: how each of several folders of prepared slices was made."""
 
 _PRESET = "efficientnet_lite0_decoder"
 
@@ -61,7 +64,8 @@ def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
 
     Args:
         file: ``model.pt``.
-        bundle: of a model without card; None means as the card tells.
+        bundle: of a model without card, or named like one of the folders of prepared slices that a
+            model was trained on together; None means as the card tells.
 
     Raises:
         CardError: when the card tells another bundle, or there is no card and none is given.
@@ -74,6 +78,9 @@ def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
             f"{file} does not tell its bundle: it was made by an older version. Name the bundle, or "
             "write a card with `multiad convert`."
         )
+    caches = {} if card is None else card.preparation.get(CACHES, {})
+    if bundle is not None and bundle.removeprefix("multiad_") in caches:
+        return bundle
     if told is not None:
         check_given({"bundle": told}, {"bundle": bundle}, of=str(file))
     return told or str(bundle)
@@ -130,13 +137,32 @@ def model_preparation(
         asked["size"] = shortest(asked["size"])
     if card is None:
         return {**defaults, **asked}
-    if card.domain and card.domain != domain:
+    told = card.preparation
+    if CACHES in told:
+        told = _of_cache(told, domain, names=defaults, path=path)
+    elif card.domain and card.domain != domain:
         raise CardError(
             f"{path} is a model of {card.domain}, asked for is {domain}. Use the bundle "
             f"multiad_{card.domain}, or another model."
         )
-    check_given(card.preparation, asked, of=str(path))
-    return {**defaults, **asked, **card.preparation}
+    check_given(told, asked, of=str(path))
+    return {**defaults, **asked, **told}
+
+
+def _of_cache(
+    preparation: Mapping[str, Any], domain: str, *, names: Iterable[str], path: Path
+) -> dict[str, Any]:
+    """Return how a domain's slices were prepared, for a model of several folders of prepared slices."""
+    caches = preparation[CACHES]
+    if domain not in caches:
+        raise CardError(
+            f"{path} was trained on the prepared slices {sorted(caches)}, each prepared in its own way, "
+            f"and none of them is named {domain}. It judges prepared slices, by `multiad evaluate`. New "
+            "studies it maps by the bundle of their domain (--bundle multiad_brain_mri), if the folder "
+            "of slices that trained has that domain's name (brain_mri)."
+        )
+    own = {name: caches[domain].get(name) for name in names}
+    return {k: v for k, v in own.items() if v is not None} | {"size": preparation["size"]}
 
 
 def load_model(network: MultiAD, file: str | Path) -> None:

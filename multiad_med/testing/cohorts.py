@@ -69,6 +69,14 @@ def make_retinas(parent: Path) -> Path:
     return _write(parent / "cohort", studies, np.diag([0.05, 0.01, 0.2, 1.0]))
 
 
+def make_products(parent: Path) -> Path:
+    """Write images of three categories as in MVTec AD."""
+    folder = parent / "cohort"
+    categories = ["nut", "screw", "tile"]
+    make_mvtec(folder, rng=np.random.default_rng(0), categories=categories, size=64, train=6)
+    return folder
+
+
 def make_pictures(parent: Path) -> Path:
     """Write images of one category as in MVTec AD."""
     folder = parent / "cohort"
@@ -78,6 +86,7 @@ def make_pictures(parent: Path) -> Path:
 
 COHORTS: dict[str, Callable[[Path], Path]] = {
     "multiad_brain_mri": make_brains,
+    "multiad_generalist": make_products,
     "multiad_industrial": make_pictures,
     "multiad_liver_ct": make_abdomens,
     "multiad_retina_oct": make_retinas,

@@ -132,7 +132,7 @@ def metric_table(metrics: _Metrics, words: Words) -> Table | None:
 
 
 def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Table | None:
-    """Return metrics of each product and their mean; None where there are not several."""
+    """Return metrics of each category, their mean, and of all; None where there are not several."""
     if not categories:
         return None
     columns = columns_of(categories.values())
@@ -141,7 +141,10 @@ def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Tabl
         for name, its in categories.items()
     ]
     head = head_of("Category", *(column.replace("_", " ") for column in columns))
-    caption = "Metrics of each category on its own, and their mean over the categories."
+    caption = (
+        "Metrics of each category on its own, their mean over the categories, and pooled: of all images "
+        "in one list, so that one threshold must do for all."
+    )
     return Table(caption, "wide", head, [Group(rows)])
 
 
