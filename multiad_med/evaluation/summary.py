@@ -61,7 +61,7 @@ def _categories(
 ) -> Table:
     """Return the main metrics of each category, their mean, and those of all pooled."""
     table = Table(title="By category; pooled: one threshold for all")
-    table.add_column("category")
+    table.add_column("category", no_wrap=True, overflow="fold")
     columns = [name for name in _OF_CATEGORIES if name in next(iter(categories.values()))]
     for name in columns:
         table.add_column(names.get(name, _OF_CATEGORIES[name]), justify="right")

@@ -18,7 +18,7 @@ from multiad_med.testing.layouts import make_mvtec, save_nifti
 from multiad_med.testing.layouts.retina import bscan
 from multiad_med.testing.layouts.volumes import abdomen, ct_affine
 
-__all__ = ["COHORTS", "FAST", "bundle_names", "write_fake_model"]
+__all__ = ["COHORTS", "FAST", "bundle_names", "one_bundle_per_input", "write_fake_model"]
 
 FAST = {"size": 64, "device": "$torch.device('cpu')"}
 """What every config of a bundle is overridden with; training is also given few epochs."""
@@ -29,6 +29,11 @@ SPLITS = ["training"] * 3 + ["validation"] + ["test"] * 2
 def bundle_names() -> list[str]:
     """Return the names of the bundles."""
     return sorted(p.parents[1].name for p in bundles_dir().glob("*/configs/metadata.json"))
+
+
+def one_bundle_per_input() -> list[str]:
+    """Return a bundle of each kind of input: the generalist reads as the industrial one does."""
+    return [name for name in bundle_names() if name != "multiad_generalist"]
 
 
 def _write(folder: Path, studies: list[dict[str, np.ndarray]], affine: np.ndarray) -> Path:

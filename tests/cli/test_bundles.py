@@ -12,7 +12,7 @@ from tests.cli.runs import mistake, multiad
 
 def test_all_are_listed_with_domain_what_they_take_and_folder() -> None:
     shown = multiad("bundles").stdout
-    for name in ("brain_mri", "industrial", "liver_ct", "retina_oct"):
+    for name in ("brain_mri", "generalist", "industrial", "liver_ct", "retina_oct"):
         assert f"multiad_{name}\n    domain: {name}\n    takes:  " in shown
         assert f"    folder: {bundles_dir() / f'multiad_{name}'}\n" in shown
     assert "takes:  NIfTI or DICOM; one channel, an MR sequence" in shown
