@@ -86,7 +86,9 @@ def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
     return told or str(bundle)
 
 
-def network_of_model(file: str | Path, *, preset: str | None = None, **choices: Any) -> MultiAD:
+def network_of_model(
+    file: str | Path, *, preset: str | None = None, default: str = _PRESET, **choices: Any
+) -> MultiAD:
     """Build the network of a model file, as its card tells; its weights are not loaded yet.
 
     Where there is no file, or one without card, the arguments decide.
@@ -94,6 +96,7 @@ def network_of_model(file: str | Path, *, preset: str | None = None, **choices: 
     Args:
         file: ``model.pt`` of a finished training.
         preset: a key of :data:`multiad_med.networks.PRESETS`.
+        default: preset where neither the file nor ``preset`` decides.
         choices: further arguments of :func:`multiad_med.networks.build_multiad`. None means as the card
             tells, or, without one, today's default.
 
@@ -104,7 +107,7 @@ def network_of_model(file: str | Path, *, preset: str | None = None, **choices: 
     path = Path(file)
     card = read_card(path) if path.is_file() else None
     given = {"preset": preset, **choices}
-    arguments = {"preset": _PRESET, **{k: v for k, v in given.items() if v is not None}}
+    arguments = {"preset": default, **{k: v for k, v in given.items() if v is not None}}
     if card is not None and card.network:
         check_given(card.network, given, of=str(path))
         arguments = card.network
