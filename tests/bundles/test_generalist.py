@@ -17,7 +17,9 @@ from multiad_med.evaluation.labelled import evaluate_model
 from multiad_med.inference.predictor import StudyPredictor
 from multiad_med.networks import bundle_of_model, model_preparation, read_card
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.recalibration import recalibrate
 from multiad_med.resources import presets
+from multiad_med.scoring import Level
 from multiad_med.testing.brains import make_brains
 from multiad_med.testing.cohorts import make_products
 from multiad_med.testing.slice_caches import SIZE, make_cache
@@ -153,6 +155,7 @@ def test_their_evaluation_is_by_organ_and_pooled(
     assert metrics["categories"]["pooled"]["pixel_auroc"] == metrics["pixel_auroc"]
     assert list(metrics["manifest"]["data"]["caches"]) == ORGANS
     assert metrics["seen_images"]["evaluated"] == len(metrics["studies"])
+    assert metrics["seen_images"]["training"]["count"] == 0
     evaluate_model(organs / "liver_ct", organ_model, tmp_path / "one", bootstrap=20)
     one = metrics_of(tmp_path / "one")
     assert one["image_auroc"] == metrics["categories"]["liver_ct"]["image_auroc"]
@@ -167,6 +170,19 @@ def test_new_volumes_are_mapped_by_the_bundle_that_reads_them(
     assert result.map.shape == nib.load(brain).shape
     assert result.map.max() > 0
     assert result.score > 0
+
+
+@pytest.mark.parametrize("name", ["retina_oct", ""])
+def test_thresholds_are_set_anew_for_one_organ_or_for_all(
+    organs: Path, organ_model: Path, tmp_path: Path, name: str
+) -> None:
+    new = read_card(recalibrate(organ_model, organs / name, output=tmp_path / "new.pt"))
+    assert new is not None
+    subjects = 2 if name else new.training["held_out_data"]["subjects"]
+    assert new.calibration["subjects"] == subjects
+    assert new.level(Level.PATIENT).units == subjects
+    if not name:
+        assert new.calibration["categories"] == ORGANS
 
 
 def test_models_of_prepared_slices_refuse_what_they_cannot_prepare(
