@@ -57,7 +57,10 @@ def check_data(source: Path, domain: str) -> None:
     if not other:
         raise InputError(f"{source} holds no studies. Put them there, or give another folder.")
     if of_images:
-        hint = " One model for several kinds takes their prepared slices: `multiad prepare` each."
+        hint = (
+            " One model for several kinds is trained on their prepared slices (`multiad prepare` each) "
+            "and maps volumes by the bundle that reads them (--bundle multiad_brain_mri)."
+        )
         raise InputError(
             f"{source} holds volumes, such as {other}; the domain {domain} takes images (PNG, JPEG, "
             "BMP, TIFF). For volumes there are the domains brain_mri, liver_ct and retina_oct."

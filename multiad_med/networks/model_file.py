@@ -18,6 +18,7 @@ from multiad_med.utils.sizes import shortest
 __all__ = [
     "bundle_of_model",
     "load_model",
+    "maps_studies",
     "model_preparation",
     "network_of_model",
     "open_model",
@@ -84,6 +85,24 @@ def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
     if told is not None:
         check_given({"bundle": told}, {"bundle": bundle}, of=str(file))
     return told or str(bundle)
+
+
+def maps_studies(file: str | Path, bundle: str) -> bool:
+    """Return whether a bundle can prepare new studies for a model.
+
+    It cannot where the model was trained on several folders of prepared slices, none of them of the
+    bundle's domain: the model then judges prepared slices only.
+
+    Args:
+        file: ``model.pt``.
+        bundle: name of the bundle.
+
+    Raises:
+        CardError, WeightsError: as of :func:`read_card`.
+    """
+    card = read_card(file)
+    caches = None if card is None else card.preparation.get(CACHES)
+    return caches is None or bundle.removeprefix("multiad_") in caches
 
 
 def network_of_model(

@@ -149,8 +149,8 @@ def test_folders_of_prepared_slices_train_one_model(organs: Path, organ_model: P
 def test_their_evaluation_is_by_organ_and_pooled(
     organs: Path, organ_model: Path, tmp_path: Path
 ) -> None:
-    evaluate_model(organs, organ_model, tmp_path / "all", bootstrap=20)
-    metrics = metrics_of(tmp_path / "all")
+    detector = AnomalyDetector.load(organ_model, device="cpu")
+    metrics = detector.evaluate(organs, output=tmp_path / "all", bootstrap=20)
     assert list(metrics["categories"]) == [*ORGANS, "mean", "pooled"]
     assert metrics["categories"]["pooled"]["pixel_auroc"] == metrics["pixel_auroc"]
     assert list(metrics["manifest"]["data"]["caches"]) == ORGANS
@@ -193,6 +193,8 @@ def test_models_of_prepared_slices_refuse_what_they_cannot_prepare(
     assert isinstance(user_error(error.value), CardError)
     assert "none of them is named generalist" in str(user_error(error.value))
     assert "multiad_brain_mri" in str(user_error(error.value))
+    with pytest.raises(CardError, match="none of them is named generalist"):
+        AnomalyDetector.load(organ_model).predict(products / "nut/test/good/000.png")
     with pytest.raises(CardError, match='"multiad_generalist", asked for is "multiad_industrial"'):
         bundle_of_model(organ_model, "multiad_industrial")
     with pytest.raises(CardError, match="size 32, asked for is 64"):
