@@ -19,6 +19,9 @@ __all__ = ["MEAN", "POOLED", "Figures", "category_figures", "note_categories"]
 MEAN = "mean"
 POOLED = "pooled"
 
+_FAR = 3
+"""How many times the nominal rate of false alarms is told."""
+
 Figures = dict[str, float | None]
 """Metrics by name; None where they are undefined."""
 
@@ -85,13 +88,32 @@ def category_figures(
     return {**found, MEAN: mean, POOLED: pooled}
 
 
+def _misfits(evaluation: Evaluation) -> list[str]:
+    """Return a remark on the categories of which the one threshold flags far too many normal images."""
+    nominal = evaluation.calibration["slice"].nominal
+    rates = {
+        name: rate
+        for name, own in evaluation.categories.items()
+        if name not in (MEAN, POOLED) and (rate := own["observed_rate"]) is not None
+    }
+    far = [f"{rate:.0%} of {name}" for name, rate in rates.items() if rate > _FAR * nominal]
+    if not far:
+        return []
+    return [
+        f"The one threshold does not fit every category: flagged are {', '.join(far)} among the normal "
+        f"{evaluation.words.slice}s, {nominal:.0%} were asked for. `multiad calibrate` with normal ones "
+        "of a category sets thresholds for it."
+    ]
+
+
 def note_categories(evaluation: Evaluation, card: ModelCard) -> None:
-    """Note which categories were trained and not tested, and tested and not trained.
+    """Note categories that were trained and not tested, or tested and not trained, or fit no threshold.
 
     Args:
         evaluation: whose remarks are added to.
         card: of the model, which names categories where it has several.
     """
+    evaluation.remarks += _misfits(evaluation)
     trained = set(card.training.get("training_data", {}).get("categories", ()))
     tested = {str(row["category"]) for row in evaluation.studies}
     if not trained or not tested - {""}:

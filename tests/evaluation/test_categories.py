@@ -11,9 +11,10 @@ from rich.console import Console
 from multiad_med.card import ModelCard
 from multiad_med.evaluation import evaluate_cases
 from multiad_med.evaluation.categories import category_figures, note_categories
+from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.summary import print_summary
 from multiad_med.metrics import Estimate
-from multiad_med.scoring import NormalScores
+from multiad_med.scoring import Level, NormalScores
 from multiad_med.testing.slice_caches import volume_case
 
 NORMALS = NormalScores((0.5,) * 19, 0.05)
@@ -69,3 +70,19 @@ def test_what_was_trained_and_not_tested_is_told_and_the_other_way_round() -> No
     print_summary(evaluation.as_json(), Console(file=shown, width=120), title="organs")
     assert "brain" in shown.getvalue()
     assert "pooled" in shown.getvalue()
+
+
+@pytest.mark.slow
+def test_a_category_that_the_threshold_does_not_fit_is_told() -> None:
+    cases = [volume_case(name, lesion=False) for name in "ab"]
+    for case, category, score in zip(cases, ("brain", "retina"), (0.4, 0.9), strict=True):
+        case.category = category
+        case.scores = torch.full_like(case.scores, score)
+    evaluation = evaluate_cases(
+        cases, thresholds=Thresholds(levels={Level.SLICE: NORMALS}), bootstrap=10
+    )
+    note_categories(evaluation, ModelCard())
+    assert evaluation.remarks[-1].startswith(
+        "The one threshold does not fit every category: flagged are 100% of retina among the normal "
+        "slices, 5% were asked for."
+    )
