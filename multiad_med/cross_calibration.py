@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser
 from monai.data import partition_dataset
 
 from multiad_med.card import ModelCard
-from multiad_med.data import is_slice_cache
+from multiad_med.data import is_slice_cache, slice_caches
 from multiad_med.data.datalist import rank_subjects
 from multiad_med.data.description import studies_sha256
 from multiad_med.detector import AnomalyDetector
@@ -87,7 +87,7 @@ def cross_calibrate(
     target = output / "model.pt"
     if target.resolve() == model.resolve():
         raise InputError(f"{target} would replace the model itself; choose another output folder.")
-    if is_slice_cache(source):
+    if is_slice_cache(source) or slice_caches(source):
         raise InputError(f"{source} holds prepared slices. Give the volumes that they come from.")
     bundle = f"multiad_{card.domain}"
     own = card.settings(read_config(bundle, "train.json"))

@@ -49,7 +49,8 @@ class AnomalyDetector:
     same weights, and ``run inference`` the same maps.
 
     Args:
-        domain: what it is for: ``brain_mri``, ``liver_ct``, ``retina_oct`` or ``industrial``.
+        domain: what it is for: ``brain_mri``, ``liver_ct``, ``retina_oct``, ``industrial`` or
+            ``generalist``.
         device: ``auto`` (a GPU, where there is one), ``cpu``, or such as ``cuda:1``.
         settings: ids of the bundle's ``train.json`` and their values, such as ``size=128`` and
             ``max_epochs=20``. ``preset="paper"`` trains all of the Multi-AD paper (docs/paper.md); see
@@ -103,13 +104,17 @@ class AnomalyDetector:
             WeightsError: when the file is missing or is no model.
             NotCalibratedError: when its training was not finished.
         """
-        from multiad_med.networks import bundle_of_model
+        from multiad_med.card import check_calibrated
+        from multiad_med.networks import bundle_of_model, maps_studies, open_model
 
         _check_own(settings)
         detector = cls(bundle_of_model(model, bundle).removeprefix("multiad_"), device=device)
         detector.model = Path(model)
         detector._inference = settings
-        detector._predictor  # noqa: B018 - what is wrong with the model is told now
+        if maps_studies(model, detector.bundle):
+            detector._predictor  # noqa: B018 - what is wrong with the model is told now
+        else:
+            check_calibrated(open_model(model))
         return detector
 
     @cached_property

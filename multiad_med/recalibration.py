@@ -13,12 +13,21 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader
 
 from multiad_med.card import ModelCard, check_calibrated
-from multiad_med.data import DATALIST_NAME, SliceCache, SliceDataset, file_sha256, is_slice_cache
+from multiad_med.data import (
+    DATALIST_NAME,
+    JoinedSlices,
+    SliceCache,
+    SliceDataset,
+    file_sha256,
+    is_slice_cache,
+    slice_caches,
+)
 from multiad_med.data.description import describe_data
 from multiad_med.data.image_hashes import hashes_by_name
 from multiad_med.datasets.layout_files import first
 from multiad_med.evaluation.threshold_table import threshold_rows, threshold_text
 from multiad_med.networks import open_model, read_card
+from multiad_med.networks.model_file import CACHES
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.scoring import Level
 from multiad_med.training import save_model, score_units, set_thresholds
@@ -52,6 +61,10 @@ class _Source:
         own = card.settings(known) | dict(settings)
         paths = {"bundle_root": str(bundle_path(bundle)), "dataset_dir": str(self.path)}
         self._config = known | literal(own, expressions=True) | literal(paths)
+        self._prepared = is_slice_cache(self.path) or bool(slice_caches(self.path))
+        if CACHES in card.preparation:  # each was prepared in its own way
+            of_this = card.preparation[CACHES].get(self.path.name, {})
+            self._config["validate"]["held_out"]["settings"] = literal(of_this)
 
     def _listed(self) -> Items:
         """Return a datalist's held-out studies, or else its test ones; all studies of a folder."""
@@ -59,16 +72,16 @@ class _Source:
         is_list = self.path.is_file() or (self.path / DATALIST_NAME).is_file()
         return (splits["validation"] if is_list else []) or splits["test"]
 
-    def _slices(self, items: Items) -> SliceCache | SliceDataset:
+    def _slices(self, items: Items) -> SliceCache | JoinedSlices | SliceDataset:
         config = {**self._config, "datalist": literal({"training": [], "validation": items})}
-        slices: SliceCache | SliceDataset = ConfigParser(config).get_parsed_content(
+        slices: SliceCache | JoinedSlices | SliceDataset = ConfigParser(config).get_parsed_content(
             "validate#held_out"
         )
         return slices
 
-    def normal(self) -> SliceCache | SliceDataset:
+    def normal(self) -> SliceCache | JoinedSlices | SliceDataset:
         """Return normal slices; images labelled anomalous are left out with a warning."""
-        if is_slice_cache(self.path):
+        if self._prepared:
             return self._slices([])
         items = self._listed()
         normal = [item for item in items if not item.get("anomalous")]
@@ -81,9 +94,9 @@ class _Source:
             )
         return self._slices(normal)
 
-    def anomalous(self) -> SliceCache | SliceDataset:
+    def anomalous(self) -> SliceCache | JoinedSlices | SliceDataset:
         """Return all slices of the images labelled anomalous, or of all images where none is."""
-        if is_slice_cache(self.path):
+        if self._prepared:
             raise InputError(f"{self.path} holds prepared slices; give the anomalous images.")
         items = self._listed()
         chosen = [item for item in items if item.get("anomalous")] or items
@@ -91,7 +104,7 @@ class _Source:
 
 
 def _check_unseen(
-    card: ModelCard, good: SliceCache | SliceDataset, hashes: Mapping[str, str]
+    card: ModelCard, good: SliceCache | JoinedSlices | SliceDataset, hashes: Mapping[str, str]
 ) -> bool:
     """Refuse images that the model was trained on; return whether its training held some out."""
     trained = set(card.image_hashes.get("training", ()))
@@ -146,7 +159,8 @@ def recalibrate(
     Args:
         model: ``model.pt`` of a finished training.
         good: normal images, or volumes, that it was not trained on: a folder, a datalist (its
-            ``validation``, or else its ``test``), or prepared slices (their ``validation``).
+            ``validation``, or else its ``test``), or prepared slices (their ``validation``), of one
+            category or of several.
         bad: anomalous images, or volumes; they set nothing, but :func:`calibration_text` tells how many
             each rate finds.
         rate: false-positive rate of the verdicts of images, volumes and patients; None keeps the

@@ -167,8 +167,9 @@ _MOST_SCORES = 10_000
 
 
 def unit_name(level: Level, domain: str) -> str:
-    """Return the name of a level's unit; an industrial image is slice and volume at once."""
-    return "image" if domain == "industrial" and level is not Level.PATIENT else str(level)
+    """Return the name of a level's unit; an image of a product is slice and volume at once."""
+    images = domain in ("industrial", "generalist")
+    return "image" if images and level is not Level.PATIENT else str(level)
 
 
 def joint_probability(score: float) -> float:

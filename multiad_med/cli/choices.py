@@ -26,6 +26,7 @@ class Domain(StrEnum):
     LIVER_CT = "liver_ct"
     RETINA_OCT = "retina_oct"
     INDUSTRIAL = "industrial"
+    GENERALIST = "generalist"
 
 
 class DicomResult(StrEnum):
@@ -124,6 +125,10 @@ class Preset(StrEnum):
     NEIGHBOURS = "neighbours"
     VGG16 = "vgg16"
     VGG19 = "vgg19"
+    DINOMALY = "dinomaly"
+    DUAL_LITE2 = "dual_lite2"
+    DUAL_DINOV2_S = "dual_dinov2_s"
+    DUAL_DINOV2_B = "dual_dinov2_b"
 
 
 class Method(StrEnum):

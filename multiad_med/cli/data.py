@@ -44,7 +44,8 @@ def check_data(source: Path, domain: str) -> None:
         raise InputError(f"{source} does not exist. Give a folder of studies, or a file.")
     if source.is_dir() and any((source / name).is_file() for name in _LISTS):
         return
-    wrong = {"industrial": _VOLUMES, "retina_oct": ()}.get(domain, IMAGE_SUFFIXES)
+    of_images = domain in ("industrial", "generalist")
+    wrong = _VOLUMES if of_images else () if domain == "retina_oct" else IMAGE_SUFFIXES
     other = ""
     for name in _names(source) if source.is_dir() else [source.name]:
         lower = name.lower()
@@ -55,10 +56,15 @@ def check_data(source: Path, domain: str) -> None:
         return
     if not other:
         raise InputError(f"{source} holds no studies. Put them there, or give another folder.")
-    if domain == "industrial":
+    if of_images:
+        hint = (
+            " One model for several kinds is trained on their prepared slices (`multiad prepare` each) "
+            "and maps volumes by the bundle that reads them (--bundle multiad_brain_mri)."
+        )
         raise InputError(
-            f"{source} holds volumes, such as {other}; the domain industrial takes images (PNG, JPEG, "
+            f"{source} holds volumes, such as {other}; the domain {domain} takes images (PNG, JPEG, "
             "BMP, TIFF). For volumes there are the domains brain_mri, liver_ct and retina_oct."
+            + (hint if domain == "generalist" else "")
         )
     raise InputError(
         f"{source} holds images, such as {other}; the domain {domain} takes volumes (NIfTI or DICOM). "

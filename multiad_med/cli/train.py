@@ -21,7 +21,15 @@ from multiad_med.cli.options import (
     parse_checked,
 )
 
-OWN = ("gaussian", "neighbours", "paper")
+OWN = (
+    "dinomaly",
+    "dual_dinov2_b",
+    "dual_dinov2_s",
+    "dual_lite2",
+    "gaussian",
+    "neighbours",
+    "paper",
+)
 PRESETS = (*OWN, *(str(preset) for preset in Preset if preset not in OWN))
 """See :func:`multiad_med.resources.presets`."""
 

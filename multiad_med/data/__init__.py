@@ -14,6 +14,7 @@ from multiad_med.data.datalist import (
 from multiad_med.data.description import describe_training
 from multiad_med.data.hashes import file_sha256, state_sha256
 from multiad_med.data.held_out import HeldOutPart, held_out_part, held_out_subjects
+from multiad_med.data.joined_slices import JoinedSlices, joined_name, prepared_size, slice_caches
 from multiad_med.data.slice_cache import (
     CacheError,
     SliceCache,
@@ -39,6 +40,7 @@ __all__ = [
     "FailureKind",
     "Half",
     "HeldOutPart",
+    "JoinedSlices",
     "SliceCache",
     "SliceDataset",
     "StudyDataset",
@@ -54,11 +56,14 @@ __all__ = [
     "held_out_subjects",
     "is_result",
     "is_slice_cache",
+    "joined_name",
     "load_datalist",
     "normal_classes",
     "open_slices",
+    "prepared_size",
     "read_study",
     "shared_subjects",
+    "slice_caches",
     "split_subjects",
     "state_sha256",
     "study_errors",

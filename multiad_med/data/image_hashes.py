@@ -11,6 +11,7 @@ from typing import Any
 from monai.utils import ensure_tuple
 
 from multiad_med.data.datalist import first_path
+from multiad_med.data.joined_slices import JoinedSlices, joined_name
 from multiad_med.data.slice_cache import SliceCache, study_about, study_path
 from multiad_med.data.slice_dataset import SliceDataset
 from multiad_med.data.study_files import is_result
@@ -69,18 +70,24 @@ def _chosen(studies: Sequence[Any]) -> Sequence[Any]:
     return random.Random(0).sample(studies, KEPT)
 
 
-def hashes_by_name(dataset: SliceCache | SliceDataset) -> dict[str, str]:
+def hashes_by_name(dataset: SliceCache | JoinedSlices | SliceDataset) -> dict[str, str]:
     """Return the hash of each image that slices come from, by its study's name or its path.
 
     Each file is read once; for prepared slices, the hash noted when they were made counts. Of more
     than :data:`KEPT` images, only that many are hashed.
     """
+    if isinstance(dataset, JoinedSlices):
+        return {
+            joined_name(name, study): digest
+            for name, cache in dataset.caches.items()
+            for study, digest in hashes_by_name(cache).items()
+        }
     if isinstance(dataset, SliceCache):
         studies = list(dict.fromkeys(row["study"] for row in dataset.index))
         return {study: study_hash(dataset.folder, study) for study in _chosen(studies)}
     return {first_path(item): image_hash(item) for item in _chosen(list(dataset.data))}
 
 
-def image_hashes(dataset: SliceCache | SliceDataset) -> list[str]:
+def image_hashes(dataset: SliceCache | JoinedSlices | SliceDataset) -> list[str]:
     """Return the hashes of :func:`hashes_by_name`, in ascending order."""
     return sorted(set(hashes_by_name(dataset).values()))

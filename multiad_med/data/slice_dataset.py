@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from multiad_med.data.datalist import DATALIST_NAME, first_path
+from multiad_med.data.joined_slices import JoinedSlices, slice_caches
 from multiad_med.data.slice_cache import CacheError, SliceCache, is_slice_cache
 from multiad_med.data.study_errors import StudyError, study_errors
 from multiad_med.transforms import marked_slices
@@ -119,31 +120,30 @@ def open_slices(
     channels: Sequence[int] | None = None,
     categories: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> SliceCache | SliceDataset:
+) -> SliceCache | JoinedSlices | SliceDataset:
     """Open the normal slices of a split: prepared ones where there are any, else those of volumes.
 
     Args:
-        source: folder of prepared slices, of volumes, or a datalist.
+        source: folder of prepared slices, or one that holds several such folders
+            (:class:`multiad_med.data.JoinedSlices`); of volumes; or a datalist.
         split: ``training`` or ``validation``.
         data: see :class:`SliceDataset`; not used with a cache.
         transform: see :class:`SliceDataset`; not used with a cache.
         size: that inference will use, one side of a square or two; a cache of another size is refused.
         channels: see :class:`SliceCache`; of a cache only.
-        categories: see :class:`SliceCache`; of a cache only.
+        categories: see :class:`SliceCache`; of a cache only. Of several caches, their names.
         settings: of the recipe that the cache must have been prepared with; absent ones there
-            count as off.
+            count as off. Of several caches, each is prepared in its own way.
 
     Raises:
         CacheError: when the cache's slices have another size, or were prepared otherwise.
         InputError: when there is no study, as in a folder of one subject, or no slice is left.
     """
+    if folders := slice_caches(source):
+        return _joined(folders, split=split, size=size, channels=channels, wanted=categories)
     if is_slice_cache(source):
         cache = SliceCache(source, split=split, channels=channels, categories=categories)
-        if size is not None and tuple(cache.about["size"]) != sides(size):
-            raise CacheError(
-                f"{source} holds slices of {cache.about['size']}, wanted is {size}: prepare them with "
-                f"{size_setting(size)}, or train and infer with their size."
-            )
+        _check_size(cache, size)
         for name, value in (settings or {}).items():
             own = cache.about["settings"].get(name)
             if (own or None) != (value or None):
@@ -162,3 +162,33 @@ def open_slices(
             "a file; a datalist.json names subjects and splits itself."
         )
     return SliceDataset(data, transform)
+
+
+def _check_size(cache: SliceCache, size: Size | None) -> None:
+    if size is not None and tuple(cache.about["size"]) != sides(size):
+        raise CacheError(
+            f"{cache.folder} holds slices of {cache.about['size']}, wanted is {size}: prepare them with "
+            f"{size_setting(size)}, or train and infer with their size."
+        )
+
+
+def _joined(
+    folders: Mapping[str, Path],
+    *,
+    split: str,
+    size: Size | None,
+    channels: Sequence[int] | None,
+    wanted: Sequence[str] | None,
+) -> JoinedSlices:
+    if unknown := sorted(set(wanted or ()) - set(folders)):
+        raise CacheError(
+            f"There are no prepared slices of {unknown}; there are those of {list(folders)}."
+        )
+    caches = {
+        name: SliceCache(folder, split=split, channels=channels)
+        for name, folder in folders.items()
+        if wanted is None or name in wanted
+    }
+    for cache in caches.values():
+        _check_size(cache, size)
+    return JoinedSlices(caches)

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from multiad_med.evaluation.baselines import BASELINE_METRICS, Baselines
 from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.categories import category_figures
 from multiad_med.evaluation.collected import Collected, Thresholds
 from multiad_med.evaluation.evaluation import Curve, Evaluation, Histogram
 from multiad_med.evaluation.examples import Examples
 from multiad_med.evaluation.kinds import kind_metrics
 from multiad_med.evaluation.lesion_level import LesionLevel
-from multiad_med.evaluation.named_metrics import METRICS, named_metrics
 from multiad_med.evaluation.pixel_level import PixelLevel
 from multiad_med.evaluation.rates import observed_rates
 from multiad_med.evaluation.rows import patient_rows, slice_rows, study_row
@@ -313,38 +313,20 @@ class RunningEvaluation:
             },
             histograms=histograms,
             examples=self._examples.chosen(),
-            categories=self._categories(saturated, pixels=not without_masks),
+            categories=category_figures(
+                [row["category"] for row in self._studies],
+                self._scores,
+                self._abnormal,
+                pixels=None if without_masks else self._pixels.categories(),
+                spro=saturated,
+                metrics={**slices, **pixels},
+                normals=self.thresholds.level(Level.SLICE),
+            ),
             kinds=kind_metrics(self._studies, self._scores, self._abnormal),
             training=training or [],
             manifest=manifest or {},
             words=words,
         )
-
-    def _categories(
-        self, saturated: Mapping[str, float], *, pixels: bool
-    ) -> dict[str, dict[str, float | None]]:
-        """Return metrics by category and their means over those that have them; {} for only one."""
-        of_study = [row["category"] for row in self._studies]
-        if len(set(of_study)) < 2:
-            return {}
-        of_pixels = self._pixels.categories()
-        names = [name for name in METRICS if pixels or name.startswith("image")]
-        metrics = {}
-        for name in sorted(set(of_study)):
-            chosen = [i for i, own in enumerate(of_study) if own == name]
-            scores, abnormal = (
-                torch.cat([its[i] for i in chosen]) for its in (self._scores, self._abnormal)
-            )
-            found = named_metrics(scores, abnormal, of_pixels[name])
-            metrics[name or "(none)"] = {metric: found[metric] for metric in names}
-            if saturated:
-                metrics[name or "(none)"]["spro"] = saturated.get(name)
-        names += ["spro"] if saturated else []
-        means = {}
-        for metric in names:
-            known = [value for own in metrics.values() if (value := own[metric]) is not None]
-            means[metric] = sum(known) / len(known) if known else None
-        return {**metrics, "mean": means}
 
 
 def evaluate_cases(

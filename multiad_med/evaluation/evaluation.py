@@ -134,8 +134,9 @@ class Evaluation:
         curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
         histograms: by level (``slices``).
         examples: best and worst slices.
-        categories: metrics of each product's images and, under ``mean``, the mean over products,
-            where there are several.
+        categories: where there are several products or organs, metrics of each, under ``mean`` their
+            mean, and under ``pooled`` those of all together; see
+            :func:`multiad_med.evaluation.categories.category_figures`.
         kinds: image AUROC of each kind of anomaly against the normal images and, under ``mean``, the
             mean over kinds, where there are several; see
             :func:`multiad_med.evaluation.kinds.kind_metrics`.

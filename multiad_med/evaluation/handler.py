@@ -16,6 +16,7 @@ from torch import Tensor
 from multiad_med.data import StudyDataset, StudyError, StudyStatus
 from multiad_med.data.study_results import study_path
 from multiad_med.evaluation.cases import Case
+from multiad_med.evaluation.categories import note_categories
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.evaluate import RunningEvaluation
@@ -171,6 +172,7 @@ class EvaluationHandler:
             ),
         )
         evaluation.self_test = self.network.card.self_test
+        note_categories(evaluation, self.network.card)
         if self.dataset is not None:
             note_seen_images(evaluation, self.network.card, hashes_of(self.dataset.data))
         engine.state.metrics.update(

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from multiad_med.card import NotCalibratedError, check_given
-from multiad_med.data import SliceCache, is_slice_cache
+from multiad_med.card import ModelCard, NotCalibratedError, check_given
+from multiad_med.data import SliceCache, is_slice_cache, slice_caches
 from multiad_med.data.image_hashes import study_hash
+from multiad_med.evaluation.categories import note_categories
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.curves import training_curves
 from multiad_med.evaluation.evaluate import evaluate_cases
+from multiad_med.evaluation.evaluation import Evaluation
 from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.parts import Part
-from multiad_med.evaluation.predictions import map_slices, predicted_cases
+from multiad_med.evaluation.predictions import joined_cases, map_slices, predicted_cases
 from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.saturated_overlap import SaturatedOverlap
 from multiad_med.evaluation.seen_images import note_seen_images
 from multiad_med.networks import MultiAD, bundle_of_model, open_model
+from multiad_med.networks.model_file import CACHES
 from multiad_med.resources import run_bundle
 from multiad_med.utils.choose import usable_device
 from multiad_med.utils.errors import InputError
@@ -70,8 +74,9 @@ def evaluate_model(
     """Evaluate a trained model on labelled data and write the report.
 
     Args:
-        data: folder of prepared slices, evaluated at their size; or volumes or a datalist with lesion
-            masks, which the bundle's own evaluation brings back to the grids of their files.
+        data: folder of prepared slices, or one that holds several such folders, evaluated at their
+            size; or volumes or a datalist with lesion masks, which the bundle's own evaluation brings
+            back to the grids of their files.
         model: ``model.pt`` of a finished training.
         output: folder for ``metrics.json``, ``slices.csv``, ``studies.csv`` and ``report.html``.
         bundle: for a model whose card does not name it.
@@ -97,7 +102,8 @@ def evaluate_model(
     globs = {"image_glob": images, "label_glob": labels}
     chosen = {**settings, **{key: glob for key, glob in globs.items() if glob is not None}}
     curves = [] if training_logs is None else training_curves(training_logs)
-    if not is_slice_cache(data):
+    caches = slice_caches(data)
+    if not caches and not is_slice_cache(data):
         if part != Part.ALL:
             raise InputError("Only prepared slices have parts; volumes are all evaluated.")
         run_bundle(
@@ -119,14 +125,13 @@ def evaluate_model(
             "out."
         )
     network = open_model(model)
-    about = SliceCache(data, split="test").about
-    told = dict(network.card.preparation)
-    if "size" in told:  # of tiles, their own
-        told["size"] = shortest(told.get("tile") or told["size"])
-    check_given(told, {**about["settings"], "size": shortest(about["size"])}, of=str(model))
+    for folder in caches.values() or [Path(data)]:
+        _check_prepared(network.card, folder, model=model)
     detector = TrainedDetector(network.to(device), device=device)
     evaluation = evaluate_cases(
-        predicted_cases(detector, data, part=part),
+        joined_cases(detector, caches, part=part)
+        if caches
+        else predicted_cases(detector, data, part=part),
         thresholds=Thresholds.of(network),
         saturated=SaturatedOverlap.of_cache(data),
         bootstrap=bootstrap,
@@ -140,7 +145,26 @@ def evaluate_model(
         ),
     )
     evaluation.self_test = network.card.self_test
-    studies = [row["study"] for row in evaluation.studies]
-    note_seen_images(evaluation, network.card, {name: study_hash(data, name) for name in studies})
+    note_categories(evaluation, network.card)
+    note_seen_images(evaluation, network.card, _hashes(evaluation, caches, data))
     write_report(evaluation, output, title=f"{Path(model).name} on {Path(data).name}")
     return output / "report.html"
+
+
+def _check_prepared(card: ModelCard, folder: Path, *, model: str | Path) -> None:
+    """Refuse slices that were prepared otherwise than those that the model was trained on."""
+    told = dict(card.preparation)
+    told |= told.pop(CACHES, {}).get(folder.name, {})
+    if "size" in card.preparation:  # of tiles, their own
+        told["size"] = shortest(told.get("tile") or card.preparation["size"])
+    about = SliceCache(folder, split="test").about
+    check_given(told, {**about["settings"], "size": shortest(about["size"])}, of=str(model))
+
+
+def _hashes(evaluation: Evaluation, caches: Mapping[str, Path], data: str | Path) -> dict[str, str]:
+    """Return the hash of each evaluated image, by its study."""
+    studies = [row["study"] for row in evaluation.studies]
+    if not caches:
+        return {study: study_hash(data, study) for study in studies}
+    parts = {study: PurePosixPath(study).parts for study in studies}
+    return {s: study_hash(caches[name], "/".join(own)) for s, (name, *own) in parts.items()}

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from multiad_med.data import file_sha256, is_slice_cache
+from multiad_med.data import file_sha256, is_slice_cache, slice_caches
 from multiad_med.data.datalist import CACHE_NAME
 from multiad_med.utils.json_files import read_json
 
@@ -23,8 +23,14 @@ _PACKAGES = ("multiad-med", "torch", "monai", "numpy", "scikit-image", "nibabel"
 
 
 def data_manifest(source: str | Path) -> dict[str, Any]:
-    """Return what identifies a data set: a cache's recipe, split and index hashes, or a file's hash."""
+    """Return what identifies a data set: a cache's recipe, split and index hashes, or a file's hash.
+
+    Of several caches, that of each, by name.
+    """
     path = Path(source)
+    if caches := slice_caches(path):
+        each = {name: data_manifest(folder) for name, folder in caches.items()}
+        return {"folder": path.name, "caches": each}
     if is_slice_cache(path):
         about = read_json(path / CACHE_NAME)
         return {

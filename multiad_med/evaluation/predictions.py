@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Protocol
@@ -13,14 +13,14 @@ from monai.data import DataLoader
 from torch import Tensor
 from torch.utils.data import Subset
 
-from multiad_med.data import SliceCache
+from multiad_med.data import SliceCache, joined_name
 from multiad_med.data.slice_cache import CacheError, study_about, study_path
 from multiad_med.evaluation.cases import Case
 from multiad_med.evaluation.parts import Part, subjects_of_part
 from multiad_med.networks import MultiAD
 from multiad_med.scoring import image_scores
 
-__all__ = ["Predictor", "map_slices", "predicted_cases"]
+__all__ = ["Predictor", "joined_cases", "map_slices", "predicted_cases"]
 
 
 class Predictor(Protocol):
@@ -145,3 +145,30 @@ def predicted_cases(
     # No name here holds a case, so that it is freed when its user drops it.
     for study, group in groupby(predicted(), key=lambda item: rows[item[0]]["study"]):
         yield case_of(study, list(group))
+
+
+def joined_cases(
+    detector: Predictor, caches: Mapping[str, Path], *, part: Part | str = Part.ALL
+) -> Iterator[Case]:
+    """Let a detector map the slices of several caches, named as by :class:`JoinedSlices`.
+
+    Args:
+        detector: see :func:`predicted_cases`.
+        caches: folders of prepared slices by name.
+        part: see :func:`predicted_cases`.
+
+    Yields:
+        See :func:`predicted_cases`; the category is the cache's name, with that of the case where the
+        cache has several.
+
+    Raises:
+        CacheError: when no slice of a cache is left.
+    """
+    for name, folder in caches.items():
+        several = len({row["category"] for row in SliceCache(folder, split="test").index}) > 1
+        for case in predicted_cases(detector, folder, part=part):
+            case.category = joined_name(name, case.category) if several else name
+            case.study = joined_name(name, case.study)
+            case.subject = joined_name(name, case.subject)
+            yield case
+            del case  # else it would stay until the next one is made

@@ -14,6 +14,17 @@ from multiad_med.evaluation.words import Words
 __all__ = ["print_summary"]
 
 
+_OF_CATEGORIES = {
+    "image_auroc": "",
+    "pixel_auroc": "",
+    "pixel_ap": "",
+    "aupro": "",
+    "observed_rate": "normal flagged",
+    "sensitivity": "abnormal flagged",
+}
+"""Metrics of a category, and the names of those that are no main metrics."""
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
@@ -45,8 +56,22 @@ def _rates(calibration: Mapping[str, Mapping[str, Any]], words: Words) -> Table:
     return table
 
 
+def _categories(
+    categories: Mapping[str, Mapping[str, float | None]], names: Mapping[str, str]
+) -> Table:
+    """Return the main metrics of each category, their mean, and those of all pooled."""
+    table = Table(title="By category; pooled: one threshold for all")
+    table.add_column("category", no_wrap=True, overflow="fold")
+    columns = [name for name in _OF_CATEGORIES if name in next(iter(categories.values()))]
+    for name in columns:
+        table.add_column(names.get(name, _OF_CATEGORIES[name]), justify="right")
+    for category, its in categories.items():
+        table.add_row(category, *(_number(its[name]) for name in columns))
+    return table
+
+
 def print_summary(metrics: Mapping[str, Any], console: Console, *, title: str) -> None:
-    """Print metrics with their intervals, rates at the thresholds, baselines, and the remarks.
+    """Print metrics with their intervals, rates at the thresholds, baselines, categories, and remarks.
 
     Args:
         metrics: content of ``metrics.json``.
@@ -72,5 +97,7 @@ def print_summary(metrics: Mapping[str, Any], console: Console, *, title: str) -
     for baseline, values in metrics["baselines"].items():
         baselines.add_row(baseline, *(_number(values.get(name)) for name in BASELINE_METRICS))
     console.print(table, _rates(metrics["calibration"], words), baselines)
+    if metrics["categories"]:
+        console.print(_categories(metrics["categories"], names))
     for remark in metrics["remarks"]:
         console.print(f"[bold]Note:[/bold] {remark}", highlight=False)

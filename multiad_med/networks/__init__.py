@@ -41,6 +41,7 @@ from multiad_med.networks.hazard import Hazard
 from multiad_med.networks.model_file import (
     bundle_of_model,
     load_model,
+    maps_studies,
     model_preparation,
     network_of_model,
     open_model,
@@ -124,6 +125,7 @@ __all__ = [
     "cosine_distance_maps",
     "load_model",
     "load_pretrained",
+    "maps_studies",
     "model_preparation",
     "network_of_model",
     "open_model",

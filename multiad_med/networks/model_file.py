@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from multiad_med.utils.sizes import shortest
 __all__ = [
     "bundle_of_model",
     "load_model",
+    "maps_studies",
     "model_preparation",
     "network_of_model",
     "open_model",
@@ -26,6 +27,9 @@ __all__ = [
 
 CARD = "_extra_state"
 """Key of the card in a state dict, as torch names what ``get_extra_state`` returns."""
+
+CACHES = "caches"
+"""Part of a card's preparation: how each of several folders of prepared slices was made."""
 
 _PRESET = "efficientnet_lite0_decoder"
 
@@ -61,7 +65,8 @@ def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
 
     Args:
         file: ``model.pt``.
-        bundle: of a model without card; None means as the card tells.
+        bundle: of a model without card, or named like one of the folders of prepared slices that a
+            model was trained on together; None means as the card tells.
 
     Raises:
         CardError: when the card tells another bundle, or there is no card and none is given.
@@ -74,12 +79,35 @@ def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
             f"{file} does not tell its bundle: it was made by an older version. Name the bundle, or "
             "write a card with `multiad convert`."
         )
+    caches = {} if card is None else card.preparation.get(CACHES, {})
+    if bundle is not None and bundle.removeprefix("multiad_") in caches:
+        return bundle
     if told is not None:
         check_given({"bundle": told}, {"bundle": bundle}, of=str(file))
     return told or str(bundle)
 
 
-def network_of_model(file: str | Path, *, preset: str | None = None, **choices: Any) -> MultiAD:
+def maps_studies(file: str | Path, bundle: str) -> bool:
+    """Return whether a bundle can prepare new studies for a model.
+
+    It cannot where the model was trained on several folders of prepared slices, none of them of the
+    bundle's domain: the model then judges prepared slices only.
+
+    Args:
+        file: ``model.pt``.
+        bundle: name of the bundle.
+
+    Raises:
+        CardError, WeightsError: as of :func:`read_card`.
+    """
+    card = read_card(file)
+    caches = None if card is None else card.preparation.get(CACHES)
+    return caches is None or bundle.removeprefix("multiad_") in caches
+
+
+def network_of_model(
+    file: str | Path, *, preset: str | None = None, default: str = _PRESET, **choices: Any
+) -> MultiAD:
     """Build the network of a model file, as its card tells; its weights are not loaded yet.
 
     Where there is no file, or one without card, the arguments decide.
@@ -87,6 +115,7 @@ def network_of_model(file: str | Path, *, preset: str | None = None, **choices: 
     Args:
         file: ``model.pt`` of a finished training.
         preset: a key of :data:`multiad_med.networks.PRESETS`.
+        default: preset where neither the file nor ``preset`` decides.
         choices: further arguments of :func:`multiad_med.networks.build_multiad`. None means as the card
             tells, or, without one, today's default.
 
@@ -97,7 +126,7 @@ def network_of_model(file: str | Path, *, preset: str | None = None, **choices: 
     path = Path(file)
     card = read_card(path) if path.is_file() else None
     given = {"preset": preset, **choices}
-    arguments = {"preset": _PRESET, **{k: v for k, v in given.items() if v is not None}}
+    arguments = {"preset": default, **{k: v for k, v in given.items() if v is not None}}
     if card is not None and card.network:
         check_given(card.network, given, of=str(path))
         arguments = card.network
@@ -130,13 +159,32 @@ def model_preparation(
         asked["size"] = shortest(asked["size"])
     if card is None:
         return {**defaults, **asked}
-    if card.domain and card.domain != domain:
+    told = card.preparation
+    if CACHES in told:
+        told = _of_cache(told, domain, names=defaults, path=path)
+    elif card.domain and card.domain != domain:
         raise CardError(
             f"{path} is a model of {card.domain}, asked for is {domain}. Use the bundle "
             f"multiad_{card.domain}, or another model."
         )
-    check_given(card.preparation, asked, of=str(path))
-    return {**defaults, **asked, **card.preparation}
+    check_given(told, asked, of=str(path))
+    return {**defaults, **asked, **told}
+
+
+def _of_cache(
+    preparation: Mapping[str, Any], domain: str, *, names: Iterable[str], path: Path
+) -> dict[str, Any]:
+    """Return how a domain's slices were prepared, for a model of several folders of prepared slices."""
+    caches = preparation[CACHES]
+    if domain not in caches:
+        raise CardError(
+            f"{path} was trained on the prepared slices {sorted(caches)}, each prepared in its own way, "
+            f"and none of them is named {domain}. It judges prepared slices, by `multiad evaluate`. New "
+            "studies it maps by the bundle of their domain (--bundle multiad_brain_mri), if the folder "
+            "of slices that trained has that domain's name (brain_mri)."
+        )
+    own = {name: caches[domain].get(name) for name in names}
+    return {k: v for k, v in own.items() if v is not None} | {"size": preparation["size"]}
 
 
 def load_model(network: MultiAD, file: str | Path) -> None:

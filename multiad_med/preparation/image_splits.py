@@ -11,12 +11,14 @@ from monai.utils import ensure_tuple
 
 from multiad_med.data.datalist import (
     DATALIST_NAME,
+    SPLITS,
     DatalistError,
     load_datalist,
     split_subjects,
     train_or_infer,
 )
 from multiad_med.data.image_hashes import image_hash
+from multiad_med.data.joined_slices import slice_caches
 from multiad_med.data.splits import SubjectSplit
 from multiad_med.datasets import find_images, find_mvtec
 from multiad_med.datasets.hints import looks_like
@@ -127,7 +129,8 @@ def load_images(
     Args:
         source: root or one category of an MVTec-like tree (:func:`find_mvtec`). Or any other folder
             of images (:func:`find_images`), with folders ``train`` and ``test`` or without. Or one
-            image, which is ``test``. Or a datalist, a folder with one, or prepared slices.
+            image, which is ``test``. Or a datalist, a folder with one, or prepared slices. A folder of
+            several folders of prepared slices has no images: its splits are empty.
         categories: names of the categories wanted, or one; none means all.
         validation: share of the normal images for training that is held out for calibration, where
             no validation is published.
@@ -153,6 +156,8 @@ def load_images(
     if path.is_file() or (path / DATALIST_NAME).is_file():
         return _of_categories(load_datalist(path), categories, path)
     folder = existing_folder(path)
+    if slice_caches(folder):
+        return {split: [] for split in SPLITS}
     options: dict[str, Any] = {"validation": validation, "seed": seed, "model": model}
     if _is_plain([file.relative_to(folder).as_posix() for file in walk(folder)]):
         items = _without_results(find_images(folder))

@@ -11,12 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from multiad_med.data.datalist import CACHE_NAME, first_path
-from multiad_med.data.slice_cache import is_slice_cache
+from multiad_med.data.datalist import first_path
+from multiad_med.data.joined_slices import prepared_size
 from multiad_med.readers.image_file import image_size
 from multiad_med.transforms.fit import LIKE
 from multiad_med.utils.errors import InputError, MultiADError
-from multiad_med.utils.json_files import read_json
 from multiad_med.utils.sizes import Size, shortest, sides, size_setting
 
 __all__ = ["fitting_size", "network_input", "recommended_size", "visible_defect"]
@@ -120,10 +119,11 @@ def network_input(
         InputError: when ``smallest`` is given beside a size, tiles or prepared slices, or of images
             whose size is unknown.
     """
+    stored = prepared_size(source)
     fixed = {
         "size": size,
         "tile": tile,
-        "prepared slices": str(source) if is_slice_cache(source) else None,
+        "prepared slices": None if stored is None else str(source),
     }
     if smallest is not None and (given := [k for k, v in fixed.items() if v is not None]):
         raise InputError(
@@ -139,8 +139,7 @@ def network_input(
         )
         return {"size": shortest(size or math.isqrt(AREA)), "aspects": None}
     found = {path: known for item in images if (known := _size_of(path := first_path(item)))}
-    if is_slice_cache(source):
-        size = size or read_json(Path(source) / CACHE_NAME)["size"]
+    size = size or stored
     if not found:
         if smallest is not None:
             raise InputError(

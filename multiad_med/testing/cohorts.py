@@ -18,7 +18,7 @@ from multiad_med.testing.layouts import make_mvtec, save_nifti
 from multiad_med.testing.layouts.retina import bscan
 from multiad_med.testing.layouts.volumes import abdomen, ct_affine
 
-__all__ = ["COHORTS", "FAST", "bundle_names", "write_fake_model"]
+__all__ = ["COHORTS", "FAST", "bundle_names", "one_bundle_per_input", "write_fake_model"]
 
 FAST = {"size": 64, "device": "$torch.device('cpu')"}
 """What every config of a bundle is overridden with; training is also given few epochs."""
@@ -29,6 +29,11 @@ SPLITS = ["training"] * 3 + ["validation"] + ["test"] * 2
 def bundle_names() -> list[str]:
     """Return the names of the bundles."""
     return sorted(p.parents[1].name for p in bundles_dir().glob("*/configs/metadata.json"))
+
+
+def one_bundle_per_input() -> list[str]:
+    """Return a bundle of each kind of input: the generalist reads as the industrial one does."""
+    return [name for name in bundle_names() if name != "multiad_generalist"]
 
 
 def _write(folder: Path, studies: list[dict[str, np.ndarray]], affine: np.ndarray) -> Path:
@@ -69,6 +74,14 @@ def make_retinas(parent: Path) -> Path:
     return _write(parent / "cohort", studies, np.diag([0.05, 0.01, 0.2, 1.0]))
 
 
+def make_products(parent: Path) -> Path:
+    """Write images of three categories as in MVTec AD."""
+    folder = parent / "cohort"
+    categories = ["nut", "screw", "tile"]
+    make_mvtec(folder, rng=np.random.default_rng(0), categories=categories, size=64, train=6)
+    return folder
+
+
 def make_pictures(parent: Path) -> Path:
     """Write images of one category as in MVTec AD."""
     folder = parent / "cohort"
@@ -78,6 +91,7 @@ def make_pictures(parent: Path) -> Path:
 
 COHORTS: dict[str, Callable[[Path], Path]] = {
     "multiad_brain_mri": make_brains,
+    "multiad_generalist": make_products,
     "multiad_industrial": make_pictures,
     "multiad_liver_ct": make_abdomens,
     "multiad_retina_oct": make_retinas,

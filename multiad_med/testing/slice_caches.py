@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,8 @@ def make_cache(
             study = f"{category}/{kind}/{number:03d}"
             path = study_path(folder, study)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_study(path, prepared, bits=8, about={"source_sha256": "0"})
+            digest = hashlib.sha256(study.encode()).hexdigest()
+            write_study(path, prepared, bits=8, about={"source_sha256": digest})
             items.append(
                 {
                     "split": split,

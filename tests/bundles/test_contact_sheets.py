@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multiad_med.testing.cohorts import COHORTS, bundle_names, write_fake_model
+from multiad_med.testing.cohorts import COHORTS, one_bundle_per_input, write_fake_model
 from multiad_med.visualize.overlay_file import read_overlay
 from tests.bundles.models import infer
 from tests.evaluation.reports import Reader
 
 
-@pytest.mark.parametrize("bundle", bundle_names())
+@pytest.mark.parametrize("bundle", one_bundle_per_input())
 def test_every_bundle_leaves_a_sheet_with_all_images(bundle: str, tmp_path: Path) -> None:
     model, out = write_fake_model(bundle, tmp_path / "model.pt"), tmp_path / "out"
     data = COHORTS[bundle](tmp_path)

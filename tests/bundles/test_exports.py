@@ -16,7 +16,7 @@ from monai.transforms import LoadImage
 
 from multiad_med.networks import open_model
 from multiad_med.resources import bundle_path
-from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names, write_fake_model
+from multiad_med.testing.cohorts import COHORTS, FAST, one_bundle_per_input, write_fake_model
 
 ort = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
@@ -55,7 +55,7 @@ def assert_onnx_gives_the_maps(folder: Path) -> None:
         np.testing.assert_allclose(maps, expected, atol=1e-4)
 
 
-@pytest.fixture(scope="module", params=bundle_names())
+@pytest.fixture(scope="module", params=one_bundle_per_input())
 def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path]:

@@ -147,9 +147,11 @@ def test_evaluation_has_metrics_of_all_images_and_of_each_category(
         assert own.keys() >= {"image_auroc", "image_ap", "pixel_ap", "aupro"}
     mean = metrics["categories"]["mean"]["pixel_auroc"]
     assert mean == pytest.approx(sum(expected.values()) / 2, abs=1e-4)
+    pooled = metrics["categories"]["pooled"]
+    assert pooled["pixel_auroc"] == metrics["pixel_auroc"]
     assert metrics["counts"]["slices"] == 10
     assert metrics["counts"]["abnormal_slices"] == 6
-    assert (tmp_path / "categories.csv").read_text().count("\n") == 4
+    assert (tmp_path / "categories.csv").read_text().count("\n") == 5
     assert "bottle/test/crack/000" in (tmp_path / "report.html").read_text()
     assert metrics["manifest"]["config"]["tile"] is None
 

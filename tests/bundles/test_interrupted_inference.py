@@ -20,7 +20,7 @@ from multiad_med.data import StudyError, file_sha256
 from multiad_med.inference import image_maps, scores
 from multiad_med.inference.map_writers import StudyMapWriter
 from multiad_med.resources import bundle_path, run_bundle
-from multiad_med.testing.cohorts import COHORTS, FAST, bundle_names, write_fake_model
+from multiad_med.testing.cohorts import COHORTS, FAST, one_bundle_per_input, write_fake_model
 from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles.models import infer
 from tests.bundles.test_folder_inference import nifti_head, statuses
@@ -38,7 +38,7 @@ def files_of(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-@pytest.mark.parametrize("bundle", bundle_names())
+@pytest.mark.parametrize("bundle", one_bundle_per_input())
 @pytest.mark.parametrize("config", ["inference.json", "evaluate.json"])
 def test_workers_do_each_study_once_and_lose_no_failure(
     bundle: str, config: str, tmp_path: Path

@@ -26,7 +26,7 @@ def parsed(name: str, batches: int, *ids: str, **override: Any) -> list[int]:
 
 @pytest.mark.parametrize("name", bundle_names())
 def test_few_images_get_fifty_steps_and_many_no_more_than_ten_thousand(name: str) -> None:
-    passes = 20 if name == "multiad_industrial" else 8
+    passes = 20 if name in ("multiad_industrial", "multiad_generalist") else 8
     # Batches of an epoch, and the epochs they make: 50 steps; 50 or 80; as many passes; the limit.
     for batches, epochs in ((1, 50), (4, max(passes, 13)), (100, passes), (10_000, 1)):
         assert parsed(name, batches, "max_epochs") == [epochs]

@@ -18,7 +18,7 @@ from multiad_med.cross_calibration import cross_calibrate
 from multiad_med.networks import PRESETS, Preset, ResNetFeatures, read_card
 from multiad_med.networks.model_file import open_model
 from multiad_med.resources import bundle_path, bundle_workflow, presets, read_config
-from multiad_med.testing.cohorts import COHORTS, bundle_names
+from multiad_med.testing.cohorts import COHORTS, one_bundle_per_input
 from multiad_med.training import CheckpointError, ResumableTraining
 from multiad_med.utils.configs import unknown_id
 from multiad_med.utils.errors import InputError
@@ -73,7 +73,7 @@ def industrial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("bundle", bundle_names())
+@pytest.mark.parametrize("bundle", one_bundle_per_input())
 def test_two_steps_of_the_paper_give_a_model_whose_card_tells_it(
     bundle: str, industrial: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -210,7 +210,7 @@ def test_the_settings_are_those_of_section_4_and_what_is_set_counts_more() -> No
     assert other.parser.get("max_epochs") == 3
 
 
-@pytest.mark.parametrize("bundle", bundle_names())
+@pytest.mark.parametrize("bundle", one_bundle_per_input())
 def test_the_overlay_changes_what_the_training_reads(bundle: str) -> None:
     train, overlay = (read_config(bundle, name) for name in ("train.json", "paper.json"))
     for key in set(overlay) - {"card#settings#preset"}:

@@ -16,7 +16,7 @@ from PIL import Image
 from multiad_med.evaluation.labelled import evaluate_model
 from multiad_med.networks import open_model, read_card
 from multiad_med.preparation import load_recipe, prepare
-from multiad_med.testing.cohorts import COHORTS, bundle_names
+from multiad_med.testing.cohorts import COHORTS, one_bundle_per_input
 from multiad_med.testing.layouts import save_image
 from multiad_med.utils.errors import MultiADError, user_error
 from multiad_med.visualize.overlay_file import read_overlay
@@ -28,7 +28,7 @@ REGIONS = {"multiad_brain_mri": "images", "multiad_liver_ct": "organs"}
 """Folder of what is above 0 where a bundle maps; of B-scans all is."""
 
 
-@pytest.mark.parametrize("name", [n for n in bundle_names() if n != "multiad_industrial"])
+@pytest.mark.parametrize("name", [n for n in one_bundle_per_input() if n != "multiad_industrial"])
 def test_a_rectangle_is_on_the_card_and_maps_have_the_volumes_grid(
     name: str, tmp_path: Path
 ) -> None:

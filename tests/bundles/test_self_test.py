@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from multiad_med.networks import read_card
-from multiad_med.testing.cohorts import COHORTS, bundle_names
+from multiad_med.testing.cohorts import COHORTS, one_bundle_per_input
 from tests.bundles.models import train
 
 
@@ -21,7 +21,7 @@ def log(folder: Path) -> set[str]:
     return {tag for events in logs for tag in events.Tags()["scalars"]}
 
 
-@pytest.mark.parametrize("name", bundle_names())
+@pytest.mark.parametrize("name", one_bundle_per_input())
 def test_the_training_ends_with_a_self_test_and_nothing_else_depends_on_it(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -44,7 +44,7 @@ def test_the_training_ends_with_a_self_test_and_nothing_else_depends_on_it(
     assert other.levels == card.levels
 
 
-@pytest.mark.parametrize("name", bundle_names())
+@pytest.mark.parametrize("name", one_bundle_per_input())
 def test_light_can_vary_in_training(name: str, tmp_path: Path) -> None:
     data = COHORTS[name](tmp_path)
     varied = train(name, data, tmp_path / "varied", light_augmentation=True)

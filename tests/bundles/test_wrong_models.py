@@ -8,12 +8,12 @@ import pytest
 
 from multiad_med.card import CardError
 from multiad_med.networks import WeightsError
-from multiad_med.testing.cohorts import COHORTS, bundle_names, write_fake_model
+from multiad_med.testing.cohorts import COHORTS, one_bundle_per_input, write_fake_model
 from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles.models import infer
 
 
-@pytest.mark.parametrize("name", bundle_names())
+@pytest.mark.parametrize("name", one_bundle_per_input())
 def test_missing_weights_and_a_wrong_preset_are_named(name: str, tmp_path: Path) -> None:
     data = COHORTS[name](tmp_path)
     model = write_fake_model(name, tmp_path / "model.pt")

@@ -13,7 +13,7 @@ from tests.cli.runs import mistake, multiad
 
 def test_all_are_listed_with_domain_what_they_take_and_folder() -> None:
     shown = multiad("bundles").stdout
-    for name in ("brain_mri", "industrial", "liver_ct", "retina_oct"):
+    for name in ("brain_mri", "generalist", "industrial", "liver_ct", "retina_oct"):
         assert f"multiad_{name}\n    domain: {name}\n    takes:  " in shown
         assert f"    folder: {bundles_dir() / f'multiad_{name}'}\n" in shown
     assert re.search(r"takes:  .*NIfTI.*DICOM.*\bMR\b", shown)

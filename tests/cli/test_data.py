@@ -33,10 +33,15 @@ def test_images_are_refused_by_domains_of_volumes(tmp_path: Path, domain: str) -
         check_data(folder / "a" / "y.jpg", domain)
 
 
-def test_volumes_are_refused_by_the_domain_of_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("domain", "hint"), [("industrial", "brain_mri"), ("generalist", "`multiad prepare` each")]
+)
+def test_volumes_are_refused_by_the_domains_of_images(
+    tmp_path: Path, domain: str, hint: str
+) -> None:
     folder = _folder(tmp_path, "p1/x.nii.gz", "p2/y.dcm")
-    with pytest.raises(InputError, match=r"volumes.*\bx\.nii\.gz\b.*brain_mri"):
-        check_data(folder, "industrial")
+    with pytest.raises(InputError, match=rf"volumes.*\bx\.nii\.gz\b.*{hint}"):
+        check_data(folder, domain)
 
 
 @pytest.mark.parametrize("domain", [*VOLUMES, "retina_oct", "industrial"])

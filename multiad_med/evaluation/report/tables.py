@@ -133,8 +133,11 @@ def metric_table(metrics: _Metrics, words: Words) -> Table | None:
 
 
 def category_table(categories: Mapping[str, Mapping[str, float | None]]) -> Table | None:
-    """Return metrics of each product and their mean; None where there are not several."""
-    caption = "Metrics of each category on its own, and their mean over the categories."
+    """Return metrics of each category, their mean, and of all; None where there are not several."""
+    caption = (
+        "Metrics of each category on its own, their mean over the categories, and pooled: of all images "
+        "in one list, so that one threshold must do for all."
+    )
     return _group_table("Category", categories, caption)
 
 

@@ -47,7 +47,8 @@ def write_report(evaluation: Evaluation, folder: str | Path, *, title: str) -> N
     - ``metrics.json``: :meth:`Evaluation.as_json`.
     - ``slices.csv``, ``studies.csv``, ``patients.csv``: one row each; floats have six digits,
       undefined cells are empty. Images that are of no patients have no ``patients.csv``.
-    - ``categories.csv``: one row per product and one for their mean, where there are several.
+    - ``categories.csv``: one row per product or organ, one for their mean and one for all pooled, where
+      there are several.
     - ``kinds.csv``: one row per kind of anomaly and one for their mean, where there are several.
     - ``report.html``: one page that needs nothing else, at most a few MB.
 
