@@ -170,6 +170,8 @@ class DistillationTrainer(SupervisedTrainer):
         )
         images = plain_tensor(images)
         self.network.train()
+        if isinstance(self.loss_function, nn.Module):
+            self.loss_function.train()
         with self._autocast():
             teacher, student = self._features(images)
             distillation = self.loss_function(teacher, student)
