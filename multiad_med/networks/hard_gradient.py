@@ -16,8 +16,8 @@ class HardGradientLoss(nn.Module):
     """The mean cosine distance of whole maps, with gradients of easy places made small.
 
     Its value weighs all places alike. Of its gradient, places whose distance is below a quantile over the
-    whole batch get a part only. The quantile rises from 0 to ``easy`` over the first steps (Dinomaly,
-    Guo et al., CVPR 2025).
+    whole batch, of a process its own, get a part only. The quantile rises from 0 to ``easy`` over the
+    first steps (Dinomaly, Guo et al., CVPR 2025).
 
     Args:
         easy: part of the places that are easy, in [0, 1), at the end.

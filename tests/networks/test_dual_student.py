@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from multiad_med.networks import (
     SemanticStudent,
     TokenDecoder,
     VisionTransformerSize,
+    WeightsError,
+    build_extractor,
     build_multiad,
 )
-from multiad_med.networks.dual_student import DualStudent as Module
 from multiad_med.testing.networks import tiny_dino
 from multiad_med.utils.errors import InputError
 
@@ -35,7 +37,7 @@ def _pair() -> tuple[DinoFeatures, DualStudent]:
     torch.manual_seed(0)
     local = TokenDecoder(32, 2, blocks=2, narrow=8)
     semantic = SemanticStudent(96, image_size=28, dim=16, depth=2, heads=2, patch=14)
-    return tiny_dino(), Module(local, semantic).eval()
+    return tiny_dino(), DualStudent(local, semantic).eval()
 
 
 def test_the_local_part_sees_features_alone_and_the_semantic_part_the_image_alone() -> None:
@@ -162,3 +164,18 @@ def test_an_image_below_one_patch_is_refused(size: tuple[int, int]) -> None:
     network = _dual("dual_dinov2_s", teacher=f"{HERE}.TinyDino")
     with pytest.raises(InputError, match="at least one patch, 14x14 pixels; got"):
         network(torch.rand(1, 3, *size))
+
+
+@pytest.mark.parametrize(
+    ("preset", "teacher", "other"),
+    [
+        ("dual_lite2", None, "dinov2_vits14_reg"),
+        ("dinomaly", "dinov2_vits14_reg", "efficientnet_lite2"),
+    ],
+)
+def test_weights_of_another_kind_of_teacher_are_refused(
+    preset: str, teacher: str | None, other: str, tmp_path: Path
+) -> None:
+    torch.save(build_extractor(other).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match=r"weights\.pt does not hold weights of"):
+        build_multiad(preset, teacher=teacher, teacher_weights=tmp_path / "weights.pt")
