@@ -204,7 +204,7 @@ def export_onnx(place: Workplace) -> None:
     command = place.export(
         "onnx_export",
         "model.onnx",
-        input_shape=f"[1, 3, {FAST['size']}, {FAST['size']}]",
+        input_shape=f"[2, 3, {FAST['size']}, {FAST['size']}]",
         converter_kwargs=DYNAMIC_BATCH,
     )
     call(place, "onnx_export", command)

@@ -28,6 +28,7 @@ __all__ = [
     "recipes_dir",
     "run_bundle",
     "run_workflow",
+    "with_preset",
 ]
 
 
@@ -134,7 +135,7 @@ def presets(bundle: str) -> list[str]:
     return list(dict.fromkeys([*_own_presets(bundle), *fitting]))
 
 
-def _with_preset(
+def with_preset(
     bundle: str, config: str, settings: Mapping[str, Any]
 ) -> tuple[list[str], dict[str, Any]]:
     """Return the configs of a run, and the settings on top of them.
@@ -170,7 +171,7 @@ def check_settings(bundle: str, config: str, settings: Mapping[str, Any]) -> Non
         InputError: naming the first that is unknown, and the nearest that exists; on two that exclude
             each other.
     """
-    configs, names = _with_preset(bundle, config, settings)
+    configs, names = with_preset(bundle, config, settings)
     content = read_config(bundle, *configs)
     check_length(names)
     for name in names:
@@ -223,7 +224,7 @@ def bundle_workflow(
 
     root = bundle_path(name)
     check_settings(name, config, override)
-    configs, override = _with_preset(name, config, override)
+    configs, override = with_preset(name, config, override)
     device = override.get("device")
     if isinstance(device, str) and not device.startswith(SYNTAX):
         override["device"] = usable_device(device)

@@ -10,13 +10,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from multiad_med.scoring import (
     LargestValues,
     Level,
     NormalScores,
     image_scores,
+    joint_map,
     joint_probability,
+    largest_in_foreground,
     score_of_probability,
     threshold_at_false_positive_rate,
     unit_name,
@@ -174,3 +177,67 @@ def test_the_joint_probability_is_a_half_at_the_threshold_and_a_noisy_or_of_its_
 def test_a_score_comes_back_from_its_probability(score: float) -> None:
     assert score_of_probability(joint_probability(score)) == pytest.approx(score, abs=1e-6)
     assert score_of_probability(1.0) == 1
+
+
+def _value(hazard: float) -> float:
+    """Of the calibrated map, where the threshold is 1."""
+    return hazard / (hazard + 1)
+
+
+def test_two_channels_are_joined_by_their_sum_before_the_threshold() -> None:
+    maps = torch.tensor([[_value(3.0), _value(0.5)], [_value(1.0), _value(1.0)]])
+    joint = joint_map(maps.reshape(1, 2, 1, 2))
+    assert joint.shape == (1, 1, 1, 2)
+    assert joint.flatten().tolist() == pytest.approx([0.8, 0.6])
+
+
+def test_one_channel_is_its_own_joint_map() -> None:
+    maps = torch.rand(2, 1, 4, 4)
+    assert joint_map(maps) is maps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_joint_map_is_finite_and_below_1_at_its_extremes(dtype: torch.dtype) -> None:
+    values = torch.tensor([0.0, 1e-30, 0.5, 1 - 6e-8, 1.0], dtype=dtype)
+    maps = torch.stack(torch.meshgrid(values, values, indexing="ij"))[None]
+    joint = joint_map(maps)
+    assert joint.isfinite().all()
+    assert float(joint[0, 0, 0, 0]) == 0.0
+    assert (joint <= 1).all()
+    # Neither part is above the whole, and a part of nothing changes nothing.
+    assert (joint >= maps.amax(dim=1, keepdim=True) - 2e-7).all()
+    torch.testing.assert_close(joint[0, 0, 0], values, atol=2e-7, rtol=0)
+
+
+@given(
+    st.integers(0, 10_000),
+    st.floats(0, 20),
+    st.sampled_from([0.0, 0.01, 0.1, 1.0]),
+)
+def test_the_mean_of_the_highest_joint_probabilities_is_the_noisy_or_of_its_parts(
+    seed: int, semantic: float, fraction: float
+) -> None:
+    """The part of the whole image is the same for all places, so that it leaves the mean."""
+    random = torch.Generator().manual_seed(seed)
+    hazards = torch.rand(1, 1, 16, 16, generator=random, dtype=torch.float64) * 5
+    plane = torch.full_like(hazards, semantic)
+    maps = torch.cat([hazards, plane], dim=1)
+    maps = maps / (maps + 1)
+
+    def probabilities(of: Tensor) -> Tensor:
+        return 1 - 2 ** (-of / (1 - of))
+
+    joint, local, whole = (
+        largest_in_foreground(probabilities(of), fraction=fraction)[0].mean()
+        for of in (joint_map(maps), maps[:, :1], maps[:, 1:])
+    )
+    torch.testing.assert_close(joint, 1 - (1 - local) * (1 - whole), atol=1e-6, rtol=0)
+
+
+def test_scores_count_the_second_channel_and_the_foreground_is_of_places() -> None:
+    maps = torch.tensor([[_value(1.0), _value(9.0)], [_value(1.0), _value(1.0)]])
+    maps = maps.reshape(1, 2, 1, 2)
+    inside = torch.tensor([True, False]).reshape(1, 1, 1, 2)
+    assert image_scores(maps, inside).tolist() == pytest.approx([_value(2.0)])
+    assert image_scores(maps).tolist() == pytest.approx([_value(10.0)])
+    assert image_scores(maps, torch.zeros_like(inside)).tolist() == [0.0]

@@ -83,7 +83,7 @@ def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = No
     with atomic_path(target) as temporary, _quiet():
         convert_to_onnx(
             network,
-            [torch.rand(1, 3, height, width)],
+            [torch.rand(2, 3, height, width)],  # of 1, torch may take the batch for a constant
             input_names=["image"],
             output_names=["pred"],
             dynamic_axes={"image": {0: "batch"}},

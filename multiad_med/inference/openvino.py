@@ -69,7 +69,7 @@ class OpenVINONetwork(nn.Module):
         if not wanted.compatible(openvino.PartialShape(list(shape))):
             raise ExportError(
                 f"{self.path} takes images of shape {wanted}, got {tuple(shape)}. Export it with "
-                f"--input_shape '[1, 3, {shape[2]}, {shape[3]}]' and a dynamic batch, as "
+                f"--input_shape '[2, 3, {shape[2]}, {shape[3]}]' and a dynamic batch, as "
                 "docs/deployment.md shows, or give the size that it was exported for."
             )
         return core.compile_model(

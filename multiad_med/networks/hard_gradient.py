@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.networks.losses import check_alike
 from multiad_med.utils.errors import InputError
 
 __all__ = ["HardGradientLoss"]
@@ -15,8 +16,8 @@ class HardGradientLoss(nn.Module):
     """The mean cosine distance of whole maps, with gradients of easy places made small.
 
     Its value weighs all places alike. Of its gradient, places whose distance is below a quantile over the
-    whole batch get a part only. The quantile rises from 0 to ``easy`` over the first steps (Dinomaly,
-    Guo et al., CVPR 2025).
+    whole batch, of a process its own, get a part only. The quantile rises from 0 to ``easy`` over the
+    first steps (Dinomaly, Guo et al., CVPR 2025).
 
     Args:
         easy: part of the places that are easy, in [0, 1), at the end.
@@ -53,12 +54,16 @@ class HardGradientLoss(nn.Module):
         Args:
             teacher: feature maps ``(B, C_i, h_i, w_i)``.
             student: feature maps of the same shapes.
+
+        Raises:
+            InputError: when the numbers of stages or the shapes differ.
         """
+        check_alike(teacher, student)
         part = self.easy
         if self.warmup:
             part *= min(1.0, int(self.steps) / self.warmup)
         distances = [
-            _whole_map_distance(t.detach(), s, part, self.easy_gradient)
+            _whole_map_distance(t.detach().float(), s.float(), part, self.easy_gradient)
             for t, s in zip(teacher, student, strict=True)
         ]
         if self.training:

@@ -12,7 +12,24 @@ from torch.nn import functional as F
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
-__all__ = ["CosineMode", "FeatureDistillationLoss", "adversarial_loss", "discriminator_loss"]
+__all__ = [
+    "CosineMode",
+    "FeatureDistillationLoss",
+    "adversarial_loss",
+    "check_alike",
+    "discriminator_loss",
+]
+
+
+def check_alike(teacher: list[Tensor], student: list[Tensor]) -> None:
+    """Refuse features that cannot be compared.
+
+    Raises:
+        InputError: when there are none, or numbers of stages or shapes differ.
+    """
+    shapes = [[tuple(f.shape) for f in features] for features in (teacher, student)]
+    if not shapes[0] or shapes[0] != shapes[1]:
+        raise InputError(f"Teacher and student features differ: {shapes[0]} and {shapes[1]}.")
 
 
 class CosineMode(StrEnum):
@@ -81,9 +98,7 @@ class FeatureDistillationLoss(nn.Module):
 
     def _of_stages(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
         """Each stage's distance of each image ``(B,)``."""
-        shapes = [[tuple(f.shape) for f in features] for features in (teacher, student)]
-        if not shapes[0] or shapes[0] != shapes[1]:
-            raise InputError(f"Teacher and student features differ: {shapes[0]} and {shapes[1]}.")
+        check_alike(teacher, student)
         if self.mode is CosineMode.WHOLE_MAP:
             return [
                 1 - F.cosine_similarity(t.flatten(1), s.flatten(1), dim=1)

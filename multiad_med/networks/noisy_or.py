@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from multiad_med.networks.losses import FeatureDistillationLoss
+from multiad_med.networks.losses import FeatureDistillationLoss, check_alike
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
@@ -102,7 +102,7 @@ class NoisyOrLoss(nn.Module):
             student: features of the same shapes.
 
         Raises:
-            InputError: when the last stage is no token, or nothing is before it.
+            InputError: when the last stage is no token, nothing is before it, or shapes differ.
         """
         if len(teacher) < 2 or teacher[-1].shape[2:] != (1, 1):
             shapes = [tuple(t.shape) for t in teacher]
@@ -110,6 +110,7 @@ class NoisyOrLoss(nn.Module):
                 f"A Noisy-OR loss needs feature maps and, last, a token (B, C, 1, 1); got {shapes}. "
                 "Choose the student 'dual' and distil its last stage."
             )
+        check_alike(teacher, student)
         local = self.local.of_images(teacher[:-1], student[:-1]).float()
         semantic = 1 - F.cosine_similarity(
             teacher[-1].flatten(1).float(), student[-1].flatten(1).float(), dim=1

@@ -144,11 +144,31 @@ PRESETS: dict[str, Preset] = {
 """Presets by name; docs/decisions.md gives the reasons."""
 
 
+def _maps(teacher: FeatureExtractor) -> int:
+    """How many feature maps a teacher gives before the token; decoders answer to these."""
+    tokens = semantic_stages(teacher.strides)
+    return tokens[0] - 1 if tokens else len(teacher.strides)
+
+
+def _check_given(kind: StudentKind | str, stages: Sequence[int], teacher: FeatureExtractor) -> None:
+    """Refuse stages that a student of ours does not give."""
+    if kind not in (StudentKind.DECODER, StudentKind.DUAL):
+        return
+    given = [*range(1, _maps(teacher) + 1)]
+    if kind is StudentKind.DUAL:
+        given += semantic_stages(teacher.strides)
+    if not set(stages) <= set(given):
+        raise InputError(
+            f"Student {str(kind)!r} gives stages {given} of this teacher, and stages {list(stages)} are "
+            "to be distilled: choose out of these, or leave stages out."
+        )
+
+
 def _decoder(choice: Preset, teacher: FeatureExtractor) -> nn.Module:
     """The student that decodes a teacher's feature maps."""
     if isinstance(teacher, DinoFeatures):
         return TokenDecoder(teacher.channels[-1], teacher.heads, narrow=choice.narrow)
-    maps = len(teacher.channels) - len(semantic_stages(teacher.strides))
+    maps = _maps(teacher)
     return DecoderStudent(teacher.channels[:maps], teacher.strides[:maps], se=choice.se)
 
 
@@ -199,10 +219,9 @@ def _stages_of(preset: tuple[int | str, ...], strides: Sequence[int]) -> list[in
 
 def _expert(kind: ExpertKind, teacher: FeatureExtractor) -> Expert:
     """An expert beside the student. One of places looks at the stages before the token."""
-    tokens = semantic_stages(teacher.strides)
     if EXPERTS[kind].whole_image:
-        return EXPERTS[kind](teacher.channels, stages=tokens)
-    return EXPERTS[kind](teacher.channels[: tokens[0] - 1] if tokens else teacher.channels)
+        return EXPERTS[kind](teacher.channels, stages=semantic_stages(teacher.strides))
+    return EXPERTS[kind](teacher.channels[: _maps(teacher)])
 
 
 def _load_teacher(teacher: nn.Module, name: str, weights: str | Path, *, plugged: bool) -> None:
@@ -248,7 +267,8 @@ def build_multiad(
         student: see :class:`StudentKind`; or the dotted name of a class of your own.
         stages: stages that are distilled, counted from 1, or named by their strides, as ``stride8``, or
             ``token``, that of the whole image, which a teacher is given where student ``dual`` or an
-            expert of tokens needs it. Without it the preset's; all of a teacher of your own.
+            expert of tokens needs it. Without it the preset's; of a teacher of your own all that the
+            student gives.
         fused: those of them whose maps are fused; all without it.
         experts: beside the student; see :class:`ExpertKind`.
         residual: see :class:`Residual`.
@@ -300,6 +320,8 @@ def build_multiad(
         frozen = WithSemanticToken(frozen)
     if stages is not None:
         distilled = stage_numbers(stages, frozen.strides)
+    elif plugged and student is StudentKind.DECODER:
+        distilled = tuple(range(1, _maps(frozen) + 1))
     elif plugged and student not in (StudentKind.NONE, StudentKind.DUAL):
         distilled = tuple(range(1, len(frozen.strides) + 1))
     else:
@@ -309,6 +331,7 @@ def build_multiad(
         shown = stage_numbers(fused, frozen.strides)
     elif choice.fused is not None:
         shown = _stages_of(choice.fused, frozen.strides)
+    _check_given(student, distilled, frozen)
     learner = _student(student, choice, frozen, plugged=plugged)
     network = MultiAD(
         frozen,

@@ -16,8 +16,6 @@ __all__ = ["TokenDecoder"]
 _BLOCKS = 8
 _MLP_RATIO = 4
 _NORM_EPS = 1e-8
-_ATTENTION_EPS = 1e-6
-"""Dinomaly has none, and is not finite on some data."""
 
 
 class _LinearAttention(nn.Module):
@@ -26,6 +24,7 @@ class _LinearAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.eps = 1e-6  # Dinomaly has none, and is not finite on some data.
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -36,7 +35,7 @@ class _LinearAttention(nn.Module):
         q, k = F.elu(q) + 1.0, F.elu(k) + 1.0
         context = k.transpose(-2, -1) @ v
         norm = (q * k.sum(dim=-2, keepdim=True)).sum(dim=-1, keepdim=True)
-        x = (q @ context) / (norm + _ATTENTION_EPS)
+        x = (q @ context) / (norm + self.eps)
         return self.proj(x.transpose(1, 2).reshape(batch, count, dim))
 
 

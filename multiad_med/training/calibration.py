@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
 from uuid import uuid4
 
@@ -311,8 +311,19 @@ class CalibrationHandler:
         self.kwargs = kwargs
 
     def attach(self, engine: Engine) -> None:
-        """Register for the end of training."""
+        """Register for the end of training, and for its start, which refuses what must fail then."""
+        engine.add_event_handler(Events.STARTED, self._check)
         engine.add_event_handler(Events.COMPLETED, self)
+
+    def _check(self, engine: Engine) -> None:
+        """Refuse too few held-out images for a network with tokens, where their number is known."""
+        dataset = getattr(self.batches, "dataset", None)
+        if self.network.has_tokens and isinstance(dataset, Sized) and len(dataset) < 2:
+            raise InputError(
+                "A network with a token of the whole image needs at least 2 held-out normal images, to "
+                f"know how far normal ones are apart, and has {len(dataset)}. Give more normal images, "
+                "hold out a larger part of them, or choose a preset without a token."
+            )
 
     def __call__(self, engine: Engine) -> None:
         """Calibrate."""

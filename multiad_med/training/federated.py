@@ -17,7 +17,7 @@ from monai.fl.utils.filters import Filter
 from torch import Tensor
 
 from multiad_med.networks import MultiAD, load_model
-from multiad_med.resources import bundle_path
+from multiad_med.resources import bundle_path, with_preset
 from multiad_med.training.calibration import calibrate
 from multiad_med.training.expert_fitting import fit_experts, unite_experts
 from multiad_med.training.handlers import save_model
@@ -100,23 +100,25 @@ def site_client(
         name: of the site.
         settings: ids of the bundle's train.json, at least ``dataset_dir``, ``ckpt_dir`` and
             ``output_dir``; logs of the global model's evaluation go to ``global/`` in the
-            last.
+            last. ``preset`` is one of :func:`multiad_med.resources.presets`.
         rounds: of the federation; the learning rate has one cycle over all of them.
         local_epochs: of each round.
 
     Raises:
-        InputError: on an unknown bundle.
+        InputError: on an unknown bundle or preset.
     """
     root = bundle_path(bundle)
-    configs = list(FEDERATED_CONFIGS)
-    given = {**settings, "max_epochs": rounds * local_epochs}
+    training, federated = FEDERATED_CONFIGS
+    files, given = with_preset(bundle, Path(training).name, settings)
+    configs = [*(f"configs/{file}" for file in files), federated]
+    given["max_epochs"] = rounds * local_epochs
     client = MonaiAlgo(
         bundle_root=str(root),
         local_epochs=local_epochs,
         # The difference would be taken of all entries, also of those that are not numbers.
         send_weight_diff=False,
         config_train_filename=configs,
-        train_kwargs=dict(given),
+        train_kwargs=given,
         config_evaluate_filename=configs,
         eval_kwargs={**given, "output_dir": str(Path(settings["output_dir"]) / "global")},
         config_filters_filename=configs[-1],

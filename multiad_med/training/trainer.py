@@ -173,6 +173,8 @@ class DistillationTrainer(SupervisedTrainer):
         images = plain_tensor(images)
         known = [f.to(self.state.device) for f in batchdata.get(FEATURES, [])]
         self.network.train()
+        if isinstance(self.loss_function, nn.Module):
+            self.loss_function.train()
         with self._autocast():
             teacher, student = self._features(images, *([known] if known else []))
             distillation = self.loss_function(teacher, student)

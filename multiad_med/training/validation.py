@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.utils import CommonKeys
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multiad_med.networks import MultiAD, cosine_distance_maps
@@ -49,6 +49,8 @@ class DistillationEvaluator(SupervisedEvaluator):
         )
         images = plain_tensor(images)
         self.network.eval()
+        if isinstance(self.loss_function, nn.Module):  # what it counts in training stays
+            self.loss_function.eval()
         with (
             torch.no_grad(),
             torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs),

@@ -38,7 +38,7 @@ def arguments(name: str, folder: Path) -> dict[str, Any]:
         "ckpt_file": str(folder / "model.pt"),
         "meta_file": str(configs / "metadata.json"),
         "config_file": str(configs / "inference.json"),
-        "input_shape": [1, 3, SIZE, SIZE],
+        "input_shape": [2, 3, SIZE, SIZE],
         "converter_kwargs": DYNAMIC_BATCH,
     }
 

@@ -17,6 +17,7 @@ from monai.transforms import LoadImaged, SaveImaged
 from multiad_med.card import NotCalibratedError
 from multiad_med.data import StudyResults, file_sha256
 from multiad_med.inference import SaveImageMapd, SaveScoresd, ScoreSlicesd, StudyMapWriter
+from multiad_med.inference.scores import study_scores
 from multiad_med.readers import LoadVolumed
 from multiad_med.scoring import Level, NormalScores
 from multiad_med.testing.brains import write_nifti
@@ -227,3 +228,40 @@ def test_montage_draws_a_line_around_what_reaches_the_threshold(tmp_path: Path) 
 def test_montage_needs_a_column(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one"):
         save_montage([], tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_two_channels_give_local_and_semantic_parts_of_each_slice(
+    tmp_path: Path, flipped: bool
+) -> None:
+    hazards = torch.tensor([[1.0, 4.0, 2.0], [3.0, 0.0, 5.0]])  # of place and whole image, by slice
+    network = tiny_multiad(fusion="hazard")
+    network.card.network = {"fusion": "hazard"}
+    network.calibrated.fill_(True)
+    maps = (hazards / (hazards + 1)).reshape(2, 1, 1, 3).expand(2, 4, 4, 3).clone()
+    maps[0, 1:] *= 0.5
+    foreground = torch.ones(1, 4, 4, 3)
+    affine = np.diag([1.0, 1.0, -1.0 if flipped else 1.0, 1.0])
+    path = tmp_path / "v.nii.gz"
+    write_nifti(path, np.zeros((4, 4, 3)), affine)
+    data = {"pred": MetaTensor(maps), "image": torch.ones(1, 4, 4, 3), "foreground": foreground}
+    data = ScoreSlicesd("pred", network=network)(MarkOccupiedd("image")(data))
+    assert data["pred"].shape == (1, 4, 4, 3)
+    assert data["score_parts"].shape == (2, 3)
+    content = study_scores(data["slice_scores"], affine, network=network, parts=data["score_parts"])
+    order = [2, 1, 0] if flipped else [0, 1, 2]
+    for row, number in zip(content["slices"], order, strict=True):
+        local, semantic = (1 - 2 ** -float(h) for h in hazards[:, number])
+        assert row["local_probability"] == pytest.approx(local, abs=1e-5)
+        assert row["semantic_probability"] == pytest.approx(semantic, abs=1e-5)
+        assert row["joint_probability"] == pytest.approx(1 - (1 - local) * (1 - semantic), abs=1e-5)
+    # 2 and 5 add up to most.
+    assert content["volume_score"] == pytest.approx(7 / 8, abs=1e-5)
+    assert content["local_probability"] == pytest.approx(0.75, abs=1e-5)
+
+
+def test_parts_of_other_fusions_are_no_probabilities() -> None:
+    network = tiny_multiad()
+    network.calibrated.fill_(True)
+    content = study_scores([0.2, 0.4], np.eye(4), network=network, parts=[[0.1, 0.2], [0.1, 0.3]])
+    assert not [key for key in content if key.endswith("_probability")]

@@ -75,7 +75,7 @@ def test_an_export_of_another_model_is_refused(exported: tuple[MultiAD, Path]) -
 @torch.no_grad()
 def test_another_size_or_a_missing_file_is_refused(exported: tuple[MultiAD, Path]) -> None:
     network, path = exported
-    with pytest.raises(ExportError, match=r"--input_shape '\[1, 3, 48, 48\]'"):
+    with pytest.raises(ExportError, match=r"--input_shape '\[2, 3, 48, 48\]'"):
         OpenVINONetwork(network, path)(torch.rand(1, 3, 48, 48))
     with pytest.raises(ExportError, match=r"no exported network.*none\.onnx"):
         OpenVINONetwork(network, path.with_name("none.onnx"))(torch.rand(1, 3, SIZE, SIZE))

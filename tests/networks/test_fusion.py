@@ -103,3 +103,25 @@ def test_a_map_without_spread_is_refused(mode: FusionMode, value: float) -> None
 def test_a_map_of_weight_zero_does_not_enter_and_others_count_by_their_weights() -> None:
     fusion = MultiScaleFusion([0.5, 0.0], mode=FusionMode.SUM, sigma=0)
     assert torch.allclose(fusion(_maps(0.5, 0.1), [8, 8]), torch.tensor(0.25))
+
+
+@pytest.mark.parametrize("mode", ["hazard", "zscore", "quantile", "sum", "product"])
+def test_maps_of_the_whole_image_are_fused_apart(mode: str) -> None:
+    torch.manual_seed(0)
+    sizes = (4, 1, 8, 1)
+    maps = [torch.rand(2, 1, size, size) for size in sizes]
+    normal = [torch.rand(500) * 0.5 for _ in maps]
+    both = MultiScaleFusion([0.5, 1.0, 0.5, 2.0], tokens=[1, 3], mode=mode, sigma=1.0)
+    places = MultiScaleFusion([0.5, 0.5], mode=mode, sigma=1.0)
+    tokens = MultiScaleFusion([1.0, 2.0], mode=mode, sigma=0.0)
+    both.fit(normal)
+    places.fit([normal[0], normal[2]])
+    tokens.fit([normal[1], normal[3]])
+    torch.testing.assert_close(both(maps, [16, 24]), places([maps[0], maps[2]], [16, 24]))
+    torch.testing.assert_close(both.whole_image(maps), tokens([maps[1], maps[3]], [1, 1]))
+
+
+def test_a_token_of_weight_0_does_not_count() -> None:
+    maps = [torch.rand(1, 1, 4, 4), torch.rand(1, 1, 1, 1)]
+    fusion = MultiScaleFusion([1.0, 0.0], tokens=[1], mode="sum")
+    assert fusion.whole_image(maps).item() == 0.0

@@ -14,6 +14,9 @@ __all__ = ["TokenGaussian", "TokenSums"]
 _VARIANCE = 0.9
 """Part of the variance that the kept directions explain."""
 
+_ROUNDING = 1e-12
+"""Part of the tokens' mean square that is no variance, but rounding."""
+
 
 class TokenSums(ResidualSums):
     """Sums of normal tokens and of their products, in float64.
@@ -69,7 +72,7 @@ class TokenGaussian(Expert):
         variances, directions = torch.linalg.eigh(covariance)
         variances, directions = variances.flip(0).clamp_min(0), directions.flip(1)
         total = variances.sum()
-        if not float(total) > 0:
+        if not float(total) > _ROUNDING * float(statistics.products.trace() / statistics.count):
             raise InputError(
                 "The tokens of all normal images are the same; check that the images differ."
             )
