@@ -120,19 +120,10 @@ def _own_presets(bundle: str) -> list[str]:
 
 
 def presets(bundle: str) -> list[str]:
-    """Return the names that a training takes as ``preset``: the bundle's configs, then networks.
+    """Return the names that a training takes as ``preset``: the bundle's configs, then networks."""
+    from multiad_med.networks import PRESETS
 
-    Where the bundle's own network has two students, networks with one need a config that trains them.
-    """
-    from multiad_med.networks import PRESETS, StudentKind
-
-    default = PRESETS[read_config(bundle, TRAINING)["preset"]].student
-    fitting = [
-        name
-        for name, choice in PRESETS.items()
-        if default is not StudentKind.DUAL or choice.student is StudentKind.DUAL
-    ]
-    return list(dict.fromkeys([*_own_presets(bundle), *fitting]))
+    return list(dict.fromkeys([*_own_presets(bundle), *PRESETS]))
 
 
 def with_preset(

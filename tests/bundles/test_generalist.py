@@ -18,12 +18,11 @@ from multiad_med.inference.predictor import StudyPredictor
 from multiad_med.networks import bundle_of_model, model_preparation, read_card
 from multiad_med.preparation import load_recipe, prepare
 from multiad_med.recalibration import recalibrate
-from multiad_med.resources import presets
 from multiad_med.scoring import Level
 from multiad_med.testing.brains import make_brains
 from multiad_med.testing.cohorts import make_products
 from multiad_med.testing.slice_caches import SIZE, make_cache
-from multiad_med.utils.errors import InputError, MultiADError, user_error
+from multiad_med.utils.errors import MultiADError, user_error
 from tests.bundles.models import infer, train
 
 NAME = "multiad_generalist"
@@ -73,11 +72,11 @@ def metrics_of(folder: Path) -> dict[str, Any]:
 # --- products
 
 
-def test_one_model_of_two_students_learns_three_products(product_model: Path) -> None:
+def test_one_model_learns_three_products_place_by_place_and_as_a_whole(product_model: Path) -> None:
     card = read_card(product_model)
     assert card is not None
-    assert (card.domain, card.network["preset"]) == ("generalist", "dual_lite2")
-    assert card.network["student"] == "dual"
+    assert (card.domain, card.network["preset"]) == ("generalist", "efficientnet_lite2_decoder")
+    assert card.network["experts"] == ["nearest_normal", "token_neighbours"]
     for part in ("training_data", "held_out_data"):
         assert card.training[part]["categories"] == PRODUCTS
     assert bundle_of_model(product_model) == NAME
@@ -123,14 +122,9 @@ def test_a_product_that_is_not_tested_or_was_not_trained_is_told(
     assert any("not trained on bolt" in remark for remark in remarks)
 
 
-def test_other_methods_train_too_and_networks_of_one_student_are_refused(
-    products: Path, tmp_path: Path
-) -> None:
-    assert presets(NAME)[-1] == "dual_lite2"
-    assert {"paper", "gaussian", "neighbours", "dinomaly"} < set(presets(NAME))
-    with pytest.raises(InputError, match=r"none 'resnet18'.*Choose one of dinomaly"):
-        AnomalyDetector("generalist", preset="resnet18")
-    state = train(NAME, products, tmp_path, preset="gaussian", **QUICK)
+@pytest.mark.parametrize("preset", ["gaussian", "dual_lite2"])
+def test_other_methods_train_too(products: Path, tmp_path: Path, preset: str) -> None:
+    state = train(NAME, products, tmp_path, preset=preset, **QUICK)
     assert bool(state["calibrated"])
 
 
