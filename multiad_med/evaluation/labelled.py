@@ -133,7 +133,7 @@ def evaluate_model(
         if caches
         else predicted_cases(detector, data, part=part),
         thresholds=Thresholds.of(network),
-        saturated=SaturatedOverlap.of_cache(data),
+        saturated=None if caches else SaturatedOverlap.of_cache(data),
         bootstrap=bootstrap,
         training=curves,
         manifest=run_manifest(

@@ -105,7 +105,9 @@ def maps_studies(file: str | Path, bundle: str) -> bool:
     return caches is None or bundle.removeprefix("multiad_") in caches
 
 
-def network_of_model(file: str | Path, *, preset: str | None = None, **choices: Any) -> MultiAD:
+def network_of_model(
+    file: str | Path, *, preset: str | None = None, default: str = _PRESET, **choices: Any
+) -> MultiAD:
     """Build the network of a model file, as its card tells; its weights are not loaded yet.
 
     Where there is no file, or one without card, the arguments decide.
@@ -113,6 +115,7 @@ def network_of_model(file: str | Path, *, preset: str | None = None, **choices: 
     Args:
         file: ``model.pt`` of a finished training.
         preset: a key of :data:`multiad_med.networks.PRESETS`.
+        default: preset where neither the file nor ``preset`` decides.
         choices: further arguments of :func:`multiad_med.networks.build_multiad`. None means as the card
             tells, or, without one, today's default.
 
@@ -123,7 +126,7 @@ def network_of_model(file: str | Path, *, preset: str | None = None, **choices: 
     path = Path(file)
     card = read_card(path) if path.is_file() else None
     given = {"preset": preset, **choices}
-    arguments = {"preset": _PRESET, **{k: v for k, v in given.items() if v is not None}}
+    arguments = {"preset": default, **{k: v for k, v in given.items() if v is not None}}
     if card is not None and card.network:
         check_given(card.network, given, of=str(path))
         arguments = card.network
