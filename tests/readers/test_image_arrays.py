@@ -170,6 +170,7 @@ def idx(*shape: int, values: int, kind: int = 8) -> bytes:
         (gzip.compress(idx(2, 28, 28, values=1568, kind=13)), "no idx file of bytes"),
         (gzip.compress(b"\0"), "damaged or truncated"),
     ],
+    ids=["text", "cut", "few", "many", "huge", "axes", "type", "short"],  # gzip writes the time
 )
 def test_faulty_idx_files_are_named(
     tmp_path: Path, rng: np.random.Generator, content: bytes, message: str
