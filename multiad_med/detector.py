@@ -139,7 +139,7 @@ class AnomalyDetector:
 
     @property
     def network(self) -> MultiAD:
-        """The trained network: ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1, H, W)`` in [0, 1)."""
+        """The trained network: ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1 or 2, H, W)`` in [0, 1)."""
         return self._predictor.network
 
     @property

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from multiad_med.benchmark.compare import sets_of
 from multiad_med.benchmark.dual_detector import DualDetector, DualPart
@@ -17,8 +19,11 @@ from multiad_med.benchmark.outcome_tables import (
     write_outcomes,
 )
 from multiad_med.benchmark.outcomes import Job, Outcome, run_jobs
+from multiad_med.data import SliceCache
+from multiad_med.evaluation.categories import POOLED
+from multiad_med.evaluation.named_metrics import named_metrics
 from multiad_med.networks import PRESETS, NoisyOrForm, StudentKind, TeacherWeights
-from multiad_med.preparation.recipe_run import prepare
+from multiad_med.preparation.recipe_run import PreparationError, prepare
 from multiad_med.preparation.recipes import load_recipe
 from multiad_med.utils.atomic import atomic_path
 from multiad_med.utils.choose import choose, usable_device
@@ -54,6 +59,8 @@ class DualSet:
                 raise InputError(
                     f"{self.recipe} has categories and no classes: choose the protocol 'categories'."
                 )
+            if chosen:
+                raise InputError(f"{self.recipe} has categories and no classes: leave classes out.")
             return {"all": {}}
         if any(not 0 <= number < self.classes for number in chosen):
             raise InputError(
@@ -77,8 +84,8 @@ DUAL_SETS: dict[str, DualSet] = {
     "cifar100": DualSet("cifar100", 20, 1.0),
     "intel_scenes": DualSet("intel_scenes", 6, 1.0),
     "mvtec_ad": DualSet("mvtec_ad", score_fraction=0.01),
-    "mvtec_loco": DualSet("mvtec_loco", score_fraction=0.01),
-    "visa": DualSet("visa", score_fraction=0.01),
+    "mvtec_loco": DualSet("mvtec_ad", score_fraction=0.01),
+    "visa": DualSet("mvtec_ad", score_fraction=0.01),
     "real_iad": DualSet("real_iad", score_fraction=0.01),
 }
 """Data sets of the second paper by name."""
@@ -118,7 +125,13 @@ def prepare_runs(
         if chosen.classes:
             own = {"protocol": protocol, **own}
         caches.append(Path(folder) / f"{name}_{run}")
-        prepare(load_recipe(chosen.recipe, {**common, **own}), source, caches[-1], progress=False)
+        recipe = load_recipe(chosen.recipe, {**common, **own})
+        summary = prepare(recipe, source, caches[-1], progress=False)
+        if summary.failures:
+            raise PreparationError(
+                f"{caches[-1]}: {len(summary.failures)} images could not be prepared, so that the table "
+                f"would be of other images than the published: {summary.failures[0]}."
+            )
     return caches
 
 
@@ -138,9 +151,10 @@ def dual(
     teacher_weights: str = TeacherWeights.IMAGENET,
     forms: Sequence[NoisyOrForm | str] = (NoisyOrForm.LIKELIHOOD,),
     seeds: Sequence[int] = (0,),
-    epochs: int = 10,
+    epochs: int | None = None,
     score_fraction: float = 0.0,
     together: bool = False,
+    cache_features: bool = False,
     device: str = "cpu",
 ) -> list[Outcome]:
     """Train dual students on prepared slices; write ``dual.csv`` and ``dual.md``.
@@ -155,9 +169,11 @@ def dual(
         teacher_weights: ``imagenet`` or a file.
         forms: of the loss; one training each.
         seeds: one training each.
-        epochs: of each training.
+        epochs: of each training; None leaves its length to the preset.
         score_fraction: see :class:`DualSet`.
-        together: whether one model learns all categories of a cache, instead of one each.
+        together: whether one model learns all categories of a cache, instead of one each. Rows are of
+            each category, and of all pooled.
+        cache_features: see :func:`multiad_med.training.cached_features`.
         device: where to run.
 
     Raises:
@@ -179,6 +195,7 @@ def dual(
                 "epochs": epochs,
                 "score_fraction": score_fraction,
                 "form": str(form),
+                "cache_features": cache_features,
                 "device": device,
             }
             variants = tuple(
@@ -194,6 +211,9 @@ def dual(
                 for seed in seeds
             ]
     outcomes = run_jobs(jobs, Path(output) / "outcomes")
+    if together:
+        folders = {Path(cache).name: cache for cache, _ in places}
+        outcomes = [own for o in outcomes for own in _by_category(o, folders[o.dataset])]
     for outcome in outcomes:
         if not outcome.method.startswith(DualPart.JOINT):  # of one training and one pass
             outcome.latency_ms = outcome.train_seconds = None
@@ -203,10 +223,29 @@ def dual(
     return outcomes
 
 
-def dual_table(outcomes: Sequence[Outcome]) -> str:
-    """Return Markdown: image AUROC of every part on every set, and the mean over sets.
+def _by_category(outcome: Outcome, cache: str | Path) -> list[Outcome]:
+    """Return the image metrics of each category, and all metrics of all of them, pooled."""
+    of_study = {
+        str(row["study"]): str(row["category"]) for row in SliceCache(cache, split="test").index
+    }
+    found = []
+    for category in sorted(set(of_study.values())):
+        own = [s for s in outcome.scores if of_study[s[0]] == category]
+        scores, abnormal = torch.tensor([s[4] for s in own]), torch.tensor([s[3] for s in own])
+        metrics = {
+            name: value
+            for name, value in named_metrics(scores, abnormal, {}).items()
+            if name.startswith("image")
+        }
+        found.append(replace(outcome, category=category, metrics=metrics, scores=own))
+    return [*found, replace(outcome, category=POOLED)]
 
-    Of sets with masks, pixel AP and AUPRO of the map follow.
+
+def dual_table(outcomes: Sequence[Outcome]) -> str:
+    """Return Markdown: image AUROC of every part on every set, and the mean over sets or categories.
+
+    What is pooled over categories does not count in the mean. Of sets with masks, pixel AP and AUPRO of
+    the map follow.
     """
     sets = list(dict.fromkeys((o.dataset, o.category) for o in outcomes))
     methods = list(dict.fromkeys(o.method for o in outcomes))
@@ -225,7 +264,12 @@ def dual_table(outcomes: Sequence[Outcome]) -> str:
                 )
                 for place in sets
             ]
-            mean = mean_and_deviation(average_over_sets(own, metric, sets=len(sets)))
+            each = [place for place in sets if place[1] != POOLED]
+            mean = mean_and_deviation(
+                average_over_sets(
+                    [o for o in own if (o.dataset, o.category) in each], metric, sets=len(each)
+                )
+            )
             rows.append([method, *cells, mean])
         text += f"{markdown_table(header, rows)}\n"
     return text

@@ -60,9 +60,10 @@ class DualDetector:
         preset: such as ``dual_lite2``.
         name: in tables.
         teacher_weights: ``imagenet`` or a file.
-        epochs: of the training.
+        epochs: of the training; None leaves its length to the preset.
         score_fraction: part of an image's pixels whose mean is its score; 1 for class data sets.
         form: of the loss; see :class:`multiad_med.networks.NoisyOrForm`.
+        cache_features: see :func:`multiad_med.training.cached_features`.
         settings: further ids of the training's config.
         device: where it trains and predicts.
     """
@@ -75,9 +76,10 @@ class DualDetector:
         *,
         name: str,
         teacher_weights: str = "imagenet",
-        epochs: int = 10,
+        epochs: int | None = None,
         score_fraction: float = 0.0,
         form: str = "likelihood",
+        cache_features: bool = False,
         settings: dict[str, Any] | None = None,
         device: str = "cpu",
     ) -> None:
@@ -87,6 +89,7 @@ class DualDetector:
         self.epochs = epochs
         self.score_fraction = score_fraction
         self.form = form
+        self.cache_features = cache_features
         self.settings = settings or {}
         self.device = torch.device(device)
         self.part = DualPart.JOINT
@@ -102,17 +105,16 @@ class DualDetector:
         given = {
             "preset": self.preset,
             "network_def": self.network,
-            "loss#form": self.form,
+            "form": self.form,
             "train#dataset": training,
             "validate#dataset": held_out,
             "calibrate#dataset": held_out,
             "card": {},
             "seed": seed,
-            "max_epochs": self.epochs,
-            "val_interval": self.epochs,
+            **({} if self.epochs is None else {"max_epochs": self.epochs}),
             "score_fraction": self.score_fraction,
             "self_test": False,
-            "cache_features": True,
+            "cache_features": self.cache_features,
             **self.settings,
         }
         with TemporaryDirectory() as folder:

@@ -166,7 +166,12 @@ def dual(
         list[str] | None,
         typer.Option("--form", help="Form of the joint loss, likelihood by default."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 10,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each training; the preset's by default.")
+    ] = None,
+    cache_features: Annotated[
+        bool, typer.Option(help="Run the teacher once, and keep its features on disk meanwhile.")
+    ] = False,
     score_fraction: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Part of an image's pixels whose mean is its score."),
@@ -208,6 +213,7 @@ def dual(
         forms=forms or ["likelihood"],
         seeds=seeds or [0],
         epochs=epochs,
+        cache_features=cache_features,
         score_fraction=score_fraction or 0.0,
         together=together,
         device=check_device(device),

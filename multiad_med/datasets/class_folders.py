@@ -49,9 +49,14 @@ def find_classes(source: str | Path) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     for path in filter(is_image, files):
         parts = path.relative_to(folder).with_suffix("").parts
-        place = max((n for n, name in enumerate(parts[:-1]) if name.lower() in _SPLITS), default=-1)
+        named = [n for n, name in enumerate(parts[:-1]) if name.lower() in _SPLITS]
+        if not named:
+            continue
+        place = named[0]
+        while place + 1 in named:  # seg_train/seg_train; a class inside a class may be a train
+            place += 1
         inside = parts[place + 1 :]
-        if place < 0 or len(inside) < 2:
+        if len(inside) < 2:
             continue
         split = _SPLITS[parts[place].lower()]
         name = study_name({"training": "train"}.get(split, split), *inside)

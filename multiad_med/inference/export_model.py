@@ -60,7 +60,7 @@ def _quiet() -> Iterator[None]:
 
 
 def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = None) -> Path:
-    """Write a model's network as ONNX: images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1, H, W)``.
+    """Write a model's network as ONNX: images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1 or 2, H, W)``.
 
     The batch is dynamic; height and width are those that the model was trained with.
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from multiad_med.card import ModelCard
 from multiad_med.networks.experts import Expert, WhitenedResidual
@@ -234,6 +235,14 @@ class MultiAD(nn.Module):
                 teacher = self.teacher(x)
         student = self.student(x, teacher)
         return [teacher[s - 1] for s in self.stages], [student[s - 1] for s in self.stages]
+
+    @torch.jit.unused
+    def on_whole_patches(self, mask: Tensor) -> Tensor:
+        """Continue a mask ``(B, 1, H, W)`` to the whole patches that the feature maps cover."""
+        rows, columns = (-side % self.patch for side in mask.shape[2:])
+        if not rows and not columns:
+            return mask
+        return F.pad(mask.float(), [0, columns, 0, rows], mode="replicate")
 
     @torch.jit.unused
     def teacher_features(self, x: Tensor) -> list[Tensor]:

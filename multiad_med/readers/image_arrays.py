@@ -171,7 +171,9 @@ def _names(path: Path, key: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not names:
         raise ArchiveError(f"{path}: damaged: it has no `{key}`.")
     clean = [_text(name) for name in names]
-    return tuple(study_name(str(name).replace("/", "_")) for name in clean)
+    if not all(isinstance(name, str) for name in clean):
+        raise ArchiveError(f"{path}: damaged: its `{key}` are no names.")
+    return tuple(study_name(name.replace("/", "_")) for name in clean)
 
 
 def _text(value: Any) -> Any:
@@ -186,6 +188,10 @@ def _unpickle(path: Path) -> dict[Any, Any]:
         return {_text(key): value for key, value in content.items()}
 
 
+_NDARRAY = object()
+"""Stands for NumPy's array, which a pickle must not call: it would read any bytes as addresses."""
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads containers, numbers, texts and NumPy's arrays; whatever else is named is refused."""
 
@@ -194,7 +200,7 @@ class _ArraysOnly(pickle.Unpickler):
         module = module.replace("numpy._core", "numpy.core")
         allowed = {
             ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "ndarray"): _NDARRAY,
             ("numpy", "dtype"): _number_type,
         }
         if (module, name) not in allowed:
@@ -206,7 +212,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _empty_array(kind: Any, shape: Any, code: Any) -> NDArray[Any]:
     """The empty array that NumPy's pickles begin with."""
-    if kind is not np.ndarray or shape != (0,) or _text(code) != "b":
+    if kind is not _NDARRAY or shape != (0,) or _text(code) != "b":
         raise pickle.UnpicklingError("its array is built in no known way")
     return np.ndarray((0,), np.int8)
 

@@ -63,8 +63,9 @@ def _fit_fusion(
     subjects: set[str] = set()
     pixels = 0
     for image, foreground, batch in images_of(batches, device):
+        inside = None if foreground is None else network.on_whole_patches(foreground)
         for sample, distances in zip(samples, network.distances(image), strict=True):
-            sample.update(values_inside(distances, foreground)[:, None])
+            sample.update(values_inside(distances, inside)[:, None])
         pixels += _pixels(image, foreground)
         subjects.update(map(str, batch.get("subject", ())))
     _check_any(pixels, device)

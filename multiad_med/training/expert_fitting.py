@@ -54,6 +54,8 @@ def expert_statistics(
     collected = [expert.statistics(part=part) for expert in _experts(network)]
     for image, foreground, _ in images_of(batches, device) if collected else ():
         teacher, residuals = network.observed(image)
+        if foreground is not None:
+            foreground = network.on_whole_patches(foreground)
         for number, statistics in enumerate(collected):
             of_stage = number - len(network.experts)
             features = teacher if of_stage < 0 else [residuals[of_stage]]

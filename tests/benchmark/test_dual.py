@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from multiad_med.benchmark.dual import DUAL_SETS, dual, dual_table
+from multiad_med.benchmark.dual import DUAL_SETS, dual, dual_table, prepare_runs
 from multiad_med.benchmark.dual_detector import DualDetector, DualPart
 from multiad_med.benchmark.outcomes import Outcome
+from multiad_med.preparation import recipe_names
+from multiad_med.preparation.recipe_run import PreparationError
+from multiad_med.testing.layouts import make_mvtec
 from multiad_med.testing.slice_caches import make_cache
 from multiad_med.utils.errors import InputError
 
@@ -26,6 +30,20 @@ def test_a_protocol_has_a_model_for_each_class_or_half() -> None:
         "odd",
     ]
     assert DUAL_SETS["visa"].runs("categories") == {"all": {}}
+
+
+def test_every_set_has_a_recipe() -> None:
+    assert {chosen.recipe for chosen in DUAL_SETS.values()} <= set(recipe_names())
+
+
+def test_an_image_that_cannot_be_prepared_ends_the_run(tmp_path: Path) -> None:
+    make_mvtec(tmp_path / "source", rng=np.random.default_rng(0))
+    broken = next((tmp_path / "source").rglob("test/good/*.png"))
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(PreparationError, match=r"1 images"):
+        prepare_runs(
+            "mvtec_ad", tmp_path / "source", tmp_path / "out", protocol="categories", size=32
+        )
 
 
 @pytest.mark.parametrize(
@@ -70,6 +88,19 @@ def test_one_training_gives_every_part(tmp_path: Path) -> None:
     ):
         assert joint >= max(local, semantic) - 1e-6
     assert scores["neighbours"] != scores["gaussian"]
+
+
+@pytest.mark.slow
+def test_one_model_of_several_categories_is_told_by_category_and_pooled(tmp_path: Path) -> None:
+    folder = make_cache(tmp_path / "slices", categories=("nut", "screw"))
+    outcomes = dual([folder], tmp_path / "out", teacher_weights="random", epochs=1, together=True)
+    joint = {o.category: o for o in outcomes if o.method == "joint, likelihood"}
+    assert list(joint) == ["nut", "screw", "pooled"]
+    assert len(joint["pooled"].scores) == len(joint["nut"].scores) + len(joint["screw"].scores)
+    assert {s[0].partition("/")[0] for s in joint["nut"].scores} == {"nut"}
+    row = (tmp_path / "out" / "dual.md").read_text().splitlines()[2].strip("| ").split(" | ")
+    each = [joint[name].metrics["image_auroc"] for name in ("nut", "screw")]
+    assert float(row[-1]) == pytest.approx(sum(v for v in each if v is not None) / 2, abs=6e-4)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from multiad_med.inference.export_model import export_onnx
 from multiad_med.networks import (
@@ -116,3 +117,16 @@ def test_what_is_bright_stays_where_it_is(name: str, size: tuple[int, int]) -> N
         row, column = np.unravel_index(int(change.argmax()), size)
         assert top - 4 <= row < top + 18
         assert left - 4 <= column < left + 18
+
+
+def test_masks_are_continued_to_the_whole_patches_that_the_maps_cover() -> None:
+    """A mask that fills the second patch alone fills its place alone, though the patch is cut."""
+    network = _network("vit")
+    patch = network.patch
+    mask = torch.zeros(1, 1, patch, patch + 3, dtype=torch.bool)
+    mask[..., patch:] = True
+    whole = network.on_whole_patches(mask)
+    assert whole.shape == (1, 1, patch, 2 * patch)
+    assert F.adaptive_avg_pool2d(whole, (1, 2)).flatten().tolist() == [0.0, 1.0]
+    fitting = torch.zeros(1, 1, patch, 2 * patch, dtype=torch.bool)
+    assert network.on_whole_patches(fitting) is fitting

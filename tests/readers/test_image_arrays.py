@@ -7,6 +7,7 @@ import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,21 @@ def test_labels_that_fit_no_images_are_refused(
     bad = tmp_path / "in/cifar-10-batches-py/test_batch"
     bad.write_bytes(pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": labels}))
     with pytest.raises(ArchiveError, match="expected 2 labels from 0 to 9"):
+        unpack(tmp_path / "in")
+
+
+class _Addresses:
+    """What a pickle could make of NumPy's array: objects whose addresses are bytes of the file."""
+
+    def __reduce__(self) -> Any:
+        return np.ndarray, ((1,), "O", b"A" * 8)
+
+
+def test_a_pickle_makes_no_array_of_objects(tmp_path: Path, rng: np.random.Generator) -> None:
+    make_cifar10(tmp_path / "in", rng=rng)
+    meta = next((tmp_path / "in").rglob("batches.meta"))
+    meta.write_bytes(pickle.dumps({"label_names": [_Addresses()]}))
+    with pytest.raises(ArchiveError, match=r"batches\.meta"):
         unpack(tmp_path / "in")
 
 

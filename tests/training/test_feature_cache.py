@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,16 +76,19 @@ def test_they_are_made_once_and_anew_for_other_slices_or_another_teacher(
     runs = _runs(network, monkeypatch)
     cached_features(_slices(), network, folder, batch_size=5)
     cached_features(_slices(), network, folder, batch_size=5)
-    assert runs == [5]
+    assert runs == [1, 5]  # one slice tells how much room is needed
     cached_features(_slices(3), network, folder, batch_size=5)
-    assert runs == [5, 3]
+    assert runs == [1, 5, 1, 3]
     with torch.no_grad():
         next(network.teacher.parameters()).add_(1)
     cached_features(_slices(3), network, folder, batch_size=5)
-    assert runs == [5, 3, 3]
+    assert runs == [1, 5, 1, 3, 1, 3]
+    turned = [{**item, "image": item["image"].flip(-1)} for item in _slices(3)]  # of the same sums
+    cached_features(turned, network, folder, batch_size=5)
+    assert runs[6:] == [1, 3]
     (folder / "features.json").unlink()  # a run that was killed while it wrote
     cached_features(_slices(3), network, folder, batch_size=5)
-    assert runs == [5, 3, 3, 3]
+    assert runs[8:] == [1, 3]
 
 
 def test_slices_that_change_are_refused_and_nothing_is_written_when_it_is_off(
@@ -95,3 +99,14 @@ def test_slices_that_change_are_refused_and_nothing_is_written_when_it_is_off(
     with pytest.raises(InputError, match="light_augmentation"):
         cached_features(slices, network, tmp_path / "f", augmented=True)
     assert not (tmp_path / "f").exists()
+
+
+def test_a_disk_that_is_too_full_is_told_before_anything_is_written(
+    network: MultiAD, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "multiad_med.training.feature_cache.shutil.disk_usage", lambda path: SimpleNamespace(free=9)
+    )
+    with pytest.raises(InputError, match=r"cache_features needs .* GB"):
+        cached_features(_slices(), network, tmp_path / "f")
+    assert not list((tmp_path / "f").iterdir())
