@@ -82,7 +82,7 @@ class OpenVINONetwork(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the calibrated anomaly map ``(B, 1 or 2, H, W)`` of images ``(B, 1 or 3, H, W)`` in [0, 1].
+        """Return the calibrated map ``(B, 1 or 2, H, W)`` of images ``(B, 1 or 3, H, W)`` in [0, 1].
 
         Raises:
             MissingPackageError: when OpenVINO is not installed.
