@@ -15,7 +15,7 @@ from multiad_med.data.datalist import rank_subjects
 from multiad_med.data.description import studies_sha256
 from multiad_med.detector import AnomalyDetector
 from multiad_med.networks import open_model
-from multiad_med.resources import bundle_path, read_config
+from multiad_med.resources import bundle_path, read_config, with_preset
 from multiad_med.scoring import Level, NormalScores
 from multiad_med.training import save_model
 from multiad_med.utils.configs import literal
@@ -90,7 +90,8 @@ def cross_calibrate(
     if is_slice_cache(source) or slice_caches(source):
         raise InputError(f"{source} holds prepared slices. Give the volumes that they come from.")
     bundle = f"multiad_{card.domain}"
-    own = card.settings(read_config(bundle, "train.json"))
+    files, _ = with_preset(bundle, "train.json", {"preset": card.training.get("preset")})
+    own = card.settings({name for file in files for name in read_config(bundle, file)})
     # What the scores depend on besides the card.
     own["score_fraction"] = float(network.score_fraction)
     own["pixel_false_positive_rate"] = float(network.pixel_false_positive_rate)
