@@ -215,7 +215,9 @@ def test_the_overlay_changes_what_the_training_reads(bundle: str) -> None:
     train, overlay = (read_config(bundle, name) for name in ("train.json", "paper.json"))
     for key in set(overlay) - {"card#settings#preset"}:
         assert unknown_id(key, train) is None, key
-    assert presets(bundle) == list(dict.fromkeys(["gaussian", "neighbours", "paper", *PRESETS]))
+    own = ["dinomaly", "dual_dinov2_b", "dual_dinov2_s", "dual_lite2"]
+    own += ["gaussian", "neighbours", "paper"]
+    assert presets(bundle) == list(dict.fromkeys([*own, *PRESETS]))
 
 
 def test_a_bundles_own_presets_are_configs_that_name_themselves(

@@ -149,7 +149,7 @@ def test_a_teacher_of_ones_own_has_its_weights_from_a_file(tmp_path: Path) -> No
         ),
         (
             {"student": "nobody"},
-            r"student.*\['image', 'decoder', 'none'\].*got 'nobody'",
+            r"student.*\['image', 'decoder', 'dual', 'none'\].*got 'nobody'",
         ),
     ],
 )
