@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,11 @@ class DualSet:
         recipe: that prepares it.
         classes: of a set of classes, how many there are; 0 of one with categories of products.
         score_fraction: part of an image's pixels whose mean is its score.
-        settings: of the recipe.
     """
 
     recipe: str
     classes: int = 0
     score_fraction: float = 0.0
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def runs(self, protocol: str, chosen: Sequence[int] = ()) -> dict[str, dict[str, Any]]:
         """Return the recipe's settings of each model of a protocol, by name.
@@ -119,7 +117,7 @@ def prepare_runs(
     if name not in DUAL_SETS:
         raise InputError(f"Unknown data set {name!r}; choose one of {list(DUAL_SETS)}.")
     chosen = DUAL_SETS[name]
-    common = {**chosen.settings, **(settings or {}), **({} if size is None else {"size": size})}
+    common = {**(settings or {}), **({} if size is None else {"size": size})}
     caches = []
     for run, own in chosen.runs(protocol, classes).items():
         if chosen.classes:

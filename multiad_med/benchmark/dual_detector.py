@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from monai.utils import set_determinism
@@ -64,7 +63,6 @@ class DualDetector:
         score_fraction: part of an image's pixels whose mean is its score; 1 for class data sets.
         form: of the loss; see :class:`multiad_med.networks.NoisyOrForm`.
         cache_features: see :func:`multiad_med.training.cached_features`.
-        settings: further ids of the training's config.
         device: where it trains and predicts.
     """
 
@@ -80,7 +78,6 @@ class DualDetector:
         score_fraction: float = 0.0,
         form: str = "likelihood",
         cache_features: bool = False,
-        settings: dict[str, Any] | None = None,
         device: str = "cpu",
     ) -> None:
         self.preset = preset
@@ -90,7 +87,6 @@ class DualDetector:
         self.score_fraction = score_fraction
         self.form = form
         self.cache_features = cache_features
-        self.settings = settings or {}
         self.device = torch.device(device)
         self.part = DualPart.JOINT
         self._maps: dict[str, tuple[Tensor, Tensor]] = {}
@@ -115,7 +111,6 @@ class DualDetector:
             "score_fraction": self.score_fraction,
             "self_test": False,
             "cache_features": self.cache_features,
-            **self.settings,
         }
         with TemporaryDirectory() as folder:
             AnomalyDetector(DOMAIN, device=str(self.device)).fit(folder, output=folder, **given)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from multiad_med.benchmark.detectors import Detector, UnavailableError
 from multiad_med.data import SliceCache, file_sha256
+from multiad_med.data.datalist import CACHE_NAME
 from multiad_med.evaluation.named_metrics import named_metrics
 from multiad_med.evaluation.parts import Part
 from multiad_med.evaluation.pixel_level import PixelMetrics
@@ -94,7 +95,8 @@ class Job:
         """Name of its file, which differs by settings and data."""
         build = self.build
         given = (build.args, build.keywords) if isinstance(build, partial) else build.__qualname__
-        about = f"{given!r} {self.device} {file_sha256(Path(self.cache) / 'index.csv')}"
+        files = (Path(self.cache) / name for name in ("index.csv", CACHE_NAME))
+        about = f"{given!r} {self.device} {[file_sha256(file) for file in files]}"
         digest = hashlib.sha256(about.encode()).hexdigest()[:10]
         names = [Path(self.cache).name, self.category, self.method, str(self.part)]
         names += [f"seed{self.seed}", digest]

@@ -1,4 +1,4 @@
-"""Figures of each category where a model is for several, their mean, and those of all together."""
+"""Metrics of each category where a model is for several, their mean, and those of all together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multiad_med.evaluation.named_metrics import METRICS, named_metrics
 from multiad_med.metrics import Estimate
 from multiad_med.scoring import NormalScores
 
-__all__ = ["MEAN", "POOLED", "Figures", "category_figures", "note_categories"]
+__all__ = ["MEAN", "POOLED", "CategoryMetrics", "category_metrics", "note_categories"]
 
 MEAN = "mean"
 POOLED = "pooled"
@@ -22,11 +22,11 @@ POOLED = "pooled"
 _FAR = 3
 """How many times the nominal rate of false alarms is told."""
 
-Figures = dict[str, float | None]
+CategoryMetrics = dict[str, float | None]
 """Metrics by name; None where they are undefined."""
 
 
-def _rates(scores: Tensor, abnormal: Tensor, normals: NormalScores) -> Figures:
+def _rates(scores: Tensor, abnormal: Tensor, normals: NormalScores) -> CategoryMetrics:
     """Return the shares of normal and of abnormal images that the model's one threshold flags."""
     if normals.threshold is None:
         return {"observed_rate": None, "sensitivity": None}
@@ -37,7 +37,7 @@ def _rates(scores: Tensor, abnormal: Tensor, normals: NormalScores) -> Figures:
     }
 
 
-def category_figures(
+def category_metrics(
     categories: Sequence[str],
     scores: Sequence[Tensor],
     abnormal: Sequence[Tensor],
@@ -46,10 +46,10 @@ def category_figures(
     metrics: Mapping[str, Estimate],
     normals: NormalScores,
     spro: Mapping[str, float] | None = None,
-) -> dict[str, Figures]:
+) -> dict[str, CategoryMetrics]:
     """Return metrics of each category, their mean, and those of all images together.
 
-    The mean over categories is the field's figure: each category has thresholds of its own. Pooled
+    The mean over categories is what the field publishes: each category has thresholds of its own. Pooled
     metrics rank the images of all categories in one list, so that one threshold must do for all.
 
     Args:
@@ -67,7 +67,7 @@ def category_figures(
     if len(set(categories)) < 2:
         return {}
     names = [name for name in METRICS if pixels is not None or name.startswith("image")]
-    found: dict[str, Figures] = {}
+    found: dict[str, CategoryMetrics] = {}
     for category in sorted(set(categories)):
         chosen = [i for i, own in enumerate(categories) if own == category]
         own_scores, own_abnormal = (
@@ -80,7 +80,7 @@ def category_figures(
             **_rates(own_scores, own_abnormal, normals),
             **({"spro": spro.get(category)} if spro else {}),
         }
-    mean: Figures = {}
+    mean: CategoryMetrics = {}
     for name in next(iter(found.values())):
         known = [value for own in found.values() if (value := own[name]) is not None]
         mean[name] = sum(known) / len(known) if known else None

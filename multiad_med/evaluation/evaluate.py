@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multiad_med.evaluation.baselines import BASELINE_METRICS, Baselines
 from multiad_med.evaluation.cases import Case
-from multiad_med.evaluation.categories import category_figures
+from multiad_med.evaluation.categories import category_metrics
 from multiad_med.evaluation.collected import Collected, Thresholds
 from multiad_med.evaluation.evaluation import Curve, Evaluation, Histogram
 from multiad_med.evaluation.examples import Examples
@@ -313,7 +313,7 @@ class RunningEvaluation:
             },
             histograms=histograms,
             examples=self._examples.chosen(),
-            categories=category_figures(
+            categories=category_metrics(
                 [row["category"] for row in self._studies],
                 self._scores,
                 self._abnormal,

@@ -136,7 +136,7 @@ class Evaluation:
         examples: best and worst slices.
         categories: where there are several products or organs, metrics of each, under ``mean`` their
             mean, and under ``pooled`` those of all together; see
-            :func:`multiad_med.evaluation.categories.category_figures`.
+            :func:`multiad_med.evaluation.categories.category_metrics`.
         kinds: image AUROC of each kind of anomaly against the normal images and, under ``mean``, the
             mean over kinds, where there are several; see
             :func:`multiad_med.evaluation.kinds.kind_metrics`.

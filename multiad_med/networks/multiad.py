@@ -312,7 +312,7 @@ class MultiAD(nn.Module):
             x: see :meth:`features`.
 
         Returns:
-            ``(B, 1, H, W)``; with tokens of the whole image ``(B, 2, H, W)``, their sum second.
+            ``(B, 1, H, W)``; with tokens of the whole image ``(B, 2, H, W)``, theirs second.
         """
         maps = self.distances(x)
         size = [x.shape[2], x.shape[3]]

@@ -28,6 +28,16 @@ def resample_positions(
     """
     if rows == side and columns == side:
         return positions
+    if not torch.jit.is_scripting():  # which has no autocast of its own
+        with torch.autocast(positions.device.type, enabled=False):
+            return _resampled(positions, side, rows, columns, antialias, offset)
+    return _resampled(positions, side, rows, columns, antialias, offset)
+
+
+def _resampled(
+    positions: Tensor, side: int, rows: int, columns: int, antialias: bool, offset: float
+) -> Tensor:
+    """Return the resampled positions, computed in float32; see :func:`resample_positions`."""
     patches = positions[:, 1:].float()
     channels = patches.shape[2]
     down = _resize_matrix(side, rows, side / (rows + offset), antialias, patches)

@@ -68,7 +68,7 @@ def cached_features(
 ) -> Any:
     """Run the teacher over all slices once, and return them with its features.
 
-    Features of the same teacher and as many slices, in the folder already, are used again.
+    Features of the same teacher and the same slices, in the folder already, are used again.
 
     Args:
         dataset: slices ``image (C, H, W)`` in [0, 1], the same at each access.
@@ -143,6 +143,11 @@ def _write(
     for batch in tqdm(loader, desc="teacher's features"):
         images = plain_tensor(batch[CommonKeys.IMAGE]).to(device)
         features = [f.to(torch.float16).cpu().numpy() for f in network.teacher_features(images)]
+        if not all(np.isfinite(of_batch).all() for of_batch in features):
+            raise InputError(
+                "The teacher has features beyond half precision, or no numbers. Check "
+                "the images, or leave cache_features out."
+            )
         if not maps:
             maps = [
                 np.lib.format.open_memmap(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multiad_med.networks import MultiAD, cosine_distance_maps
+from multiad_med.networks.extractor import WHOLE_IMAGE
 from multiad_med.networks.losses import FeatureDistillationLoss
 from multiad_med.utils.tensors import plain_tensor
 
@@ -59,8 +60,10 @@ class DistillationEvaluator(SupervisedEvaluator):
             loss = self.loss_function(teacher, student)
             levels = [
                 F.interpolate(level, size=images.shape[2:], mode="bilinear")
-                for level in cosine_distance_maps(teacher, student)
-                if level.shape[2:] != (1, 1)  # a token says nothing of places
+                for level, stride in zip(
+                    cosine_distance_maps(teacher, student), self.network.strides, strict=True
+                )
+                if stride != WHOLE_IMAGE  # a token says nothing of places
             ]
         self.state.output = {
             CommonKeys.IMAGE: images,

@@ -1,4 +1,4 @@
-"""Figures of each category, their mean, and those of all together."""
+"""Metrics of each category, their mean, and those of all together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from multiad_med.card import ModelCard
 from multiad_med.evaluation import evaluate_cases
-from multiad_med.evaluation.categories import category_figures, note_categories
+from multiad_med.evaluation.categories import category_metrics, note_categories
 from multiad_med.evaluation.collected import Thresholds
 from multiad_med.evaluation.summary import print_summary
 from multiad_med.metrics import Estimate
@@ -25,7 +25,7 @@ def test_one_threshold_flags_each_category_otherwise() -> None:
     # Each category is ranked without error; the one threshold is too high for one, too low for the other.
     scores = [torch.tensor([s]) for s in (0.1, 0.2, 0.7, 0.8)]
     abnormal = [torch.tensor([a]) for a in (False, True, False, True)]
-    found = category_figures(
+    found = category_metrics(
         ["nut", "nut", "tile", "tile"],
         scores,
         abnormal,
@@ -40,7 +40,7 @@ def test_one_threshold_flags_each_category_otherwise() -> None:
 
 
 def test_without_a_threshold_there_are_no_rates() -> None:
-    found = category_figures(
+    found = category_metrics(
         ["nut", "tile"],
         [torch.tensor([0.1]), torch.tensor([0.2])],
         [torch.tensor([False]), torch.tensor([True])],

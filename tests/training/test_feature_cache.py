@@ -110,3 +110,11 @@ def test_a_disk_that_is_too_full_is_told_before_anything_is_written(
     with pytest.raises(InputError, match=r"cache_features needs .* GB"):
         cached_features(_slices(), network, tmp_path / "f")
     assert not list((tmp_path / "f").iterdir())
+
+
+def test_features_beyond_half_precision_are_refused(network: MultiAD, tmp_path: Path) -> None:
+    slices = _slices()
+    slices[3]["image"] = torch.full((1, 32, 32), float("nan"))
+    with pytest.raises(InputError, match="half precision"):
+        cached_features(slices, network, tmp_path / "f")
+    assert not (tmp_path / "f" / "features.json").exists()
