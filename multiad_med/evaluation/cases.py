@@ -28,6 +28,8 @@ class Case:
         abnormal: ``(N,)`` bool, whether the slice is abnormal; a slice without mask can be.
         spacing: voxel size along X, Y and from slice to slice in mm; None for images.
         category, kind: the product and the defect, where there are any.
+        whole_scores: ``(N,)`` part of each score that is of the whole slice; None where the detector
+            looks at places only.
         upright: whether axes are rows and columns of an image; else RAS (right, front).
 
     Raises:
@@ -47,6 +49,7 @@ class Case:
     category: str = ""
     kind: str = ""
     upright: bool = False
+    whole_scores: Tensor | None = None
     masked: Tensor = field(init=False)
     """``(N,)`` bool, whether the pixels' truth is known: normal, or abnormal with a mask."""
 

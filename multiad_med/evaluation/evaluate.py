@@ -32,6 +32,7 @@ from multiad_med.utils.errors import InputError
 __all__ = ["RunningEvaluation", "evaluate_cases"]
 
 _FEW_PATIENTS = 20
+_PROFILES = 4
 
 
 def _scores_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
@@ -175,6 +176,7 @@ class RunningEvaluation:
         self._abnormal: list[Tensor] = []
         self._unmasked = self._gaps = self._without_distance = 0
         self._images = True
+        self._profiles: list[tuple[float, Curve]] = []
 
     def __len__(self) -> int:
         """Return the number of cases added."""
@@ -199,9 +201,17 @@ class RunningEvaluation:
         self._unmasked += int((~case.masked).sum())
         self._gaps += case.has_gaps
         self._images &= case.is_image
+        self._add_profile(case)
         self._without_distance += (
             case.spacing is not None and row["lesion_voxels"] > 0 and math.isnan(row["hd95_mm"])
         )
+
+    def _add_profile(self, case: Case) -> None:
+        """Keep the scores of whole slices of the volumes that reach the highest ones."""
+        if case.whole_scores is not None and len(case.numbers) > 1:
+            its = Curve(case.study, case.numbers.tolist(), case.whole_scores.tolist())
+            self._profiles.append((max(its.y), its))
+            self._profiles = sorted(self._profiles, key=lambda found: -found[0])[:_PROFILES]
 
     def result(
         self,
@@ -249,6 +259,7 @@ class RunningEvaluation:
             "precision_recall": [_precision_recall("slices", ranking)],
             "froc": froc_curve,
             "reliability": reliability,
+            "whole_slices": [curve for _, curve in self._profiles],
         }
         if len(collected.scores) > len(self._studies):
             metrics["studies"] = studies

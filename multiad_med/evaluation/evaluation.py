@@ -131,7 +131,7 @@ class Evaluation:
         seen_images: which evaluated images the model has seen; empty where its card does not say.
         self_test: the self-test on the model's card; None where there is none.
         slices, studies, patients: rows of the tables.
-        curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``).
+        curves: by panel (``roc``, ``precision_recall``, ``froc``, ``reliability``, ``whole_slices``).
         histograms: by level (``slices``).
         examples: best and worst slices.
         categories: where there are several products or organs, metrics of each, under ``mean`` their

@@ -24,6 +24,7 @@ from multiad_med.evaluation.manifest import data_manifest, run_manifest
 from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.saturated_overlap import SaturatedOverlap
 from multiad_med.evaluation.seen_images import hashes_of, note_seen_images
+from multiad_med.inference.scores import SCORE_PARTS
 from multiad_med.networks import MultiAD
 from multiad_med.utils.tensors import plain_tensor
 
@@ -40,7 +41,8 @@ class EvaluationHandler:
 
     The evaluator's batches must have ``label`` and ``foreground``, its output ``pred`` and ``image``,
     all ``(1, X, Y, Z)`` in RAS+ (or depth, width, B-scan) on the source's grid (``image`` may have
-    several channels), and ``slice_scores (Z,)``, NaN where skipped. Images ``(C, H, W, 1)`` have no
+    several channels), and ``slice_scores (Z,)``, NaN where skipped; ``score_parts (2, Z)`` where the
+    network looks at whole slices too. Images ``(C, H, W, 1)`` have no
     unit of length. Their ``label`` may be missing; ``anomalous`` in their item marks them as abnormal.
 
     Args:
@@ -125,6 +127,7 @@ class EvaluationHandler:
                 about = {"upright": True}
                 about |= {name: str(item.get(name, "")) for name in ("category", "kind")}
                 abnormal |= bool(item.get("anomalous"))
+            parts = output.get(SCORE_PARTS)
             grey = torch.as_tensor(output[CommonKeys.IMAGE]).float().mean(dim=0, keepdim=True)
             if self._running is None:
                 items = self.dataset.data if self.images and self.dataset is not None else ()
@@ -142,6 +145,7 @@ class EvaluationHandler:
                     numbers=scored,
                     scores=scores[scored].float(),
                     abnormal=abnormal,
+                    whole_scores=None if parts is None else parts[1, scored].float(),
                     **about,
                 )
             )

@@ -27,7 +27,9 @@ class Predictor(Protocol):
     """Anything that maps slices."""
 
     def predict(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
-        """Return maps ``(B, 1, H, W)`` and image scores ``(B,)``, the larger the more anomalous.
+        """Return maps and image scores ``(B,)``, the larger the more anomalous.
+
+        Maps are ``(B, 1, H, W)``, or ``(B, 2, H, W)``, the second channel being of the whole image.
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1].
@@ -45,11 +47,11 @@ def map_slices(network: MultiAD, images: Tensor, foreground: Tensor) -> tuple[Te
         foreground: ``(B, 1, H, W)``, true inside.
 
     Returns:
-        Maps ``(B, 1, H, W)`` in [0, 1) and scores ``(B,)``, on the CPU.
+        Maps ``(B, 1 or 2, H, W)`` in [0, 1), as the network's, and scores ``(B,)``, on the CPU.
     """
     maps = network.eval()(images).cpu()
     scores = image_scores(maps, foreground, fraction=float(network.score_fraction))
-    return maps[:, :1] * foreground, scores
+    return maps * foreground, scores
 
 
 def _spacing(cache: SliceCache, study: str) -> tuple[float, float, float] | None:
@@ -102,7 +104,7 @@ def predicted_cases(
     upright = bool(slices.about.get("upright", False))
     loader = DataLoader(Subset(slices, chosen), batch_size=batch_size)
 
-    def predicted() -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    def predicted() -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]:
         numbers = iter(chosen)
         for batch in loader:
             maps, scores = detector.predict(batch["image"], batch["foreground"])
@@ -116,14 +118,15 @@ def predicted_cases(
                     label[0],
                     anomaly_map[0].float().cpu(),
                     score.float().cpu(),
+                    anomaly_map[1:].float().cpu().flatten(1).amax(dim=1),
                 )
 
     def case_of(
-        study: str, items: list[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor]]
+        study: str, items: list[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]]
     ) -> Case:
         items.sort(key=lambda item: int(rows[item[0]]["slice"]))
         its = [rows[item[0]] for item in items]
-        image, foreground, label, maps, scores = (
+        image, foreground, label, maps, scores, whole_scores = (
             torch.stack(part) for part in list(zip(*items, strict=True))[1:]
         )
         return Case(
@@ -140,6 +143,7 @@ def predicted_cases(
             category=its[0]["category"],
             kind=its[0]["kind"],
             upright=upright,
+            whole_scores=whole_scores[:, 0] if whole_scores.shape[1] else None,
         )
 
     # No name here holds a case, so that it is freed when its user drops it.

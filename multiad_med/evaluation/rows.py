@@ -85,6 +85,7 @@ def slice_rows(case: Case, thresholds: Thresholds) -> Iterable[dict[str, Any]]:
             "slice": number,
             "abnormal": bool(case.abnormal[i]),
             "score": float(case.scores[i]),
+            **({} if case.whole_scores is None else {"whole_score": float(case.whole_scores[i])}),
             "foreground_pixels": int(case.foreground[i].sum()),
             "lesion_pixels": int(case.label[i].sum()),
             "flagged_pixels": int(flagged.sum()),

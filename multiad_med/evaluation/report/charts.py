@@ -38,7 +38,7 @@ class Panel:
     Attributes:
         title, x_label, y_label: of the chart.
         explanation: how to read it.
-        needs: what is missing where there is no curve.
+        needs: what is missing where there is no curve; empty where nobody misses it.
     """
 
     title: str
@@ -80,6 +80,14 @@ def panels(words: Words) -> dict[str, Panel]:
             f"How many of the foreground pixels of a map value are of {lesion}s. A map to be trusted "
             "rises from left to right. It states no probability, so it need not follow the diagonal.",
             "it needs pixels of known truth and a map in [0, 1]",
+        ),
+        "whole_slices": Panel(
+            "What whole slices show",
+            "slice",
+            "score of the whole slice",
+            "How unusual each slice is as a whole, whatever its places show. The volumes are those "
+            "that reach the highest values. It is a part of a slice's score.",
+            needs="",
         ),
     }
 

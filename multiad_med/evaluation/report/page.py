@@ -55,10 +55,10 @@ def _curves(evaluation: Evaluation) -> dict[str, Any]:
         panel = known.get(name, Panel(name))
         curves = [replace(c, name=words.shown(c.name)) for c in evaluation.curves.get(name, ())]
         chart = curve_panel(name, panel, curves, prevalence=prevalence)
-        if chart is None:
-            missing.append(panel)
-        else:
+        if chart is not None:
             drawn.append(chart)
+        elif panel.needs:
+            missing.append(panel)
     return {"curves": drawn, "no_curves": missing}
 
 
