@@ -61,6 +61,7 @@ from multiad_med.networks.semantic_student import SemanticStudent
 from multiad_med.networks.semantic_token import WithSemanticToken
 from multiad_med.networks.timm_backbone import TimmFeatures
 from multiad_med.networks.token_decoder import TokenDecoder
+from multiad_med.networks.token_levels import TokenLevels
 from multiad_med.networks.vgg import VGGS, VGGFeatures
 from multiad_med.networks.vision_transformer import (
     VISION_TRANSFORMERS,
@@ -112,6 +113,7 @@ __all__ = [
     "TimmFeatures",
     "TokenDecoder",
     "TokenGaussian",
+    "TokenLevels",
     "TokenNeighbours",
     "VGGFeatures",
     "VisionTransformer",

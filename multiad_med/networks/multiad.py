@@ -13,6 +13,7 @@ from multiad_med.networks.experts import Expert, WhitenedResidual
 from multiad_med.networks.extractor import FeatureExtractor
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
 from multiad_med.networks.semantic_token import semantic_stages
+from multiad_med.networks.token_levels import TokenLevels
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
@@ -105,9 +106,12 @@ class MultiAD(nn.Module):
         residual: see :class:`Residual`.
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's Gaussian smoothing in pixels; the paper names none.
+        align_categories: whether m is measured by its level on similar held-out normal images; the
+            teacher needs a token of the whole image. See :class:`TokenLevels`.
 
     Raises:
-        InputError: when a stage does not exist, one to fuse is not distilled, or nothing is fused.
+        InputError: when a stage does not exist, one to fuse is not distilled, nothing is fused, or
+            categories are to be aligned by a teacher without a token.
     """
 
     __jit_unused_properties__: ClassVar[list[str]] = ["fused"]
@@ -132,6 +136,7 @@ class MultiAD(nn.Module):
         residual: Residual | str = Residual.COSINE,
         fusion: FusionMode | str = FusionMode.ZSCORE,
         sigma: float = 4.0,
+        align_categories: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(teacher, FeatureExtractor):
@@ -167,6 +172,14 @@ class MultiAD(nn.Module):
                 "an expert of places."
             )
         self.has_tokens: bool = any(of_image)
+        if align_categories and not tokens:
+            raise InputError(
+                "align_categories needs a teacher with a token of the whole image (stride 0); "
+                f"{type(teacher).__name__} has strides {tuple(teacher.strides)}."
+            )
+        self.alignment = nn.ModuleList(
+            [TokenLevels(tokens[-1], teacher.channels[tokens[-1] - 1])] if align_categories else []
+        )
         self.patch: int = getattr(teacher, "patch", 1)
         whitened = choose(Residual, residual, what="residual") is Residual.WHITENED
         if whitened and any(s in tokens for s in stages):
@@ -314,12 +327,18 @@ class MultiAD(nn.Module):
         Returns:
             ``(B, 1, H, W)``; with tokens of the whole image ``(B, 2, H, W)``, theirs second.
         """
-        maps = self.distances(x)
+        teacher, student = self._all_features(x)
+        maps = self.distances_of_features(teacher, student)
         size = [x.shape[2], x.shape[3]]
         if not torch.jit.is_scripting():
             with torch.autocast(maps[0].device.type, enabled=False):
-                return self.fused_map(maps, size)
-        return self.fused_map(maps, size)
+                return self._aligned(self.fused_map(maps, size), teacher)
+        return self._aligned(self.fused_map(maps, size), teacher)
+
+    def _aligned(self, m: Tensor, teacher: list[Tensor]) -> Tensor:
+        for levels in self.alignment:
+            m = m * levels(teacher)
+        return m
 
     @torch.jit.export
     def fused_map(self, maps: list[Tensor], size: list[int]) -> Tensor:

@@ -250,6 +250,7 @@ def build_multiad(
     fusion: FusionMode | str | None = None,
     sigma: float = 4.0,
     recentred: bool | None = None,
+    align_categories: bool = False,
 ) -> MultiAD:
     """Build :class:`MultiAD` from a preset, of which single choices can be changed.
 
@@ -275,6 +276,7 @@ def build_multiad(
         fusion: see :class:`FusionMode`.
         sigma: standard deviation of the map's smoothing in pixels.
         recentred: of a DINOv2 teacher; see :class:`multiad_med.networks.DinoFeatures`.
+        align_categories: see :class:`MultiAD`.
 
     Raises:
         InputError: on an unknown preset or choice, or a class that does not fulfil its contract.
@@ -315,7 +317,9 @@ def build_multiad(
         raise InputError("recentred is of a DINOv2 teacher, which has class tokens: leave it out.")
     _load_teacher(frozen, choice.teacher, teacher_weights, plugged=plugged)
     if not semantic_stages(frozen.strides) and (
-        student is StudentKind.DUAL or any(EXPERTS[kind].whole_image for kind in kinds)
+        align_categories
+        or student is StudentKind.DUAL
+        or any(EXPERTS[kind].whole_image for kind in kinds)
     ):
         frozen = WithSemanticToken(frozen)
     if stages is not None:
@@ -342,6 +346,7 @@ def build_multiad(
         residual=choice.residual,
         fusion=choice.fusion,
         sigma=sigma,
+        align_categories=align_categories,
     )
     network.card.network = {
         "preset": preset,
@@ -355,6 +360,7 @@ def build_multiad(
         "residual": choice.residual,
         "fusion": network.fusion.mode,
         "sigma": sigma,
+        **({"align_categories": True} if align_categories else {}),
         **({"recentred": choice.recentred} if isinstance(frozen, DinoFeatures) else {}),
     }
     return network

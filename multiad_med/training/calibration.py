@@ -13,7 +13,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from multiad_med.networks import MultiAD
+from multiad_med.networks import MultiAD, TokenLevels
 from multiad_med.networks.experts import Reservoir
 from multiad_med.scoring import (
     LargestValues,
@@ -29,6 +29,8 @@ from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["CalibrationHandler", "calibrate", "score_units", "set_thresholds"]
 
+_LEVEL = 0.01
+"""Part of an image's pixels whose mean is the level of its map."""
 _DISTANCES = 2**21
 """Distances per stage, drawn from all held-out normal images, that set the fusion's statistics."""
 
@@ -71,6 +73,27 @@ def _fit_fusion(
     _check_any(pixels, device)
     network.fusion.fit([gathered(sample.rows(), device=device) for sample in samples])
     return set(gathered_items(sorted(subjects)))
+
+
+def _fit_alignment(
+    network: MultiAD, batches: Iterable[dict[str, Any]], device: str | torch.device
+) -> None:
+    """Set the levels of held-out normal images by which a network aligns categories."""
+    for alignment in network.alignment:
+        assert isinstance(alignment, TokenLevels)
+        rows, channels = alignment.tokens.shape
+        sample = Reservoir(rows, columns=channels + 1)
+        for image, foreground, _ in images_of(batches, device):
+            maps = network.fused_map(network.distances(image), list(image.shape[2:]))
+            joint = maps.sum(dim=1, keepdim=True)
+            tokens = alignment.token(network.teacher_features(image))
+            largest = largest_in_foreground(joint, foreground, fraction=_LEVEL)
+            kept = [index for index, values in enumerate(largest) if values.numel()]
+            levels = [largest[index].mean() for index in kept]
+            if kept:
+                sample.update(torch.cat([tokens[kept], torch.stack(levels)[:, None]], dim=1))
+        found = gathered(sample.rows(), device=device)
+        alignment.fit(found[:, :-1], found[:, -1])
 
 
 def _pixels(image: Tensor, foreground: Tensor | None) -> int:
@@ -260,6 +283,7 @@ def calibrate(
     _check_rates(options)
     network.eval()
     fitted = _fit_fusion(network, batches, device)
+    _fit_alignment(network, batches, device)
     set_thresholds(
         network,
         batches if threshold_batches is None else threshold_batches,

@@ -41,6 +41,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "experts": ["token_neighbours", "token_gaussian"],
     },
     "lite": {"preset": "dual_lite2", "experts": ["token_neighbours", "token_gaussian"]},
+    "aligned": {
+        "preset": "efficientnet_lite0_decoder",
+        "teacher": "multiad_med.testing.networks.TinyFeatures",
+        "align_categories": True,
+        "experts": ["token_neighbours"],
+        "fusion": "hazard",
+    },
     "dinomaly": {
         "preset": "dinomaly",
         "teacher": f"{HERE}.TinyDino",
@@ -78,7 +85,7 @@ def test_torchscript_gives_both_channels(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vit", "cnn"])
+@pytest.mark.parametrize("name", ["vit", "cnn", "aligned"])
 def test_onnx_and_openvino_give_both_channels(name: str, tmp_path: Path) -> None:
     ort = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
