@@ -1,6 +1,6 @@
 """What experts and stages add, on one prepared set: every fusion of one trained network.
 
-    python benchmarks/fusions.py STORE OUTPUT.csv [--bundle multiad_industrial] [--epochs 10]
+    python benchmarks/fusions.py CACHE OUTPUT.csv [--bundle multiad_industrial] [--epochs 10]
 
 Trains the decoder student once, fits all experts beside it, and fuses their distances in many ways.
 Appends a row for each to OUTPUT.csv: image AUROC, pixel AUROC and AP, AUPRO, on the development half of
@@ -98,7 +98,7 @@ def metrics(maps: Tensor, items: list[dict], *, fraction: float) -> list[float]:
 def main() -> None:
     """Train once, fuse often."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", type=Path)
+    parser.add_argument("cache", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--bundle", default="multiad_industrial")
     parser.add_argument("--teacher", default="efficientnet_lite0")
