@@ -2,10 +2,10 @@
 
     python benchmarks/sharper_maps.py CACHE... -o OUTPUT.csv [--bundle multiad_industrial] [--epochs 10]
 
-Trains a bundle's default on each set of prepared slices, and changes nothing but what is done to the fused
-map m: nothing more; a Gaussian across the slices of a volume; a guided filter, whose guide is the image (He
-et al., IEEE TPAMI 35, 2013). Prints image AUROC, pixel AP, AUPRO, Dice at the threshold of 0.1 % of
-held-out normal pixels, and the best Dice, of the part of the test set that is asked for.
+Trains a bundle's default on each set of prepared slices, and changes nothing but what is done to the
+fused map m: nothing more; a Gaussian across the slices of a volume; a guided filter, whose guide is the
+image (He et al., IEEE TPAMI 35, 2013). Prints image AUROC, pixel AP, AUPRO, Dice at the threshold of
+0.1 % of held-out normal pixels, and the best Dice, of the part of the test set that is asked for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How long a training must be on few normal images: accuracy and held-out loss by optimiser steps.
 
-    python benchmarks/training_length.py STORE [--images 25] [--steps 25 100 200 500] [--seeds 0 1 2]
+    python benchmarks/training_length.py CACHE [--images 25] [--steps 25 100 200 500] [--seeds 0 1 2]
 
-STORE is a folder of `multiad prepare`. Each training takes so many of its normal images, drawn once,
+CACHE is a folder of `multiad prepare`. Each training takes so many of its normal images, drawn once,
 under one cycle of the learning rate over its own steps, as the industrial bundle has it; a ninth as many
 held-out images calibrate. Metrics are of the development half of the test split
 (multiad_med.evaluation.Part); the loss is of all held-out images.
@@ -87,7 +87,7 @@ def measure(cache: Path, images: int, steps: Sequence[int], seeds: Sequence[int]
             start = time.perf_counter()
             detector.fit(taken, calibrating, seed=seed)
             row = {
-                "store": cache.name,
+                "set": cache.name,
                 "images": len(taken),
                 "seed": seed,
                 "steps": epochs * math.ceil(len(taken) / BATCH),
@@ -101,7 +101,7 @@ def measure(cache: Path, images: int, steps: Sequence[int], seeds: Sequence[int]
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", type=Path)
+    parser.add_argument("cache", type=Path)
     parser.add_argument("--images", type=int, default=25)
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 100, 200, 500])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

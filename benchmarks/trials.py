@@ -1,6 +1,6 @@
 """Trials of Multi-AD's choices on the development half of a test set.
 
-    python benchmarks/trials.py STORE OUTPUT [--trials NAME ...] [--epochs 20] [--seeds 0]
+    python benchmarks/trials.py CACHE OUTPUT [--trials NAME ...] [--epochs 20] [--seeds 0]
 
 STORE is a folder of `multiad prepare`. Each trial trains once per seed; from its network the maps of
 all stages, fusions, smoothings and score rules are made without training again, and the student's
@@ -278,7 +278,7 @@ def print_table(path: Path, *, everything: bool) -> None:
 def main() -> None:
     """Run the trials that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", type=Path)
+    parser.add_argument("cache", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--trials", nargs="+", default=list(TRIALS), choices=list(TRIALS))
     parser.add_argument("--epochs", type=int, default=20)
