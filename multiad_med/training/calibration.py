@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any
@@ -29,6 +30,10 @@ from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["CalibrationHandler", "calibrate", "score_units", "set_thresholds"]
 
+_logger = logging.getLogger(__name__)
+
+_TOKENS = 50
+"""Held-out normal images from which on the hazard of a token of the whole image is no longer rough."""
 _LEVEL = 0.01
 """Part of an image's pixels whose mean is the level of its map."""
 _DISTANCES = 2**21
@@ -341,13 +346,22 @@ class CalibrationHandler:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def _check(self, engine: Engine) -> None:
-        """Refuse too few held-out images for a network with tokens, where their number is known."""
+        """Refuse one held-out image for a network with tokens, and warn of few."""
         dataset = getattr(self.batches, "dataset", None)
-        if self.network.has_tokens and isinstance(dataset, Sized) and len(dataset) < 2:
+        if not self.network.has_tokens or not isinstance(dataset, Sized):
+            return
+        if len(dataset) < 2:
             raise InputError(
                 "A network with a token of the whole image needs at least 2 held-out normal images, to "
                 f"know how far normal ones are apart, and has {len(dataset)}. Give more normal images, "
                 "hold out a larger part of them, or choose a preset without a token."
+            )
+        if len(dataset) < _TOKENS:
+            _logger.warning(
+                "Only %d held-out normal images say how far normal ones are apart as a whole: scores "
+                "that count the whole image are rough. %d or more are better.",
+                len(dataset),
+                _TOKENS,
             )
 
     def __call__(self, engine: Engine) -> None:

@@ -305,7 +305,9 @@ def test_five_images_of_which_two_are_held_out_train(
             validation_fraction=0.4,
         )
     assert all(bool(v.isfinite().all()) for v in state.values() if v.is_floating_point())
-    assert any("Few normal images in training (3)" in r.getMessage() for r in caplog.records)
+    told = [r.getMessage() for r in caplog.records]
+    assert any("Few normal images in training (3)" in line for line in told)
+    assert any("Only 2 held-out normal images" in line for line in told)
 
 
 def test_a_loss_of_two_students_without_a_token_is_refused(cohort: Path, tmp_path: Path) -> None:
