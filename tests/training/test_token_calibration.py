@@ -98,7 +98,7 @@ def test_scores_of_calibration_are_those_of_prediction(network: MultiAD) -> None
     of_units = score_units(network, _batches())[Level.SLICE]
     assert sorted(of_units) == pytest.approx(sorted(scores.tolist()), abs=1e-5)
     # The map that is shown leaves the plane out, and so cannot give the scores.
-    shown = torch.cat([p[0] for p in predicted])
+    shown = torch.cat([p[0][:, :1] for p in predicted])
     torch.testing.assert_close(shown, maps[:, :1] * foreground)
     assert (image_scores(shown, foreground, fraction=0.01) <= scores).all()
     assert (scores - image_scores(shown, foreground, fraction=0.01)).max() > 0.05
