@@ -158,3 +158,30 @@ def test_the_example_leaves_one_student_and_thresholds_of_each_site(tmp_path: Pa
             assert torch.equal(large[key], value), key
             assert torch.equal(small[key], value), key
     assert not torch.equal(large["pixel_threshold"], small["pixel_threshold"])
+
+
+def test_two_students_travel_together(tmp_path: Path) -> None:
+    clients = []
+    for name, data in make_sites(tmp_path).items():
+        settings = {
+            **SETTINGS,
+            "preset": "dual_lite2",
+            "network_def#teacher": "multiad_med.testing.networks.TinyFeatures",
+            "teacher_weights": "random",
+            "dataset_dir": str(data),
+            "ckpt_dir": str(tmp_path / name / "models"),
+            "output_dir": str(tmp_path / name / "logs"),
+        }
+        clients.append(site_client("multiad_brain_mri", name, settings, rounds=1))
+    start = clients[0].get_weights().weights
+    for client in clients:
+        client.train(ExchangeObject(weights=start))
+    sent = [client.get_weights() for client in clients]
+    mean = weighted_mean([s.weights for s in sent], _iterations(sent))
+    for student in ("local", "semantic"):
+        names = [key for key in mean if key.startswith(f"student.{student}.")]
+        moved = [key for key in names if not torch.equal(mean[key], start[key])]
+        assert len(moved) > 0.9 * len(names) > 0
+    for client in clients:
+        loss = client.evaluate(ExchangeObject(weights=mean)).metrics["loss_distillation"]
+        assert loss > 0
