@@ -75,11 +75,15 @@ class StudySummaryHandler:
     Args:
         dataset: the studies that were run.
         results: where they are written to, and where the summary goes.
+        bscans: whether the studies are OCT volumes, which the contact sheet shows as they stand.
     """
 
-    def __init__(self, dataset: StudyDataset, results: StudyResults) -> None:
+    def __init__(
+        self, dataset: StudyDataset, results: StudyResults, *, bscans: bool = False
+    ) -> None:
         self.dataset = dataset
         self.results = results
+        self.bscans = bscans
 
     def attach(self, engine: Engine) -> None:
         """Register for the end of the run."""
@@ -135,8 +139,7 @@ class StudySummaryHandler:
         from multiad_med.visualize.contact_sheet import write_contact_sheet
 
         path = self.results.output_dir / "summary.html"
-        card = getattr(self.results.network, "card", None)
         try:
-            write_contact_sheet(rows, path, bscans=card is not None and card.domain == "retina_oct")
+            write_contact_sheet(rows, path, bscans=self.bscans)
         except Exception as error:  # the results and their summary are there all the same
             _logger.warning("%s could not be written: %s", path, error)
