@@ -60,7 +60,7 @@ def distances(network: MultiAD, data: Dataset) -> tuple[dict[str, Tensor], list[
     network.whitening = torch.nn.ModuleList()
     found: dict[str, list[Tensor]] = {}
     for batch in DataLoader(items, batch_size=16):
-        teacher, student = network._all_features(batch["image"])
+        teacher, student = network._all_features(batch["image"], network.stages)
         names = [*(f"s{s}" for s in network.stages), "pos", "knn"]
         maps = network.distances_of_features(teacher, student)
         for stage, expert in zip(network.stages, whitened, strict=True):

@@ -30,6 +30,7 @@ from multiad_med.networks.experts import (
     WhitenedResidual,
 )
 from multiad_med.networks.extractor import FeatureExtractor, stage_numbers
+from multiad_med.networks.folding import fold_batch_norms
 from multiad_med.networks.fusion import (
     FusionMode,
     GaussianSmoothing,
@@ -38,6 +39,7 @@ from multiad_med.networks.fusion import (
 )
 from multiad_med.networks.hard_gradient import HardGradientLoss
 from multiad_med.networks.hazard import Hazard
+from multiad_med.networks.image_student import ImageStudent, NoStudent
 from multiad_med.networks.model_file import (
     bundle_of_model,
     load_model,
@@ -47,7 +49,7 @@ from multiad_med.networks.model_file import (
     open_model,
     read_card,
 )
-from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, Residual, source_weights
+from multiad_med.networks.multiad import MultiAD, Residual, source_weights
 from multiad_med.networks.noisy_or import NoisyOrForm, NoisyOrLoss
 from multiad_med.networks.presets import (
     PRESETS,
@@ -125,6 +127,7 @@ __all__ = [
     "build_multiad",
     "bundle_of_model",
     "cosine_distance_maps",
+    "fold_batch_norms",
     "load_model",
     "load_pretrained",
     "maps_studies",

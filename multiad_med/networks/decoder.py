@@ -121,30 +121,36 @@ class DecoderStudent(nn.Module):
         self.blocks = nn.ModuleList(
             _DecoderBlock(widths[i + 1], widths[i], se=se) for i in reversed(range(len(widths) - 1))
         )
-        self.stages: int = len(channels)
+        self.reads: list[int] = list(range(1, len(channels) + 1))
         self.heads = nn.ModuleList(
             nn.Conv2d(width, stage, 1)
             for width, stage in zip(reversed(widths), reversed(channels), strict=True)
         )
 
-    def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self, image: Tensor, teacher_features: list[Tensor], stages: list[int] | None = None
+    ) -> list[Tensor]:
         """Return features of the teacher's shapes; the image is not looked at.
 
         Args:
             image: ``(B, 3, H, W)``.
             teacher_features: ``(B, channels[i], h_i, w_i)``, without gradients; those of further stages
                 are not looked at.
+            stages: that are read; see :class:`multiad_med.networks.FeatureExtractor`.
         """
-        teacher_features = teacher_features[: self.stages]
-        x = self.bottleneck(teacher_features)
-        last = len(teacher_features) - 1
+        count = len(self.reads)
+        wanted = self.reads if stages is None else stages
+        x = self.bottleneck(teacher_features[:count])
         decoded = [x]
         for i, block in enumerate(self.blocks):
-            shape = teacher_features[last - 1 - i].shape
-            x = block(x, [shape[2], shape[3]])
-            decoded.append(x)
+            stage = count - 1 - i
+            if stage >= min(wanted):
+                shape = teacher_features[stage - 1].shape
+                x = block(x, [shape[2], shape[3]])
+                decoded.append(x)
         features: list[Tensor] = []
         for i, head in enumerate(self.heads):
-            features.append(head(decoded[i]))
+            read = count - i in wanted
+            features.append(head(decoded[i]) if read else x.new_zeros([len(x), 0, 1, 1]))
         features.reverse()
         return features

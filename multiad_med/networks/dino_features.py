@@ -49,38 +49,51 @@ class DinoFeatures(VisionTransformer):
         self.channels: tuple[int, ...] = (size.dim, size.dim, 3 * size.dim, size.dim)
         self.strides: tuple[int, ...] = (size.patch, size.patch, 0, size.patch)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, stages: list[int] | None = None) -> list[Tensor]:
         """Return the four stages of an ImageNet-normalised image ``(B, 3, H, W)``.
+
+        Args:
+            x: the image.
+            stages: that are read. Without the third the blocks after the later group are not computed.
 
         Returns:
             ``(B, C, h, w)`` twice, ``(B, 3 * C, 1, 1)`` and ``(B, C, h, w)``; h and w are the sides
-            divided by the patch's, rounded up.
+            divided by the patch's, rounded up. The third is ``(B, 0, 1, 1)`` if it is not read.
         """
-        tokens = self.forward_tokens(x, self.used)
-        means = [self._mean(tokens, group) for group in self.groups]
-        stages: list[Tensor] = []
+        whole_image = stages is None or 3 in stages
+        grouped = self.groups[0] + self.groups[1]
+        used = self.used if whole_image else grouped
+        tokens = self.forward_tokens(x, used)
+        means = [_mean(tokens, used, group) for group in self.groups]
+        features: list[Tensor] = []
         for mean in means:
             patches = mean[:, 1 + self.registers :]
             if self.recentred:
                 patches = _normalised(patches - mean[:, :1])
-            stages.append(self._as_map(patches, x))
+            features.append(self._as_map(patches, x))
+        features.append(self._classes(tokens) if whole_image else x.new_zeros([len(x), 0, 1, 1]))
+        every = _mean(tokens, used, grouped)
+        features.append(self._as_map(every[:, 1 + self.registers :], x))
+        return features
+
+    def _classes(self, tokens: list[Tensor]) -> Tensor:
+        """The class tokens of three blocks, out of the tokens of all that are used."""
         classes: list[Tensor] = []
         for block in self.semantic:
             after = tokens[self.used.index(block)][:, 0]
             if block == self.semantic[-1]:
                 after = self.norm(after)
             classes.append(_normalised(after))
-        stages.append(torch.cat(classes, dim=1).unsqueeze(2).unsqueeze(3))
-        every = self._mean(tokens, self.groups[0] + self.groups[1])
-        stages.append(self._as_map(every[:, 1 + self.registers :], x))
-        return stages
-
-    def _mean(self, tokens: list[Tensor], blocks: list[int]) -> Tensor:
-        return torch.stack([tokens[self.used.index(block)] for block in blocks]).mean(dim=0)
+        return torch.cat(classes, dim=1).unsqueeze(2).unsqueeze(3)
 
     def _as_map(self, patches: Tensor, x: Tensor) -> Tensor:
         rows, columns = self.grid_of(x)
         return patches.transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
+
+
+def _mean(tokens: list[Tensor], used: list[int], blocks: list[int]) -> Tensor:
+    """Mean of the tokens of some of the blocks that are used."""
+    return torch.stack([tokens[used.index(block)] for block in blocks]).mean(dim=0)
 
 
 def _normalised(x: Tensor) -> Tensor:

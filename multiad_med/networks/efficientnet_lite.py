@@ -169,14 +169,21 @@ class EfficientNetLiteFeatures(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Stage features, shallow to deep, of an ImageNet-normalised image ``(B, 3, H, W)``."""
+    def forward(self, x: Tensor, stages: list[int] | None = None) -> list[Tensor]:
+        """Stage features, shallow to deep, of an ImageNet-normalised image ``(B, 3, H, W)``.
+
+        Args:
+            x: the image.
+            stages: that are read; those deeper than all of them are not computed.
+        """
+        last = self.ends[-1 if stages is None else max(stages) - 1]
         x = self.act(self._bn0(self._conv_stem(self.pad(x))))
         features: list[Tensor] = []
         for index, block in enumerate(self._blocks):
-            x = block(x)
-            if index in self.ends:
-                features.append(x)
+            if index <= last:
+                x = block(x)
+                if index in self.ends:
+                    features.append(x)
         return features
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from multiad_med.utils.errors import InputError
 
-__all__ = ["TOKEN", "WHOLE_IMAGE", "FeatureExtractor", "stage_numbers"]
+__all__ = ["TOKEN", "WHOLE_IMAGE", "FeatureExtractor", "stage_numbers", "takes_stages"]
 
 WHOLE_IMAGE = 0
 """Stride of a stage ``(B, C, 1, 1)`` that says one thing of the whole image, as a class token does."""
@@ -31,12 +32,20 @@ class FeatureExtractor(Protocol):
     ``(B, channels[i], H / strides[i], W / strides[i])`` per stage, or ``(B, channels[i], 1, 1)`` where
     the stride is 0. A vision transformer rounds sides up to whole patches. A list, not a tuple of
     unknown length, because TorchScript knows no such tuple.
+
+    One whose ``forward`` takes ``stages`` too, numbers counted from 1, computes no others. Its list then
+    ends with the deepest of them; a stage before that which it leaves out is an empty tensor.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
     def __call__(self, x: Tensor) -> list[Tensor]: ...
+
+
+def takes_stages(module: Any) -> bool:
+    """Return whether an extractor, or a student, can be told which stages are read."""
+    return "stages" in inspect.signature(module.forward).parameters
 
 
 def stage_numbers(stages: Sequence[int | str], strides: Sequence[int]) -> tuple[int, ...]:

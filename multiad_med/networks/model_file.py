@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from multiad_med.card import CardError, ModelCard, check_given
+from multiad_med.networks.folding import fold_batch_norms
 from multiad_med.networks.multiad import MultiAD
 from multiad_med.networks.presets import TeacherWeights, build_multiad
 from multiad_med.networks.weights import check_keys, read_state_dict
@@ -188,7 +189,10 @@ def _of_cache(
 
 
 def load_model(network: MultiAD, file: str | Path) -> None:
-    """Load a trained Multi-AD's state dict, strictly.
+    """Load a trained Multi-AD's state dict, strictly, for use and not for further training.
+
+    Its student's batch norms are folded into the convolutions before them
+    (:func:`multiad_med.networks.fold_batch_norms`).
 
     A model made before there were cards loads with a warning: it has no held-out scores of its
     levels, so that nothing but its map has a threshold.
@@ -220,6 +224,7 @@ def load_model(network: MultiAD, file: str | Path) -> None:
     check_given(card.network, network.card.network, of=str(path))
     check_keys(path, "this network (another preset?)", network.state_dict(), state)
     network.load_state_dict(state)
+    fold_batch_norms(network.student)
     if "fused" in network.card.network:
         network.card.network["fused"] = network.fused  # a model without card brings its own
 

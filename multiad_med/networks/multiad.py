@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -10,33 +10,18 @@ from torch.nn import functional as F
 
 from multiad_med.card import ModelCard
 from multiad_med.networks.experts import Expert, WhitenedResidual
-from multiad_med.networks.extractor import FeatureExtractor
+from multiad_med.networks.extractor import FeatureExtractor, takes_stages
+from multiad_med.networks.folding import fold_batch_norms
 from multiad_med.networks.fusion import FusionMode, MultiScaleFusion, cosine_distance_maps
 from multiad_med.networks.semantic_token import semantic_stages
 from multiad_med.networks.token_levels import TokenLevels
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
-__all__ = ["ImageStudent", "MultiAD", "NoStudent", "Residual", "source_weights"]
+__all__ = ["MultiAD", "Residual", "source_weights"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class ImageStudent(nn.Module):
-    """The paper's student: a backbone that reads the image and ignores the teacher's features.
-
-    Every student is called with ``(image, teacher_features)`` and returns features of the
-    teacher's shapes, so that a student which decodes the teacher's features fits too.
-    """
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """Return features of an ImageNet-normalised image ``(B, 3, H, W)``."""
-        return self.backbone(image)
 
 
 class Residual(StrEnum):
@@ -69,19 +54,6 @@ def source_weights(
     ] * experts
 
 
-class NoStudent(nn.Module):
-    """Learns nothing: for networks whose experts alone say what is normal."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # Optimisers refuse an empty list.
-        self.nothing = nn.Parameter(torch.empty(0))
-
-    def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
-        """Return no features."""
-        return teacher_features[:0]
-
-
 class MultiAD(nn.Module):
     """Multi-AD: image in, calibrated anomaly map out.
 
@@ -95,6 +67,10 @@ class MultiAD(nn.Module):
     (teacher, student, experts, ImageNet mean and standard deviation, fusion statistics, thresholds, and
     the model's card) is in the state dict. Distances, fusion and smoothing are float32 whatever
     precision the features have.
+
+    Only what is read is computed: of the teacher the stages that are distilled, or that the student or an
+    expert looks at; of the student, for a map, the stages that are fused. The teacher's batch norms are
+    folded into its convolutions (:func:`fold_batch_norms`).
 
     Args:
         teacher: a :class:`FeatureExtractor`; frozen, and always in evaluation mode.
@@ -117,7 +93,11 @@ class MultiAD(nn.Module):
     __jit_unused_properties__: ClassVar[list[str]] = ["fused"]
     __jit_ignored_attributes__: ClassVar[list[str]] = ["card"]
 
+    teacher_chooses: Final[bool]
+    student_chooses: Final[bool]
     stages: list[int]
+    student_reads: list[int]
+    expert_reads: list[int]
     mean: Tensor
     std: Tensor
     calibrated: Tensor
@@ -161,8 +141,14 @@ class MultiAD(nn.Module):
         self.channels: tuple[int, ...] = tuple(teacher.channels[s - 1] for s in stages)
         self.strides: tuple[int, ...] = tuple(teacher.strides[s - 1] for s in stages)
         self.teacher = teacher.requires_grad_(False).eval()
+        fold_batch_norms(self.teacher)
         self.student = student
         self.experts = nn.ModuleList(experts)
+        self.teacher_chooses = takes_stages(teacher)
+        self.student_chooses = takes_stages(student)
+        every = list(range(1, count + 1))
+        self.student_reads = getattr(student, "reads", every)
+        self.expert_reads = sorted({s for expert in experts for s in expert.stages})
         tokens = semantic_stages(teacher.strides)
         of_image = [s in tokens for s in stages] + [expert.whole_image for expert in experts]
         shown = [s in fused and s not in tokens for s in stages]
@@ -218,8 +204,7 @@ class MultiAD(nn.Module):
     @property
     def fused(self) -> list[int]:
         """Stages whose maps are fused."""
-        weights = self.fusion.weights.tolist()
-        return [s for s, weight in zip(self.stages, weights, strict=False) if weight]
+        return self._fused_stages()
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode of the student; the teacher and the fusion stay in evaluation mode."""
@@ -244,9 +229,8 @@ class MultiAD(nn.Module):
         """
         x = self._normalised(x)
         if teacher is None:
-            with torch.no_grad():
-                teacher = self.teacher(x)
-        student = self.student(x, teacher)
+            teacher = self._of_teacher(x, self.stages + self.student_reads)
+        student = self._of_student(x, teacher, self.stages)
         return [teacher[s - 1] for s in self.stages], [student[s - 1] for s in self.stages]
 
     @torch.jit.unused
@@ -259,28 +243,50 @@ class MultiAD(nn.Module):
 
     @torch.jit.unused
     def teacher_features(self, x: Tensor) -> list[Tensor]:
-        """Return the teacher's features of all its stages; see :meth:`features`."""
-        with torch.no_grad():
-            features: list[Tensor] = self.teacher(self._normalised(x))
-        return features
+        """Return the teacher's features up to the deepest stage that training reads: :meth:`features`."""
+        read = self.stages + self.student_reads
+        return self._of_teacher(self._normalised(x), read)[: max(read)]
 
     def _normalised(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"Expected images (B, 1 or 3, H, W), got shape {x.shape}.")
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
-    def _all_features(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        x = self._normalised(x)
+    def _of_teacher(self, x: Tensor, stages: list[int]) -> list[Tensor]:
         with torch.no_grad():
-            teacher = self.teacher(x)
-        return teacher, self.student(x, teacher)
+            features: list[Tensor] = (
+                self.teacher(x, stages) if self.teacher_chooses else self.teacher(x)
+            )
+        return features
+
+    def _of_student(self, x: Tensor, teacher: list[Tensor], stages: list[int]) -> list[Tensor]:
+        features: list[Tensor] = []
+        if len(stages) > 0:
+            if self.student_chooses:
+                features = self.student(x, teacher, stages)
+            else:
+                features = self.student(x, teacher)
+        return features
+
+    def _all_features(self, x: Tensor, stages: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+        """Features of teacher and student for the distances of some stages and of all experts."""
+        x = self._normalised(x)
+        teacher = self._of_teacher(x, stages + self.student_reads + self.expert_reads)
+        return teacher, self._of_student(x, teacher, stages)
 
     @torch.jit.unused
     def observed(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What experts are fitted to: all features of the teacher; teacher minus student, if whitened."""
-        teacher, student = self._all_features(x)
+        """What experts are fitted to: features of the teacher; teacher minus student, if whitened."""
         stages = self.stages if len(self.whitening) else []
+        teacher, student = self._all_features(x, stages)
         return teacher, [teacher[s - 1] - student[s - 1] for s in stages]
+
+    def _fused_stages(self) -> list[int]:
+        stages: list[int] = []
+        for i, stage in enumerate(self.stages):
+            if self.fusion.used[i]:
+                stages.append(stage)
+        return stages
 
     @torch.jit.export
     def distances(self, x: Tensor) -> list[Tensor]:
@@ -292,27 +298,39 @@ class MultiAD(nn.Module):
         Returns:
             Maps ``(B, 1, h_i, w_i)``, 0 and more, before they are brought to one scale.
         """
-        teacher, student = self._all_features(x)
-        return self.distances_of_features(teacher, student)
+        teacher, student = self._all_features(x, self.stages)
+        return self.distances_of_features(teacher, student, self.stages)
 
     @torch.jit.export
-    def distances_of_features(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
-        """Tell what :meth:`distances` gives, of the features of all stages of teacher and student."""
+    def distances_of_features(
+        self, teacher: list[Tensor], student: list[Tensor], stages: list[int] | None = None
+    ) -> list[Tensor]:
+        """Tell what :meth:`distances` gives, of the features of teacher and student.
+
+        Args:
+            teacher: of all stages that are read.
+            student: of the distilled stages.
+            stages: that are compared; the others' maps are empty. Without it all that are distilled.
+        """
         teacher = [f.float() for f in teacher]
         student = [f.float() for f in student]
+        compared = self.stages if stages is None else stages
         if not torch.jit.is_scripting():  # which has no autocast of its own
             with torch.autocast(teacher[0].device.type, enabled=False):
-                return self._distances(teacher, student)
-        return self._distances(teacher, student)
+                return self._distances(teacher, student, compared)
+        return self._distances(teacher, student, compared)
 
-    def _distances(self, teacher: list[Tensor], student: list[Tensor]) -> list[Tensor]:
-        ours = [teacher[s - 1] for s in self.stages]
-        theirs = [student[s - 1] for s in self.stages]
-        maps: list[Tensor] = []
-        if len(self.whitening) == 0:
-            maps = cosine_distance_maps(ours, theirs)
+    def _distances(
+        self, teacher: list[Tensor], student: list[Tensor], compared: list[int]
+    ) -> list[Tensor]:
+        maps = [teacher[0].new_zeros(0) for _ in self.stages]
+        for i, s in enumerate(self.stages):
+            if s in compared and len(self.whitening) == 0:
+                maps[i] = cosine_distance_maps([teacher[s - 1]], [student[s - 1]])[0]
         for i, whitening in enumerate(self.whitening):
-            maps.append(whitening([ours[i] - theirs[i]]))
+            s = self.stages[i]
+            if s in compared:
+                maps[i] = whitening([teacher[s - 1] - student[s - 1]])
         for expert in self.experts:
             maps.append(expert(teacher))
         return maps
@@ -327,8 +345,9 @@ class MultiAD(nn.Module):
         Returns:
             ``(B, 1, H, W)``; with tokens of the whole image ``(B, 2, H, W)``, theirs second.
         """
-        teacher, student = self._all_features(x)
-        maps = self.distances_of_features(teacher, student)
+        fused = self._fused_stages()
+        teacher, student = self._all_features(x, fused)
+        maps = self.distances_of_features(teacher, student, fused)
         size = [x.shape[2], x.shape[3]]
         if not torch.jit.is_scripting():
             with torch.autocast(maps[0].device.type, enabled=False):

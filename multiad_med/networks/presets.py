@@ -17,7 +17,8 @@ from multiad_med.networks.dual_student import DualStudent
 from multiad_med.networks.experts import EXPERTS, Expert, ExpertKind
 from multiad_med.networks.extractor import TOKEN, FeatureExtractor, stage_numbers
 from multiad_med.networks.fusion import FusionMode
-from multiad_med.networks.multiad import ImageStudent, MultiAD, NoStudent, Residual
+from multiad_med.networks.image_student import ImageStudent, NoStudent
+from multiad_med.networks.multiad import MultiAD, Residual
 from multiad_med.networks.plug_in import plugged_student, plugged_teacher
 from multiad_med.networks.semantic_student import SemanticStudent
 from multiad_med.networks.semantic_token import WithSemanticToken, semantic_stages

@@ -185,11 +185,20 @@ class ResNetFeatures(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Stage features, shallow to deep, of an ImageNet-normalised image ``(B, 3, H, W)``."""
+    def forward(self, x: Tensor, stages: list[int] | None = None) -> list[Tensor]:
+        """Stage features, shallow to deep, of an ImageNet-normalised image ``(B, 3, H, W)``.
+
+        Args:
+            x: the image.
+            stages: that are read; those deeper than all of them are not computed.
+        """
+        deepest = len(self.channels) if stages is None else max(stages)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x1 = self.layer1(x)
-        x2 = self.layer2(x1)
-        x3 = self.layer3(x2)
-        x4 = self.layer4(x3)
-        return [x1, x2, x3, x4]
+        features = [self.layer1(x)]
+        if deepest > 1:
+            features.append(self.layer2(features[-1]))
+        if deepest > 2:
+            features.append(self.layer3(features[-1]))
+        if deepest > 3:
+            features.append(self.layer4(features[-1]))
+        return features

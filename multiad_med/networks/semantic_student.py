@@ -54,6 +54,7 @@ class SemanticStudent(nn.Module):
             if name.endswith(".gamma"):
                 nn.init.constant_(gamma, _LAYER_SCALE)
         self.blocks: list[int] = sorted({-(-depth // 2), -(-3 * depth // 4), depth})
+        self.reads: list[int] = []
         self.head = nn.Linear(len(self.blocks) * dim, channels)
 
     def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:

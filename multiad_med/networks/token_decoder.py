@@ -104,25 +104,38 @@ class TokenDecoder(nn.Module):
         )
         self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(blocks))
         self.middle: int = blocks // 2
+        self.reads: list[int] = [4]
         self.apply(_initialise)
 
-    def forward(self, image: Tensor, teacher_features: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self, image: Tensor, teacher_features: list[Tensor], stages: list[int] | None = None
+    ) -> list[Tensor]:
         """Return both groups ``(B, dim, h, w)``; the image is not looked at.
 
         Args:
             image: ``(B, 3, H, W)``.
-            teacher_features: the last of them ``(B, dim, h, w)`` is read, without gradients.
+            teacher_features: of :class:`multiad_med.networks.DinoFeatures`. The last of them
+                ``(B, dim, h, w)`` is read, without gradients.
+            stages: that are read; see :class:`multiad_med.networks.FeatureExtractor`. Without the first,
+                the last blocks are not computed, and it is ``(B, 0, 1, 1)``.
         """
         source = teacher_features[len(teacher_features) - 1]
         x = self.bottleneck(self.narrow(source.flatten(2).transpose(1, 2)))
+        whole = stages is None or 1 in stages
         outputs: list[Tensor] = []
-        for block in self.blocks:
-            x = block(x)
-            outputs.append(x)
-        groups = [outputs[self.middle :], outputs[: self.middle]]
-        return [
-            torch.stack(group).mean(dim=0).transpose(1, 2).reshape(source.shape) for group in groups
-        ]
+        for i, block in enumerate(self.blocks):
+            if whole or i < self.middle:
+                x = block(x)
+                outputs.append(x)
+        deep = _mean_map(outputs[: self.middle], source)
+        if not whole:
+            return [x.new_zeros([len(x), 0, 1, 1]), deep]
+        return [_mean_map(outputs[self.middle :], source), deep]
+
+
+def _mean_map(group: list[Tensor], source: Tensor) -> Tensor:
+    """Mean of tokens ``(B, N, dim)`` as a map of the source's shape."""
+    return torch.stack(group).mean(dim=0).transpose(1, 2).reshape(source.shape)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -68,11 +68,18 @@ class VGGFeatures(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Stage features, shallow to deep, of an ImageNet-normalised image ``(B, 3, H, W)``."""
+    def forward(self, x: Tensor, stages: list[int] | None = None) -> list[Tensor]:
+        """Stage features, shallow to deep, of an ImageNet-normalised image ``(B, 3, H, W)``.
+
+        Args:
+            x: the image.
+            stages: that are read; those deeper than all of them are not computed.
+        """
+        last = self.ends[-1 if stages is None else max(stages) - 1]
         features: list[Tensor] = []
         for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.ends:
-                features.append(x)
+            if index <= last:
+                x = layer(x)
+                if index in self.ends:
+                    features.append(x)
         return features

@@ -166,6 +166,8 @@ def distribute(
     return DistributedDataParallel(
         _Call(module, method),
         device_ids=None if device.type == "cpu" else [device],
+        # All processes have the same: batch norms see the batches of all, and nothing else trains.
+        broadcast_buffers=False,
         # Stages that are not distilled have no gradient.
         find_unused_parameters=True,
     )

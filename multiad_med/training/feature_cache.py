@@ -26,7 +26,7 @@ from multiad_med.utils.tensors import plain_tensor
 __all__ = ["FEATURES", "CachedFeatures", "cached_features"]
 
 FEATURES = "features"
-"""Key of the teacher's features in a batch: a list of ``(B, C_i, h_i, w_i)``, of all its stages."""
+"""Key of the teacher's features in a batch: ``(B, C_i, h_i, w_i)`` up to the deepest stage read."""
 
 _ABOUT = "features.json"
 
@@ -75,7 +75,7 @@ def cached_features(
         network: whose teacher it is.
         folder: for the features: 0.4 MB a slice of 256² with EfficientNet-Lite2, 3.6 MB of 392² with
             DINOv2 B/14.
-        enabled: if not, the slices are returned as they are.
+        enabled: if not, or where no student learns, the slices are returned as they are.
         augmented: whether slices change from epoch to epoch.
         device: where the network is.
         batch_size: slices at once.
@@ -84,7 +84,7 @@ def cached_features(
         InputError: when the slices are augmented, several processes train, or the disk is too full.
         FileError: when the features cannot be written.
     """
-    if not enabled:
+    if not enabled or not network.stages:  # experts alone look at each slice once
         return dataset
     if augmented:
         raise InputError(
@@ -99,7 +99,8 @@ def cached_features(
         "slices": len(dataset),
         "images": _images_sha256(dataset),
     }
-    cached = CachedFeatures(dataset, folder, len(network.teacher.channels))
+    deepest = max(network.stages + network.student_reads)
+    cached = CachedFeatures(dataset, folder, deepest)
     if not (folder / _ABOUT).is_file() or read_json(folder / _ABOUT) != about:
         shutil.rmtree(folder, ignore_errors=True)
         with file_errors(folder, "written"):

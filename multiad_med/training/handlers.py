@@ -18,6 +18,7 @@ from ignite.engine import Engine, Events
 from monai.utils import CommonKeys
 
 from multiad_med.card import ModelCard, check_calibrated
+from multiad_med.data import state_sha256
 from multiad_med.data.image_hashes import KEPT
 from multiad_med.networks import MultiAD, load_model
 from multiad_med.scoring import Level, units_needed
@@ -73,8 +74,15 @@ class CheckpointError(MultiADError, RuntimeError):
     """A training checkpoint cannot be read, or belongs to another training."""
 
 
+_TEACHER = "teacher."
+"""What the keys of a network's frozen teacher begin with."""
+
+
 class ResumableTraining:
     """Writes a checkpoint every few epochs, and resumes from it when training starts.
+
+    Of the frozen teacher it has a hash alone: the teacher is loaded from where it comes from, and is
+    refused where it is another.
 
     MONAI's ``CheckpointSaver`` writes in place, so that a kill in mid-write leaves half a file under
     its final name, and cannot hold the trainer to which it is attached.
@@ -107,6 +115,7 @@ class ResumableTraining:
             if hasattr(item, "state_dict") and item.state_dict()
         }
         self.resume = resume
+        self._teacher_sha256 = ""
 
     def attach(self, engine: DistillationTrainer) -> None:
         """Register for the start of training, and the end of every few epochs and of the last."""
@@ -138,7 +147,8 @@ class ResumableTraining:
         """Write the state of the training, from the main process."""
         if not is_main_process():
             return
-        state = {name: item.state_dict() for name, item in self.objects.items()}
+        state = {name: _without_teacher(item) for name, item in self.objects.items()}
+        state["teacher_sha256"] = self._hash_of_teacher(engine)
         state["settings"] = json.dumps(self._settings(engine))
         state["trainer"] = {
             "epoch": engine.state.epoch,
@@ -148,6 +158,21 @@ class ResumableTraining:
             "scaler": engine.grad_scaler.state_dict(),
         }
         write_state(self.path, state)
+
+    def _hash_of_teacher(self, engine: DistillationTrainer) -> str:
+        """Hash of the teacher, which is frozen, so that it is made once."""
+        if not self._teacher_sha256:
+            self._teacher_sha256 = state_sha256(engine.network.teacher)
+        return self._teacher_sha256
+
+    def _check_teacher(self, engine: DistillationTrainer, then: str) -> None:
+        """Refuse to go on with another teacher than that of the checkpoint."""
+        now = self._hash_of_teacher(engine)
+        if then != now:
+            raise InputError(
+                f"its teacher has the SHA-256 {then}, and the teacher that was loaded now has {now}: "
+                "give the same teacher_weights"
+            )
 
     def load(self, engine: DistillationTrainer) -> None:
         """Continue from the checkpoint, if there is one.
@@ -173,8 +198,10 @@ class ResumableTraining:
                     f"follows, and now they have {engine.state.epoch_length}: other data, batch size or "
                     "number of processes"
                 )
+            if "teacher_sha256" in state:  # else of an older version, which has the whole teacher
+                self._check_teacher(engine, state["teacher_sha256"])
             for name, item in self.objects.items():
-                item.load_state_dict(state[name])
+                item.load_state_dict(_teacher_of(item) | state[name])
             engine.state.epoch, engine.state.iteration = trainer["epoch"], trainer["iteration"]
             engine.grad_scaler.load_state_dict(trainer["scaler"])
         except Exception as error:  # whatever another training's state makes torch raise
@@ -192,6 +219,21 @@ class ResumableTraining:
             )
         else:
             _logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+
+
+def _teacher_of(item: Any) -> dict[str, Any]:
+    """Return the teacher's part of a network's state dict; nothing of other objects."""
+    if not isinstance(item, MultiAD):
+        return {}
+    return {key: value for key, value in item.state_dict().items() if key.startswith(_TEACHER)}
+
+
+def _without_teacher(item: Any) -> Any:
+    """Return an object's state dict, of a network without its teacher."""
+    state = item.state_dict()
+    if not isinstance(item, MultiAD):
+        return state
+    return {key: value for key, value in state.items() if not key.startswith(_TEACHER)}
 
 
 class ModelLoader:

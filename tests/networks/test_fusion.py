@@ -40,15 +40,15 @@ def test_cosine_distance_is_0_for_equal_1_for_orthogonal_2_for_opposite_features
 def test_smoothing_equals_scipy_away_from_and_at_the_border() -> None:
     x = torch.zeros(1, 1, 64, 48)
     x[0, 0, 30, 20] = x[0, 0, 2, 47] = 1.0
-    ours = GaussianSmoothing(4.0)(x)[0, 0]
+    ours = GaussianSmoothing(4.0)(x, [64, 48])[0, 0]
     theirs = gaussian_filter(x[0, 0].numpy(), 4.0, truncate=4.0, mode="nearest")
     assert float((ours - torch.from_numpy(theirs)).abs().max()) < 2e-5
-    assert torch.equal(GaussianSmoothing(0)(x), x)
+    assert torch.equal(GaussianSmoothing(0)(x, [64, 48]), x)
 
 
 def test_smoothing_keeps_a_constant() -> None:
     x = torch.full((1, 1, 8, 8), 3.0)
-    assert torch.allclose(GaussianSmoothing(4.0)(x), x)
+    assert torch.allclose(GaussianSmoothing(4.0)(x, [8, 8]), x)
 
 
 def _maps(*values: float) -> list[Tensor]:

@@ -73,9 +73,11 @@ class Expert(nn.Module, ABC):
 
     Attributes:
         whole_image: whether its distance is one of the whole image, ``(B, 1, 1, 1)``.
+        stages: of the teacher that it looks at, counted from 1.
     """
 
     whole_image: bool = False
+    stages: list[int]
     fitted: Tensor
 
     def __init__(self) -> None:

@@ -141,6 +141,10 @@ class NearestNormal(Expert):
         """Return distances ``(B, 1, h, w)`` on the grid of the first stage; see :class:`Expert`."""
         x = patches(features, self.stages)
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) @ self.projection
-        nearest = (self.bank.square().sum(dim=1) - 2.0 * rows @ self.bank.t()).amin(dim=1)
+        # In parts, so that no matrix of all rows and all patches goes through memory.
+        nearest = rows.new_full([len(rows)], torch.inf)
+        for part in self.bank.split(256):
+            found = torch.addmm(part.square().sum(dim=1), rows, part.t(), alpha=-2.0)
+            nearest = torch.minimum(nearest, found.amin(dim=1))
         squares = (nearest + rows.square().sum(dim=1)).clamp_min(0.0)
         return torch.sqrt(squares).reshape(-1, 1, x.shape[2], x.shape[3])

@@ -47,20 +47,21 @@ class TokenGaussian(Expert):
     """
 
     whole_image = True
+    stages: list[int]
     mean: Tensor
     whitening: Tensor
 
     def __init__(self, channels: Sequence[int], *, stages: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.stage: int = stages[0] if stages else len(channels)
-        count = channels[self.stage - 1]
+        self.stages = [stages[0] if stages else len(channels)]
+        count = channels[self.stages[0] - 1]
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("whitening", torch.eye(count))
 
     @torch.jit.unused
     def statistics(self, *, part: int = 0) -> TokenSums:
         """Make empty sums; the same for all parts."""
-        return TokenSums(self.stage, len(self.mean))
+        return TokenSums(self.stages[0], len(self.mean))
 
     @torch.jit.unused
     def fit(self, statistics: Statistics) -> None:
@@ -84,6 +85,6 @@ class TokenGaussian(Expert):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return distances ``(B, 1, 1, 1)``, 0 and more, of the token; see :class:`Expert`."""
-        rows = features[self.stage - 1].flatten(1) - self.mean
+        rows = features[self.stages[0] - 1].flatten(1) - self.mean
         distance = torch.sqrt((rows @ self.whitening.t()).square().sum(dim=1))
         return distance.reshape(-1, 1, 1, 1)

@@ -65,15 +65,15 @@ class TokenNeighbours(Expert):
         self, channels: Sequence[int], *, stages: Sequence[int] | None = None, seed: int = 0
     ) -> None:
         super().__init__()
-        self.stage: int = stages[0] if stages else len(channels)
+        self.stages = [stages[0] if stages else len(channels)]
         self.seed = seed
         self.neighbours: int = NEIGHBOURS
-        self.register_buffer("bank", torch.zeros(ROWS, channels[self.stage - 1]))
+        self.register_buffer("bank", torch.zeros(ROWS, channels[self.stages[0] - 1]))
 
     @torch.jit.unused
     def statistics(self, *, part: int = 0) -> TokenSample:
         """Make an empty sample; see :class:`Expert`."""
-        return TokenSample(self.stage, self.bank.shape[1], seed=self.seed + 7919 * part)
+        return TokenSample(self.stages[0], self.bank.shape[1], seed=self.seed + 7919 * part)
 
     @torch.jit.unused
     def fit(self, statistics: Statistics) -> None:
@@ -90,7 +90,7 @@ class TokenNeighbours(Expert):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return distances ``(B, 1, 1, 1)`` in [0, 2] of the token; see :class:`Expert`."""
-        token = F.normalize(features[self.stage - 1].flatten(1), dim=1)
+        token = F.normalize(features[self.stages[0] - 1].flatten(1), dim=1)
         there = self.bank.abs().sum(dim=1) > 0
         distances = torch.where(there, 1.0 - token @ self.bank.t(), 2.0)
         nearest = torch.topk(distances, self.neighbours, dim=1, largest=False)[0]
