@@ -15,7 +15,8 @@ import torch
 from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 from monai.utils import optional_import
 
-from multiad_med.networks import open_model
+from multiad_med.networks import MultiAD, open_model
+from multiad_med.networks.folding import folded_only
 from multiad_med.utils.atomic import atomic_path
 from multiad_med.utils.errors import InputError, missing_package
 from multiad_med.utils.sizes import Size, shortest, sides
@@ -59,6 +60,13 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _opened(model: str | Path) -> MultiAD:
+    """The network, without what its folded batch norms are made of."""
+    network = open_model(model).eval()
+    folded_only(network)
+    return network
+
+
 def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = None) -> Path:
     """Write a model's network as ONNX: images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1 or 2, H, W)``.
 
@@ -78,7 +86,7 @@ def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = No
         WeightsError, CardError: when the model cannot be opened.
     """
     _need("onnx", "onnxscript")
-    network = open_model(model).eval()
+    network = _opened(model)
     height, width = _sides(model, size, network.card.preparation)
     with atomic_path(target) as temporary, _quiet():
         convert_to_onnx(
@@ -134,5 +142,5 @@ def export_torchscript(model: str | Path, target: str | Path) -> Path:
         The file.
     """
     with atomic_path(target) as temporary:
-        convert_to_torchscript(open_model(model).eval(), filename_or_obj=str(temporary))
+        convert_to_torchscript(_opened(model), filename_or_obj=str(temporary))
     return Path(target)

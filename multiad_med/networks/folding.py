@@ -11,7 +11,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from multiad_med.networks.extractor import takes_stages
 
-__all__ = ["FoldedConv2d", "FoldedNorm2d", "fold_batch_norms"]
+__all__ = ["FoldedConv2d", "FoldedNorm2d", "fold_batch_norms", "folded_only"]
+
+
+def _shape(conv: nn.Conv2d) -> dict[str, Any]:
+    """What a convolution is built with, its bias apart."""
+    names = (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+    )
+    return {name: getattr(conv, name) for name in (*names, "padding_mode")}
 
 
 class FoldedNorm2d(nn.BatchNorm2d):
@@ -46,18 +60,7 @@ class FoldedConv2d(nn.Conv2d):
     folded_bias: Tensor
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            stride=conv.stride,  # type: ignore[arg-type]
-            padding=conv.padding,  # type: ignore[arg-type]
-            dilation=conv.dilation,  # type: ignore[arg-type]
-            groups=conv.groups,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            device="meta",
-        )
+        super().__init__(**_shape(conv), bias=conv.bias is not None, device="meta")
         self._parameters = conv._parameters
         # In a tuple, so that it is no submodule: it is one of another module already.
         self._norm = (norm,)
@@ -86,6 +89,14 @@ class FoldedConv2d(nn.Conv2d):
         )
         self.folded_weight.copy_(weight)
         self.folded_bias.copy_(bias)
+
+    @torch.jit.unused
+    def plain(self) -> nn.Conv2d:
+        """Return a convolution that does the same and has nothing else."""
+        conv = nn.Conv2d(**_shape(self), device="meta")
+        conv.weight = nn.Parameter(self.folded_weight, requires_grad=False)
+        conv.bias = nn.Parameter(self.folded_bias, requires_grad=False)
+        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and normalise ``(B, C, H, W)``."""
@@ -121,10 +132,15 @@ def _pairs(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module, str]]
             and conv.op == "call_module"
             and len(conv.users) == 1
             and type(module.get_submodule(str(conv.target))) is nn.Conv2d
-            and type(module.get_submodule(str(norm.target))) is nn.BatchNorm2d
+            and _folds(module.get_submodule(str(norm.target)))
             and targets.count(str(conv.target)) == targets.count(str(norm.target)) == 1
         ):
             yield (*_place(module, str(conv.target)), *_place(module, str(norm.target)))
+
+
+def _folds(norm: nn.Module) -> bool:
+    """Whether it is a batch norm that has statistics of its own, and is not some other's subclass."""
+    return type(norm) is nn.BatchNorm2d and norm.running_mean is not None
 
 
 def _place(root: nn.Module, path: str) -> tuple[nn.Module, str]:
@@ -154,3 +170,18 @@ def fold_batch_norms(module: nn.Module) -> None:
         setattr(conv_parent, conv_name, FoldedConv2d(conv, held))
         setattr(norm_parent, norm_name, held)
     module.register_load_state_dict_post_hook(_refold)
+
+
+def folded_only(module: nn.Module) -> None:
+    """Leave of folded convolutions and batch norms what computes, for export.
+
+    Args:
+        module: changed in place; its state dict is another afterwards.
+    """
+    for name, part in list(module.named_children()):
+        if isinstance(part, FoldedConv2d):
+            setattr(module, name, part.plain())
+        elif isinstance(part, FoldedNorm2d):
+            setattr(module, name, nn.Identity())
+        else:
+            folded_only(part)

@@ -183,7 +183,9 @@ def test_model_of_another_preset_is_refused_with_the_keys(tmp_path: Path) -> Non
         load_model(tiny_multiad(), tmp_path / "model.pt")
 
 
-def test_a_model_that_is_loaded_has_the_same_state_and_but_for_rounding_the_same_map(tmp_path: Path) -> None:
+def test_a_loaded_model_has_the_same_state_and_but_for_rounding_the_same_map(
+    tmp_path: Path,
+) -> None:
     source, target = tiny_multiad(), tiny_multiad()
     source.pixel_threshold.fill_(3.5)
     torch.save(source.state_dict(), tmp_path / "model.pt")

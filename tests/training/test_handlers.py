@@ -12,10 +12,10 @@ from ignite.engine import Engine, Events
 from monai.data import DataLoader
 
 from multiad_med.card import ModelCard
-from multiad_med.data import StudyDataset, StudyError
+from multiad_med.data import StudyDataset, StudyError, state_sha256
 from multiad_med.inference import StudyFailureHandler
 from multiad_med.scoring import Level, NormalScores
-from multiad_med.testing.networks import tiny_multiad
+from multiad_med.testing.networks import TinyFeatures, tiny_multiad
 from multiad_med.training import (
     CheckpointError,
     DistillationTrainer,
@@ -35,6 +35,11 @@ def _kill(engine: Engine) -> None:
     raise KilledError
 
 
+def _other_teacher() -> TinyFeatures:
+    torch.manual_seed(1)
+    return TinyFeatures()
+
+
 def _train(
     folder: Path,
     epochs: int,
@@ -43,9 +48,12 @@ def _train(
     killed_in: int | None = None,
     settings: dict[str, Any] | None = None,
     fused: tuple[int, ...] = (1, 2, 3, 4),
+    teacher: TinyFeatures | None = None,
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     network = tiny_multiad()
+    if teacher is not None:
+        network.teacher.load_state_dict(teacher.state_dict())
     network.card.network = {"fused": fused}
     optimizer = torch.optim.Adam(network.student.parameters(), 1e-3)
     data = [{"image": torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))}]
@@ -83,6 +91,42 @@ def test_resumed_training_equals_the_undisturbed_one(tmp_path: Path) -> None:
         for other in (resumed[key], saved[key]):
             assert torch.equal(value.nan_to_num(), other.nan_to_num()), key
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["checkpoint.pt", "model.pt"]
+
+
+def test_a_checkpoint_has_a_hash_in_place_of_the_teacher(tmp_path: Path) -> None:
+    state = _train(tmp_path, 1)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert set(state) - set(saved["network"]) == {k for k in state if k.startswith("teacher.")}
+    torch.manual_seed(0)
+    assert saved["teacher_sha256"] == state_sha256(tiny_multiad().teacher)
+    model = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert model.keys() == state.keys()
+
+
+def test_training_is_not_resumed_with_another_teacher(tmp_path: Path) -> None:
+    with pytest.raises(KilledError):
+        _train(tmp_path, 3, killed_in=2)
+    before = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    other = state_sha256(_other_teacher())
+    with pytest.raises(
+        CheckpointError, match=f"SHA-256 {before['teacher_sha256']}.*{other}.*teacher_weights"
+    ):
+        _train(tmp_path, 3, teacher=_other_teacher())
+    _train(tmp_path, 3)
+
+
+def test_a_checkpoint_of_an_older_version_brings_its_teacher(tmp_path: Path) -> None:
+    undisturbed = _train(tmp_path / "a", 3)
+    with pytest.raises(KilledError):
+        _train(tmp_path / "b", 3, killed_in=2)
+    path = tmp_path / "b" / "checkpoint.pt"
+    older = torch.load(path, weights_only=True)
+    del older["teacher_sha256"]
+    older["network"] |= {k: v for k, v in undisturbed.items() if k.startswith("teacher.")}
+    torch.save(older, path)
+    resumed = _train(tmp_path / "b", 3, teacher=_other_teacher())
+    for key, value in undisturbed.items():
+        assert torch.equal(value.nan_to_num(), resumed[key].nan_to_num()), key
 
 
 SETTINGS = {"preparation": {"size": 64}, "training": {"learning_rate": 1e-3, "data": {"sha": "a"}}}

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from multiad_med.benchmark.detectors import UnavailableError, stored_megabytes
 from multiad_med.networks import FeatureExtractor
+from multiad_med.networks.extractor import takes_stages
 from multiad_med.networks.multiad import IMAGENET_MEAN, IMAGENET_STD
 from multiad_med.utils.errors import InputError
 
@@ -39,6 +40,7 @@ class Stages(nn.Module):
     def __init__(self, network: Any, layers: Sequence[str], *, frozen: bool = True) -> None:
         super().__init__()
         self.network = network
+        self.chooses = takes_stages(network)
         self.stages = {layer: int(layer.removeprefix("layer")) - 1 for layer in layers}
         self.out_dims = [network.channels[stage] for stage in self.stages.values()]
         self.frozen = frozen
@@ -51,7 +53,8 @@ class Stages(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return features ``(B, C, H', W')`` by layer of normalised images ``(B, 3, H, W)``."""
-        features = self.network(images)
+        read = [stage + 1 for stage in self.stages.values()]
+        features = self.network(images, read) if self.chooses else self.network(images)
         # anomalib calls Tensor.view, which channels_last would break.
         return {layer: features[stage].contiguous() for layer, stage in self.stages.items()}
 
