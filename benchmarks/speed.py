@@ -60,14 +60,11 @@ def training(network: MultiAD, batch: int, rounds: int, device: torch.device) ->
     def bare() -> None:
         network.train()
         discriminator.train().requires_grad_(True)
-        x = ((images - network.mean) / network.std).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
-            teacher = network.teacher(x)
-        student = network.student(x, teacher)
+        teacher, student = network.features(images)
         both = [torch.cat([t, s.detach()]) for t, s in zip(teacher, student, strict=True)]
-        discriminator([both[s - 1] for s in network.stages]).mean().backward()
+        discriminator(both).mean().backward()
         discriminator.eval().requires_grad_(False)
-        fooled = discriminator([student[s - 1] for s in network.stages]).mean()
+        fooled = discriminator(student).mean()
         (fooled + sum(s.mean() for s in student)).backward()
 
     return fastest([bare, lambda: trainer._iteration(trainer, {"image": images})], rounds, device)
@@ -82,8 +79,7 @@ def inference(network: MultiAD, batch: int, rounds: int, device: torch.device) -
 
     def bare() -> None:
         for part in volume[0].permute(3, 0, 1, 2).split(batch):
-            x = ((part - network.mean) / network.std).contiguous(memory_format=torch.channels_last)
-            network.student(x, network.teacher(x))
+            network.features(part)
 
     return fastest([bare, lambda: inferer(volume, network)], rounds, device)
 

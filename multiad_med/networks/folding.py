@@ -28,6 +28,11 @@ def _shape(conv: nn.Conv2d) -> dict[str, Any]:
     return {name: getattr(conv, name) for name in (*names, "padding_mode")}
 
 
+def _exact(values: Tensor | None) -> Any:
+    """In float64, on the CPU, as not every device has it."""
+    return None if values is None else values.cpu().double()
+
+
 class FoldedNorm2d(nn.BatchNorm2d):
     """Holds the parameters of a batch norm that is part of the convolution before it, and does nothing.
 
@@ -76,16 +81,14 @@ class FoldedConv2d(nn.Conv2d):
     def fold(self) -> None:
         """Take in the parameters of convolution and batch norm, in float64."""
         norm = self._norm[0]
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
         weight, bias = fuse_conv_bn_weights(
-            self.weight.double(),
-            None if self.bias is None else self.bias.double(),
-            norm.running_mean.double(),
-            norm.running_var.double(),
+            _exact(self.weight),
+            _exact(self.bias),
+            _exact(norm.running_mean),
+            _exact(norm.running_var),
             norm.eps,
-            None if norm.weight is None else norm.weight.double(),
-            None if norm.bias is None else norm.bias.double(),
+            _exact(norm.weight),
+            _exact(norm.bias),
         )
         self.folded_weight.copy_(weight)
         self.folded_bias.copy_(bias)

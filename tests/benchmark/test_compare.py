@@ -139,6 +139,7 @@ def test_ablation_trains_four_networks_for_eight_studies(
         [cache],
         tmp_path / "out",
         settings=Settings("efficientnet_lite0", teacher_weights="random", epochs=2),
+        adversarial_weight=1.0,  # so that a single step tells
     )
     assert len(jobs) == 4
     assert sorted(o.method for o in outcomes) == [str(n) for n in range(1, 9)]
