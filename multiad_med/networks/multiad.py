@@ -245,7 +245,7 @@ class MultiAD(nn.Module):
     def teacher_features(self, x: Tensor) -> list[Tensor]:
         """Return the teacher's features up to the deepest stage that training reads: :meth:`features`."""
         read = self.stages + self.student_reads
-        return self._of_teacher(self._normalised(x), read)[: max(read)]
+        return self._of_teacher(self._normalised(x), read)[: max(read, default=0)]
 
     def _normalised(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] not in (1, 3):
@@ -253,10 +253,10 @@ class MultiAD(nn.Module):
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def _of_teacher(self, x: Tensor, stages: list[int]) -> list[Tensor]:
-        with torch.no_grad():
-            features: list[Tensor] = (
-                self.teacher(x, stages) if self.teacher_chooses else self.teacher(x)
-            )
+        features: list[Tensor] = []
+        if len(stages) > 0:
+            with torch.no_grad():
+                features = self.teacher(x, stages) if self.teacher_chooses else self.teacher(x)
         return features
 
     def _of_student(self, x: Tensor, teacher: list[Tensor], stages: list[int]) -> list[Tensor]:

@@ -95,6 +95,9 @@ def test_experts_alone_have_the_stages_computed_that_they_look_at() -> None:
     with torch.no_grad():
         network(IMAGE)
     assert calls == {"third": 1}
+    assert network.features(IMAGE) == ([], [])
+    assert network.teacher_features(IMAGE) == []
+    assert calls == {"third": 1}
 
 
 DECODER = {
