@@ -148,7 +148,6 @@ class MultiAD(nn.Module):
         self.student_chooses = takes_stages(student)
         every = list(range(1, count + 1))
         self.student_reads = getattr(student, "reads", every)
-        self.expert_reads = sorted({s for expert in experts for s in expert.stages})
         tokens = semantic_stages(teacher.strides)
         of_image = [s in tokens for s in stages] + [expert.whole_image for expert in experts]
         shown = [s in fused and s not in tokens for s in stages]
@@ -166,6 +165,8 @@ class MultiAD(nn.Module):
         self.alignment = nn.ModuleList(
             [TokenLevels(tokens[-1], teacher.channels[tokens[-1] - 1])] if align_categories else []
         )
+        of_experts = {s for expert in experts for s in expert.stages}
+        self.expert_reads = sorted(of_experts | {*(tokens[-1:] if align_categories else [])})
         self.patch: int = getattr(teacher, "patch", 1)
         whitened = choose(Residual, residual, what="residual") is Residual.WHITENED
         if whitened and any(s in tokens for s in stages):

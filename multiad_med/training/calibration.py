@@ -91,7 +91,7 @@ def _fit_alignment(
         for image, foreground, _ in images_of(batches, device):
             maps = network.fused_map(network.distances(image), list(image.shape[2:]))
             joint = maps.sum(dim=1, keepdim=True)
-            tokens = alignment.token(network.teacher_features(image))
+            tokens = alignment.token(network.observed(image)[0])
             largest = largest_in_foreground(joint, foreground, fraction=_LEVEL)
             kept = [index for index, values in enumerate(largest) if values.numel()]
             levels = [largest[index].mean() for index in kept]
