@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from multiad_med.cli.options import (
     Images,
     Labels,
     Model,
+    Ray,
     Settings,
     check_device,
     check_model,
@@ -24,6 +25,7 @@ from multiad_med.cli.options import (
     output_option,
     parse_checked,
 )
+from multiad_med.utils.errors import InputError
 
 REPORT = ("metrics.json", "summary.json", "report.html")
 EXAMPLE = (
@@ -52,11 +54,15 @@ def evaluate(
     ] = 1000,
     device: Device = "auto",
     bundle: Bundle = None,
+    ray: Ray = None,
 ) -> None:
     """Measure how good a model is, how certain that is, and where it fails: one HTML page."""
     check_model(model)
     check_output(output, own=REPORT)
-    check_device(device)
+    if ray is None:
+        check_device(device)
+    elif part is not Part.ALL:
+        raise InputError("--part: only prepared slices have parts, and these need no --ray.")
 
     show_log()
 
@@ -70,24 +76,39 @@ def evaluate(
     bundle = bundle_of_model(model, bundle)
     check_data(data, bundle.removeprefix("multiad_"))
     chosen = parse_checked(settings, bundle=bundle, config="evaluate.json")
-    detector = AnomalyDetector.load(model, device=device, bundle=bundle)
+    given: dict[str, Any] = {
+        "labels": labels,
+        "images": images,
+        "training_logs": logs,
+        "bootstrap": bootstrap,
+    }
     try:
-        metrics = detector.evaluate(
-            data,
-            output=output,
-            labels=labels,
-            images=images,
-            part=str(part),
-            training_logs=logs,
-            bootstrap=bootstrap,
-            **chosen,
-        )
+        if ray is None:
+            detector = AnomalyDetector.load(model, device=device, bundle=bundle)
+            metrics = detector.evaluate(data, output=output, part=str(part), **given, **chosen)
+        else:
+            metrics = _evaluate_by_ray(
+                data, model, output, bundle=bundle, address=ray, device=device, **given, **chosen
+            )
     except StudyError as error:
         if _any_done(output):
             raise PartlyFailedError(str(error)) from error
         raise
     print_summary(metrics, Console(), title=str(data))
     typer.echo(f"The report is {output / 'report.html'}.")
+
+
+def _evaluate_by_ray(
+    data: Path, model: Path, output: Path, *, images: Any, labels: Any, **options: Any
+) -> dict[str, Any]:
+    from multiad_med.scale.evaluate import evaluate_studies
+    from multiad_med.utils.json_files import read_json
+
+    globs = {"image_glob": images, "label_glob": labels}
+    options |= {name: glob for name, glob in globs.items() if glob is not None}
+    evaluate_studies(data, model, output, **options)
+    metrics: dict[str, Any] = read_json(output / "metrics.json")
+    return metrics
 
 
 def _any_done(output: Path) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "Images",
     "Labels",
     "Model",
+    "Ray",
     "Seed",
     "Settings",
     "check_device",
@@ -62,6 +63,15 @@ Bundle = Annotated[
     str | None,
     typer.Option(
         "--bundle", help="The bundle of a model of an older version, which does not name it."
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Spread the work by Ray: local (this machine), auto (the cluster that it belongs to), or "
+        "HOST:PORT of a cluster's head.",
     ),
 ]
 Images = Annotated[

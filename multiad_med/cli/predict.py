@@ -19,6 +19,7 @@ from multiad_med.cli.options import (
     Images,
     Labels,
     Model,
+    Ray,
     Settings,
     check_device,
     check_model,
@@ -26,9 +27,13 @@ from multiad_med.cli.options import (
     output_option,
     parse_checked,
 )
+from multiad_med.utils.errors import InputError
 
 if TYPE_CHECKING:
     from multiad_med.result import Result
+
+SHOWN = 200
+"""Rows of a run by Ray that are printed, at most."""
 
 MAPS = ("summary.json", "**/*_anomaly.json")
 EXAMPLE = "Example: multiad predict new/ -m run/model.pt -o maps/"
@@ -46,8 +51,12 @@ def dicom_kinds(given: str | None) -> list[DicomResult]:
 
 
 def predict(
-    new: Annotated[
-        Path, typer.Argument(help="A folder of studies, one study, or a datalist.json.")
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder of studies, one study, or a datalist.json; with --ray also a table of paths "
+            "or addresses, or a DICOMweb server."
+        ),
     ],
     model: Model,
     output: Annotated[Path, output_option("Folder for maps, masks, scores and their summary.")],
@@ -64,6 +73,7 @@ def predict(
     settings: Settings = None,
     device: Device = "auto",
     bundle: Bundle = None,
+    ray: Ray = None,
 ) -> None:
     """Show where new studies depart from normal: a map, a score and a verdict for each.
 
@@ -75,12 +85,17 @@ def predict(
         _need_highdicom()
     check_model(model)
     check_output(output, own=MAPS)
-    check_device(device)
+    if ray is None:
+        check_device(device)
+    elif kinds:
+        raise InputError("--dicom: not with --ray. Run `multiad dicom` for each map afterwards.")
 
     from multiad_med.networks import bundle_of_model
 
     bundle = bundle_of_model(model, bundle)
-    check_data(new, bundle.removeprefix("multiad_"))
+    new = Path(source)
+    if ray is None or "://" not in source:
+        check_data(new, bundle.removeprefix("multiad_"))
     chosen = parse_checked(
         settings,
         bundle=bundle,
@@ -90,6 +105,11 @@ def predict(
     )
 
     show_log()
+    if ray is not None:
+        _predict_by_ray(
+            source, model, output=output, address=ray, device=device, bundle=bundle, **chosen
+        )
+        return
 
     from monai.utils import ensure_tuple
 
@@ -103,7 +123,8 @@ def predict(
     example, series = "", 0
     try:
         for result in detector.predict_folder(new, output=output, **chosen):
-            rows.append((_name(result, new), result.score, result.p_value, result.verdict))
+            first = result.source if isinstance(result.source, str) else result.source[0]
+            rows.append((_name(first, new), result.score, result.p_value, result.verdict))
             example = example or _view_command(result)
             if kinds and is_dicom_path(Path(ensure_tuple(result.source)[0])):
                 series += 1
@@ -123,6 +144,27 @@ def predict(
         raise PartlyFailedError("\n".join(failed))
 
 
+def _predict_by_ray(source: str, model: Path, *, output: Path, **options: Any) -> None:
+    from multiad_med.data import StudyError, StudyStatus
+    from multiad_med.scale import predict_studies
+    from multiad_med.utils.errors import failure_list
+
+    rows = predict_studies(source, model, output=output, **options)
+    failed = [row["message"] for row in rows if row["status"] == StudyStatus.FAILED]
+    done = [row for row in rows if row["status"] != StudyStatus.FAILED]
+    told = failure_list(failed, of=len(rows))
+    if not done:
+        raise StudyError(told)
+    if len(done) <= SHOWN:
+        new = Path(source)
+        _print_rows(
+            [(_name(r["image"], new), r["score"], r["p_value"], r["decision"]) for r in done]
+        )
+    typer.echo(f"Maps, masks and scores are in {output}; {output / 'scores'} has all rows.")
+    if failed:
+        raise PartlyFailedError(told)
+
+
 def _need_highdicom() -> None:
     from multiad_med.utils.errors import is_missing, missing_package
 
@@ -130,11 +172,11 @@ def _need_highdicom() -> None:
         raise missing_package("highdicom")
 
 
-def _name(result: Result, new: Path) -> str:
+def _name(image: str, new: Path) -> str:
     """Return a study's path below the given folder, which tells studies of one name apart."""
-    first = Path(result.source if isinstance(result.source, str) else result.source[0]).absolute()
+    first = Path(image).absolute()
     inside = first.is_relative_to(new.absolute()) and first != new.absolute()
-    return str(first.relative_to(new.absolute())) if inside else result.name
+    return str(first.relative_to(new.absolute())) if inside else first.name
 
 
 def _view_command(result: Result) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from multiad_med.cli.options import output_option
+from multiad_med.cli.options import Ray, output_option
+from multiad_med.utils.errors import InputError
 
 EXAMPLE = "Example: multiad prepare brats2021 --source BraTS2021 -o slices"
 
@@ -33,6 +34,7 @@ def prepare(
     workers: Annotated[
         int | None, typer.Option(min=0, help="How many processes, by default one per processor.")
     ] = None,
+    ray: Ray = None,
     show_list: Annotated[bool, typer.Option("--list", help="Explain all recipes.")] = False,
     check: Annotated[
         Path | None, typer.Option(help="Say what a folder holds and which recipe fits.")
@@ -55,7 +57,14 @@ def prepare(
             "Give a recipe, --source and --output; or --list; or --check and a folder."
         )
     else:
-        summary = command.run(recipe, source, output, settings or [], workers)
+        options: dict[str, Any] = {"workers": workers}
+        if ray is not None:
+            if workers is not None:
+                raise InputError("--workers: not with --ray, which takes what the cluster has.")
+            from multiad_med.scale.prepare import spread_by_ray
+
+            options["spread"] = spread_by_ray(ray)
+        summary = command.run(recipe, source, output, settings or [], **options)
         typer.echo(str(summary))
         if summary.failures:
             raise typer.Exit(1)

@@ -17,11 +17,11 @@ from multiad_med.data.datalist import DatalistError, first_path
 from multiad_med.data.study_errors import FailureKind, StudyError, study_errors
 from multiad_med.utils.processes import end_with_parent
 
-__all__ = ["StudyDataset", "StudyOutcome", "StudyStatus"]
+__all__ = ["READING", "StudyDataset", "StudyOutcome", "StudyStatus"]
 
 _logger = logging.getLogger(__name__)
 
-_READING = "reading"
+READING = "reading"
 """Key of what happened while a study was read, as JSON, which passes workers and collation."""
 
 
@@ -135,7 +135,7 @@ class StudyDataset(Dataset):
             "seconds": time.perf_counter() - start,
             "inputs": self.results.inputs.get(first_path(item)) if self.results else None,
         }
-        return {**study, _READING: json.dumps(reading)}
+        return {**study, READING: json.dumps(reading)}
 
     def start(self) -> None:
         """Forget earlier outcomes, before the first study is read."""
@@ -153,7 +153,7 @@ class StudyDataset(Dataset):
         Args:
             batch: of a ``DataLoader``; what was noted while reading is taken out of it.
         """
-        (text,) = batch.pop(_READING)
+        (text,) = batch.pop(READING)
         reading = json.loads(text)
         item = self.data[reading["index"]]
         if self.results is not None and reading["inputs"]:  # of a worker

@@ -70,6 +70,7 @@ class StudyResults:
         settings: what else decides a map, such as the size; recorded with the scores.
         files: ends of the other files that are written for each study, as :meth:`path` takes them.
         overwrite: whether finished studies are done again.
+        model_sha256: hash of the network's state, where it is known; computed if empty.
 
     Raises:
         InputError: when the studies lie in ``output_dir`` and results that are named like images
@@ -88,6 +89,7 @@ class StudyResults:
         settings: Mapping[str, Any] | None = None,
         files: Sequence[str] = (MAP, MASK),
         overwrite: bool = False,
+        model_sha256: str = "",
     ) -> None:
         self.output_dir = Path(output_dir)
         folder = Path(source).expanduser().absolute()
@@ -102,7 +104,7 @@ class StudyResults:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings or {}))
         self.files = tuple(files)
         self.overwrite = overwrite
-        self._model_sha256 = ""
+        self._model_sha256 = model_sha256
         self.inputs: dict[str, dict[str, str]] = {}
         self._images: dict[Path, str] = {}
 
@@ -138,8 +140,7 @@ class StudyResults:
         self._hash_model()
         for item in items:
             if item.get("image"):
-                image = first_path(item)
-                self._images.setdefault(self.path(image, SCORES), image)
+                self.owner(item)
 
     def scores(self, image: str | Path) -> dict[str, Any]:
         """Return the scores that are there; empty where there are none, or none that can be read."""
@@ -149,6 +150,11 @@ class StudyResults:
             return {}
         return content if isinstance(content, dict) else {}
 
+    def owner(self, item: Mapping[str, Any]) -> str:
+        """Return the image of this run that has the names of a study's results: the first that asked."""
+        image = first_path(item)
+        return self._images.setdefault(self.path(image, SCORES), image)
+
     def begin(self, item: Mapping[str, Any]) -> bool:
         """Tell whether a study has to be done; if so, remove what an earlier run left of it.
 
@@ -157,7 +163,7 @@ class StudyResults:
                 name.
         """
         image = first_path(item)
-        other = self._images.setdefault(self.path(image, SCORES), image)
+        other = self.owner(item)
         if other != image:
             raise InputError(
                 f"{image}: its results would overwrite those of {other}. Rename one of the two."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from multiad_med.utils.choose import usable_device
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import unwrapped
 
-__all__ = ["StudyPredictor", "bundle_kind"]
+__all__ = ["StudyPredictor", "bundle_kind", "made", "study_parser"]
 
 CONFIG = "inference.json"
 
@@ -31,6 +31,41 @@ def bundle_kind(bundle: str) -> StudyKind | None:
     """Return what a bundle's volumes are; None for a bundle of images."""
     kind = read_config(bundle, CONFIG)["datalist"].get("kind")
     return None if kind is None else StudyKind(kind)
+
+
+def study_parser(
+    config: Mapping[str, Any],
+    item: Mapping[str, Any],
+    *,
+    source: str | Path,
+    output_dir: str | Path,
+) -> ConfigParser:
+    """Return the parts of a bundle's inference for one study.
+
+    Args:
+        config: of :attr:`StudyPredictor.config`.
+        item: of a datalist.
+        source: folder above the study; results are named by the path from it.
+        output_dir: folder of the results.
+    """
+    return ConfigParser(
+        {
+            **config,
+            "datalist": {"test": [literal(dict(item))]},
+            "dataset_dir": literal(str(source)),
+            "output_dir": literal(str(output_dir)),
+        }
+    )
+
+
+def made(parser: ConfigParser, name: str) -> Any:
+    """Return a part of a config, made with all that it needs.
+
+    Raises:
+        MultiADError: on what a user can mend, without the errors that MONAI wraps around it.
+    """
+    with unwrapped():
+        return parser.get_parsed_content(name)
 
 
 class StudyPredictor:
@@ -43,6 +78,7 @@ class StudyPredictor:
         model: ``model.pt`` of a finished training.
         bundle: of a model whose card does not name it.
         device: such as ``cpu``, or ``auto``: a GPU, where there is one.
+        file: the bundle's config: ``inference.json`` or ``evaluate.json``.
         settings: ids of the config and their values, such as ``sw_batch_size``.
 
     Raises:
@@ -56,6 +92,7 @@ class StudyPredictor:
         kind: of its volumes; None for a bundle of images.
         network: the loaded one, calibrated.
         about: what makes the results: bundle, hash of the model, settings.
+        config: the bundle's, with the network and how images are prepared; see :func:`study_parser`.
     """
 
     def __init__(
@@ -64,12 +101,13 @@ class StudyPredictor:
         *,
         bundle: str | None = None,
         device: str = "auto",
+        file: str = CONFIG,
         **settings: Any,
     ) -> None:
         self.bundle = bundle_of_model(model, bundle)
         self.kind = bundle_kind(self.bundle)
-        check_settings(self.bundle, CONFIG, settings)
-        config = read_config(self.bundle, CONFIG) | {
+        check_settings(self.bundle, file, settings)
+        config = read_config(self.bundle, file) | {
             "bundle_root": literal(str(bundle_path(self.bundle))),
             "ckpt_path": literal(str(model)),
             "split": "test",
@@ -78,30 +116,23 @@ class StudyPredictor:
         parser = ConfigParser(config)
         parser.update(literal(settings, expressions=True))
         parser["device"] = usable_device(device)
-        network, prepared = _made(parser, "network"), _made(parser, "prepared")
+        network, prepared = made(parser, "network"), made(parser, "prepared")
         load_model(network, model)
         check_calibrated(network)
         network.eval()  # for good: MONAI sets it back after each run, in the middle of another thread's
         self.network: MultiAD = network
-        self._config = parser.get() | {"network": network, "prepared": prepared}
-        trial = self._parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
-        _made(trial, "evaluator")  # so that an impossible setting fails at the start
+        self.config: dict[str, Any] = parser.get() | {"network": network, "prepared": prepared}
+        trial = self.parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
+        made(trial, "evaluator")  # so that an impossible setting fails at the start
         self.about = {
             "bundle": self.bundle,
             "model": state_sha256(network),
-            "settings": json.dumps(_made(trial, "results").settings, sort_keys=True),
+            "settings": json.dumps(made(trial, "results").settings, sort_keys=True),
         }
 
-    def _parser(self, item: dict[str, Any], source: Path, output_dir: Path) -> ConfigParser:
+    def parser(self, item: dict[str, Any], source: Path, output_dir: Path) -> ConfigParser:
         """Return the bundle's parts for one study; all but the network are made anew."""
-        return ConfigParser(
-            self._config
-            | {
-                "datalist": {"test": [literal(item)]},
-                "dataset_dir": literal(str(source)),
-                "output_dir": literal(str(output_dir)),
-            }
-        )
+        return study_parser(self.config, item, source=source, output_dir=output_dir)
 
     def __call__(
         self,
@@ -131,10 +162,10 @@ class StudyPredictor:
             key: str(path) if isinstance(path, (str, Path)) else list(path)
             for key, path in named.items()
         }
-        parser = self._parser(item, Path(source), Path(output_dir))
-        dataset: StudyDataset = _made(parser, "dataset")
-        results: StudyResults = _made(parser, "results")
-        evaluator: StudyEvaluator = _made(parser, "evaluator")
+        parser = self.parser(item, Path(source), Path(output_dir))
+        dataset: StudyDataset = made(parser, "dataset")
+        results: StudyResults = made(parser, "results")
+        evaluator: StudyEvaluator = made(parser, "evaluator")
         evaluator.run()
         outcome = dataset.outcomes[0]
         if outcome.status is StudyStatus.FAILED:
@@ -160,8 +191,3 @@ def result_of(image: str | list[str], results: StudyResults, *, bscans: bool) ->
         folder=results.path(first, "anomaly_dicom"),
         bscans=bscans,
     )
-
-
-def _made(parser: ConfigParser, name: str) -> Any:
-    with unwrapped():
-        return parser.get_parsed_content(name)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from multiad_med.data import StudyDataset, StudyError
 from multiad_med.utils import InputError, terminable, worker_errors
+from multiad_med.utils.errors import failure_list
 
 __all__ = ["StudyEvaluator", "StudyFailureHandler"]
 
@@ -81,6 +82,4 @@ class StudyFailureHandler:
         """
         total, failures = len(self.dataset.data), self.dataset.failures
         if failures:
-            raise StudyError(
-                f"{len(failures)} of {total} studies failed:\n  " + "\n  ".join(failures)
-            )
+            raise StudyError(failure_list(failures, of=total))

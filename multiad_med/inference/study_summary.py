@@ -16,7 +16,7 @@ from multiad_med.utils.atomic import atomic_path, write_json
 from multiad_med.utils.errors import MultiADError
 from multiad_med.utils.json_files import read_json
 
-__all__ = ["StudySummaryHandler"]
+__all__ = ["StudySummaryHandler", "summary_row", "write_summary"]
 
 COLUMNS = ("image", "status", "score", "p_value", "decision", "seconds", "message", "map")
 
@@ -60,8 +60,30 @@ def _merged(
     return list(rows.values())
 
 
-class StudySummaryHandler:
-    """Writes what became of each study of the output folder when a run ends.
+def summary_row(outcome: StudyOutcome, results: StudyResults) -> dict[str, Any]:
+    """Return what became of a study: the values of :data:`COLUMNS`.
+
+    Args:
+        outcome: of the study.
+        results: where its files are.
+    """
+    failed = outcome.status is StudyStatus.FAILED
+    scores = {} if failed else results.scores(outcome.image)
+    anomaly_map = results.path(outcome.image, results.files[0])
+    return {
+        "image": outcome.image,
+        "status": str(outcome.status),
+        "score": scores.get("volume_score"),
+        "p_value": scores.get("volume_p_value"),
+        "decision": scores.get("verdict"),
+        "seconds": round(outcome.seconds, 3),
+        "message": outcome.message,
+        "map": None if failed else anomaly_map.relative_to(results.output_dir).as_posix(),
+    }
+
+
+def write_summary(new: Sequence[Mapping[str, Any]], folder: Path, *, bscans: bool) -> None:
+    """Write what became of each study of an output folder.
 
     - ``summary.json``: under ``studies`` a row per study: image, status (see
       :class:`multiad_med.data.StudyStatus`), score, p-value, decision (``anomalous``, ``normal``, or why
@@ -71,6 +93,48 @@ class StudySummaryHandler:
     - ``summary.html``: a contact sheet, see :mod:`multiad_med.visualize.contact_sheet`.
 
     Rows of earlier runs into the same folder stay; a newer row of the same study replaces the older.
+
+    Args:
+        new: rows of this run, see :func:`summary_row`.
+        folder: of the results.
+        bscans: whether the studies are OCT volumes.
+
+    Raises:
+        StudyError: when the summary cannot be written; the message lists the failures too.
+    """
+    counts = Counter(row["status"] for row in new)
+    told = {str(status): counts[str(status)] for status in StudyStatus}
+    _logger.info("%d studies: %s", len(new), ", ".join(f"{n} {s}" for s, n in told.items()))
+    try:
+        rows = _merged(_earlier_rows(folder / "summary.json"), new)
+        write_json(folder / "summary.json", {"counts": told, "studies": rows})
+        with (
+            atomic_path(folder / "summary.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as stream,
+        ):
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        failures = [row["message"] for row in new if row["status"] == StudyStatus.FAILED]
+        raise StudyError(
+            "\n  ".join([f"The summary could not be written: {error}", *failures])
+        ) from error
+    _write_sheet(rows, folder / "summary.html", bscans=bscans)
+
+
+def _write_sheet(rows: Sequence[Mapping[str, Any]], path: Path, *, bscans: bool) -> None:
+    # Matplotlib and the viewer are needed by this alone.
+    from multiad_med.visualize.contact_sheet import write_contact_sheet
+
+    try:
+        write_contact_sheet(rows, path, bscans=bscans)
+    except Exception as error:  # the results and their summary are there all the same
+        _logger.warning("%s could not be written: %s", path, error)
+
+
+class StudySummaryHandler:
+    """Writes the summary when a run ends, see :func:`write_summary`.
 
     Args:
         dataset: the studies that were run.
@@ -89,57 +153,11 @@ class StudySummaryHandler:
         """Register for the end of the run."""
         engine.add_event_handler(Events.COMPLETED, self)
 
-    def _row(self, outcome: StudyOutcome) -> dict[str, Any]:
-        failed = outcome.status is StudyStatus.FAILED
-        scores = {} if failed else self.results.scores(outcome.image)
-        anomaly_map = self.results.path(outcome.image, self.results.files[0])
-        return {
-            "image": outcome.image,
-            "status": str(outcome.status),
-            "score": scores.get("volume_score"),
-            "p_value": scores.get("volume_p_value"),
-            "decision": scores.get("verdict"),
-            "seconds": round(outcome.seconds, 3),
-            "message": outcome.message,
-            "map": None if failed else anomaly_map.relative_to(self.results.output_dir).as_posix(),
-        }
-
     def __call__(self, engine: Engine) -> None:
-        """Write the summary, and then the contact sheet.
+        """Write the summary.
 
         Raises:
-            StudyError: when the summary cannot be written; the message lists the failures too.
+            StudyError: when it cannot be written; the message lists the failures too.
         """
-        outcomes, folder = self.dataset.outcomes, self.results.output_dir
-        counts = Counter(str(outcome.status) for outcome in outcomes)
-        told = {str(status): counts[str(status)] for status in StudyStatus}
-        _logger.info(
-            "%d studies: %s", len(outcomes), ", ".join(f"{n} {s}" for s, n in told.items())
-        )
-        try:
-            rows = _merged(
-                _earlier_rows(folder / "summary.json"), [self._row(outcome) for outcome in outcomes]
-            )
-            write_json(folder / "summary.json", {"counts": told, "studies": rows})
-            with (
-                atomic_path(folder / "summary.csv") as temporary,
-                temporary.open("w", newline="", encoding="utf-8") as stream,
-            ):
-                writer = csv.DictWriter(stream, COLUMNS)
-                writer.writeheader()
-                writer.writerows(rows)
-        except OSError as error:
-            raise StudyError(
-                "\n  ".join([f"The summary could not be written: {error}", *self.dataset.failures])
-            ) from error
-        self._write_sheet(rows)
-
-    def _write_sheet(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        # Matplotlib and the viewer are needed by this alone.
-        from multiad_med.visualize.contact_sheet import write_contact_sheet
-
-        path = self.results.output_dir / "summary.html"
-        try:
-            write_contact_sheet(rows, path, bscans=self.bscans)
-        except Exception as error:  # the results and their summary are there all the same
-            _logger.warning("%s could not be written: %s", path, error)
+        rows = [summary_row(outcome, self.results) for outcome in self.dataset.outcomes]
+        write_summary(rows, self.results.output_dir, bscans=self.bscans)

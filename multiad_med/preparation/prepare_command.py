@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from multiad_med.datasets import recognise
 from multiad_med.dicom.read.series import find_series
@@ -55,7 +56,11 @@ def explain_folder(folder: Path) -> str:
 
 
 def run(
-    recipe: str, source: Path, target: Path, settings: Sequence[str], workers: int | None
+    recipe: str,
+    source: Path,
+    target: Path,
+    settings: Sequence[str],
+    **options: Any,
 ) -> Summary:
-    """Prepare ``source`` by a recipe with settings ``NAME=VALUE``."""
-    return prepare(load_recipe(recipe, parse_settings(settings)), source, target, workers=workers)
+    """Prepare ``source`` by a recipe with settings ``NAME=VALUE``; options as of :func:`prepare`."""
+    return prepare(load_recipe(recipe, parse_settings(settings)), source, target, **options)

@@ -23,7 +23,7 @@ from multiad_med.preparation.recipes import Recipe
 from multiad_med.utils import end_with_parent
 from multiad_med.utils.atomic import atomic_path
 
-__all__ = ["StudyPreparation"]
+__all__ = ["StudyPreparation", "keep_freed_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -95,7 +95,7 @@ class StudyPreparation(Dataset):
             if get_worker_info() is not None:
                 end_with_parent()
                 torch.set_num_threads(1)
-                _keep_freed_memory()
+                keep_freed_memory()
             self.transforms = self.recipe.transforms(self.source)
             # What is there now stays, so that collecting after each study costs little.
             gc.collect()
@@ -115,7 +115,7 @@ class StudyPreparation(Dataset):
         return "written"
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let this process reuse the memory of its last volume instead of returning it.
 
     Every array of a CT is hundreds of megabytes. glibc asks the kernel for them again each time, page by

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from multiad_med.utils import terminable, worker_errors
 from multiad_med.utils.atomic import atomic_path, write_json
 from multiad_med.utils.errors import MultiADError, file_errors
 from multiad_med.utils.json_files import read_json
+from multiad_med.utils.processes import processors
 
 try:
     import fcntl
@@ -131,6 +132,7 @@ def prepare(
     *,
     workers: int | None = None,
     progress: bool = True,
+    spread: Callable[[StudyPreparation], Iterable[tuple[int, str, str]]] | None = None,
 ) -> Summary:
     """Prepare a data set.
 
@@ -147,6 +149,7 @@ def prepare(
         workers: processes that prepare studies side by side; none means one per processor, 0 this
             process itself.
         progress: whether to show a progress bar.
+        spread: gives what a preparation returns of each study, in any order, instead of these processes.
 
     Raises:
         ArchiveError: when an archive is damaged or not to be trusted.
@@ -168,7 +171,7 @@ def prepare(
         for partial in list(target.rglob(".partial-*")):
             shutil.rmtree(partial, ignore_errors=True)
         _write_datalist(target, recipe, splits)
-        summary = _prepare_studies(recipe, source, target, items, workers, progress)
+        summary = _prepare_studies(recipe, source, target, items, workers, progress, spread)
     summary.seconds = time.perf_counter() - start
     return summary
 
@@ -184,13 +187,6 @@ def _write_datalist(
     return str(content["split_sha256"])
 
 
-def _processors() -> int:
-    """Count the processors that this process may use, perhaps fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _prepare_studies(
     recipe: Recipe,
     source: Path,
@@ -198,21 +194,31 @@ def _prepare_studies(
     items: list[dict[str, Any]],
     workers: int | None,
     progress: bool,
+    spread: Callable[[StudyPreparation], Iterable[tuple[int, str, str]]] | None,
 ) -> Summary:
     summary = Summary()
     if workers is None:
-        workers = _processors()
-    loader = DataLoader(
-        StudyPreparation(recipe, source.absolute(), target, items),
-        batch_size=None,
-        num_workers=min(workers, len(items)),
-        collate_fn=_as_is,
-    )
+        workers = processors()
+    preparation = StudyPreparation(recipe, source.absolute(), target.absolute(), items)
+    outcomes: Iterable[tuple[int, str, str]]
+    if spread is not None:
+        outcomes = spread(preparation)
+    else:
+        outcomes = DataLoader(
+            preparation,
+            batch_size=None,
+            num_workers=min(workers, len(items)),
+            collate_fn=_as_is,
+        )
     failed: set[int] = set()
     advice = f"The same command goes on where it stopped; give it fewer workers than {workers}."
     with worker_errors(PreparationError, advice):
         for index, outcome, message in tqdm(
-            loader, desc=f"preparing {recipe.name}", unit="study", disable=not progress
+            outcomes,
+            desc=f"preparing {recipe.name}",
+            unit="study",
+            total=len(items),
+            disable=not progress,
         ):
             if outcome == "failed":
                 failed.add(index)

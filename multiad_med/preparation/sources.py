@@ -348,7 +348,8 @@ def load_studies(
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
         raise DatalistError(
             f"{path}: a table is a source of the recipe volumes: prepare slices from it (`multiad "
-            f"prepare volumes --source {path} --target slices`), or write a datalist.json."
+            f"prepare volumes --source {path} --target slices`), or write a datalist.json. "
+            "`multiad predict --ray local` takes a table of paths."
         )
     if path.is_file() and path.suffix.lower() != ".json":
         study = {"image": str(path), "subject": volume_name(path)}

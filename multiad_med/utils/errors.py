@@ -6,7 +6,7 @@ import errno
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "MissingPackageError",
     "MultiADError",
     "causes",
+    "failure_list",
     "file_errors",
     "last_line",
     "memory_error",
@@ -37,11 +38,14 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "openvino": "export",
+    "pyarrow": "scale",
+    "ray": "scale",
     "timm": "timm",
     "torchvision": "timm",
 }
 """The extra of multiad-med that installs an optional package, by the name that is imported."""
 
+_TOLD = 100  # failures in one message
 _NOT_OF_FILES = (None, errno.EINVAL, errno.ENOMEM)
 _TORCH_ON_CPU = ("can't allocate memory", "not enough memory")
 
@@ -122,6 +126,12 @@ def last_line(error: MultiADError) -> str:
     if len(details) < 2:
         return " ".join([f"Error: {reason}", *(line.strip() for line in details)])
     return "\n".join([*details, f"Error: {reason.rstrip(':')}, as listed above."])
+
+
+def failure_list(failures: Sequence[str], *, of: int) -> str:
+    """Return the message that some studies failed: the first of many."""
+    told = [*failures[:_TOLD], *([f"and {len(failures) - _TOLD} more"] * (len(failures) > _TOLD))]
+    return f"{len(failures)} of {of} studies failed:\n  " + "\n  ".join(told)
 
 
 @contextmanager

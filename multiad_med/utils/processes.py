@@ -13,9 +13,16 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-__all__ = ["end_with_parent", "run_in_process", "terminable", "worker_errors"]
+__all__ = ["end_with_parent", "processors", "run_in_process", "terminable", "worker_errors"]
 
 _PATIENCE = 10.0  # seconds that a child has for its clean-up
+
+
+def processors() -> int:
+    """Count the processors that this process may use, perhaps fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def end_with_parent(pid: int | None = None) -> None:

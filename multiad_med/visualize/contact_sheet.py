@@ -21,7 +21,7 @@ from multiad_med.visualize.viewed_study import load_study
 from multiad_med.visualize.viewer_page import write_page
 from multiad_med.visualize.worst_slice import write_overlay
 
-__all__ = ["SHOWN", "VIEWERS", "write_contact_sheet"]
+__all__ = ["SHOWN", "VIEWERS", "draw_study", "worst_first", "write_contact_sheet"]
 
 SHOWN = 200
 """Studies with an image, at most."""
@@ -37,8 +37,15 @@ def _is_volume(anomaly_map: Path) -> bool:
     return anomaly_map.name.endswith(MAP)
 
 
-def _prepare(image: str, anomaly_map: Path, *, viewer: bool, bscans: bool) -> None:
-    """Make a volume's missing overlay and viewer; an image has its overlay."""
+def draw_study(image: str, anomaly_map: Path, *, viewer: bool, bscans: bool) -> None:
+    """Make a volume's missing overlay and viewer; an image has its overlay.
+
+    Args:
+        image: as in a datalist, of several files the first.
+        anomaly_map: of it.
+        viewer: whether it gets a viewer.
+        bscans: see :func:`multiad_med.visualize.load_study`.
+    """
     overlay, page = beside_map(anomaly_map, OVERLAY), beside_map(anomaly_map, VIEWER)
     viewer = viewer and not page.is_file()
     if not _is_volume(anomaly_map) or (overlay.is_file() and not viewer):
@@ -70,7 +77,7 @@ def _tile(row: Mapping[str, Any], folder: Path, **reading: Any) -> dict[str, Any
     overlay, page = beside_map(anomaly_map, OVERLAY), beside_map(anomaly_map, VIEWER)
     thumbnail, problem = None, ""
     try:
-        _prepare(str(row["image"]), anomaly_map, **reading)
+        draw_study(str(row["image"]), anomaly_map, **reading)
         thumbnail = _thumbnail(overlay)
     except Exception as error:  # one study's image that cannot be made stops no other
         _logger.warning("%s: no image on the contact sheet: %s", row["image"], error)
@@ -86,6 +93,12 @@ def _tile(row: Mapping[str, Any], folder: Path, **reading: Any) -> dict[str, Any
         "link": link,
         "viewer": opens == page,
     }
+
+
+def worst_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of studies that have a map, the highest score first."""
+    judged = (row for row in rows if row["score"] is not None and row["map"])
+    return sorted(judged, key=lambda row: -row["score"])
 
 
 def write_contact_sheet(
@@ -105,10 +118,7 @@ def write_contact_sheet(
         path: of the page.
         bscans: of volumes, see :func:`multiad_med.visualize.load_study`.
     """
-    judged = sorted(
-        (row for row in rows if row["score"] is not None and row["map"]),
-        key=lambda row: -row["score"],
-    )
+    judged = worst_first(rows)
     failed = [row for row in rows if row["status"] == "failed"]
     page = render(
         "visualize/assets/contact_sheet.html.jinja",

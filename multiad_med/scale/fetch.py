@@ -1,0 +1,113 @@
+"""Studies behind an address, brought to this machine's disk while they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from multiad_med.data import FailureKind, StudyError
+from multiad_med.preparation.sources import StudyKind
+from multiad_med.utils.errors import InputError, file_errors
+
+__all__ = ["check_scheme", "fetch_folder", "fetched", "is_uri", "local_path"]
+
+_URI = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_SERIES = re.compile(r"^(https?://.+)/studies/([\d.]+)/series/([\d.]+)/?$")
+
+
+def is_uri(text: str) -> bool:
+    """Return whether a text is an address such as ``s3://bucket/a.nii.gz``, and no path."""
+    return _URI.match(text) is not None
+
+
+def fetch_folder(output_dir: str | Path) -> Path:
+    """Return where studies of a run are put, the same on every machine and in every run.
+
+    Results are named by the path below it, and say it.
+    """
+    name = hashlib.sha256(os.path.abspath(output_dir).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"multiad-{name}"
+
+
+def local_path(uri: str, folder: Path) -> Path:
+    """Return where an address is put in a folder, such as ``folder/s3/bucket/a.nii.gz``."""
+    if series := _SERIES.match(uri):
+        return folder / series[3]
+    parts = [part for part in uri.replace("://", "/").split("/") if part not in ("", ".", "..")]
+    return folder.joinpath(*parts)
+
+
+def check_scheme(uri: str) -> None:
+    """Refuse an address that no installed package reads.
+
+    Raises:
+        InputError: naming what is missing.
+    """
+    if _SERIES.match(uri):
+        return
+    import fsspec
+
+    scheme = uri.partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"{uri}: addresses of {scheme}:// cannot be read here: {error}") from error
+
+
+@contextmanager
+def fetched(uris: Mapping[str, str], folder: Path, kind: StudyKind | None = None) -> Iterator[None]:
+    """Have files on this machine's disk inside the context.
+
+    Args:
+        uris: addresses, by the key of the item that they are for; see :func:`local_path`.
+        folder: of :func:`fetch_folder`.
+        kind: of the studies, for a series of a DICOMweb server.
+
+    Raises:
+        StudyError: when one cannot be had.
+    """
+    try:
+        for uri in uris.values():
+            _fetch(uri, folder, kind)
+        yield
+    finally:
+        for uri in uris.values():
+            path = local_path(uri, folder)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _fetch(uri: str, folder: Path, kind: StudyKind | None) -> None:
+    if series := _SERIES.match(uri):
+        _fetch_series(*series.groups(), folder=folder, kind=kind)
+        return
+    import fsspec
+
+    path = local_path(uri, folder)
+    with file_errors(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        files, inside = fsspec.url_to_fs(uri)
+        files.get(inside, str(path), recursive=files.isdir(inside))
+    except Exception as error:  # each storage has its own types
+        reason = str(error) or type(error).__name__
+        raise StudyError(f"{uri} cannot be had: {reason}", kind=FailureKind.SYSTEM) from error
+
+
+def _fetch_series(
+    url: str, study: str, series: str, *, folder: Path, kind: StudyKind | None
+) -> None:
+    from multiad_med.serving.dicomweb import DicomwebSource
+    from multiad_med.serving.ledger import FoundStudy
+
+    source = DicomwebSource(url, kind=kind or StudyKind.MR, folder=folder)
+    source.fetch(FoundStudy(series, "", json.dumps({"study": study})))

@@ -1,0 +1,188 @@
+"""``multiad predict --ray``: an archive's studies over the cores and GPUs of a machine or a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from multiad_med.data import StudyStatus
+from multiad_med.data.datalist import first_path
+from multiad_med.inference.predictor import CONFIG, StudyPredictor
+from multiad_med.inference.study_summary import COLUMNS, write_summary
+from multiad_med.preparation.sources import StudyKind
+from multiad_med.scale.cluster import LOCAL, Workers, ray_cluster, workers_for
+from multiad_med.scale.fetch import fetch_folder
+from multiad_med.scale.pipeline import Stages, run_stages
+from multiad_med.scale.score_files import ScoreFiles
+from multiad_med.scale.sources import list_studies
+from multiad_med.scale.stages import (
+    MapStudies,
+    ReadStudies,
+    StudyRun,
+    TravellingStudy,
+    WriteStudies,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["LOST", "collected", "mapping_stages", "predict_studies"]
+
+_VOLUMES = 2  # in one batch; each has more slices than a batch of the network
+LOST = (
+    "its worker was ended several times, as happens when memory runs out, or the file ends a reader. Run "
+    "again: finished studies are not done again."
+)
+
+
+def predict_studies(
+    source: str | Path,
+    model: str | Path,
+    *,
+    output: str | Path,
+    address: str = LOCAL,
+    device: str = "auto",
+    bundle: str | None = None,
+    actors: int | None = None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """Map and score studies by Ray, with the results of a run over a folder.
+
+    Beside these, ``scores/*.parquet`` has a row a study. A study that fails stops no other, a worker that
+    is killed is replaced and its studies are done again, and studies that are done already are not done
+    again. All machines of a cluster must see model, studies and output under the same paths.
+
+    Args:
+        source: see :func:`multiad_med.scale.sources.list_studies`.
+        model: ``model.pt`` of a finished training.
+        output: folder of the results.
+        address: see :func:`multiad_med.scale.cluster.ray_cluster`.
+        device: ``cpu``, ``cuda``, or ``auto``: GPUs, where the cluster has some.
+        bundle: of a model whose card does not name it.
+        actors: processes that hold the network; one per GPU or, without any, per core, if none.
+        settings: ids of the bundle's ``inference.json``.
+
+    Returns:
+        A row per study, in order, as in ``summary.json``.
+
+    Raises:
+        InputError: when Ray cannot be had, or a setting or the source is not as it must be.
+        DatalistError: when there is no study.
+        StudyError: when the summary cannot be written.
+    """
+    model, output = Path(model).absolute(), Path(output).absolute()
+    source = str(Path(source).absolute()) if "://" not in str(source) else str(source)
+    predictor = StudyPredictor(model, bundle=bundle, device="cpu", **settings)
+    listed = list_studies(source, predictor, output_dir=output)
+    run = StudyRun.of(
+        predictor, source=listed.source, output_dir=output, fetch_dir=fetch_folder(output)
+    )
+    studies = run.travelling(listed.studies)
+    with ray_cluster(address):
+        workers = workers_for(device, actors)
+        stages = mapping_stages(
+            run,
+            workers,
+            count=len(studies),
+            model=model,
+            bundle=predictor.bundle,
+            settings=settings,
+        )
+        tables = run_stages(studies, replace(stages, write=WriteStudies(run)))
+        rows = collected(tables, studies, output)
+        summary = [{name: row.get(name) for name in COLUMNS} for row in rows]
+        bscans = predictor.kind is StudyKind.OCT
+        _draw(summary, output, bscans=bscans)
+    write_summary(summary, output, bscans=bscans)
+    return summary
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], output: Path, *, bscans: bool) -> None:
+    """Make the images of the contact sheet side by side; what cannot be drawn is told by the sheet."""
+    import ray
+
+    from multiad_med.visualize.contact_sheet import SHOWN, VIEWERS, draw_study, worst_first
+
+    task: Any = ray.remote(num_cpus=1)
+    draw = task(draw_study)
+    drawn = [
+        draw.remote(row["image"], output / row["map"], viewer=place < VIEWERS, bscans=bscans)
+        for place, row in enumerate(worst_first(rows)[:SHOWN])
+    ]
+    if drawn:
+        ray.wait(drawn, num_returns=len(drawn))
+
+
+def mapping_stages(
+    run: StudyRun,
+    workers: Workers,
+    *,
+    count: int,
+    model: Path,
+    bundle: str,
+    settings: Mapping[str, Any],
+    file: str = CONFIG,
+) -> Stages:
+    """Return the stages from files to maps.
+
+    Args:
+        run: what all workers know.
+        workers: that hold the network.
+        count: of the studies.
+        model: file of the network.
+        bundle: its bundle.
+        settings: ids of the bundle's config.
+        file: that config.
+    """
+    batch = _VOLUMES if run.kind else int(run.part("sw_batch_size"))
+    return Stages(
+        read=ReadStudies(run),
+        network=MapStudies,
+        network_arguments={
+            "model": model,
+            "bundle": bundle,
+            "device": workers.device,
+            "file": file,
+            "settings": settings,
+        },
+        per_task=max(1, min(batch, -(-count // workers.count))),
+        actors=workers.count,
+        gpus=workers.gpus,
+    )
+
+
+def collected(
+    tables: Iterator[pa.Table], studies: Sequence[TravellingStudy], output: Path
+) -> list[dict[str, Any]]:
+    """Return a row per study, in order, and write them to Parquet as they come."""
+    rows: list[dict[str, Any] | None] = [None] * len(studies)
+    files = ScoreFiles(output)
+    with tqdm(total=len(studies), desc="studies", unit="study") as progress:
+        for table in tables:
+            for row in table.to_pylist():
+                rows[row["index"]] = row
+                files.add(row)
+            progress.update(table.num_rows)
+    for study in studies:
+        if rows[study.index] is None:
+            row = _lost(study)
+            rows[study.index] = row
+            files.add(row)
+    files.close()
+    return [row for row in rows if row is not None]
+
+
+def _lost(study: TravellingStudy) -> dict[str, Any]:
+    image = study.listed.uris.get("image", first_path(study.listed.item))
+    return {
+        "index": study.index,
+        "id": study.listed.id,
+        "image": image,
+        "status": str(StudyStatus.FAILED),
+        "message": f"{image}: {LOST}",
+        "seconds": 0.0,
+    }
