@@ -83,7 +83,7 @@ class SleepingWriter(Sleep):
 def pipeline(
     count: int, seconds: tuple[float, float, float], *, actors: int, per_task: int
 ) -> tuple[float, float]:
-    """Send rows through the pipeline and collect them; seconds to the first result, and to the last."""
+    """Send rows through the pipeline and collect them; studies/s of the later half, and seconds in all."""
     from multiad_med.scale.pipeline import Stages, run_stages
     from multiad_med.scale.predict import collected
     from multiad_med.scale.sources import ListedStudy
@@ -98,17 +98,19 @@ def pipeline(
         per_task=per_task,
         actors=actors,
     )
-    start, first = time.perf_counter(), []
+    start, times = time.perf_counter(), []
 
     def watched(tables: Iterable[Any]) -> Iterator[Any]:
         for table in tables:
-            first.append(time.perf_counter() - start)
+            times.append(time.perf_counter() - start)
             yield table
 
     with tempfile.TemporaryDirectory() as folder:
         rows = collected(watched(run_stages(studies, stages)), studies, Path(folder))
     assert len({row["image"] for row in rows if row["status"] == "done"}) == count
-    return first[0], time.perf_counter() - start
+    half = len(times) // 2
+    rate = (len(times) - 1 - half) * per_task / (times[-1] - times[half])
+    return rate, time.perf_counter() - start
 
 
 def run(options: argparse.Namespace) -> None:
@@ -121,22 +123,21 @@ def run(options: argparse.Namespace) -> None:
     settings = {"actors": options.cores, "per_task": options.per_task}
     pipeline(2 * options.cores * options.per_task, (0, 0, 0), **settings)  # workers are started
     few = options.studies // 10
-    start, end = pipeline(few, (0, 0, 0), **settings)
-    rate = few / (end - start)
-    print(f"stages that do nothing: {rate:.0f} studies/s, and {start:.1f} s before the first")
+    rate, took = pipeline(few, (0, 0, 0), **settings)
+    start = max(0.0, took - few / rate)
+    print(f"stages that do nothing: {rate:.0f} studies/s, and {start:.1f} s to start")
     short = tuple(one / SHRUNK for one in options.seconds)
     # Actors and tasks sleep at the same time: the slower of the two roads decides.
     busy = max(short[1], short[0] + short[2]) / options.cores
     least, most = (
         start + options.studies * each for each in (max(busy, 1 / rate), busy + 1 / rate)
     )
-    _, took = pipeline(options.studies, short, **settings)  # type: ignore[arg-type]
+    steady, took = pipeline(options.studies, short, **settings)  # type: ignore[arg-type]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{options.studies} studies, {options.cores} simulated cores, {options.per_task} a task: "
         f"predicted {least:.0f} s (Ray's work beside the stages') to {most:.0f} s (after it), "
-        f"took {took:.0f} s, "
-        f"{options.studies / took:.0f} studies/s, driver {peak:.0f} MiB"
+        f"took {took:.0f} s, later half {steady:.0f} studies/s, driver {peak:.0f} MiB"
     )
     ray.shutdown()
 
