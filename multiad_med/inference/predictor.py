@@ -122,6 +122,7 @@ class StudyPredictor:
         network.eval()  # for good: MONAI sets it back after each run, in the middle of another thread's
         self.network: MultiAD = network
         self.config: dict[str, Any] = parser.get() | {"network": network, "prepared": prepared}
+        self._locator = parser.locator  # MONAI's table of its classes, which takes long to make
         trial = self.parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
         made(trial, "evaluator")  # so that an impossible setting fails at the start
         self.about = {
@@ -132,7 +133,9 @@ class StudyPredictor:
 
     def parser(self, item: dict[str, Any], source: Path, output_dir: Path) -> ConfigParser:
         """Return the bundle's parts for one study; all but the network are made anew."""
-        return study_parser(self.config, item, source=source, output_dir=output_dir)
+        parser = study_parser(self.config, item, source=source, output_dir=output_dir)
+        parser.locator = self._locator
+        return parser
 
     def __call__(
         self,
