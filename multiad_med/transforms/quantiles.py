@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def quantiles(values: torch.Tensor, fractions: Sequence[float]) -> list[float]:
     return _ranked(array, ranks)
 
 
-def _ranked(array: NDArray[np.generic], ranks: Sequence[int]) -> list[float]:
+def _ranked(array: NDArray[Any], ranks: Sequence[int]) -> list[float]:
     """Return the values that have these ranks, of which the first is 1."""
     if array.dtype in _COUNTABLE:
         low = int(np.iinfo(array.dtype).min)
