@@ -54,9 +54,12 @@ def milliseconds(calls: list[Callable[[], object]]) -> np.ndarray:
     return np.array(times[WARM:])
 
 
-def report(name: str, model: Path, folder: Path, *, side: int, tile: int | None, count: int):
+def report(model: Path, folder: Path, *, tile: int | None, count: int, made: bool) -> None:
+    side = 1024 if tile else 256
+    name = f"{side} x {side}" + (f", tiles of {tile}" if tile else "")
     files = make_images(folder / "in", side, count + WARM)
-    predictor = StudyPredictor(model, device="cpu")
+    given = {"size": side, "tile": tile} if made else {}
+    predictor = StudyPredictor(model, device="cpu", **given)
 
     def judge(file: Path) -> Callable[[], object]:
         return lambda: predictor(file, source=folder / "in", output_dir=folder / "out")
@@ -82,18 +85,15 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        models: list[Path] = [options.model] if options.model else []
-        for tile in () if options.model else (None, 256):
-            file = Path(name) / f"model{tile}.pt"
-            models.append(write_fake_model(BUNDLE, file, tile=tile))
-        for number, model in enumerate(models):
-            card = read_card(model)
+        folder = Path(name)
+        if options.model:
+            card = read_card(options.model)
             tile = card.preparation.get("tile") if card else None
-            side = 1024 if tile else 256
-            report(
-                f"{side} x {side}" + (f", tiles of {tile}" if tile else ""),
-                model, Path(name) / f"data{number}", side=side, tile=tile, count=options.images,
-            )  # fmt: skip
+            report(options.model, folder / "own", tile=tile, count=options.images, made=False)
+            return
+        model = write_fake_model(BUNDLE, folder / "model.pt")
+        for tile in (None, 256):
+            report(model, folder / str(tile), tile=tile, count=options.images, made=True)
 
 
 if __name__ == "__main__":
