@@ -220,3 +220,14 @@ def test_a_card_of_version_01_is_read_with_todays_names() -> None:
     content = ModelCard(preparation={"size": 64}).as_json()
     content["preparation"]["even_light"] = True
     assert ModelCard.from_json(content).preparation == {"size": 64, "normalise_brightness": True}
+
+
+def test_a_model_file_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    for domain in ("brain_mri", "liver_ct"):
+        torch.save({"_extra_state": ModelCard(domain=domain).as_tensor()}, file)
+        for _ in range(2):
+            card = read_card(file)
+            assert card is not None
+            assert card.domain == domain
+            card.domain = "changed by the caller"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -10,8 +13,9 @@ import numpy as np
 import pytest
 
 from multiad_med.data import load_datalist
-from multiad_med.demo import Cohort, make_cohort, run_demo
+from multiad_med.demo import Cohort, cohort, make_cohort, run_demo
 from multiad_med.demo.cohort import LESIONS
+from multiad_med.utils import FileError
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +37,49 @@ def test_cohort_is_the_same_for_the_same_seed_and_another_for_another(tmp_path: 
     np.testing.assert_array_equal(
         _volume(lists[0]["test"][0], "label"), _volume(lists[1]["test"][0], "label")
     )
+
+
+def _quick(template: np.ndarray, kind: str | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    volume = np.random.default_rng(seed).integers(0, 1000, (6, 5, 4)).astype(np.int16)
+    return volume, (volume > 900).astype(np.uint8)
+
+
+def test_processes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort, "_subject", _quick)
+    some = Cohort(training=2, validation=1, healthy_test=1, lesion_test=0)
+    contents = []
+    for count in (1, 2):
+        monkeypatch.setattr(cohort, "processors", lambda count=count: count)
+        folder = make_cohort(tmp_path / str(count), cohort=some, seed=1)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        contents.append({str(path.relative_to(folder)): path.read_bytes() for path in files})
+    assert len(contents[0]) == 6
+    assert contents[0] == contents[1]
+
+
+def _fails(*_: object) -> None:
+    raise ValueError("no such anatomy")
+
+
+def _dies(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("subject", "error", "message"),
+    [(_fails, ValueError, "no such anatomy"), (_dies, FileError, "fewer processors")],
+)
+def test_what_fails_in_a_process_is_told_and_leaves_no_datalist(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    subject: Callable[..., None],
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.setattr(cohort, "_subject", subject)
+    with pytest.raises(error, match=message):
+        make_cohort(tmp_path, cohort=ONE)
+    assert not (tmp_path / "datalist.json").exists()
 
 
 @pytest.mark.parametrize("kind", LESIONS)

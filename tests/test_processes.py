@@ -62,6 +62,19 @@ for batch in DataLoader(dataset, num_workers=2):
     pass
 """
 
+COHORT = """
+import sys, time
+from pathlib import Path
+from multiad_med.demo import cohort
+
+def endless(*subject):
+    Path(sys.argv[2], "at work").touch()
+    time.sleep(1000)
+
+cohort._subject = endless
+cohort.make_cohort(sys.argv[2])
+"""
+
 TRAINING = """
 import sys
 from pathlib import Path
@@ -117,6 +130,7 @@ def nothing(folder: Path) -> Path:
         for name, code, make in (
             ("compare", COMPARE, make_cache),
             ("prepare", PREPARE, brats),
+            ("cohort", COHORT, nothing),
             ("inference", INFERENCE, nothing),
             ("task-of-monai-label", TASK, nothing),
         )

@@ -28,6 +28,7 @@ from multiad_med.cli.options import (
     parse_checked,
 )
 from multiad_med.utils.errors import InputError
+from multiad_med.utils.quick_start import import_monai_quickly
 
 if TYPE_CHECKING:
     from multiad_med.result import Result
@@ -86,6 +87,7 @@ def predict(
     check_model(model)
     check_output(output, own=MAPS)
     if ray is None:
+        import_monai_quickly()
         check_device(device)
     elif kinds:
         raise InputError("--dicom: not with --ray. Run `multiad dicom` for each map afterwards.")

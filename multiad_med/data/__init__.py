@@ -15,6 +15,7 @@ from multiad_med.data.description import describe_training
 from multiad_med.data.hashes import file_sha256, state_sha256
 from multiad_med.data.held_out import HeldOutPart, held_out_part, held_out_subjects
 from multiad_med.data.joined_slices import JoinedSlices, joined_name, prepared_size, slice_caches
+from multiad_med.data.shard_sampler import ShardSampler
 from multiad_med.data.slice_cache import (
     CacheError,
     SliceCache,
@@ -41,6 +42,7 @@ __all__ = [
     "Half",
     "HeldOutPart",
     "JoinedSlices",
+    "ShardSampler",
     "SliceCache",
     "SliceDataset",
     "StudyDataset",

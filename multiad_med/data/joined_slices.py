@@ -122,18 +122,41 @@ class JoinedSlices(Dataset):
             for subject in cache.subjects
         ]
 
+    @property
+    def studies(self) -> list[str]:
+        """The study of each slice."""
+        return [
+            joined_name(name, study)
+            for name, cache in self.caches.items()
+            for study in cache.studies
+        ]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that these slices and their masks take on the disk."""
+        return sum(cache.stored_bytes for cache in self.caches.values())
+
+    def file_of(self, index: int) -> Path:
+        """Return the file that a slice lies in, with those of its study."""
+        cache, position = self._place(index)
+        return self.caches[cache].file_of(position)
+
+    def _place(self, index: int) -> tuple[str, int]:
+        """Return the cache that a slice is of, and its index there."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        name = list(self.caches)[number]
+        return name, index - (self._ends[number] - len(self.caches[name]))
+
     def __len__(self) -> int:
         """Return the number of slices."""
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return a slice: see :meth:`SliceCache.__getitem__`."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number = bisect_right(self._ends, index)
-        name = list(self.caches)[number]
-        cache = self.caches[name]
-        item = cache[index - (self._ends[number] - len(cache))]
+        name, position = self._place(index)
+        item = self.caches[name][position]
         image = item["image"]
         return {
             **item,

@@ -329,6 +329,22 @@ class SliceCache(Dataset):
         return [subject for _, subject, _, _, _ in self._rows]
 
     @property
+    def studies(self) -> list[str]:
+        """The study of each slice."""
+        return [study for study, _, _, _, _ in self._rows]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that these slices and their masks take on the disk."""
+        height, width = self.about["size"]
+        pixel = self.about["channels"] * self.about["bits"] // 8 + 1
+        return len(self) * height * width * pixel
+
+    def file_of(self, index: int) -> Path:
+        """Return the file that a slice lies in, with those of its study."""
+        return study_path(self.folder, self._rows[index][0])
+
+    @property
     def data(self) -> list[dict[str, str]]:
         """The index, under the name that MONAI's data sets have for what they hold."""
         return self.index

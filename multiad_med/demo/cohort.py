@@ -8,9 +8,11 @@ as in clinical routine. Test subjects carry a lesion of a known kind, size and m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -24,9 +26,12 @@ from monai.transforms import (
 )
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from multiad_med.data import DATALIST_NAME
+from multiad_med.utils import FileError, end_with_parent, processors, terminable, worker_errors
+from multiad_med.utils.memory import keep_freed_memory
 
 __all__ = ["LESIONS", "Cohort", "make_cohort"]
 
@@ -187,8 +192,72 @@ def _subject(
     return (thick.clip(0) * 1000).astype(np.int16), thick_mask.astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A subject to be made.
+
+    Attributes:
+        name: of its files.
+        split: which it belongs to; those of ``test`` have a mask.
+        kind: of its lesion, if it has one.
+        seed: of its random choices.
+    """
+
+    name: str
+    split: str
+    kind: str | None
+    seed: int
+
+    @property
+    def item(self) -> dict[str, str]:
+        """The subject in the datalist."""
+        item = {"image": f"images/{self.name}.nii.gz", "subject": self.name}
+        return {**item, "label": f"labels/{self.name}.nii.gz"} if self.split == "test" else item
+
+
+def _plan(cohort: Cohort, seed: int) -> list[_Planned]:
+    names: list[tuple[str, str, str | None]] = []
+    names += [(f"train{i:02d}", "training", None) for i in range(cohort.training)]
+    names += [(f"valid{i:02d}", "validation", None) for i in range(cohort.validation)]
+    names += [(f"test{i:02d}_healthy", "test", None) for i in range(cohort.healthy_test)]
+    for number, kind in zip(range(cohort.lesion_test), cycle(LESIONS), strict=False):
+        names.append((f"test{cohort.healthy_test + number:02d}_{kind}", "test", kind))
+    return [_Planned(*about, seed * 1000 + 2 * number) for number, about in enumerate(names)]
+
+
+class _Subjects(Dataset[_Planned]):
+    """Writes a subject where it is asked for; processes share the work."""
+
+    def __init__(self, folder: Path, plan: Sequence[_Planned]) -> None:
+        from nilearn.datasets import load_mni152_template
+
+        image = load_mni152_template(resolution=1)
+        template = np.asarray(image.dataobj, dtype=np.float32)
+        self.template = template / np.quantile(template[template > 0], 0.95)
+        self.affine = image.affine @ np.diag([1, 1, SLICE_MM, 1])
+        self.affine[:3, 3] = image.affine[:3, :3] @ [0, 0, (SLICE_MM - 1) / 2] + image.affine[:3, 3]
+        self.folder = folder
+        self.plan = plan
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> _Planned:
+        """Write a subject's files."""
+        planned = self.plan[index]
+        volume, mask = _subject(self.template, planned.kind, planned.seed)
+        for key, array in (("image", volume), ("label", mask)):
+            if key in planned.item:
+                nifti = nib.Nifti1Image(array, self.affine)
+                nifti.header.set_xyzt_units("mm")
+                nib.save(nifti, self.folder / planned.item[key])
+        return planned
+
+
 def make_cohort(folder: str | Path, *, cohort: Cohort | None = None, seed: int = 0) -> Path:
     """Write a cohort's volumes, lesion masks and datalist; the same for the same seed.
+
+    All processors work on it, each on a subject of its own.
 
     Args:
         folder: receives ``images/*.nii.gz``, ``labels/*.nii.gz`` and ``datalist.json``.
@@ -197,43 +266,34 @@ def make_cohort(folder: str | Path, *, cohort: Cohort | None = None, seed: int =
 
     Returns:
         The folder.
-    """
-    from nilearn.datasets import load_mni152_template
 
-    cohort = cohort or Cohort()
+    Raises:
+        FileError: when a process that makes subjects was ended from outside.
+    """
     folder = Path(folder)
     for sub in ("images", "labels"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    image = load_mni152_template(resolution=1)
-    template = np.asarray(image.dataobj, dtype=np.float32)
-    template /= np.quantile(template[template > 0], 0.95)
-    affine = image.affine @ np.diag([1, 1, SLICE_MM, 1])
-    affine[:3, 3] = image.affine[:3, :3] @ [0, 0, (SLICE_MM - 1) / 2] + image.affine[:3, 3]
-
-    plan: list[tuple[str, str, str | None]] = []
-    plan += [("training", f"train{i:02d}", None) for i in range(cohort.training)]
-    plan += [("validation", f"valid{i:02d}", None) for i in range(cohort.validation)]
-    plan += [("test", f"test{i:02d}_healthy", None) for i in range(cohort.healthy_test)]
-    kinds = list(LESIONS)
-    for i in range(cohort.lesion_test):
-        kind = kinds[i % len(kinds)]
-        plan.append(("test", f"test{cohort.healthy_test + i:02d}_{kind}", kind))
-
+    plan = _plan(cohort or Cohort(), seed)
+    loader = DataLoader(
+        _Subjects(folder, plan),
+        batch_size=None,
+        num_workers=min(processors(), len(plan)),
+        collate_fn=_as_it_is,
+        worker_init_fn=_begin,
+    )
     splits: dict[str, list[dict[str, str]]] = {"training": [], "validation": [], "test": []}
-    for number, (split, subject, kind) in enumerate(
-        tqdm(plan, desc="making subjects", unit="subject")
-    ):
-        volume, mask = _subject(template, kind, seed * 1000 + 2 * number)
-        item = {"image": f"images/{subject}.nii.gz", "subject": subject}
-        outputs: list[tuple[NDArray[np.generic], str]] = [(volume, item["image"])]
-        if split == "test":
-            item["label"] = f"labels/{subject}.nii.gz"
-            outputs.append((mask, item["label"]))
-        for array, name in outputs:
-            nifti = nib.Nifti1Image(array, affine)
-            nifti.header.set_xyzt_units("mm")
-            nib.save(nifti, folder / name)
-        splits[split].append(item)
+    with terminable(), worker_errors(FileError, "Give it more memory, or fewer processors."):
+        for planned in tqdm(loader, desc="making subjects", unit="subject", total=len(plan)):
+            splits[planned.split].append(planned.item)
     content = {"name": "MNI152 demonstration cohort", "seed": seed, **splits}
     (folder / DATALIST_NAME).write_text(json.dumps(content, indent=2), encoding="utf-8")
     return folder
+
+
+def _begin(worker: int) -> None:
+    end_with_parent()
+    keep_freed_memory()
+
+
+def _as_it_is(planned: Any) -> Any:
+    return planned

@@ -122,17 +122,22 @@ class StudyPredictor:
         network.eval()  # for good: MONAI sets it back after each run, in the middle of another thread's
         self.network: MultiAD = network
         self.config: dict[str, Any] = parser.get() | {"network": network, "prepared": prepared}
+        model_sha256 = state_sha256(network)  # once, not for each study
+        self.config["results"] = {**self.config["results"], "model_sha256": model_sha256}
+        self._locator = parser.locator  # MONAI's table of its classes, which takes long to make
         trial = self.parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
         made(trial, "evaluator")  # so that an impossible setting fails at the start
         self.about = {
             "bundle": self.bundle,
-            "model": state_sha256(network),
+            "model": model_sha256,
             "settings": json.dumps(made(trial, "results").settings, sort_keys=True),
         }
 
     def parser(self, item: dict[str, Any], source: Path, output_dir: Path) -> ConfigParser:
         """Return the bundle's parts for one study; all but the network are made anew."""
-        return study_parser(self.config, item, source=source, output_dir=output_dir)
+        parser = study_parser(self.config, item, source=source, output_dir=output_dir)
+        parser.locator = self._locator
+        return parser
 
     def __call__(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,11 @@ _WITHOUT_LEVELS = ("image_threshold", "image_false_positive_rate")
 """Entries of models made before there were cards."""
 
 
-def _card(state: Mapping[str, Tensor], path: Path) -> ModelCard | None:
-    if CARD not in state:
+def _card(content: Tensor | None, path: Path) -> ModelCard | None:
+    if content is None:
         return None
     try:
-        return ModelCard.from_tensor(state[CARD])
+        return ModelCard.from_tensor(content)
     except CardError as error:
         raise CardError(f"{path}: {error}") from error
 
@@ -58,7 +60,16 @@ def read_card(file: str | Path) -> ModelCard | None:
         CardError: when the card is.
     """
     path = Path(file)
-    return _card(read_state_dict(path, mmap=True), path)
+    status = os.stat(path) if path.is_file() else None
+    stamp = status and (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _card(_card_content(path, stamp), path)
+
+
+@lru_cache(maxsize=8)
+def _card_content(path: Path, stamp: tuple[int, ...] | None) -> Tensor | None:
+    """Return the card in a file, which many ask for; the stamp changes when the file does."""
+    content = read_state_dict(path, mmap=True).get(CARD)
+    return None if content is None else content.clone()  # not a view of the file
 
 
 def bundle_of_model(file: str | Path, bundle: str | None = None) -> str:
@@ -208,7 +219,7 @@ def load_model(network: MultiAD, file: str | Path) -> None:
     """
     path = Path(file)
     state = read_state_dict(path)
-    card = _card(state, path)
+    card = _card(state.get(CARD), path)
     if _FUSED in state:  # before experts, when each map counted wholly or not at all
         state["fusion.weights"] = state.pop(_FUSED).float()
     if card is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import hashlib
-import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,9 @@ from multiad_med.data.study_errors import StudyError, study_errors
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.utils import end_with_parent
 from multiad_med.utils.atomic import atomic_path
+from multiad_med.utils.memory import keep_freed_memory
 
-__all__ = ["StudyPreparation", "keep_freed_memory"]
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+__all__ = ["StudyPreparation"]
 
 
 def _files(item: Mapping[str, Any]) -> list[Path]:
@@ -113,18 +110,6 @@ class StudyPreparation(Dataset):
         del prepared
         gc.collect()
         return "written"
-
-
-def keep_freed_memory() -> None:
-    """Let this process reuse the memory of its last volume instead of returning it.
-
-    Every array of a CT is hundreds of megabytes. glibc asks the kernel for them again each time, page by
-    page, which takes a quarter of a preparation's processor time. Other C libraries are left as they are.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _hash(files: Iterable[Path]) -> str:

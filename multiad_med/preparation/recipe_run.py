@@ -23,11 +23,10 @@ from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.preparation.recipes import Recipe
 from multiad_med.preparation.sheet import save_contact_sheet
 from multiad_med.preparation.unpacking import unpacked
-from multiad_med.utils import terminable, worker_errors
+from multiad_med.utils import processors, terminable, worker_errors
 from multiad_med.utils.atomic import atomic_path, write_json
 from multiad_med.utils.errors import MultiADError, file_errors
 from multiad_med.utils.json_files import read_json
-from multiad_med.utils.processes import processors
 
 try:
     import fcntl

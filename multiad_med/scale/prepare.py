@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from multiad_med.preparation.prepare_study import StudyPreparation, keep_freed_memory
+from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.scale.cluster import ray_cluster
 from multiad_med.scale.pipeline import RETRIES, data_context
+from multiad_med.utils.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -38,12 +38,22 @@ def _resize_slices(
     if turned:
         slices, shape = slices.transpose(2, 3), (shape[1], shape[0])
     if mode == "nearest":
-        result = interpolate(slices, shape, mode="nearest-exact")
+        result = _nearest(slices, shape)
     else:
         result = interpolate(slices.float(), shape, mode=mode, antialias=antialias)
     if turned:
         result = result.transpose(2, 3)
     return result.permute(1, 2, 3, 0)
+
+
+def _nearest(slices: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Resize the last two axes as torch's ``nearest-exact`` does, which takes twice as long."""
+    array = slices.numpy(force=True)
+    for axis, size in zip((3, 2), reversed(shape), strict=True):
+        place = torch.arange(array.shape[axis], dtype=torch.float32)[None, None]
+        nearest = interpolate(place, size, mode="nearest-exact")[0, 0]
+        array = np.take(array, nearest.long().numpy(), axis=axis)
+    return torch.from_numpy(array).to(slices.device)
 
 
 class FitInPlane(InvertibleTransform):

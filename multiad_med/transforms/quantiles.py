@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.tensors import plain_tensor
 
 __all__ = ["quantiles"]
 
-_COUNTABLE = (torch.uint8, torch.int8, torch.int16)
+_COUNTABLE = (np.uint8, np.int8, np.int16)
 
 
 def quantiles(values: torch.Tensor, fractions: Sequence[float]) -> list[float]:
@@ -36,9 +38,22 @@ def quantiles(values: torch.Tensor, fractions: Sequence[float]) -> list[float]:
     # The order of the values does not matter; the order in memory decides the speed.
     array = flat.numpy(force=True).ravel(order="K")
     lowest = array.min()
-    if max(ranks) <= np.count_nonzero(array == lowest):  # as in air around a head
+    equal = array == lowest
+    darkest = int(np.count_nonzero(equal))
+    if max(ranks) <= darkest:  # as in air around a head
         return [float(lowest)] * len(ranks)
-    if flat.dtype in _COUNTABLE:
+    if 4 * darkest > count:  # background, which need not be sorted
+        above = _ranked(array[~equal], [max(1, rank - darkest) for rank in ranks])
+        return [
+            float(lowest) if rank <= darkest else value
+            for rank, value in zip(ranks, above, strict=True)
+        ]
+    return _ranked(array, ranks)
+
+
+def _ranked(array: NDArray[Any], ranks: Sequence[int]) -> list[float]:
+    """Return the values that have these ranks, of which the first is 1."""
+    if array.dtype in _COUNTABLE:
         low = int(np.iinfo(array.dtype).min)
         unsigned = array.view(np.dtype(f"u{array.dtype.itemsize}"))
         counts = np.bincount(unsigned)

@@ -120,7 +120,7 @@ def worker_errors(kind: type[Exception], advice: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if "DataLoader worker (pid" not in str(error):  # an error inside a worker is told as it is
             raise
         raise kind(
             f"A worker was ended from outside, as happens when memory runs out: {error} {advice}"

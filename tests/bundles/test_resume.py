@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.data import DistributedSampler
 
+from multiad_med.data import ShardSampler
+from multiad_med.preparation import load_recipe, prepare
 from multiad_med.resources import bundle_path
 from multiad_med.testing.brains import head, make_brains, write_nifti
 from multiad_med.training import CheckpointError
@@ -83,6 +86,41 @@ def test_training_killed_and_resumed_ends_as_one_left_alone(cohort: Path, tmp_pa
 
     first, second = (
         torch.load(f / "models" / "model.pt", weights_only=True) for f in (alone, killed)
+    )
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+@pytest.mark.slow
+def test_shards_of_slices_are_resumed_in_the_same_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prepared slices that exceed the memory; interrupted between the first two of three epochs."""
+    shares = {"training": 0.5, "validation": 0.25, "test": 0.25}
+    recipe = load_recipe("volumes", {"size": 32, **shares})
+    data = tmp_path / "slices"
+    prepare(recipe, make_brains(tmp_path), data, workers=0, progress=False)
+    given: dict[str, Any] = {"slice_memory": 4e-5, "max_epochs": 3, "size": 32}
+    alone, interrupted = tmp_path / "alone", tmp_path / "interrupted"
+    seen: list[ShardSampler] = []
+
+    def stop(sampler: ShardSampler, epoch: int) -> None:
+        seen.append(sampler)
+        DistributedSampler.set_epoch(sampler, epoch)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    train("multiad_brain_mri", data, alone, **given)
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardSampler, "set_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train("multiad_brain_mri", data, interrupted, **given)
+    assert seen[0].streams
+    assert len(seen[0].shards()) > 2
+    assert not (interrupted / "model.pt").exists()
+    train("multiad_brain_mri", data, interrupted, **given)
+    first, second = (
+        torch.load(folder / "model.pt", weights_only=True) for folder in (alone, interrupted)
     )
     for key, value in first.items():
         assert torch.equal(value, second[key]), key

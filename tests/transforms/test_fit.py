@@ -128,6 +128,15 @@ def test_nearest_takes_the_pixel_whose_middle_is_nearest() -> None:
     assert fitted[0, :, 0, 0].tolist() == [1, 4, 7, 10]  # the middle of each three
 
 
+@pytest.mark.parametrize(("shape", "size"), [((24, 31), 256), ((240, 200), 256), ((90, 70), 33)])
+def test_nearest_is_torchs_nearest_exact(shape: tuple[int, int], size: int) -> None:
+    mask = torch.randint(0, 5, (1, *shape, 3), generator=torch.Generator().manual_seed(0))
+    fitted = FitInPlane(size, mode="nearest", keep_aspect=False)(mask.to(torch.uint8))
+    slices = mask.to(torch.uint8).permute(3, 0, 1, 2)
+    expected = torch.nn.functional.interpolate(slices, (size, size), mode="nearest-exact")
+    assert torch.equal(plain(fitted), expected.permute(1, 2, 3, 0))
+
+
 def test_image_and_mask_stay_in_register() -> None:
     image = torch.zeros(1, 64, 48, 1)
     image[0, 16:32, 12:36] = 1

@@ -1,0 +1,22 @@
+"""Memory that a process keeps for its next arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+__all__ = ["keep_freed_memory"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory of its last volume instead of returning it.
+
+    glibc asks the kernel for every large array again, page by page, which takes a quarter to a half
+    of the processor time where volumes follow one another. Other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
