@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from multiad_med.cli.choices import Runtime as RuntimeChoice
 from multiad_med.utils.errors import InputError
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Images",
     "Labels",
     "Model",
+    "Runtime",
     "Seed",
     "Settings",
     "check_device",
@@ -42,12 +44,20 @@ _OWN_OPTIONS = {
     "dataset_dir": "the command's argument",
     "device": "--device",
     "output_dir": "--output",
+    "runtime": "--runtime",
 }
 
 Model = Annotated[Path, typer.Option("--model", "-m", help="The model.pt of a finished training.")]
 Device = Annotated[
     str,
     typer.Option("--device", help="Where to compute: auto, cpu, cuda, or one of several: cuda:1."),
+]
+Runtime = Annotated[
+    RuntimeChoice,
+    typer.Option(
+        "--runtime",
+        help="What computes the maps. auto: the fastest that is installed and gives PyTorch's maps.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Start of the random numbers.")]
 Settings = Annotated[

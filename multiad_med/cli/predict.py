@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multiad_med.cli.choices import DicomResult
+from multiad_med.cli.choices import Runtime as RuntimeChoice
 from multiad_med.cli.commands import PartlyFailedError
 from multiad_med.cli.data import check_data
 from multiad_med.cli.messages import show_log
@@ -19,6 +20,7 @@ from multiad_med.cli.options import (
     Images,
     Labels,
     Model,
+    Runtime,
     Settings,
     check_device,
     check_model,
@@ -63,6 +65,7 @@ def predict(
     labels: Labels = None,
     settings: Settings = None,
     device: Device = "auto",
+    runtime: Runtime = RuntimeChoice.AUTO,
     bundle: Bundle = None,
 ) -> None:
     """Show where new studies depart from normal: a map, a score and a verdict for each.
@@ -97,7 +100,7 @@ def predict(
     from multiad_med.detector import AnomalyDetector
     from multiad_med.readers.load_volume import is_dicom_path
 
-    detector = AnomalyDetector.load(model, device=device, bundle=bundle)
+    detector = AnomalyDetector.load(model, device=device, bundle=bundle, runtime=str(runtime))
     rows: list[tuple[str, float, float, str]] = []
     failed: list[str] = []
     example, series = "", 0
