@@ -32,12 +32,12 @@ from multiad_med.networks.model_file import CACHES
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.scoring import Level
 from multiad_med.training import save_model, score_units, set_thresholds
-from multiad_med.training.self_testing import sample_slices
+from multiad_med.training.self_testing import Slices, sample_slices
 from multiad_med.utils.choose import usable_device
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError
 
-__all__ = ["calibration_text", "export_int8", "recalibrate"]
+__all__ = ["calibration_text", "export_int8", "normal_slices", "recalibrate"]
 
 _logger = logging.getLogger(__name__)
 
@@ -282,12 +282,28 @@ def recalibrate(
     return target
 
 
+def normal_slices(model: str | Path, good: str | Path, **settings: Any) -> Slices:
+    """Return at most 64 normal images and their foreground, as a model's training would hold them out.
+
+    Args:
+        model: see :func:`recalibrate`.
+        good: see :func:`recalibrate`.
+        settings: see :func:`recalibrate`.
+
+    Raises:
+        InputError: as of :func:`recalibrate`.
+    """
+    work = _Recalibration(Path(model), good, rate=None, device="cpu", settings=settings)
+    return sample_slices(work.batches())
+
+
 @torch.no_grad()
 def export_int8(model: str | Path, target: str | Path, good: str | Path, **settings: Any) -> Path:
     """Write a model's network in INT8 for OpenVINO, if it finds as much, and a model with its thresholds.
 
-    Features are quantised by NNCF; distances, hazards and fusion stay in float32. The ranges of the INT8
-    numbers come from normal images. Then it must find pseudo-anomalies nearly as well as the model:
+    Features of teacher and student are quantised by NNCF, or those of the student alone, if the first
+    costs too much; distances, hazards and fusion stay in float32. The ranges of the INT8 numbers come
+    from normal images. It must find pseudo-anomalies nearly as well as the model:
     see :func:`multiad_med.inference.quantisation.accuracy_lost`. Then thresholds and normal scores are
     set for it, from all of the normal images. Beside ``NAME.xml`` and ``NAME.bin`` is written
     ``NAME.pt``, which ``multiad predict`` takes; its maps are those of the export.
@@ -311,6 +327,7 @@ def export_int8(model: str | Path, target: str | Path, good: str | Path, **setti
     from multiad_med.inference.quantisation import (
         AccuracyLostError,
         Int8Network,
+        Quantised,
         accuracy_lost,
         mapped_by,
     )
@@ -321,19 +338,26 @@ def export_int8(model: str | Path, target: str | Path, good: str | Path, **setti
         raise InputError(f"{written} is the model itself. Give the export another name.")
     work = _Recalibration(Path(model), good, rate=None, device="cpu", settings=settings)
     slices = sample_slices(work.batches())
-    fast = Int8Network(work.network, slices[0].expand(-1, 3, -1, -1))
-    raw_map = fast.raw_map()
-    lost = accuracy_lost(work.network, raw_map, slices)
-    if not lost.acceptable:
+    refused: list[str] = []
+    for what in Quantised:
+        fast = Int8Network(work.network, slices[0].expand(-1, 3, -1, -1).contiguous(), what=what)
+        raw_map = fast.raw_map()
+        lost = accuracy_lost(work.network, raw_map, slices)
+        if lost.acceptable:
+            _logger.info("INT8 of %s is accepted: %s.", what, lost)
+            break
+        refused.append(f"INT8 of {what} costs too much: {lost}")
+        _logger.info("%s.", refused[-1])
+    else:
         raise AccuracyLostError(
-            f"INT8 costs too much, and nothing is written: {lost}. Export without --int8, or give more "
-            "normal images."
+            f"{'. '.join(refused)}. Nothing is written. Export without --int8, or give more normal "
+            "images."
         )
-    _logger.info("INT8 is accepted: %s.", lost)
     with mapped_by(work.network, raw_map):
         work.set_thresholds()
     write_openvino(fast.model(calibrated=True), target)
-    work.save(written, {}, **note_int8(written), accuracy_lost=lost.as_json())
+    about = {"quantised": str(what), "accuracy_lost": lost.as_json()}
+    work.save(written, {}, **note_int8(written), **about)
     return written
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -75,7 +76,10 @@ def to_openvino(module: nn.Module, examples: Sequence[Tensor]) -> Any:
     from openvino.frontend.pytorch import ConversionExtension
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    traced = torch.jit.trace(module, tuple(examples), check_trace=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # whoever takes it compares maps
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(module, tuple(examples), check_trace=False)
     graph = TorchScriptPythonDecoder(traced)  # the front end does not keep it alive
     front_end = FrontEndManager().load_by_framework("pytorch")
     front_end.add_extension(ConversionExtension("aten::cosine_similarity", _cosine_similarity))

@@ -13,7 +13,7 @@ from multiad_med.card import check_calibrated
 from multiad_med.data import StudyDataset, StudyError, StudyResults, StudyStatus, state_sha256
 from multiad_med.data.datalist import first_path
 from multiad_med.data.study_results import SCORES
-from multiad_med.inference.runtime import Runtime
+from multiad_med.inference.runtime import Runtime, RuntimeNetwork
 from multiad_med.inference.study_evaluator import StudyEvaluator
 from multiad_med.networks import MultiAD, bundle_of_model, load_model
 from multiad_med.preparation.sources import StudyKind
@@ -86,9 +86,9 @@ class StudyPredictor:
         network, prepared = _made(parser, "network"), _made(parser, "prepared")
         load_model(network, model)
         check_calibrated(network)
-        network.eval()  # for good: MONAI sets it back after each run, in the middle of another thread's
         self.network: MultiAD = network
-        mapper = _made(parser, "mapper")
+        mapper: RuntimeNetwork = _made(parser, "mapper")
+        mapper.eval()  # for good: MONAI sets it back after each run, in the middle of another thread's
         parts = {"network": network, "prepared": prepared, "mapper": mapper}
         self._config = parser.get() | parts
         trial = self._parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")

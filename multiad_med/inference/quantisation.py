@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -25,7 +26,14 @@ from multiad_med.scoring import image_scores
 from multiad_med.training.self_testing import Slices, put_all_pseudo_anomalies
 from multiad_med.utils.errors import MultiADError, missing_package
 
-__all__ = ["AccuracyLost", "AccuracyLostError", "Int8Network", "accuracy_lost", "mapped_by"]
+__all__ = [
+    "AccuracyLost",
+    "AccuracyLostError",
+    "Int8Network",
+    "Quantised",
+    "accuracy_lost",
+    "mapped_by",
+]
 
 LIMITS = {"image AUROC": 0.01, "pixel average precision": 0.02}
 """What INT8 may cost: the upper bound of the fall must be below."""
@@ -66,21 +74,57 @@ class _Fusion(nn.Module):
         return m / (m + self.network.pixel_threshold) if self.calibrated else m
 
 
-def _quantise(model: Any, batches: Iterable[Tensor], *, transformer: bool) -> Any:
-    """Return an ``openvino.Model`` whose convolutions and products are in INT8."""
+class Quantised(StrEnum):
+    """What is computed in INT8."""
+
+    FEATURES = "teacher and student"
+    STUDENT = "student"
+    """The slower choice, and the safer: what a teacher in INT8 gives is no longer what experts and
+    thresholds know."""
+
+
+def _before(results: Iterable[Any]) -> list[str]:
+    """Return the names of the operations that results depend on."""
+    names: set[str] = set()
+    waiting = [result.input_value(0).get_node() for result in results]
+    while waiting:
+        operation = waiting.pop()
+        if operation.get_friendly_name() not in names:
+            names.add(operation.get_friendly_name())
+            waiting += [value.get_node() for value in operation.input_values()]
+    return sorted(names)
+
+
+def _quantise(
+    model: Any, images: Tensor, *, float32: Iterable[str] = (), transformer: bool = False
+) -> Any:
+    """Return an ``openvino.Model`` whose convolutions and products are in INT8, but for some.
+
+    Args:
+        model: of images ``(B, 3, H, W)``.
+        images: that set the ranges of the INT8 numbers.
+        float32: names of operations that stay as they are.
+        transformer: whether it is one.
+    """
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use to its makers
     try:
         import nncf
     except ImportError as error:
         raise missing_package("nncf") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    images = [batch.numpy() for batch in batches]
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
     return nncf.quantize(
         model,
-        nncf.Dataset(images),
+        nncf.Dataset([image[None] for image in images.numpy()]),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(images),
         model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+        ignored_scope=nncf.IgnoredScope(names=list(float32), validate=False),
+        advanced_parameters=AdvancedQuantizationParameters(
+            activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM
+        ),
     )
 
 
@@ -90,18 +134,24 @@ class Int8Network:
     Args:
         network: a calibrated one, in evaluation mode, on the CPU.
         images: normal ones ``(N, 3, H, W)`` in [0, 1]; they set the ranges of the INT8 numbers.
+        what: see :class:`Quantised`.
 
     Raises:
         MissingPackageError: without the extra ``int8``.
     """
 
-    def __init__(self, network: MultiAD, images: Tensor) -> None:
+    def __init__(
+        self, network: MultiAD, images: Tensor, *, what: Quantised = Quantised.FEATURES
+    ) -> None:
         self.network = network
         self.size = (images.shape[2], images.shape[3])
         self._examples = images[:2] if len(images) > 1 else images.expand(2, -1, -1, -1)
+        features = to_openvino(_Features(network), [self._examples])
+        teacher = features.get_results()[: len(network.teacher.channels)]
         self._features = _quantise(
-            to_openvino(_Features(network), [self._examples]),
-            images.split(_BATCH),
+            features,
+            images,
+            float32=_before(teacher) if what is Quantised.STUDENT else (),
             transformer=network.patch > 1,
         )
 

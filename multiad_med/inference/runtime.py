@@ -156,8 +156,9 @@ class RuntimeNetwork(nn.Module):
                     reasons.append(str(error))
                     continue
             self._taken = runtime
-            why = "; ".join(reasons) or "the fastest that is installed, with PyTorch's maps"
-            _logger.info("Maps by %s: %s.", runtime, why.rstrip("."))
+            why = "; ".join(reasons) or "the fastest on a CPU, and its maps are PyTorch's"
+            if self.asked is Runtime.AUTO:
+                _logger.info("Maps by %s: %s.", runtime, why.rstrip("."))
             return
 
     def _checked(self, runtime: Runtime, images: Tensor, size: tuple[int, int]) -> Maps:
