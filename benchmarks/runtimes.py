@@ -8,8 +8,8 @@ student, and random images: what matters is time. The second takes a trained mod
 `multiad export openvino --int8` does, and says what INT8 costs of its self-test, of which the export
 asks less than 0.01 in image AUROC and 0.02 in pixel average precision. Each run-time maps the same
 batch in turns, after a first turn that warms up. Prints the median milliseconds of a batch, how many
-times as fast as PyTorch that is, and the largest difference of the maps; and the seconds until a run-
-time is ready the first time and later.
+times as fast as PyTorch that is, and the largest difference of the maps; and the seconds until a
+run-time is ready the first time and later.
 """
 
 from __future__ import annotations
