@@ -32,6 +32,7 @@ _OF_CONFIG = {
     "label_glob": "--labels",
     "seed": "--seed",
     "preset": "--preset",
+    "runtime": "--runtime",
     "smallest": "--smallest",
     "image_false_positive_rate": "--rate",
     "volume_false_positive_rate": "--rate",
@@ -44,7 +45,6 @@ _OWN_OPTIONS = {
     "dataset_dir": "the command's argument",
     "device": "--device",
     "output_dir": "--output",
-    "runtime": "--runtime",
 }
 
 Model = Annotated[Path, typer.Option("--model", "-m", help="The model.pt of a finished training.")]

@@ -90,6 +90,7 @@ def predict(
         config="inference.json",
         image_glob=images,
         label_glob=labels,
+        runtime=str(runtime),
     )
 
     show_log()
