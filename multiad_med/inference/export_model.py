@@ -145,7 +145,7 @@ def export_openvino(model: str | Path, target: str | Path, *, size: Size | None 
         MissingPackageError: without the extra ``export``.
     """
     target = check_xml(target)
-    network = open_model(model).eval()
+    network = _opened(model)
     height, width = sides_of_images(model, size, network.card.preparation)
     write_openvino(to_openvino(network, [torch.rand(2, 3, height, width)]), target)
     return target

@@ -46,32 +46,53 @@ class AccuracyLostError(MultiADError, RuntimeError):
 
 
 class _Features(nn.Module):
-    """What is quantised: images to the features of teacher and student."""
+    """What is quantised: images to the features of teacher and student that maps are made of.
 
-    def __init__(self, network: MultiAD) -> None:
+    Args:
+        network: in evaluation mode.
+        images: two or more; features that nothing reads are empty, and are left out.
+    """
+
+    def __init__(self, network: MultiAD, images: Tensor) -> None:
         super().__init__()
         self.network = network
+        self.fused = network._fused_stages()
+        with torch.no_grad():
+            self.teacher, self.student = (
+                [feature.numel() > 0 for feature in features]
+                for features in network._all_features(images, self.fused)
+            )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        teacher, student = self.network._all_features(images)
-        return (*teacher, *student)
+        teacher, student = self.network._all_features(images, self.fused)
+        there = zip((*teacher, *student), (*self.teacher, *self.student), strict=True)
+        return tuple(feature for feature, read in there if read)
+
+    def listed(self, features: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what :meth:`forward` gave as features of all stages of teacher and student."""
+        coming = iter(features)
+        teacher, student = (
+            [next(coming) if read else torch.empty(0) for read in stages]
+            for stages in (self.teacher, self.student)
+        )
+        return teacher, student
 
 
 class _Fusion(nn.Module):
     """What stays float32: features to the map, calibrated or not."""
 
-    def __init__(self, network: MultiAD, size: tuple[int, int], *, calibrated: bool) -> None:
+    def __init__(self, features: _Features, size: tuple[int, int], *, calibrated: bool) -> None:
         super().__init__()
-        self.network = network
+        self.features = features
         self.size = list(size)
         self.calibrated = calibrated
-        self.stages = len(network.teacher.channels)
 
     def forward(self, *features: Tensor) -> Tensor:
-        teacher, student = list(features[: self.stages]), list(features[self.stages :])
-        distances = self.network.distances_of_features(teacher, student)
-        m = self.network.fused_map(distances, self.size)
-        return m / (m + self.network.pixel_threshold) if self.calibrated else m
+        network = self.features.network
+        teacher, student = self.features.listed(features)
+        distances = network.distances_of_features(teacher, student, self.features.fused)
+        m = network.fused_map(distances, self.size)
+        return m / (m + network.pixel_threshold) if self.calibrated else m
 
 
 class Quantised(StrEnum):
@@ -146,10 +167,11 @@ class Int8Network:
         self.network = network
         self.size = (images.shape[2], images.shape[3])
         self._examples = images[:2] if len(images) > 1 else images.expand(2, -1, -1, -1)
-        features = to_openvino(_Features(network), [self._examples])
-        teacher = features.get_results()[: len(network.teacher.channels)]
-        self._features = _quantise(
-            features,
+        self._features = _Features(network, self._examples)
+        model = to_openvino(self._features, [self._examples])
+        teacher = model.get_results()[: sum(self._features.teacher)]
+        self._quantised = _quantise(
+            model,
             images,
             float32=_before(teacher) if what is Quantised.STUDENT else (),
             transformer=network.patch > 1,
@@ -160,9 +182,11 @@ class Int8Network:
         """Return the ``openvino.Model`` of images to maps, with the thresholds of now or before them."""
         import openvino
 
-        features = _Features(self.network)(self._examples)
-        fusion = to_openvino(_Fusion(self.network, self.size, calibrated=calibrated), features)
-        quantised = self._features.clone()
+        fusion = to_openvino(
+            _Fusion(self._features, self.size, calibrated=calibrated),
+            self._features(self._examples),
+        )
+        quantised = self._quantised.clone()
         for into, out in zip(fusion.get_parameters(), quantised.get_results(), strict=True):
             into.output(0).replace(out.input_value(0))
         return openvino.Model(fusion.get_results(), quantised.get_parameters(), "multiad")
