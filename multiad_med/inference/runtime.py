@@ -23,8 +23,8 @@ from multiad_med.utils.tensors import plain_tensor
 __all__ = ["Runtime", "RuntimeNetwork", "RuntimeUnfitError"]
 
 TOLERANCE = 1e-3
-_COMPARED = 2
-"""Images of the first batch whose maps PyTorch makes too."""
+_COMPARED = 3
+"""Images of the first batch whose maps PyTorch makes too; not as many as converters are shown."""
 
 _choosing = threading.Lock()
 _logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class RuntimeNetwork(nn.Module):
     """A network whose maps a run-time computes, chosen when the first batch comes.
 
     A run-time other than PyTorch has the network converted, in float32, and is taken if its maps of
-    the first batch (of two images of it) are within 1e-3 of PyTorch's. ``auto`` tries OpenVINO, then ONNX
+    the first batch (of three images of it) are within 1e-3 of PyTorch's. ``auto`` tries OpenVINO, then ONNX
     Runtime, then PyTorch, on a CPU; on a GPU it is PyTorch. The log has one line: which, and why not
     another. The conversion is kept (:func:`multiad_med.inference.exports.exports_dir`).
 
@@ -163,15 +163,21 @@ class RuntimeNetwork(nn.Module):
 
     def _checked(self, runtime: Runtime, images: Tensor, size: tuple[int, int]) -> Maps:
         """Return the maps of a run-time that gives PyTorch's."""
-        some = images[:: max(1, len(images) // _COMPARED)][:_COMPARED]
+        some = images[[index * (len(images) - 1) // 2 for index in range(_COMPARED)]]
         try:
             maps = _CONVERTED[runtime](self.network, size)
-            difference = float((maps(some) - self.network(some)).abs().max())
+            found, expected = maps(some), self.network(some)
         except MultiADError:
             raise
         except Exception as error:  # converters raise nearly every type
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RuntimeUnfitError(f"{runtime} cannot run this network: {reason}") from error
+        if found.shape != expected.shape:
+            raise RuntimeUnfitError(
+                f"the maps of {runtime} have the shape {tuple(found.shape)} instead of "
+                f"{tuple(expected.shape)}"
+            )
+        difference = float((found - expected).abs().max())
         if not difference <= TOLERANCE:
             raise RuntimeUnfitError(
                 f"the maps of {runtime} differ from PyTorch's by {difference:.2g}, allowed is "

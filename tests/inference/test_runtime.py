@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from multiad_med.inference import Runtime, RuntimeNetwork, RuntimeUnfitError, exports, runtime
-from multiad_med.networks import MultiAD
+from multiad_med.networks import MultiAD, build_multiad
 from multiad_med.testing.networks import tiny_multiad
 from multiad_med.utils.errors import InputError, MissingPackageError, missing_package
 
@@ -177,6 +177,29 @@ def test_a_run_time_with_other_maps_or_that_fails_is_not_taken(
         RuntimeNetwork(network, runtime="openvino")(images)
     with pytest.raises(RuntimeUnfitError, match="no rule for aten::foo"):
         RuntimeNetwork(network, runtime="onnxruntime")(images)
+
+
+@torch.no_grad()
+def test_a_conversion_that_has_taken_the_batch_for_a_constant_is_not_taken(
+    network: MultiAD, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converts_to(monkeypatch, Runtime.OPENVINO, lambda *_: lambda images: network(images[:2]))
+    for batch in (1, 2, 3):
+        with pytest.raises(RuntimeUnfitError, match=r"shape \(2, 1, 32, 48\) instead of \(3, "):
+            RuntimeNetwork(network, runtime="openvino")(torch.rand(batch, 3, *SIZE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["neighbours", "gaussian", "dual_lite2"])
+@torch.no_grad()
+def test_experts_and_tokens_are_converted_for_any_batch(preset: str) -> None:
+    pytest.importorskip("openvino", reason="the extra `export` is not installed")
+    torch.manual_seed(0)
+    network = build_multiad(preset, teacher_weights="random").eval()
+    by = RuntimeNetwork(network, runtime="openvino")
+    for batch in (2, 5):
+        images = torch.rand(batch, 3, 64, 64)
+        torch.testing.assert_close(by(images), network(images), atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
