@@ -83,7 +83,7 @@ class SleepingWriter(Sleep):
 def pipeline(
     count: int, seconds: tuple[float, float, float], *, actors: int, per_task: int
 ) -> tuple[float, float]:
-    """Send rows through the pipeline and collect them; studies/s of the later half, and seconds in all."""
+    """Send rows through the pipeline; studies/s of the later half, and seconds in all."""
     from multiad_med.scale.pipeline import Stages, run_stages
     from multiad_med.scale.predict import collected
     from multiad_med.scale.sources import ListedStudy

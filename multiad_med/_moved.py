@@ -104,7 +104,6 @@ MODULES = {
     "label.train": "label.training_task",
     "losses": "networks.losses",
     "metrics.volume": "metrics.overlap",
-    "networks.openvino": "inference.openvino",
     "overrides": "utils.overrides",
     "predictor": "inference.predictor",
     "preparation.command": "preparation.prepare_command",

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from multiad_med.data import StudyError, StudyStatus
 from multiad_med.inference.from_memory import write_image, write_volume
 from multiad_med.inference.predictor import CONFIG, StudyPredictor, bundle_kind, result_of
+from multiad_med.inference.runtime import Runtime
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.resources import (
     bundle_of_domain,
@@ -24,7 +25,7 @@ from multiad_med.resources import (
     run_workflow,
 )
 from multiad_med.result import Result
-from multiad_med.utils.choose import usable_device
+from multiad_med.utils.choose import choose, usable_device
 from multiad_med.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class AnomalyDetector:
     Attributes:
         bundle: name of the domain's bundle.
         model: the model file; none before :meth:`fit`.
+        runtime: what computes the maps, see :meth:`load`.
 
     Example::
 
@@ -77,6 +79,7 @@ class AnomalyDetector:
         _check_own(settings)
         check_settings(self.bundle, "train.json", settings)
         self.model: Path | None = None
+        self.runtime = Runtime.TORCH
         self._training = settings
         self._inference: dict[str, Any] = {}
 
@@ -87,6 +90,7 @@ class AnomalyDetector:
         *,
         device: str = "auto",
         bundle: str | None = None,
+        runtime: Runtime | str = Runtime.TORCH,
         **settings: Any,
     ) -> Self:
         """Open a trained model, with the settings on its card.
@@ -95,11 +99,13 @@ class AnomalyDetector:
             model: ``model.pt`` of a finished training.
             device: see the class.
             bundle: for a model of an older version, whose card does not name it.
+            runtime: what computes the maps: ``torch``, ``openvino``, ``onnxruntime``, or ``auto``, the
+                fastest that is installed; see :class:`multiad_med.inference.Runtime`.
             settings: ids of the bundle's ``inference.json`` and their values, such as
                 ``sw_batch_size=32``.
 
         Raises:
-            InputError: on an unknown setting or device.
+            InputError: on an unknown setting, device or run-time.
             CardError: when the bundle or a setting contradicts the model's card.
             WeightsError: when the file is missing or is no model.
             NotCalibratedError: when its training was not finished.
@@ -110,6 +116,7 @@ class AnomalyDetector:
         _check_own(settings)
         detector = cls(bundle_of_model(model, bundle).removeprefix("multiad_"), device=device)
         detector.model = Path(model)
+        detector.runtime = choose(Runtime, runtime, what="runtime")
         detector._inference = settings
         if maps_studies(model, detector.bundle):
             detector._predictor  # noqa: B018 - what is wrong with the model is told now
@@ -120,7 +127,11 @@ class AnomalyDetector:
     @cached_property
     def _predictor(self) -> StudyPredictor:
         return StudyPredictor(
-            self._trained, bundle=self.bundle, device=self.device, **self._inference
+            self._trained,
+            bundle=self.bundle,
+            device=self.device,
+            runtime=self.runtime,
+            **self._inference,
         )
 
     @property
@@ -252,7 +263,12 @@ class AnomalyDetector:
             dataset_dir=str(folder),
             ckpt_path=str(self._trained),
             output_dir=keep.name if keep else str(output),
-            **{"device": self.device, **self._inference, **settings},
+            **{
+                "device": self.device,
+                "runtime": str(self.runtime),
+                **self._inference,
+                **settings,
+            },
         )
         failed: StudyError | None = None
         try:

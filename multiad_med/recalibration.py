@@ -26,16 +26,18 @@ from multiad_med.data.description import describe_data
 from multiad_med.data.image_hashes import hashes_by_name
 from multiad_med.datasets.layout_files import first
 from multiad_med.evaluation.threshold_table import threshold_rows, threshold_text
+from multiad_med.inference.int8 import note_int8
 from multiad_med.networks import open_model, read_card
 from multiad_med.networks.model_file import CACHES
 from multiad_med.resources import bundle_path, read_config
 from multiad_med.scoring import Level
 from multiad_med.training import save_model, score_units, set_thresholds
+from multiad_med.training.self_testing import Slices, sample_slices
 from multiad_med.utils.choose import usable_device
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError
 
-__all__ = ["calibration_text", "recalibrate"]
+__all__ = ["calibration_text", "export_int8", "normal_slices", "recalibrate"]
 
 _logger = logging.getLogger(__name__)
 
@@ -140,6 +142,94 @@ def _levels(scores: Mapping[Level, Sequence[float]]) -> list[Level]:
     return [Level.VOLUME, Level.PATIENT] if patients < volumes else [Level.VOLUME]
 
 
+class _Recalibration:
+    """A model and the further normal images that its thresholds are set from.
+
+    Args:
+        model: ``model.pt`` of a finished training.
+        good: see :func:`recalibrate`.
+        rate: see :func:`recalibrate`.
+        device: where to run.
+        settings: further ids of the bundle's train.json.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        good: str | Path,
+        *,
+        rate: float | None,
+        device: Any,
+        settings: Mapping[str, Any],
+    ) -> None:
+        if rate is not None and not 0 < rate < 1:
+            raise InputError(f"rate must lie in (0, 1), such as 0.05, got {rate}.")
+        network = open_model(model)
+        check_calibrated(network)
+        self.model, self.good = model, good
+        self.card = network.card
+        if not self.card.domain:
+            raise InputError(f"{model} does not tell its domain. Train it anew with this version.")
+        self.normal = _Source(good, self.card, settings).normal()
+        self.hashes = hashes_by_name(self.normal)
+        self.shared = _check_unseen(self.card, self.normal, self.hashes)
+        self.rates = {level: rate or self.card.level(level).rate for level in Level}
+        self.network = network.to(device).eval()
+        self.options: dict[str, Any] = {
+            "device": device,
+            # The tiles of an image are parts of one.
+            "group": "subject" if self.card.preparation.get("tile") else None,
+        }
+
+    def batches(self) -> DataLoader:
+        """Return the normal images."""
+        return DataLoader(self.normal, batch_size=8)
+
+    def set_thresholds(self) -> None:
+        """Set the network's thresholds and normal scores."""
+        set_thresholds(
+            self.network,
+            self.batches(),
+            fitted=None if self.shared else set(),
+            pixel_false_positive_rate=float(self.network.pixel_false_positive_rate),
+            image_false_positive_rate=self.rates[Level.SLICE],
+            volume_false_positive_rate=self.rates[Level.VOLUME],
+            score_fraction=float(self.network.score_fraction),
+            **self.options,
+        )
+
+    def save(self, target: Path, found: Mapping[Level, Sequence[float]], **about: Any) -> None:
+        """Write the model with its new thresholds.
+
+        Args:
+            target: the file.
+            found: scores of anomalous units of each level, for the tables.
+            about: what else the card tells of the calibration.
+        """
+        levels = _levels({level: self.card.level(level).scores for level in Level})
+        tables = {}
+        for level in levels:
+            scores = torch.tensor([*self.card.level(level).scores, *found.get(level, ())])
+            labels = torch.arange(len(scores)) >= self.card.level(level).units
+            tables[str(level)] = threshold_rows(self.card.level(level), scores, labels)
+        calibration = {
+            "data": Path(self.good).name,
+            **describe_data(self.normal),
+            "of_model_sha256": file_sha256(self.model),
+            "units": {str(level): self.card.level(level).units for level in levels},
+            "rates": {"pixel": float(self.network.pixel_false_positive_rate)}
+            | {str(level): self.rates[level] for level in levels},
+            "thresholds_table": tables,
+            **about,
+        }
+        known = {**self.card.image_hashes, "calibration": sorted(set(self.hashes.values()))}
+        if target.exists():
+            _logger.warning("%s is replaced", target)
+        save_model(
+            self.network.cpu(), target, card={"calibration": calibration, "image_hashes": known}
+        )
+
+
 def recalibrate(
     model: str | Path,
     good: str | Path,
@@ -180,60 +270,95 @@ def recalibrate(
         NotCalibratedError: when the model's training was not finished.
         WeightsError: when the model cannot be read.
     """
-    model = Path(model)
-    target = _target(model, output)
-    if rate is not None and not 0 < rate < 1:
-        raise InputError(f"rate must lie in (0, 1), such as 0.05, got {rate}.")
-    network = open_model(model)
-    check_calibrated(network)
-    card = network.card
-    if not card.domain:
-        raise InputError(f"{model} does not tell its domain. Train it anew with this version.")
-    normal = _Source(good, card, settings).normal()
-    hashes = hashes_by_name(normal)
-    shared = _check_unseen(card, normal, hashes)
-    anomalous = None if bad is None else _Source(bad, card, settings).anomalous()
+    target = _target(Path(model), output)
     device = usable_device(device)
-    network = network.to(device)
-    options: dict[str, Any] = {
-        "device": device,
-        # The tiles of an image are parts of one.
-        "group": "subject" if card.preparation.get("tile") else None,
-    }
-    rates = {level: rate or card.level(level).rate for level in Level}
-    set_thresholds(
-        network,
-        DataLoader(normal, batch_size=8),
-        fitted=None if shared else set(),
-        pixel_false_positive_rate=float(network.pixel_false_positive_rate),
-        image_false_positive_rate=rates[Level.SLICE],
-        volume_false_positive_rate=rates[Level.VOLUME],
-        score_fraction=float(network.score_fraction),
-        **options,
-    )
-    found: dict[Level, list[float]] = {level: [] for level in Level}
+    work = _Recalibration(Path(model), good, rate=rate, device=device, settings=settings)
+    anomalous = None if bad is None else _Source(bad, work.card, settings).anomalous()
+    work.set_thresholds()
+    found: dict[Level, list[float]] = {}
     if anomalous is not None:
-        found = score_units(network, DataLoader(anomalous, batch_size=8), **options)
-    levels = _levels({level: card.level(level).scores for level in Level})
-    tables = {}
-    for level in levels:
-        scores = torch.tensor([*card.level(level).scores, *found[level]])
-        labels = torch.arange(len(scores)) >= card.level(level).units
-        tables[str(level)] = threshold_rows(card.level(level), scores, labels)
-    calibration = {
-        "data": Path(good).name,
-        **describe_data(normal),
-        "of_model_sha256": file_sha256(model),
-        "units": {str(level): card.level(level).units for level in levels},
-        "rates": {"pixel": float(network.pixel_false_positive_rate)}
-        | {str(level): rates[level] for level in levels},
-        "thresholds_table": tables,
-    }
-    known = {**card.image_hashes, "calibration": sorted(set(hashes.values()))}
-    if target.exists():
-        _logger.warning("%s is replaced", target)
-    save_model(network.cpu(), target, card={"calibration": calibration, "image_hashes": known})
+        found = score_units(work.network, DataLoader(anomalous, batch_size=8), **work.options)
+    work.save(target, found)
     return target
+
+
+def normal_slices(model: str | Path, good: str | Path, **settings: Any) -> Slices:
+    """Return at most 64 normal images and their foreground, as a model's training would hold them out.
+
+    Args:
+        model: see :func:`recalibrate`.
+        good: see :func:`recalibrate`.
+        settings: see :func:`recalibrate`.
+
+    Raises:
+        InputError: as of :func:`recalibrate`.
+    """
+    work = _Recalibration(Path(model), good, rate=None, device="cpu", settings=settings)
+    return sample_slices(work.batches())
+
+
+@torch.no_grad()
+def export_int8(model: str | Path, target: str | Path, good: str | Path, **settings: Any) -> Path:
+    """Write a model's network in INT8 for OpenVINO, if it finds as much, and a model with its thresholds.
+
+    Features of teacher and student are quantised by NNCF, or those of the student alone, if the first
+    costs too much; distances, hazards and fusion stay in float32. The ranges of the INT8 numbers come
+    from normal images. It must find pseudo-anomalies nearly as well as the model:
+    see :func:`multiad_med.inference.quantisation.accuracy_lost`. Then thresholds and normal scores are
+    set for it, from all of the normal images. Beside ``NAME.xml`` and ``NAME.bin`` is written
+    ``NAME.pt``, which ``multiad predict`` takes; its maps are those of the export.
+
+    Args:
+        model: ``model.pt`` of a finished training.
+        target: the ``.xml`` file.
+        good: normal images that the model was not trained on, as of :func:`recalibrate`.
+        settings: further ids of the bundle's train.json, such as ``image_glob``.
+
+    Returns:
+        The model file, ``NAME.pt``.
+
+    Raises:
+        AccuracyLostError: when the fall's upper bound is too high, with the figures; nothing is written.
+        MissingPackageError: without the extra ``int8``.
+        InputError: as of :func:`recalibrate`; when ``target`` does not end in ``.xml``, or its ``.pt`` is
+            the model itself.
+    """
+    from multiad_med.inference.export_model import check_xml, write_openvino
+    from multiad_med.inference.quantisation import (
+        AccuracyLostError,
+        Int8Network,
+        Quantised,
+        accuracy_lost,
+        mapped_by,
+    )
+
+    target = check_xml(target)
+    written = target.with_suffix(".pt")
+    if written.resolve() == Path(model).resolve():
+        raise InputError(f"{written} is the model itself. Give the export another name.")
+    work = _Recalibration(Path(model), good, rate=None, device="cpu", settings=settings)
+    slices = sample_slices(work.batches())
+    refused: list[str] = []
+    for what in Quantised:
+        fast = Int8Network(work.network, slices[0].expand(-1, 3, -1, -1).contiguous(), what=what)
+        raw_map = fast.raw_map()
+        lost = accuracy_lost(work.network, raw_map, slices)
+        if lost.acceptable:
+            _logger.info("INT8 of %s is accepted: %s.", what, lost)
+            break
+        refused.append(f"INT8 of {what} costs too much: {lost}")
+        _logger.info("%s.", refused[-1])
+    else:
+        raise AccuracyLostError(
+            f"{'. '.join(refused)}. Nothing is written. Export without --int8, or give more normal "
+            "images."
+        )
+    with mapped_by(work.network, raw_map):
+        work.set_thresholds()
+    write_openvino(fast.model(calibrated=True), target)
+    about = {"quantised": str(what), "accuracy_lost": lost.as_json()}
+    work.save(written, {}, **note_int8(written), **about)
+    return written
 
 
 def calibration_text(model: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,3 +42,12 @@ def cohort(tmp_path: Path) -> Path:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model of the brain bundle."""
     return write_fake_model("multiad_brain_mri", tmp_path_factory.mktemp("model") / "model.pt")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep networks that were converted for other run-times out of the home folder."""
+    folder = tmp_path_factory.mktemp("exports")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("multiad_med.inference.exports.exports_dir", lambda: folder)
+        yield

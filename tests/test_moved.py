@@ -37,14 +37,13 @@ def test_an_old_package_gives_the_names_of_the_rooms_that_it_became(old: str) ->
 def test_a_bundle_of_the_last_release_finds_its_parts() -> None:
     code = (
         "from multiad_med.engines import ModelLoader; from multiad_med.io import SaveImageMapd;"
-        "from multiad_med.networks import OpenVINONetwork; from multiad_med.io.scores import decision;"
+        "from multiad_med.io.scores import decision;"
         "import multiad_med.losses; print(multiad_med.losses.FeatureDistillationLoss.__name__)"
     )
     command = [sys.executable, "-W", "error::ImportWarning", "-W", "always", "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "FeatureDistillationLoss"
     assert "multiad_med.engines.ModelLoader is now multiad_med.training.ModelLoader" in run.stderr
-    assert "multiad_med.networks.OpenVINONetwork is now multiad_med.inference." in run.stderr
 
 
 @pytest.mark.parametrize(

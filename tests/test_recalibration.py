@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from multiad_med import AnomalyDetector
 from multiad_med.data.image_hashes import image_hash
+from multiad_med.inference.quantisation import AccuracyLostError
 from multiad_med.networks import open_model
 from multiad_med.preparation import load_recipe, prepare
-from multiad_med.recalibration import calibration_text, recalibrate
+from multiad_med.recalibration import calibration_text, export_int8, recalibrate
 from multiad_med.scoring import Level
 from multiad_med.testing.brains import head, write_nifti
 from multiad_med.testing.layouts import picture, save_image
-from multiad_med.utils.errors import InputError
+from multiad_med.utils.errors import InputError, MultiADError
 from tests.bundles.models import infer, train
 
 pytestmark = pytest.mark.slow
@@ -100,6 +102,77 @@ def test_bad_images_set_nothing_and_are_counted_at_each_rate(trained: Path, tmp_
     assert re.search(r"\b20 normal images of good\b", text)
     assert "10 % (chosen)" in text
     assert "% of 5" in text
+
+
+@pytest.fixture(scope="module")
+def int8(trained: Path) -> Path:
+    """The model of an INT8 export."""
+    pytest.importorskip("nncf", reason="the extra `int8` is not installed")
+    return export_int8(trained / "models/model.pt", trained / "int8/fast.xml", trained / "good")
+
+
+def test_an_int8_export_has_thresholds_of_its_own_and_maps_by_it_alone(
+    trained: Path, int8: Path, tmp_path: Path
+) -> None:
+    assert sorted(path.name for path in int8.parent.iterdir()) == [
+        *("fast.bin", "fast.pt", "fast.xml"),
+    ]
+    card = open_model(int8).card
+    assert card.calibration["runtime"] == "openvino_int8"
+    assert card.calibration["accuracy_lost"]["images"] == 20
+    assert card.calibration["units"] == {"slice": 20}
+    maps = tmp_path / "maps"
+    results = AnomalyDetector.load(int8, device="cpu", runtime="auto").predict_folder(
+        trained / "good", output=maps
+    )
+    scores = {result.name: result for result in results}
+    assert sorted(r.score for r in scores.values()) == pytest.approx(
+        sorted(card.level(Level.SLICE).scores), abs=1e-3
+    )
+    assert {r.scores["settings"]["runtime"] for r in scores.values()} == {"openvino_int8"}
+    before = scores_of(trained / "models/model.pt", trained / "good", tmp_path / "torch")
+    assert sorted(before) != pytest.approx(sorted(r.score for r in scores.values()), abs=1e-6)
+
+
+def test_thresholds_of_an_int8_export_are_for_nothing_else(
+    trained: Path, int8: Path, tmp_path: Path
+) -> None:
+    for runtime in ("torch", "onnxruntime"):
+        with pytest.raises(InputError, match=r"fast\.pt were set for its INT8 export"):
+            AnomalyDetector.load(int8, device="cpu", runtime=runtime)
+    with pytest.raises(InputError, match=r"is the model itself"):
+        export_int8(int8, int8.with_suffix(".xml"), trained / "good")
+    image = next((trained / "good").iterdir())
+    for damage, reason in (
+        (lambda file: file.unlink(), "fast.xml, which is not beside it"),
+        (lambda file: file.write_bytes(file.read_bytes() + b" "), "is not the export that"),
+    ):
+        folder = tmp_path / reason[:4]
+        shutil.copytree(int8.parent, folder)
+        damage(folder / "fast.xml")
+        detector = AnomalyDetector.load(folder / "fast.pt", device="cpu", runtime="auto")
+        with pytest.raises(MultiADError, match=reason):
+            detector.predict(image)
+
+
+def test_an_int8_export_that_finds_less_is_not_written(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops = pytest.importorskip("openvino", reason="the extra `int8` is not installed").opset13
+
+    def damaged(model: Any, *_: Any, **__: Any) -> Any:
+        rng = np.random.default_rng(0)
+        for op in model.get_ordered_ops():
+            if op.get_type_name() == "Convolution":
+                kernel = op.input(1)
+                noise = rng.normal(size=tuple(kernel.get_shape())).astype(np.float32)
+                kernel.replace_source_output(ops.constant(noise).output(0))
+        return model
+
+    monkeypatch.setattr("multiad_med.inference.quantisation._quantise", damaged)
+    with pytest.raises(AccuracyLostError, match=r"image AUROC falls by .*20 normal images"):
+        export_int8(trained / "models/model.pt", tmp_path / "fast.xml", trained / "good")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_rate_out_of_reach_gives_no_verdict_and_says_so(trained: Path, tmp_path: Path) -> None:

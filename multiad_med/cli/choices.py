@@ -13,6 +13,7 @@ __all__ = [
     "Method",
     "Part",
     "Preset",
+    "Runtime",
     "Segments",
     "ServedResult",
     "Window",
@@ -27,6 +28,15 @@ class Domain(StrEnum):
     RETINA_OCT = "retina_oct"
     INDUSTRIAL = "industrial"
     GENERALIST = "generalist"
+
+
+class Runtime(StrEnum):
+    """See :class:`multiad_med.inference.Runtime`."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
 
 
 class DicomResult(StrEnum):

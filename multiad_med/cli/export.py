@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,14 @@ from typer.core import TyperGroup
 
 from multiad_med.cli.choices import Bits, Layout
 from multiad_med.cli.commands import DefaultCommands, new_app
-from multiad_med.cli.options import check_model, output_option
+from multiad_med.cli.messages import show_log
+from multiad_med.cli.options import (
+    Images,
+    Settings,
+    check_model,
+    output_option,
+    parse_checked,
+)
 
 
 class _Export(DefaultCommands):
@@ -57,12 +65,47 @@ def openvino(
     model: TrainedModel,
     output: Annotated[Path, output_option("The .xml file; a .bin is written beside it.")],
     size: Size = None,
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="GOOD",
+            help="Write it in INT8, with thresholds from normal studies that the model has not seen.",
+        ),
+    ] = None,
+    images: Images = None,
+    settings: Settings = None,
 ) -> None:
-    """Write the network for OpenVINO, which is faster on a CPU. It needs the extra export."""
-    check_model(model)
-    from multiad_med.inference.export_model import export_openvino
+    """Write the network for OpenVINO, which is faster on a CPU. It needs the extra export.
 
-    typer.echo(export_openvino(model, output, size=size))
+    With --int8 a model file is written beside it, whose thresholds are set for it, and nothing at all
+    where it would find less than the model. It needs the extra int8.
+    """
+    check_model(model)
+    if int8 is None:
+        if images is not None or settings:
+            raise typer.BadParameter("--images and --set are for --int8.")
+        from multiad_med.inference.export_model import export_openvino
+
+        typer.echo(export_openvino(model, output, size=size))
+        return
+
+    show_log()
+
+    from multiad_med.cli.data import check_data
+    from multiad_med.networks import bundle_of_model
+    from multiad_med.recalibration import calibration_text, export_int8
+
+    if size is not None:
+        raise typer.BadParameter(
+            "--int8 takes the size of the model's own images; leave --size out."
+        )
+    bundle = bundle_of_model(model)
+    check_data(int8, bundle.removeprefix("multiad_"))
+    chosen = parse_checked(settings, bundle=bundle, config="train.json", image_glob=images)
+    target = export_int8(model, output, int8, **chosen)
+    typer.echo(calibration_text(target))
+    typer.echo(f"{output} is the network in INT8, and {target} the model with its thresholds.")
+    typer.echo(f"Next: multiad predict NEW -m {shlex.quote(str(target))} -o MAPS")
 
 
 @app.command(epilog=_example("torchscript", "ts"), no_args_is_help=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from multiad_med.cli.choices import Runtime as RuntimeChoice
 from multiad_med.utils.errors import InputError
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Labels",
     "Model",
     "Ray",
+    "Runtime",
     "Seed",
     "Settings",
     "check_device",
@@ -31,6 +33,7 @@ _OF_CONFIG = {
     "label_glob": "--labels",
     "seed": "--seed",
     "preset": "--preset",
+    "runtime": "--runtime",
     "smallest": "--smallest",
     "image_false_positive_rate": "--rate",
     "volume_false_positive_rate": "--rate",
@@ -49,6 +52,13 @@ Model = Annotated[Path, typer.Option("--model", "-m", help="The model.pt of a fi
 Device = Annotated[
     str,
     typer.Option("--device", help="Where to compute: auto, cpu, cuda, or one of several: cuda:1."),
+]
+Runtime = Annotated[
+    RuntimeChoice,
+    typer.Option(
+        "--runtime",
+        help="What computes the maps. auto: the fastest that is installed and gives PyTorch's maps.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Start of the random numbers.")]
 Settings = Annotated[

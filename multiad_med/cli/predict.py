@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from multiad_med.cli.choices import DicomResult
+from multiad_med.cli.choices import Runtime as RuntimeChoice
 from multiad_med.cli.commands import PartlyFailedError
 from multiad_med.cli.data import check_data
 from multiad_med.cli.messages import show_log
@@ -20,6 +21,7 @@ from multiad_med.cli.options import (
     Labels,
     Model,
     Ray,
+    Runtime,
     Settings,
     check_device,
     check_model,
@@ -73,6 +75,7 @@ def predict(
     labels: Labels = None,
     settings: Settings = None,
     device: Device = "auto",
+    runtime: Runtime = RuntimeChoice.AUTO,
     bundle: Bundle = None,
     ray: Ray = None,
 ) -> None:
@@ -104,10 +107,15 @@ def predict(
         config="inference.json",
         image_glob=images,
         label_glob=labels,
+        runtime=str(runtime),
     )
 
     show_log()
     if ray is not None:
+        if (
+            runtime is RuntimeChoice.AUTO
+        ):  # workers that choose for themselves might choose differently
+            chosen["runtime"] = str(RuntimeChoice.TORCH)
         _predict_by_ray(
             source, model, output=output, address=ray, device=device, bundle=bundle, **chosen
         )
@@ -119,7 +127,7 @@ def predict(
     from multiad_med.detector import AnomalyDetector
     from multiad_med.readers.load_volume import is_dicom_path
 
-    detector = AnomalyDetector.load(model, device=device, bundle=bundle)
+    detector = AnomalyDetector.load(model, device=device, bundle=bundle, runtime=str(runtime))
     rows: list[tuple[str, float, float, str]] = []
     failed: list[str] = []
     example, series = "", 0

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from multiad_med.cli.choices import Runtime as RuntimeChoice
 from multiad_med.cli.choices import ServedResult
 from multiad_med.cli.commands import DefaultCommands, PartlyFailedError, new_app
 from multiad_med.cli.options import (
     Bundle,
     Device,
     Model,
+    Runtime,
     Settings,
     check_device,
     check_model,
@@ -65,6 +67,7 @@ def run(
         typer.Option("--once", help="End when all is done, with status 1 if studies failed."),
     ] = False,
     device: Device = "auto",
+    runtime: Runtime = RuntimeChoice.AUTO,
     bundle: Bundle = None,
 ) -> None:
     """Process what arrives in a folder or a PACS, and bring the results back (docs/pacs.md)."""
@@ -92,6 +95,7 @@ def run(
             host=host,
             port=port,
             device=device,
+            runtime=str(runtime),
             once=once,
         )
     except ServingError as error:

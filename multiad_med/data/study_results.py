@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -26,6 +26,9 @@ SCORES = "anomaly.json"
 OVERLAY = "anomaly.png"
 VIEWER = "anomaly_viewer.html"
 """Ends of the files made from them for people; they are removed when the study is done again."""
+
+TORCH = "torch"
+"""The run-time of results that name none."""
 
 _FORMAT = re.compile(
     r"\.((nii|img|hdr)(\.gz)?|npy|dcm|dicom|ima|vol|e2e|nrrd|nhdr|mha|mhd|png|jpe?g|bmp|tiff?)$",
@@ -55,6 +58,13 @@ def beside_map(anomaly_map: Path, end: str) -> Path:
     return anomaly_map.with_name(f"{study_of_map(anomaly_map)}_{end}")
 
 
+class NamedRuntime(Protocol):
+    """What computes the maps; see :class:`multiad_med.inference.RuntimeNetwork`."""
+
+    @property
+    def name(self) -> str: ...
+
+
 class StudyResults:
     """Names of the files that a run writes, and what makes a study of an earlier run finished.
 
@@ -68,6 +78,8 @@ class StudyResults:
         source: the folder, or datalist, that the studies come from.
         network: that makes the maps.
         settings: what else decides a map, such as the size; recorded with the scores.
+        runtime: that computes the maps; its name is recorded among the settings. Results without a name
+            are PyTorch's.
         files: ends of the other files that are written for each study, as :meth:`path` takes them.
         overwrite: whether finished studies are done again.
         model_sha256: hash of the network's state, where it is known; computed if empty.
@@ -87,6 +99,7 @@ class StudyResults:
         source: str | Path,
         network: nn.Module,
         settings: Mapping[str, Any] | None = None,
+        runtime: NamedRuntime | None = None,
         files: Sequence[str] = (MAP, MASK),
         overwrite: bool = False,
         model_sha256: str = "",
@@ -101,12 +114,19 @@ class StudyResults:
                 "them; choose another output_dir."
             )
         self.network = network
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings or {}))
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings or {}))
+        self.runtime = runtime
         self.files = tuple(files)
         self.overwrite = overwrite
         self._model_sha256 = model_sha256
         self.inputs: dict[str, dict[str, str]] = {}
         self._images: dict[Path, str] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides a map besides the study and the model, as it is recorded."""
+        name = TORCH if self.runtime is None else str(self.runtime.name)
+        return {**self._settings, "runtime": name}
 
     def path(self, image: str | Path, end: str) -> Path:
         """Return the file of a study's results whose name has a given end.
@@ -170,7 +190,8 @@ class StudyResults:
             )
         self.inputs[image] = {f"{k}_sha256": file_sha256(item[k]) for k in _INPUTS if k in item}
         wanted, found = self.provenance(image), self.scores(image)
-        made_from = {k: found[k] for k in found if k.endswith("_sha256") or k == "settings"}
+        made_from = {k: found[k] for k in found if k.endswith("_sha256")}
+        made_from["settings"] = {"runtime": TORCH, **found.get("settings", {})}
         if made_from == wanted and not self.overwrite:
             return False
         earlier = found.get("image", image)

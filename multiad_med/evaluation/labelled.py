@@ -23,6 +23,7 @@ from multiad_med.evaluation.predictions import joined_cases, map_slices, predict
 from multiad_med.evaluation.report import write_report
 from multiad_med.evaluation.saturated_overlap import SaturatedOverlap
 from multiad_med.evaluation.seen_images import note_seen_images
+from multiad_med.inference.int8 import is_int8
 from multiad_med.networks import MultiAD, bundle_of_model, open_model
 from multiad_med.networks.model_file import CACHES
 from multiad_med.resources import run_bundle
@@ -93,8 +94,8 @@ def evaluate_model(
         The report.
 
     Raises:
-        InputError: when nothing can be evaluated, ``part`` is given for volumes, or globs or settings
-            for prepared slices.
+        InputError: when nothing can be evaluated, ``part`` is given for volumes, globs or settings for
+            prepared slices, or these and a model whose thresholds were set for its INT8 export.
         CardError: when the model's card contradicts the bundle, or how the slices were prepared.
         WeightsError: when the model cannot be read.
     """
@@ -125,6 +126,11 @@ def evaluate_model(
             "out."
         )
     network = open_model(model)
+    if is_int8(network.card):
+        raise InputError(
+            f"The thresholds of {model} were set for its INT8 export, and prepared slices are mapped by "
+            "PyTorch. Evaluate the model that it was made of, or give studies and --set runtime=openvino."
+        )
     for folder in caches.values() or [Path(data)]:
         _check_prepared(network.card, folder, model=model)
     detector = TrainedDetector(network.to(device), device=device)

@@ -2,7 +2,7 @@
 
 from multiad_med.inference.image_maps import SaveTiffMapd
 from multiad_med.inference.map_writers import BScanMapWriter, SaveImageMapd, StudyMapWriter
-from multiad_med.inference.openvino import ExportError, OpenVINONetwork
+from multiad_med.inference.runtime import Runtime, RuntimeNetwork, RuntimeUnfitError
 from multiad_med.inference.scores import SaveScoresd, ScoreSlicesd, study_scores
 from multiad_med.inference.severity import SeverityLevel, SeverityThresholds, severity_levels
 from multiad_med.inference.study_evaluator import StudyEvaluator, StudyFailureHandler
@@ -10,8 +10,9 @@ from multiad_med.inference.study_summary import StudySummaryHandler
 
 __all__ = [
     "BScanMapWriter",
-    "ExportError",
-    "OpenVINONetwork",
+    "Runtime",
+    "RuntimeNetwork",
+    "RuntimeUnfitError",
     "SaveImageMapd",
     "SaveScoresd",
     "SaveTiffMapd",

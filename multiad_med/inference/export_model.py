@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from monai.networks.utils import convert_to_onnx, convert_to_torchscript
 from monai.utils import optional_import
 
+from multiad_med.inference.openvino import save_openvino, to_openvino
 from multiad_med.networks import MultiAD, open_model
 from multiad_med.networks.folding import folded_only
 from multiad_med.utils.atomic import atomic_path
@@ -24,7 +24,7 @@ from multiad_med.utils.sizes import Size, shortest, sides
 __all__ = ["export_onnx", "export_openvino", "export_torchscript"]
 
 
-def _sides(model: str | Path, size: Size | None, told: dict[str, Any]) -> tuple[int, int]:
+def sides_of_images(model: str | Path, size: Size | None, told: dict[str, Any]) -> tuple[int, int]:
     """Return the rows and columns of the images, or of the tiles."""
     known: Size | None = told.get("tile") or told.get("size")
     wanted = known or size
@@ -67,6 +67,26 @@ def _opened(model: str | Path) -> MultiAD:
     return network
 
 
+def write_onnx(network: MultiAD, target: str | Path, *, size: tuple[int, int]) -> Path:
+    """Write a network in evaluation mode as ONNX; see :func:`export_onnx`.
+
+    Raises:
+        MissingPackageError: without the extra ``export``.
+    """
+    _need("onnx", "onnxscript")
+    with atomic_path(target) as temporary, _quiet():
+        convert_to_onnx(
+            network,
+            [torch.rand(2, 3, *size)],  # of 1, torch may take the batch for a constant
+            input_names=["image"],
+            output_names=["pred"],
+            dynamic_axes={"image": {0: "batch"}},
+            filename=temporary,
+            external_data=False,
+        )
+    return Path(target)
+
+
 def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = None) -> Path:
     """Write a model's network as ONNX: images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1 or 2, H, W)``.
 
@@ -85,20 +105,28 @@ def export_onnx(model: str | Path, target: str | Path, *, size: Size | None = No
         MissingPackageError: without the extra ``export``.
         WeightsError, CardError: when the model cannot be opened.
     """
-    _need("onnx", "onnxscript")
     network = _opened(model)
-    height, width = _sides(model, size, network.card.preparation)
-    with atomic_path(target) as temporary, _quiet():
-        convert_to_onnx(
-            network,
-            [torch.rand(2, 3, height, width)],  # of 1, torch may take the batch for a constant
-            input_names=["image"],
-            output_names=["pred"],
-            dynamic_axes={"image": {0: "batch"}},
-            filename=temporary,
-            external_data=False,
-        )
+    return write_onnx(network, target, size=sides_of_images(model, size, network.card.preparation))
+
+
+def check_xml(target: str | Path) -> Path:
+    """Return the path of a file for OpenVINO.
+
+    Raises:
+        InputError: when it does not end in ``.xml``.
+    """
+    if Path(target).suffix != ".xml":
+        raise InputError(f"OpenVINO's files end in .xml, got {target}.")
     return Path(target)
+
+
+def write_openvino(model: Any, target: Path) -> None:
+    """Write an ``openvino.Model`` whole: the ``.bin`` is there before the ``.xml`` is."""
+    model.input(0).set_names({"image"})
+    model.output(0).set_names({"pred"})
+    with atomic_path(target) as temporary:
+        save_openvino(model, temporary)
+        os.replace(temporary.with_suffix(".bin"), target.with_suffix(".bin"))
 
 
 def export_openvino(model: str | Path, target: str | Path, *, size: Size | None = None) -> Path:
@@ -116,18 +144,10 @@ def export_openvino(model: str | Path, target: str | Path, *, size: Size | None 
         InputError: when ``target`` does not end in ``.xml``; and as of :func:`export_onnx`.
         MissingPackageError: without the extra ``export``.
     """
-    target = Path(target)
-    if target.suffix != ".xml":
-        raise InputError(f"OpenVINO's files end in .xml, got {target}.")
-    _need("openvino")
-    import openvino
-
-    with TemporaryDirectory(prefix="multiad-") as folder:
-        onnx = export_onnx(model, Path(folder) / "model.onnx", size=size)
-        network = openvino.convert_model(onnx)
-        with atomic_path(target) as temporary:
-            openvino.save_model(network, temporary, compress_to_fp16=False)
-            os.replace(temporary.with_suffix(".bin"), target.with_suffix(".bin"))
+    target = check_xml(target)
+    network = _opened(model)
+    height, width = sides_of_images(model, size, network.card.preparation)
+    write_openvino(to_openvino(network, [torch.rand(2, 3, height, width)]), target)
     return target
 
 

@@ -1,7 +1,10 @@
-"""A trained network run by OpenVINO, which is faster on a CPU than PyTorch."""
+"""OpenVINO: a network converted in memory, and run on the CPU in float32."""
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,26 +13,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multiad_med.networks.multiad import MultiAD
-from multiad_med.utils.errors import MultiADError, missing_package
-from multiad_med.utils.tensors import plain_tensor
+from multiad_med.utils.errors import missing_package
 
-__all__ = ["ExportError", "OpenVINONetwork"]
+__all__ = ["compiled", "openvino_core", "save_openvino", "to_openvino"]
 
-TOLERANCE = 1e-3
-
-
-class ExportError(MultiADError, RuntimeError):
-    """An exported network is missing, or is not that of the model in use."""
+Maps = Callable[[Tensor], Tensor]
+"""From images ``(B, 3, H, W)`` in [0, 1] to maps ``(B, 1 or 2, H, W)``, on the CPU."""
 
 
 @cache
-def _core() -> Any:
+def openvino_core() -> Any:
     """Return the process's only ``Core``, which is never destroyed.
 
     OpenVINO gives the thread that makes one a signal stack of its own. If the first of two is destroyed
     first, the second restores the stack of the first, which is gone. The next signal, such as that of a
     ``DataLoader``'s ending worker, would then end the process with SIGSEGV.
+
+    Raises:
+        MissingPackageError: when OpenVINO is not installed.
     """
     try:
         import openvino
@@ -38,67 +39,77 @@ def _core() -> Any:
     return openvino.Core()
 
 
-class OpenVINONetwork(nn.Module):
-    """Computes the maps of a Multi-AD network by its ONNX export in OpenVINO, in float32 on the CPU.
+def _cosine_similarity(context: Any) -> list[Any]:
+    """Translate torch's operation, of features along their channels, which OpenVINO does not know."""
+    from openvino import opset13 as ops
 
-    The file is read at the first batch. That batch's first map is compared with the network's own, so
-    that an export of another training is noticed.
+    a, b = context.get_input(0), context.get_input(1)
+    channels = ops.constant(np.array([1]))
+    smallest = ops.constant(np.float32(1e-8))
+
+    def length(x: Any) -> Any:
+        square = ops.reduce_sum(ops.multiply(x, x), channels, keep_dims=False)
+        return ops.maximum(ops.sqrt(square), smallest)
+
+    product = ops.reduce_sum(ops.multiply(a, b), channels, keep_dims=False)
+    found: list[Any] = ops.divide(product, ops.multiply(length(a), length(b))).outputs()
+    return found
+
+
+@torch.no_grad()
+def to_openvino(module: nn.Module, examples: Sequence[Tensor]) -> Any:
+    """Convert a module to an ``openvino.Model``; the batch is dynamic, other sides are the examples'.
+
+    By OpenVINO's front end itself: ``openvino.convert_model`` takes three times as long, and reports its
+    use to its makers.
 
     Args:
-        network: with the weights that were exported; it may load them after this is built.
-        path: what ``python -m monai.bundle onnx_export`` wrote, see docs/deployment.md.
+        module: in evaluation mode; it is traced.
+        examples: an input of each argument.
+
+    Raises:
+        MissingPackageError: when OpenVINO is not installed.
     """
+    openvino_core()
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch import ConversionExtension
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    def __init__(self, network: MultiAD, path: str | Path) -> None:
-        super().__init__()
-        self.network = network
-        self.path = Path(path)
-        self._compiled: Any = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # whoever takes it compares maps
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(module, tuple(examples), check_trace=False)
+    graph = TorchScriptPythonDecoder(traced)  # the front end does not keep it alive
+    front_end = FrontEndManager().load_by_framework("pytorch")
+    front_end.add_extension(ConversionExtension("aten::cosine_similarity", _cosine_similarity))
+    model = front_end.convert(front_end.load(graph))
+    shapes = [openvino.PartialShape([-1, *example.shape[1:]]) for example in examples]
+    model.reshape(dict(enumerate(shapes)))
+    return model
 
-    def _compile(self, shape: torch.Size) -> Any:
-        core = _core()
-        import openvino
 
-        if not self.path.is_file():
-            raise ExportError(
-                f"There is no exported network {self.path}. Write it with `python -m monai.bundle "
-                "onnx_export`, as docs/deployment.md shows, or give its place as onnx_path."
-            )
-        model = core.read_model(self.path)
-        wanted = model.input(0).partial_shape
-        if not wanted.compatible(openvino.PartialShape(list(shape))):
-            raise ExportError(
-                f"{self.path} takes images of shape {wanted}, got {tuple(shape)}. Export it with "
-                f"--input_shape '[2, 3, {shape[2]}, {shape[3]}]' and a dynamic batch, as "
-                "docs/deployment.md shows, or give the size that it was exported for."
-            )
-        return core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            },
-        )
+def save_openvino(model: Any, path: str | Path) -> None:
+    """Write a model as ``.xml`` with a ``.bin`` beside it, in the precision that it has."""
+    import openvino
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the calibrated map ``(B, 1 or 2, H, W)`` of images ``(B, 1 or 3, H, W)`` in [0, 1].
+    openvino.save_model(model, path, compress_to_fp16=False)
 
-        Raises:
-            MissingPackageError: when OpenVINO is not installed.
-            ExportError: when the file is missing, takes images of another shape, or gives another
-                map than the network does.
-        """
-        images = plain_tensor(x).expand(-1, 3, -1, -1)
-        first = self._compiled is None
-        if first:
-            self._compiled = self._compile(images.shape)
-        maps = torch.from_numpy(np.array(self._compiled(images.numpy())[0]))
-        if first:
-            difference = float((maps[:1] - self.network(images[:1])).abs().max())
-            if not difference <= TOLERANCE:
-                raise ExportError(
-                    f"{self.path} is not an export of the model in use: their maps differ by "
-                    f"{difference:.2g}, allowed is {TOLERANCE}. Export the model again."
-                )
-        return maps
+
+def compiled(model: Any) -> Maps:
+    """Return a model as a function, with as many threads as torch has; several threads may call it."""
+    run = openvino_core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        },
+    )
+    one_at_a_time = threading.Lock()  # calls share their buffers
+
+    def maps(images: Tensor) -> Tensor:
+        with one_at_a_time:
+            return torch.from_numpy(np.array(run(images.numpy())[0]))
+
+    return maps

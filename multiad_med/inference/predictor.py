@@ -13,12 +13,13 @@ from multiad_med.card import check_calibrated
 from multiad_med.data import StudyDataset, StudyError, StudyResults, StudyStatus, state_sha256
 from multiad_med.data.datalist import first_path
 from multiad_med.data.study_results import SCORES
+from multiad_med.inference.runtime import Runtime, RuntimeNetwork
 from multiad_med.inference.study_evaluator import StudyEvaluator
 from multiad_med.networks import MultiAD, bundle_of_model, load_model
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.resources import bundle_path, check_settings, read_config
 from multiad_med.result import Result
-from multiad_med.utils.choose import usable_device
+from multiad_med.utils.choose import choose, usable_device
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import unwrapped
 
@@ -72,17 +73,19 @@ class StudyPredictor:
     """Runs a bundle's ``inference.json`` on one study after another, as they come.
 
     Preprocessing, inferer, postprocessing and evaluator are the bundle's own; the model stays in memory.
-    Calls share nothing but the network, so they may come from several threads.
+    Calls share nothing but the network and its run-time, so they may come from several threads.
 
     Args:
         model: ``model.pt`` of a finished training.
         bundle: of a model whose card does not name it.
         device: such as ``cpu``, or ``auto``: a GPU, where there is one.
         file: the bundle's config: ``inference.json`` or ``evaluate.json``.
+        runtime: see :class:`multiad_med.inference.Runtime`.
         settings: ids of the config and their values, such as ``sw_batch_size``.
 
     Raises:
-        InputError: when a setting is not one of the config's ids, or the device cannot be used.
+        InputError: when a setting is not one of the config's ids, the device cannot be used, or the
+            run-time is not one for the model.
         CardError: when the bundle or a setting contradicts the model's card.
         WeightsError: when the model does not fit.
         NotCalibratedError: when its training was not finished.
@@ -102,10 +105,12 @@ class StudyPredictor:
         bundle: str | None = None,
         device: str = "auto",
         file: str = CONFIG,
+        runtime: Runtime | str = Runtime.TORCH,
         **settings: Any,
     ) -> None:
         self.bundle = bundle_of_model(model, bundle)
         self.kind = bundle_kind(self.bundle)
+        settings = {**settings, "runtime": str(choose(Runtime, runtime, what="runtime"))}
         check_settings(self.bundle, file, settings)
         config = read_config(self.bundle, file) | {
             "bundle_root": literal(str(bundle_path(self.bundle))),
@@ -119,9 +124,12 @@ class StudyPredictor:
         network, prepared = made(parser, "network"), made(parser, "prepared")
         load_model(network, model)
         check_calibrated(network)
-        network.eval()  # for good: MONAI sets it back after each run, in the middle of another thread's
         self.network: MultiAD = network
-        self.config: dict[str, Any] = parser.get() | {"network": network, "prepared": prepared}
+        self.mapper: RuntimeNetwork = made(parser, "mapper")
+        # For good: MONAI sets it back after each run, in the middle of another thread's.
+        self.mapper.eval()
+        parts = {"network": network, "prepared": prepared, "mapper": self.mapper}
+        self.config: dict[str, Any] = parser.get() | parts
         model_sha256 = state_sha256(network)  # once, not for each study
         self.config["results"] = {**self.config["results"], "model_sha256": model_sha256}
         self._locator = parser.locator  # MONAI's table of its classes, which takes long to make

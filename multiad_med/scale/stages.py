@@ -44,6 +44,13 @@ if TYPE_CHECKING:
 __all__ = ["MapStudies", "ReadStudies", "ScoringNetwork", "StudyRun", "WriteStudies", "as_table"]
 
 
+@dataclass(frozen=True)
+class TakenRuntime:
+    """What results say of the run-time, without the run-time."""
+
+    name: str
+
+
 class ScoringNetwork(nn.Module):
     """What scoring needs of a network, without its weights."""
 
@@ -61,7 +68,8 @@ class StudyRun:
 
     Args:
         config: of :class:`multiad_med.inference.predictor.StudyPredictor`, with a
-            :class:`ScoringNetwork`, where results are named from, and the model's hash.
+            :class:`ScoringNetwork`, the run-time's name, where results are named from, and the model's
+            hash.
         source: folder that results are named from.
         output_dir: of the results.
         fetch_dir: see :func:`multiad_med.scale.fetch.fetch_folder`.
@@ -82,6 +90,7 @@ class StudyRun:
         named = {"source": literal(str(source)), "model_sha256": predictor.about["model"]}
         changed = {
             "network": ScoringNetwork(predictor.network),
+            "mapper": TakenRuntime(predictor.mapper.name),
             "device": torch.device("cpu"),
             "amp": False,
             "split": "test",
@@ -243,7 +252,7 @@ class MapStudies:
         if device == "cpu":
             torch.set_num_threads(1)
         self.predictor = StudyPredictor(model, bundle=bundle, device=device, file=file, **settings)
-        self.network: nn.Module = self.predictor.network
+        self.network: nn.Module = self.predictor.mapper
         parser = self.predictor.parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
         self.inferer: Inferer = made(parser, "inferer")
         self.device: torch.device = made(parser, "device")

@@ -80,6 +80,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8050,
     device: str = "auto",
+    runtime: str = "auto",
     once: bool = False,
 ) -> None:
     """Process what arrives until SIGTERM or SIGINT, after which the study at hand is finished.
@@ -98,6 +99,7 @@ def serve(
         tries, lease: see :class:`StudyLedger`.
         host, port: of the health endpoint.
         device: such as ``cpu``.
+        runtime: what computes the maps, see :class:`multiad_med.inference.Runtime`.
         once: end when all is done, with an error if studies failed.
 
     Raises:
@@ -128,7 +130,9 @@ def serve(
     health = HealthServer(checks, host=host, port=port)
     earlier: dict[signal.Signals, Any] = {}
     try:
-        predictor = StudyPredictor(model, bundle=bundle, device=device, **overrides)
+        predictor = StudyPredictor(
+            model, bundle=bundle, device=device, runtime=runtime, **overrides
+        )
         ledger.check_made_by({**predictor.about, "source": type(studies).__name__})
         worker = Worker(
             ledger=ledger,

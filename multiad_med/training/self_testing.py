@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,13 @@ from multiad_med.transforms import (
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.tensors import plain_tensor
 
-__all__ = ["SelfTestHandler", "record_self_test", "self_test"]
+__all__ = [
+    "SelfTestHandler",
+    "put_all_pseudo_anomalies",
+    "record_self_test",
+    "sample_slices",
+    "self_test",
+]
 
 _IMAGES = 64
 _SIZES = (0.01, 0.02, 0.05, 0.1, 0.25)
@@ -50,8 +56,19 @@ def _usable(batches: Iterable[dict[str, Any]]) -> Iterable[Slices]:
         yield images[kept], inside[kept]
 
 
-def _sample(batches: Iterable[dict[str, Any]], limit: int, device: str | torch.device) -> Slices:
-    """Return up to ``limit`` slices of this process's share, spread evenly over it."""
+def sample_slices(
+    batches: Iterable[dict[str, Any]], limit: int = _IMAGES, *, device: str | torch.device = "cpu"
+) -> Slices:
+    """Return up to ``limit`` slices with foreground of this process's share, spread evenly over it.
+
+    Args:
+        batches: see :func:`self_test`.
+        limit: how many.
+        device: where processes exchange how many they have.
+
+    Raises:
+        InputError: when there is none.
+    """
     total = sum(len(images) for images, _ in _usable(batches))
     if not gathered(torch.tensor([total]), device=device).any():
         raise InputError(
@@ -76,6 +93,19 @@ def _changed(slices: Slices, change: NuisanceChange) -> Slices:
         image.copy_(change.image(image))
         inside.copy_(change.moved(inside))
     return images, foreground
+
+
+def put_all_pseudo_anomalies(slices: Slices, *, seed: int = 0) -> Iterator[Slices]:
+    """Yield the slices with one pseudo-anomaly each, and its masks: of every kind and size.
+
+    Args:
+        slices: normal images, and their foreground.
+        seed: decides places and strengths.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for kind in PseudoAnomaly:
+        for size in _SIZES:
+            yield put_pseudo_anomalies(*slices, kind=kind, size=size, generator=generator)
 
 
 def _auroc(anomalous: Tensor, normal: Tensor) -> float:
@@ -180,7 +210,7 @@ def self_test(
         InputError: when there is no image with foreground.
     """
     network.eval()
-    slices = _sample(batches, math.ceil(_IMAGES / get_world_size()), device)
+    slices = sample_slices(batches, math.ceil(_IMAGES / get_world_size()), device=device)
     scorer = _Scorer(network, device, batch_size=8)
     generator = torch.Generator().manual_seed(seed * 100_003 + get_rank())
     unchanged = scorer(slices)

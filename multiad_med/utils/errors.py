@@ -33,6 +33,7 @@ EXTRAS = {
     "highdicom": "dicom",
     "mlflow": "tracking",
     "monailabel": "label",
+    "nncf": "int8",
     "nvflare": "federated",
     "onnx": "export",
     "onnxruntime": "export",

@@ -91,15 +91,15 @@ def test_openvino_writes_the_eager_maps_of_whole_studies(
     pytest.importorskip("openvino", reason="the extra `export` is not installed")
     name, folder = exported
     root, data = bundle_path(name), COHORTS[name](tmp_path)
-    for out, mixin in (("eager", []), ("openvino", ["inference_openvino.json"])):
+    for out, runtime in (("eager", "torch"), ("openvino", "openvino")):
         flow = create_workflow(
-            config_file=[str(root / "configs" / c) for c in ("inference.json", *mixin)],
+            config_file=str(root / "configs/inference.json"),
             workflow_type="infer",
             bundle_root=str(root),
             dataset_dir=str(data),
             output_dir=str(tmp_path / out),
             ckpt_path=str(folder / "model.pt"),
-            **({"onnx_path": str(folder / "model.onnx")} if mixin else {}),
+            runtime=runtime,
             **FAST,
         )
         flow.run()

@@ -35,13 +35,12 @@ FILES = (
     "configs/train.json",
     "configs/inference.json",
     "configs/evaluate.json",
-    "configs/inference_openvino.json",
     "configs/inference_trt.json",
     "configs/multi_gpu_train.json",
     "configs/federated.json",
     "configs/paper.json",
 )
-MIXINS = ("inference_openvino", "inference_trt", "inference_deploy")
+MIXINS = ("inference_trt", "inference_deploy")
 # What tools ask for by name, so that no other item of the config needs to refer to it.
 ENTRIES = {
     "imports",

@@ -7,6 +7,7 @@ from multiad_med.cli import choices
 from multiad_med.cli.train import PRESETS as TRAINED
 from multiad_med.dicom.write.results import DicomKind, Segments
 from multiad_med.evaluation.parts import Part
+from multiad_med.inference import Runtime
 from multiad_med.networks import PRESETS
 from multiad_med.networks.weights import PRETRAINED
 from multiad_med.preparation import ExportLayout
@@ -28,6 +29,7 @@ def test_the_words_are_those_of_the_library() -> None:
         (choices.Architecture, PRETRAINED),
         (choices.Preset, PRESETS),
         (choices.Method, METHODS),
+        (choices.Runtime, Runtime),
     ):
         assert set(map(str, own)) == set(map(str, words)), own
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,29 @@ def test_a_table_the_files_and_the_next_command_are_shown(model: Path, tmp_path:
     again = multiad("predict", new / "s1.nii.gz", "-m", model, "-o", maps, *CPU)
     assert again.exit_code == 0
     assert "s0.nii.gz" not in again.stdout.replace(str(new / "s0.nii.gz"), "")
+
+
+@pytest.mark.slow
+def test_a_run_time_is_chosen_recorded_and_another_does_them_again(
+    model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="the extra `export` is not installed")
+    new, maps = write_heads(tmp_path / "new", 1), tmp_path / "maps"
+
+    def run(*words: str) -> tuple[dict[str, Any], str]:
+        result = multiad("predict", new, "-m", model, "-o", maps, *words, *CPU)
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads((maps / "summary.json").read_text())["studies"]
+        return json.loads((maps / "s0_anomaly.json").read_text()), row["status"]
+
+    fast, status = run()
+    assert (fast["settings"]["runtime"], status) == ("openvino", "done")
+    again, status = run("--runtime", "torch")
+    assert (again["settings"]["runtime"], status) == ("torch", "done")
+    assert run("--runtime", "torch")[1] == "skipped"
+    assert fast["volume_score"] == pytest.approx(again["volume_score"], abs=1e-3)
+    words = ("predict", new, "-m", model, "-o", maps, *CPU)
+    assert "--runtime" in mistake(*words, "--set", "runtime=torch")
 
 
 def test_a_study_that_fails_among_good_ones_is_status_1(model: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +84,33 @@ def test_begin_tells_what_is_finished_and_clears_what_is_not(
     assert results(size=32).begin(item)
     assert not stale.exists()
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_results_of_another_run_time_are_made_again(tmp_path: Path, network: nn.Module) -> None:
+    image = tmp_path / "in/a.npy"
+    image.parent.mkdir()
+    image.write_bytes(b"one")
+    item = {"image": str(image)}
+
+    def results(name: str | None) -> StudyResults:
+        runtime = None if name is None else SimpleNamespace(name=name)
+        return StudyResults(tmp_path / "out", source=image.parent, network=network, runtime=runtime)
+
+    fast = results("openvino")
+    assert fast.begin(item)
+    fast.runtime.name = "onnxruntime"  # which was taken when the first batch came
+    finish(fast, image)
+    path = tmp_path / "out/a_anomaly.json"
+    assert json.loads(path.read_text())["settings"] == {"runtime": "onnxruntime"}
+    assert not results("onnxruntime").begin(item)
+    assert results("torch").begin(item)
+    finish(results("torch"), image)
+    old = json.loads(path.read_text())
+    del old["settings"]["runtime"]  # of a version that knew PyTorch alone
+    path.write_text(json.dumps(old))
+    assert not results("torch").begin(item)
+    assert not results(None).begin(item)
+    assert results("openvino").begin(item)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"image_sha256": "x"', "null"])

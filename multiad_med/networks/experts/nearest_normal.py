@@ -142,7 +142,9 @@ class NearestNormal(Expert):
         x = patches(features, self.stages)
         rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) @ self.projection
         # In parts, so that no matrix of all rows and all patches goes through memory.
-        nearest = rows.new_full([len(rows)], torch.inf)
+        nearest = rows.new_full(
+            [rows.shape[0]], torch.inf
+        )  # a length would be traced as a constant
         for part in self.bank.split(256):
             found = torch.addmm(part.square().sum(dim=1), rows, part.t(), alpha=-2.0)
             nearest = torch.minimum(nearest, found.amin(dim=1))
