@@ -35,12 +35,16 @@ Output = Annotated[Path, typer.Argument(help="The --output of a service.")]
 
 @app.command(epilog=EXAMPLE, no_args_is_help=True)
 def run(
-    source: Annotated[str, typer.Argument(help="A folder, or the address of a DICOMweb server.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder of volumes or images, or a DICOMweb server.")
+    ],
     model: Model,
     output: Annotated[Path, output_option("Folder for results and the ledger of studies.")],
     kinds: Annotated[
         list[ServedResult] | None,
-        typer.Option("--kind", help="DICOM results, seg and sr by default. Repeat it for several."),
+        typer.Option(
+            "--kind", help="DICOM results of volumes, seg and sr by default. Repeat it for several."
+        ),
     ] = None,
     filters: Annotated[
         list[str] | None,
@@ -84,7 +88,7 @@ def run(
             bundle=bundle,
             model=model,
             output=output,
-            kinds=dicom_kinds([str(kind) for kind in kinds] if kinds else None),
+            kinds=dicom_kinds([str(kind) for kind in kinds]) if kinds else None,
             filters=filters or [],
             settings=settings or [],
             settle=settle,

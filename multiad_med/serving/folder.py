@@ -1,4 +1,4 @@
-"""Studies that are put into a folder: DICOM series and NIfTI volumes, once they are complete."""
+"""Studies that are put into a folder: DICOM series, NIfTI volumes or images, once they are complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from multiad_med.preparation.sources import StudyKind, looks_like_mask
 from multiad_med.serving.ledger import FoundStudy, PassedOver
 from multiad_med.serving.service_errors import ServingError, SourceUnavailableError, TryAgainError
 from multiad_med.serving.study_source import FetchedStudy, FoundStudies
-from multiad_med.utils.suffixes import DICOM_SUFFIXES, is_nifti
+from multiad_med.utils.suffixes import DICOM_SUFFIXES, is_image, is_nifti
 
 __all__ = ["FolderSource"]
 
@@ -48,18 +48,18 @@ class FolderSource:
     DICOM series may share a folder or spread over several. A damaged DICOM file that is in no series'
     own folder is a study that fails, so that it is on record. Series of another modality, masks by their
     name, results of inference, links to files outside and whatever else is no study are passed over and
-    listed; hidden files are ignored.
+    listed; hidden files are ignored. Where images are watched for, each image file is a study.
 
     Args:
         folder: to watch.
-        kind: what the volumes are.
+        kind: what the volumes are; None for images.
         settle: seconds without a change.
 
     Raises:
         ServingError: when there is no such folder.
     """
 
-    def __init__(self, folder: str | Path, *, kind: StudyKind, settle: float = 30.0) -> None:
+    def __init__(self, folder: str | Path, *, kind: StudyKind | None, settle: float = 30.0) -> None:
         self.folder = Path(folder).expanduser().resolve()
         self.kind = kind
         self.settle = settle
@@ -82,13 +82,25 @@ class FolderSource:
             raise SourceUnavailableError(f"The watched folder cannot be read{reason}") from error
 
     def _find(self) -> FoundStudies:
+        if self.kind is None:
+            return self._sorted(self._images(), arriving=set())
         search = self._finder.find()
         arriving = {path.parent for path, _ in search.skipped if self._is_fresh(path)}
         own = {one.folder for one in search.series}
+        volumes = self._series(search.series, self.kind) + self._files(search.skipped, own)
+        return self._sorted(volumes, arriving=arriving)
+
+    def _sorted(self, everything: Iterable[_Found], *, arriving: set[Path]) -> FoundStudies:
+        """Sort what was found: studies, what is passed over, what is not complete yet.
+
+        Args:
+            everything: that was found.
+            arriving: folders of unreadable files that have just changed.
+        """
         studies: list[FoundStudy] = []
         passed_over: list[tuple[FoundStudy, PassedOver]] = []
         unsettled = 0
-        for found in self._series(search.series) + self._files(search.skipped, own):
+        for found in everything:
             if found.what is None and not self._is_inside(found.files):
                 found = replace(found, what=PassedOver.OUTSIDE)
             beside = found.is_series and arriving.intersection(p.parent for p in found.files)
@@ -100,13 +112,22 @@ class FolderSource:
                 studies.append(self._study(found, self._version(found.files)))
         return FoundStudies(studies, unsettled, passed_over=passed_over)
 
-    def _series(self, series: Iterable[DicomSeries]) -> list[_Found]:
+    def _images(self) -> list[_Found]:
+        """Return the image files, and other files to pass over."""
+        return [
+            _Found(self._relative(path), str(path), (path,), _what_of_image(path))
+            for path in sorted(self.folder.rglob("*"))
+            if (path.is_file() or is_dead_link(path))
+            and not any(part.startswith(".") for part in path.relative_to(self.folder).parts)
+        ]
+
+    def _series(self, series: Iterable[DicomSeries], kind: StudyKind) -> list[_Found]:
         """Return the DICOM series; in optical tomography one object is one volume."""
         found = []
         parts: list[tuple[str, str | list[str], tuple[Path, ...]]]
         for one in series:
-            what = None if one.modality == self.kind.modality else PassedOver.MODALITY
-            if self.kind is StudyKind.OCT and what is None:
+            what = None if one.modality == kind.modality else PassedOver.MODALITY
+            if kind is StudyKind.OCT and what is None:
                 parts = [(self._relative(path), str(path), (path,)) for path in one.files]
             else:
                 parts = [(one.uid or self._relative(one.files[0]), one.image, one.files)]
@@ -168,7 +189,7 @@ class FolderSource:
         if reason := about.get("damaged"):
             raise StudyError(reason if str(paths[0]) in reason else f"{paths[0]}: {reason}.")
         image = [str(path) for path in paths] if isinstance(place, list) else str(paths[0])
-        if is_nifti(paths[0]):
+        if self.kind is None or is_nifti(paths[0]):
             return FetchedStudy(image)
         files = [f for p in paths for f in (image_files(p) if p.is_dir() else [p])]
         return FetchedStudy(image, tuple(files))
@@ -178,6 +199,17 @@ class FolderSource:
 
     def release(self, study: FoundStudy) -> None:
         """Do nothing: a study stays where it is."""
+
+
+def _what_of_image(path: Path) -> PassedOver | None:
+    """Return what a file is where images are watched for; None for an image."""
+    if is_dead_link(path):
+        return PassedOver.UNREADABLE
+    if is_result(path):
+        return PassedOver.RESULT
+    if not is_image(path):
+        return PassedOver.NOT_AN_IMAGE
+    return PassedOver.MASK if looks_like_mask(path) else None
 
 
 def _what(path: Path, reason: str) -> PassedOver | None:

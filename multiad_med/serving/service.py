@@ -49,10 +49,15 @@ def dicom_kinds(names: Sequence[str] | None) -> set[DicomKind]:
 
 
 def _source(
-    source: str, *, kind: StudyKind, output: Path, filters: Mapping[str, str], settle: float
+    source: str, *, kind: StudyKind | None, output: Path, filters: Mapping[str, str], settle: float
 ) -> FolderSource | DicomwebSource:
     """Return a folder, or a DICOMweb server by its address."""
     if source.startswith(("http://", "https://")):
+        if kind is None:
+            raise ServingError(
+                f"{source}: the model is of images, and a DICOMweb server has volumes. Give a folder, "
+                "or a model of volumes."
+            )
         return DicomwebSource(
             source, kind=kind, folder=output / "spool", filters=filters, settle=settle
         )
@@ -69,7 +74,7 @@ def serve(
     bundle: str | None,
     model: str | Path,
     output: str | Path,
-    kinds: Collection[DicomKind],
+    kinds: Collection[DicomKind] | None = None,
     filters: Sequence[str] = (),
     settings: Sequence[str] = (),
     settle: float = 30.0,
@@ -89,10 +94,10 @@ def serve(
 
     Args:
         source: folder, or address of a DICOMweb server.
-        bundle: for a model whose card does not name it; a bundle of volumes.
+        bundle: for a model whose card does not name it.
         model: ``model.pt``.
         output: folder for the ledger and ``results``. Workers with one output share the work.
-        kinds: of DICOM results.
+        kinds: of DICOM results; without it those of :func:`dicom_kinds`, and none of images.
         filters: ``NAME=VALUE``, QIDO attributes that series must have.
         settings: ``NAME=VALUE``, ids of the bundle's config.
         settle, interval, limit: see the sources and :class:`Worker`.
@@ -111,9 +116,11 @@ def serve(
     overrides = parse_settings(settings)
     bundle = bundle_of_model(model, bundle)
     kind = bundle_kind(bundle)
-    if kind is None:
+    if kinds is None:
+        kinds = dicom_kinds(None) if kind is not None else set()
+    elif kind is None and kinds:
         raise ServingError(
-            f"{bundle} is a bundle of images; volumes only are served, as by multiad_brain_mri."
+            "--kind is of DICOM series; an image has no DICOM results. Leave it out."
         )
     studies = _source(
         source,

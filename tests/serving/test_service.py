@@ -25,7 +25,6 @@ from typer.testing import CliRunner
 from multiad_med.cli import app
 from multiad_med.serving import FolderSource, HealthServer, StudyLedger, ledger_status
 from multiad_med.serving import service as command
-from multiad_med.testing.cohorts import write_fake_model
 from tests.dicom_files import save
 from tests.serving.pacs import EXAMPLES, head_series, needs_orthanc
 
@@ -130,7 +129,6 @@ def test_what_keeps_the_service_from_starting_is_one_line(
 ) -> None:
     monkeypatch.setattr(command, "log_to", lambda **_: None)
     (tmp_path / "in").mkdir()
-    images = write_fake_model("multiad_industrial", tmp_path / "images.pt")
     taken = HealthServer({}, port=0)
     StudyLedger(tmp_path / "other/ledger.sqlite").check_made_by({"model": "another"})
     good = {"--model": model, "--output": tmp_path / "out", "--set": "size=64", "--port": 0}
@@ -141,7 +139,6 @@ def test_what_keeps_the_service_from_starting_is_one_line(
         ({"--output": tmp_path / "other"}, "in", "is of another bundle and model and settings"),
         ({"--model": tmp_path / "no.pt"}, "in", "There is no model file"),
         ({"--bundle": "multiad_industrial"}, "in", 'asked for is "multiad_industrial"'),
-        ({"--model": images}, "in", "multiad_industrial is a bundle of images; volumes only"),
         ({"--kind": "dicom"}, "in", "'dicom' is not one of 'seg', 'pm', 'overlay', 'sr', 'none'"),
         ({"--set": "preset=resnet1"}, "in", "resnet1"),
         ({"--set": "size=0"}, "in", "size"),
