@@ -91,7 +91,7 @@ class _Fusion(nn.Module):
         network = self.features.network
         teacher, student = self.features.listed(features)
         distances = network.distances_of_features(teacher, student, self.features.fused)
-        m = network.fused_map(distances, self.size)
+        m = network._aligned(network.fused_map(distances, self.size), teacher)
         return m / (m + network.pixel_threshold) if self.calibrated else m
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from multiad_med.inference.openvino import compiled
 from multiad_med.inference.quantisation import AccuracyLost, Int8Network, accuracy_lost
 from multiad_med.metrics.bootstrap import Estimate
-from multiad_med.networks import ImageStudent, MultiAD
+from multiad_med.networks import ImageStudent, MultiAD, TokenLevels, build_multiad
 from multiad_med.testing.networks import TinyFeatures, tiny_multiad
 
 SIZE = (32, 48)
@@ -109,3 +109,26 @@ def test_it_is_the_upper_bound_that_counts() -> None:
     assert not lost(Estimate(0.005, 0, 0.01), none).acceptable
     assert not lost(none, Estimate(0.005, -0.1, 0.02)).acceptable
     assert not lost(Estimate(0.0, math.nan, math.nan), none).acceptable  # of a single image
+
+
+@torch.no_grad()
+def test_aligned_categories_stay_aligned(slices: tuple[Tensor, Tensor]) -> None:
+    pytest.importorskip("nncf", reason="the extra `int8` is not installed")
+    torch.manual_seed(0)
+    network = build_multiad(
+        "efficientnet_lite0_decoder",
+        teacher="multiad_med.testing.networks.TinyFeatures",
+        teacher_weights="random",
+        fusion="sum",
+        sigma=1.0,
+        align_categories=True,
+    ).eval()
+    images = slices[0].expand(-1, 3, -1, -1)
+    (alignment,) = network.alignment
+    assert isinstance(alignment, TokenLevels)
+    alignment.levels.fill_(2)  # twice the typical one, whichever images are nearest
+    expected = network.raw_map(images)
+    plain = network.fused_map(network.distances(images), list(images.shape[2:]))
+    torch.testing.assert_close(expected, plain / 2)
+    found = Int8Network(network, images).raw_map()(images)
+    assert (found - expected).abs().max() < 0.05 * expected.mean()
