@@ -55,7 +55,7 @@ def test_a_model_builds_itself_and_gives_the_same_map(tmp_path: Path) -> None:
     assert again.card.network == CHOICES
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(again(x), network(x))
+        torch.testing.assert_close(again(x), network(x), atol=1e-5, rtol=0)  # folded, and not
 
 
 def test_a_rectangle_is_another_size_than_its_turned_one_and_a_square_is_one_number(

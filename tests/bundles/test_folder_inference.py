@@ -74,7 +74,8 @@ def test_finished_studies_are_skipped_until_image_model_or_settings_change(
     first = infer(data, model, out)
     scores = json.loads((out / "a_anomaly.json").read_text())
     assert scores["image_sha256"] == file_sha256(data / "a.nii.gz")
-    assert scores["settings"] == {"size": 64, "min_fraction": 0.1, "transform": None}
+    made_by = {"size": 64, "min_fraction": 0.1, "transform": None, "runtime": "torch"}
+    assert scores["settings"] == made_by
     before = (out / "a_anomaly_map.nii.gz").stat().st_mtime_ns
 
     again = infer(data, model, out)

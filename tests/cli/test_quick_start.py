@@ -39,7 +39,7 @@ def test_predicting_a_volume_loads_no_package_that_it_does_not_need(
         "print(); print(json.dumps(list(sys.modules)))"
     )
     words = ("predict", new / "s0.nii.gz", "-m", model, "-o", tmp_path / "maps", "--device", "cpu")
-    loaded = _fresh(code, *words)
+    loaded = _fresh(code, *words, "--runtime", "torch")
     assert (tmp_path / "maps" / "s0_anomaly_map.nii.gz").is_file()
     assert "monai" in loaded
     assert FORBIDDEN.isdisjoint(loaded)

@@ -175,7 +175,7 @@ def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
     settings: list[str] = []
     for number in range(4):
         target = tmp_path / f"slices{number}"
-        run_command("mvtec_ad", source, target, settings, 0)
+        run_command("mvtec_ad", source, target, settings, workers=0)
         try:
             slices = open_slices(
                 target,
@@ -194,9 +194,11 @@ def test_slices_that_do_not_fit_are_prepared_as_the_errors_say(
 def test_a_comment_in_a_setting_is_put_into_quotes(source: Path, tmp_path: Path) -> None:
     save_images(source, *(f"line #1/train/good/{i}.png" for i in range(4)))
     with pytest.raises(InputError, match="quotes") as told:
-        run_command("mvtec_ad", source, tmp_path / "out", ["categories=line #1"], 0)
+        run_command("mvtec_ad", source, tmp_path / "out", ["categories=line #1"], workers=0)
     assert """categories='"line #1"'""" in str(told.value)
-    run_command("mvtec_ad", source, tmp_path / "out", ['categories="line #1"', "size=16"], 0)
+    run_command(
+        "mvtec_ad", source, tmp_path / "out", ['categories="line #1"', "size=16"], workers=0
+    )
     with (tmp_path / "out/index.csv").open(newline="") as file:
         assert {row["category"] for row in csv.DictReader(file)} == {"line #1"}
 
