@@ -127,7 +127,8 @@ class NormalOnlyTrainTask(BundleTrainTask):
                     }
                 }
             train_handlers.insert(
-                0, {"_target_": loader, "path": model_pytorch, "network": "@network"}
+                0,
+                {"_target_": loader, "path": model_pytorch, "network": "@network", "trains": True},
             )
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:

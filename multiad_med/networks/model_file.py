@@ -199,11 +199,11 @@ def _of_cache(
     return {k: v for k, v in own.items() if v is not None} | {"size": preparation["size"]}
 
 
-def load_model(network: MultiAD, file: str | Path) -> None:
-    """Load a trained Multi-AD's state dict, strictly, for use and not for further training.
+def load_model(network: MultiAD, file: str | Path, *, trains: bool = False) -> None:
+    """Load a trained Multi-AD's state dict, strictly.
 
     Its student's batch norms are folded into the convolutions before them
-    (:func:`multiad_med.networks.fold_batch_norms`).
+    (:func:`multiad_med.networks.fold_batch_norms`), unless it is to be trained further.
 
     A model made before there were cards loads with a warning: it has no held-out scores of its
     levels, so that nothing but its map has a threshold.
@@ -211,6 +211,7 @@ def load_model(network: MultiAD, file: str | Path) -> None:
     Args:
         network: of the model, see :func:`network_of_model`; changed in place.
         file: ``model.pt`` as training writes it.
+        trains: whether the student goes on learning.
 
     Raises:
         CardError: when the network is another than the card tells; the message names both values.
@@ -235,7 +236,8 @@ def load_model(network: MultiAD, file: str | Path) -> None:
     check_given(card.network, network.card.network, of=str(path))
     check_keys(path, "this network (another preset?)", network.state_dict(), state)
     network.load_state_dict(state)
-    fold_batch_norms(network.student)
+    if not trains:
+        fold_batch_norms(network.student)
     if "fused" in network.card.network:
         network.card.network["fused"] = network.fused  # a model without card brings its own
 

@@ -245,11 +245,13 @@ class ModelLoader:
     Args:
         path: ``model.pt`` as :class:`ModelSaver` writes it.
         network: of the preset that was trained, changed in place.
+        trains: whether its student goes on learning.
     """
 
-    def __init__(self, path: str | Path, network: MultiAD) -> None:
+    def __init__(self, path: str | Path, network: MultiAD, *, trains: bool = False) -> None:
         self.path = Path(path)
         self.network = network
+        self.trains = trains
 
     def attach(self, engine: Engine) -> None:
         """Register for the start of the run."""
@@ -262,7 +264,7 @@ class ModelLoader:
             WeightsError: of :func:`multiad_med.networks.load_model`.
             NotCalibratedError: when its training was not finished.
         """
-        load_model(self.network, self.path)
+        load_model(self.network, self.path, trains=self.trains)
         check_calibrated(self.network)
 
 

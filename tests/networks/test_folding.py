@@ -16,6 +16,7 @@ from multiad_med.networks import (
     build_extractor,
     build_multiad,
     fold_batch_norms,
+    load_model,
     open_model,
 )
 from multiad_med.networks.folding import FoldedConv2d, FoldedNorm2d, folded_only
@@ -143,6 +144,18 @@ def test_the_student_trains_unfolded_and_is_folded_when_a_model_is_opened(tmp_pa
     image = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(opened(image), network(image), atol=1e-5, rtol=0)
+
+
+def test_a_model_that_is_loaded_to_learn_more_is_not_folded(tmp_path: Path) -> None:
+    trained = tiny_multiad()
+    torch.save(trained.state_dict(), tmp_path / "model.pt")
+    network = tiny_multiad()
+    load_model(network, tmp_path / "model.pt", trains=True)
+    teacher, student = network.train().features(torch.rand(2, 3, 32, 32))
+    sum(((a - b) ** 2).mean() for a, b in zip(teacher, student, strict=True)).backward()
+    before = network.student.backbone.norm.weight.grad
+    assert before is not None
+    assert before.abs().sum() > 0
 
 
 @torch.no_grad()
