@@ -178,6 +178,7 @@ NAMES = {
     "io.scores": ["scoring", "card"],
     **{room: [room] for room in ("data", "evaluation", "preparation", "transforms")},
     "networks": ["inference"],
+    "preparation.sources": ["preparation"],
 }
 """Module or package: where else some of its names are now."""
 

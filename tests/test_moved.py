@@ -52,6 +52,7 @@ def test_a_bundle_of_the_last_release_finds_its_parts() -> None:
         ("data", "SliceStore", "multiad_med.data.SliceCache"),
         ("transforms", "EvenLightd", "multiad_med.transforms.NormaliseBrightnessd"),
         ("preparation", "load_pictures", "multiad_med.preparation.load_images"),
+        ("preparation.sources", "load_pictures", "multiad_med.preparation.load_images"),
         ("io", "LoadPicturesd", "multiad_med.readers.LoadImagesd"),
         ("io", "SavePictureMapd", "multiad_med.inference.SaveTiffMapd"),
     ],

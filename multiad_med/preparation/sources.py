@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from multiad_med._moved import moved_name
 from multiad_med.data.datalist import (
     DATALIST_NAME,
     PATH_KEYS,
@@ -363,3 +364,7 @@ def load_studies(
         path, image_glob=image_glob, label_glob=label_glob, organ_glob=organ_glob, kind=kind
     )
     return train_or_infer(items, seed=seed)
+
+
+def __getattr__(name: str) -> Any:  # names that have changed
+    return moved_name(__name__, name)
