@@ -57,7 +57,8 @@ Runtime = Annotated[
     RuntimeChoice,
     typer.Option(
         "--runtime",
-        help="What computes the maps. auto: the fastest that is installed and gives PyTorch's maps.",
+        help="What computes the maps. auto: the fastest that is installed and gives PyTorch's maps; with "
+        "--ray it is torch.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Start of the random numbers.")]

@@ -112,9 +112,8 @@ def predict(
 
     show_log()
     if ray is not None:
-        if (
-            runtime is RuntimeChoice.AUTO
-        ):  # workers that choose for themselves might choose differently
+        # Workers that choose for themselves might choose differently.
+        if runtime is RuntimeChoice.AUTO:
             chosen["runtime"] = str(RuntimeChoice.TORCH)
         _predict_by_ray(
             source, model, output=output, address=ray, device=device, bundle=bundle, **chosen

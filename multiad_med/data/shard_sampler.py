@@ -42,7 +42,8 @@ class ShardSampler(DistributedSampler):
     Args:
         dataset: of slices. Those that are held in memory come in any order.
         memory: GB that prepared slices may fill; half of the machine's if none. Name it where a
-            training may be resumed on a machine with other memory.
+            training may be resumed on a machine with other memory, in a container with less than its
+            machine, and where the machines of one training differ: all processes need the same.
         num_replicas: number of processes; of the process group if none.
         rank: of this process; of the process group if none.
         seed: of the order.

@@ -114,7 +114,8 @@ class RuntimeNetwork(nn.Module):
             if self.asked not in (Runtime.AUTO, Runtime.OPENVINO) or not self.on_cpu:
                 raise InputError(
                     f"The thresholds of {self.model} were set for its INT8 export, which OpenVINO runs "
-                    "on a CPU. Choose runtime auto and the device cpu, or the model that it was made of."
+                    "on a CPU. Choose runtime openvino and the device cpu, or the model that it was "
+                    "made of."
                 )
             return INT8
         installed = (runtime for runtime in self._candidates() if not is_missing(runtime))

@@ -73,6 +73,9 @@ def fetched(uris: Mapping[str, str], folder: Path, kind: StudyKind | None = None
     Raises:
         StudyError: when one cannot be had.
     """
+    if uris:  # patients' images, which others on the machine must not read
+        with file_errors(folder, "written"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         for uri in uris.values():
             _fetch(uri, folder, kind)

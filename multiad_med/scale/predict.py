@@ -12,6 +12,7 @@ from tqdm import tqdm
 from multiad_med.data import StudyStatus
 from multiad_med.data.datalist import first_path
 from multiad_med.inference.predictor import CONFIG, StudyPredictor
+from multiad_med.inference.runtime import Runtime
 from multiad_med.inference.study_summary import COLUMNS, write_summary
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.scale.cluster import LOCAL, Workers, ray_cluster, workers_for
@@ -26,6 +27,7 @@ from multiad_med.scale.stages import (
     TravellingStudy,
     WriteStudies,
 )
+from multiad_med.utils.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,7 +139,16 @@ def mapping_stages(
         bundle: its bundle.
         settings: ids of the bundle's config.
         file: that config.
+
+    Raises:
+        InputError: when the run-time is one of processors, and the workers have GPUs.
     """
+    runtime = run.config["mapper"].name
+    if workers.gpus and runtime != Runtime.TORCH:
+        raise InputError(
+            f"--runtime {runtime}: it runs on processors, and the Ray cluster gives GPUs. Choose "
+            "--device cpu, or --runtime torch."
+        )
     batch = _VOLUMES if run.kind else int(run.part("sw_batch_size"))
     return Stages(
         read=ReadStudies(run),

@@ -13,10 +13,13 @@ import pytest
 from PIL import Image
 
 from multiad_med.inference.predictor import CONFIG, StudyPredictor
+from multiad_med.scale.cluster import Workers
 from multiad_med.scale.fetch import fetch_folder
+from multiad_med.scale.predict import mapping_stages
 from multiad_med.scale.sources import list_studies
 from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies, as_table
 from multiad_med.testing.cohorts import COHORTS, FAST, write_fake_model
+from multiad_med.utils.errors import InputError
 from tests.bundles import models
 from tests.bundles.test_folder_inference import nifti_head
 
@@ -188,7 +191,22 @@ def test_studies_behind_addresses_are_fetched_and_not_kept(model: Path, tmp_path
     assert missing["status"] == "failed"
     assert f"{rows[1]['image']} cannot be had: " in missing["message"]
     assert not [path for path in fetch_folder(out).rglob("*") if path.is_file()]
+    assert (
+        fetch_folder(out).stat().st_mode & 0o077 == 0
+    )  # of patients, and of nobody else's business
     assert Staged(table, model, out).rows()[0]["status"] == "skipped"
+
+
+def test_a_runtime_of_processors_is_refused_where_the_cluster_gives_gpus(
+    model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="the extra `export` is not installed")
+    predictor = StudyPredictor(model, device="cpu", runtime="openvino", size=64)
+    run = StudyRun.of(predictor, source=tmp_path, output_dir=tmp_path, fetch_dir=tmp_path)
+    given: dict[str, Any] = {"count": 1, "model": model, "bundle": predictor.bundle, "settings": {}}
+    with pytest.raises(InputError, match="--runtime openvino: it runs on processors"):
+        mapping_stages(run, Workers(count=1, gpus=1), **given)
+    assert mapping_stages(run, Workers(count=1, gpus=0), **given).actors == 1
 
 
 def test_an_image_behind_an_address_has_its_overlay(tmp_path: Path) -> None:
