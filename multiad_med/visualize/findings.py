@@ -45,20 +45,18 @@ def find(study: ViewedStudy) -> list[Finding]:
     labels, count = ndimage.label(study.anomaly_map >= study.threshold, np.ones((3, 3, 3)))
     if not count:
         return []
-    numbers = np.arange(1, count + 1)
-    values = np.asarray(ndimage.maximum(study.anomaly_map, labels, numbers))
-    chosen = numbers[np.argsort(-values, kind="stable")][:MOST]
-    peaks = ndimage.maximum_position(study.anomaly_map, labels, chosen)
+    inside = np.nonzero(labels)
+    values = study.anomaly_map[inside]
+    falling = np.argsort(-values, kind="stable")
+    _, first = np.unique(labels[inside][falling], return_index=True)
     boxes = ndimage.find_objects(labels)
-    return [
-        Finding(
-            at=(int(peak[0]), int(peak[1]), int(peak[2])),
-            value=float(values[number - 1]),
-            first=boxes[number - 1][2].start,
-            last=boxes[number - 1][2].stop - 1,
-        )
-        for number, peak in zip(chosen, peaks, strict=True)
-    ]
+    found = []
+    for place in np.sort(first)[:MOST]:
+        peak = falling[place]
+        at = int(inside[0][peak]), int(inside[1][peak]), int(inside[2][peak])
+        slices = boxes[labels[at] - 1][2]
+        found.append(Finding(at, float(values[peak]), slices.start, slices.stop - 1))
+    return found
 
 
 def body_box(study: ViewedStudy) -> tuple[slice, slice]:
