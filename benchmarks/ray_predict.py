@@ -50,8 +50,10 @@ def run(mode: str, folder: Path, size: int) -> dict[str, Any]:
     out = folder / mode.replace(" ", "-")
     if mode == "plain":
         from multiad_med.detector import AnomalyDetector
+        from multiad_med.utils.memory import keep_freed_memory
 
         torch.set_num_threads(2)
+        keep_freed_memory()  # as the command does
         detector = AnomalyDetector.load(folder / "model.pt", device="cpu", size=size)
         loaded = time.perf_counter()
         results = list(detector.predict_folder(folder / "in", output=out))
@@ -114,8 +116,10 @@ def processor_time(folder: Path, size: int) -> dict[str, float]:
     from multiad_med.scale.fetch import fetch_folder
     from multiad_med.scale.sources import list_studies
     from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies, as_table
+    from multiad_med.utils.memory import keep_freed_memory
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     model, out = folder / "model.pt", folder / "out"
     predictor = StudyPredictor(model, device="cpu", size=size)
     listed = list_studies(str(folder / "in"), predictor, output_dir=out)

@@ -26,6 +26,7 @@ from multiad_med.cli import (
     weights,
 )
 from multiad_med.cli.commands import DEBUG, Commands
+from multiad_med.utils.memory import keep_freed_memory
 
 __all__ = ["app"]
 
@@ -54,6 +55,7 @@ def main(
     ] = False,
 ) -> None:
     """Learn what is normal, show where a new study departs from it. Not for diagnostic use."""
+    keep_freed_memory()
 
 
 for verb, module in {

@@ -32,6 +32,7 @@ from tqdm import tqdm
 from multiad_med.data import DATALIST_NAME
 from multiad_med.utils import FileError, end_with_parent, processors, terminable, worker_errors
 from multiad_med.utils.memory import keep_freed_memory
+from multiad_med.utils.nifti_files import save_nifti
 
 __all__ = ["LESIONS", "Cohort", "make_cohort"]
 
@@ -250,7 +251,7 @@ class _Subjects(Dataset[_Planned]):
             if key in planned.item:
                 nifti = nib.Nifti1Image(array, self.affine)
                 nifti.header.set_xyzt_units("mm")
-                nib.save(nifti, self.folder / planned.item[key])
+                save_nifti(nifti, self.folder / planned.item[key])
         return planned
 
 

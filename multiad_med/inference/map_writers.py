@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from multiad_med.data.study_results import StudyResults
 from multiad_med.utils.atomic import atomic_path
+from multiad_med.utils.nifti_files import save_nifti
 
 __all__ = ["BScanMapWriter", "SaveImageMapd", "StudyMapWriter"]
 
@@ -83,7 +84,7 @@ class StudyMapWriter(NibabelWriter):
             image.set_sform(affine, code=code)
             image.set_qform(affine, code=code)
         with atomic_path(filename) as temporary:
-            nib.save(image, temporary)
+            save_nifti(image, temporary)
 
     def _on_source_grid(self, affine: NDArray[np.floating], shape: Sequence[int]) -> bool:
         """Tell whether the map lies voxel by voxel on a source that was NIfTI."""

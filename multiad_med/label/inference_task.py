@@ -32,6 +32,7 @@ from multiad_med.inference.severity import (
 from multiad_med.label.server_options import InferOptions, ResultType, check_device, check_name
 from multiad_med.resources import read_config
 from multiad_med.result import Result
+from multiad_med.utils.nifti_files import save_nifti
 
 __all__ = ["HEATMAP_FILE", "LABELS", "AnomalyInferTask", "check_modality", "dicom_modality"]
 
@@ -224,7 +225,7 @@ def _write(result: Result, label: np.ndarray | None, extension: str) -> str:
     if label is not None:
         image = nib.Nifti1Image(label, image.affine, image.header, dtype=label.dtype)
     if extension.startswith(".nii"):
-        nib.save(image, path)
+        save_nifti(image, path)
         return path
     with tempfile.TemporaryDirectory() as folder:
         nifti = str(Path(folder) / "image.nii")

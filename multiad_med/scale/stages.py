@@ -36,6 +36,7 @@ from multiad_med.scale.fetch import fetched
 from multiad_med.scale.sources import ListedStudy
 from multiad_med.transforms import marked_slices
 from multiad_med.utils.configs import literal
+from multiad_med.utils.memory import keep_freed_memory
 from multiad_med.utils.tensors import plain_tensor
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ class ReadStudies:
     def __call__(self, table: pa.Table) -> pa.Table:
         """Return the studies with their slices, or with why there are none."""
         torch.set_num_threads(1)
+        keep_freed_memory()
         studies = studies_of(table)
         for study in studies:
             start = time.perf_counter()
@@ -251,6 +253,7 @@ class MapStudies:
     ) -> None:
         if device == "cpu":
             torch.set_num_threads(1)
+        keep_freed_memory()
         self.predictor = StudyPredictor(model, bundle=bundle, device=device, file=file, **settings)
         self.network: nn.Module = self.predictor.mapper
         parser = self.predictor.parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
@@ -349,6 +352,7 @@ class WriteStudies:
         from multiad_med.scale.score_files import score_table
 
         torch.set_num_threads(1)
+        keep_freed_memory()
         return score_table([self._written(study) for study in studies_of(table)])
 
     def _written(self, study: TravellingStudy) -> dict[str, Any]:
