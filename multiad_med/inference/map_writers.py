@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.config import DtypeLike, KeysCollection, PathLike
 from monai.data import ImageWriter, NibabelWriter
