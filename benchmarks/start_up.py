@@ -11,7 +11,6 @@ is made; without a model, one of random weights. The first repeat warms the disk
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import statistics
 import subprocess
@@ -21,8 +20,6 @@ import time
 from ast import literal_eval
 from collections import Counter
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 MARK = "first slices at"
 PROGRAM = f"""

@@ -24,7 +24,7 @@ __all__ = ["Runtime", "RuntimeNetwork", "RuntimeUnfitError"]
 
 TOLERANCE = 1e-3
 _COMPARED = 3
-"""Images of the first batch whose maps PyTorch makes too; not as many as converters are shown."""
+"""Images of the first batch whose maps PyTorch makes too; more than converters are shown."""
 
 _choosing = threading.Lock()
 _logger = logging.getLogger(__name__)
@@ -136,52 +136,56 @@ class RuntimeNetwork(nn.Module):
         if size not in self._maps:
             with _choosing:
                 if size not in self._maps and self.name != Runtime.TORCH:
-                    self._choose(images, size)
+                    return self._first_maps(images, size)
         maps = self._maps.get(size)
         return self.network(x) if maps is None else maps(images)
 
-    def _choose(self, images: Tensor, size: tuple[int, int]) -> None:
-        """Set the maps of images of a size, or take PyTorch."""
+    def _first_maps(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Choose what makes the maps of images of a size, and return those of the first."""
         if self.name == INT8:
             self._maps[size] = by_int8(self.network.card, self.model, size)
             _logger.info("Maps by OpenVINO in INT8, which the model's thresholds were set for.")
-            return
+            return self._maps[size](images)
         reasons: list[str] = []
+        made: Tensor | None = None
         for runtime in self._candidates():
-            if runtime is not Runtime.TORCH:
-                try:
-                    self._maps[size] = self._checked(runtime, images, size)
-                except MultiADError as error:
-                    if self.asked is not Runtime.AUTO:
-                        raise
-                    reasons.append(str(error))
-                    continue
+            try:
+                made = self._checked(runtime, images, size) if runtime in _CONVERTED else None
+            except MultiADError as error:
+                if self.asked is not Runtime.AUTO:
+                    raise
+                reasons.append(str(error))
+                continue
             self._taken = runtime
             why = "; ".join(reasons) or "the fastest on a CPU, and its maps are PyTorch's"
             if self.asked is Runtime.AUTO:
                 _logger.info("Maps by %s: %s.", runtime, why.rstrip("."))
-            return
+            break
+        return self.network(images) if made is None else made
 
-    def _checked(self, runtime: Runtime, images: Tensor, size: tuple[int, int]) -> Maps:
-        """Return the maps of a run-time that gives PyTorch's."""
-        some = images[[index * (len(images) - 1) // 2 for index in range(_COMPARED)]]
+    def _checked(self, runtime: Runtime, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Take a run-time if it gives PyTorch's maps; return those of the images."""
+        some = [index * (len(images) - 1) // 2 for index in range(_COMPARED)]
+        enough = len(images) >= _COMPARED
         try:
             maps = _CONVERTED[runtime](self.network, size)
-            found, expected = maps(some), self.network(some)
+            found, expected = maps(images if enough else images[some]), self.network(images[some])
         except MultiADError:
             raise
         except Exception as error:  # converters raise nearly every type
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RuntimeUnfitError(f"{runtime} cannot run this network: {reason}") from error
-        if found.shape != expected.shape:
+        shape = (max(len(images), _COMPARED), *expected.shape[1:])
+        if found.shape != shape:
             raise RuntimeUnfitError(
-                f"the maps of {runtime} have the shape {tuple(found.shape)} instead of "
-                f"{tuple(expected.shape)}"
+                f"the maps of {runtime} have the shape {tuple(found.shape)} instead of {shape}"
             )
-        difference = float((found - expected).abs().max())
+        compared = found[some] if enough else found
+        difference = float((compared - expected).abs().max())
         if not difference <= TOLERANCE:
             raise RuntimeUnfitError(
                 f"the maps of {runtime} differ from PyTorch's by {difference:.2g}, allowed is "
                 f"{TOLERANCE}; delete {exports_dir()}, if the network's code has changed"
             )
-        return maps
+        self._maps[size] = maps
+        return found if enough else maps(images)

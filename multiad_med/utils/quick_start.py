@@ -7,45 +7,58 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from types import ModuleType
 
 __all__ = ["NOT_FOR_PREDICTION", "import_monai_quickly"]
 
 NOT_FOR_PREDICTION = (
     *("IPython", "matplotlib", "mlflow", "pandas", "sklearn", "torch.utils.tensorboard"),
+    "scipy.signal",
 )
-"""What MONAI imports where it is installed, for notebooks, logs, tables and drawings."""
+"""What MONAI imports where it is installed, for notebooks, logs, tables, drawings and ultrasound."""
+
+_OPTIMIZERS = "torch.distributed.optim"
 
 
 def import_monai_quickly() -> None:
     """Import MONAI as if :data:`NOT_FOR_PREDICTION` were not installed; afterwards they are as before.
 
     MONAI's own functions that need these packages say, for as long as this process lasts, that they
-    are missing. So this is for a process that does nothing but predict, such as ``multiad predict``.
-    Without effect where MONAI is imported already.
+    are missing, and Ignite's checkpoints do not know optimisers that are sharded over processes. So this
+    is for a process that does nothing but predict, such as ``multiad predict``. Without effect where
+    MONAI is imported already.
     """
     if "monai" in sys.modules:
         return
-    with _hidden(*NOT_FOR_PREDICTION), _no_garbage_collection():
+    optimizers = ModuleType(_OPTIMIZERS)
+    # Ignite asks what is an instance of it; importing the true one takes half a second.
+    optimizers.ZeroRedundancyOptimizer = type("ZeroRedundancyOptimizer", (), {})  # type: ignore[attr-defined]
+    standins = {**dict.fromkeys(NOT_FOR_PREDICTION), _OPTIMIZERS: optimizers}
+    with _standing_in(standins), _no_garbage_collection():
         import_module("monai")
 
 
 @contextmanager
-def _hidden(*names: str) -> Iterator[None]:
-    """Let an import of these modules fail, unless they are imported already."""
-    hidden = dict.fromkeys(name for name in names if name not in sys.modules)
-    sys.modules.update(hidden)  # type: ignore[arg-type] # None: Python's mark of what is not there
+def _standing_in(standins: dict[str, ModuleType | None]) -> Iterator[None]:
+    """Let imports find these instead of modules that are not imported yet; none: that it is missing."""
+    new = {name: module for name, module in standins.items() if name not in sys.modules}
+    sys.modules.update(new)  # type: ignore[arg-type] # None: Python's mark of what is not there
     try:
         yield
     finally:
-        for name in hidden:
+        for name in new:
             del sys.modules[name]
 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Collect no garbage: imports make hardly any, and looking for it takes a quarter of their time."""
+    """Collect no garbage: imports make hardly any, and looking for it takes a quarter of their time.
+
+    What was imported stays, so that it is not looked through later either.
+    """
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
