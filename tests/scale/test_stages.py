@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multiad_med.inference import map_writers
 from multiad_med.inference.predictor import CONFIG, StudyPredictor
 from multiad_med.scale.cluster import Workers
 from multiad_med.scale.fetch import fetch_folder
@@ -131,6 +134,30 @@ def test_a_bad_study_is_a_row_with_its_reason(model: Path, tmp_path: Path) -> No
     assert bad["message"].startswith(f"{tmp_path}/in/bad.nii.gz: ")
     assert bad["score"] is None
     assert not list((tmp_path / "out").glob("bad*"))
+
+
+def test_a_full_disk_fails_the_study_alone_which_is_done_once_there_is_room(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        nifti_head(tmp_path / f"in/{name}.nii.gz", seed=ord(name))
+    out, save = tmp_path / "out", map_writers.save_nifti
+
+    def full(image: Any, path: Path) -> None:
+        if Path(path).name == "a_anomaly_mask.nii.gz":
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(image, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(map_writers, "save_nifti", full)
+        lost, done = Staged(tmp_path / "in", model, out).rows()
+    assert (lost["status"], done["status"]) == ("failed", "done")
+    assert "No space left on device" in lost["message"]
+    assert not list(out.rglob("a_*"))
+    assert not list(out.rglob(".partial*"))
+    again = Staged(tmp_path / "in", model, out).rows()
+    assert [row["status"] for row in again] == ["done", "skipped"]
 
 
 def test_what_the_network_refuses_fails_alone(model: Path, tmp_path: Path) -> None:
