@@ -23,8 +23,14 @@ __all__ = ["ShardSampler"]
 _PIECE = 1 << 23  # bytes that are read at once
 
 
-def _machine_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")  # of cgroup v2: a number, or "max"
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory, or fewer, if its container may have only these."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CONTAINER.read_text().strip() if _CONTAINER.is_file() else ""
+    return min(machine, int(limit)) if limit.isdecimal() else machine
 
 
 class ShardSampler(DistributedSampler):
@@ -41,9 +47,9 @@ class ShardSampler(DistributedSampler):
 
     Args:
         dataset: of slices. Those that are held in memory come in any order.
-        memory: GB that prepared slices may fill; half of the machine's if none. Name it where a
-            training may be resumed on a machine with other memory, in a container with less than its
-            machine, and where the machines of one training differ: all processes need the same.
+        memory: GB that prepared slices may fill; half of the machine's or the container's if none.
+            Name it where a training may be resumed on a machine with other memory, and where the
+            machines of one training differ: all processes need the same.
         num_replicas: number of processes; of the process group if none.
         rank: of this process; of the process group if none.
         seed: of the order.
@@ -66,7 +72,7 @@ class ShardSampler(DistributedSampler):
     ) -> None:
         if memory is not None and memory <= 0:
             raise InputError(f"memory must be more than 0 GB, got {memory}.")
-        most = _machine_memory() / 2 if memory is None else memory * 1e9
+        most = _memory() / 2 if memory is None else memory * 1e9
         prepared = isinstance(dataset, (SliceCache, JoinedSlices))
         self.streams = prepared and dataset.stored_bytes > most
         self._slices = dataset

@@ -134,3 +134,14 @@ def test_a_shard_is_read_before_it_is_learned_and_no_thread_stays(
 def test_a_memory_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than 0 GB, got 0"):
         ShardSampler(cache(tmp_path), memory=0, num_replicas=1, rank=0)
+
+
+@pytest.mark.parametrize(("limit", "streams"), [("40\n", True), ("max\n", False), (None, False)])
+def test_a_container_with_less_memory_than_its_machine_counts(
+    limit: str | None, streams: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "memory.max"
+    if limit is not None:
+        file.write_text(limit)
+    monkeypatch.setattr("multiad_med.data.shard_sampler._CONTAINER", file)
+    assert ShardSampler(cache(tmp_path / "s"), num_replicas=1, rank=0).streams is streams
