@@ -26,6 +26,9 @@ _ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": "600000",
 }
 
+# Notes of every task for a dashboard, which is not there: kept for good, 30 KB a study.
+_LOCAL_ENVIRONMENT = {"RAY_task_events_report_interval_ms": "0"}
+
 _ADVICE = (
     "Start a cluster's head with `ray start --head` and give HOST:PORT, by default port 6379; on a node "
     "of a cluster give auto; to use this machine alone give local."
@@ -62,7 +65,8 @@ def ray_cluster(address: str) -> Iterator[None]:
         MissingPackageError: without the extra ``scale``.
         InputError: when nothing answers at the address.
     """
-    for name, value in _ENVIRONMENT.items():
+    environment = _ENVIRONMENT | (_LOCAL_ENVIRONMENT if address == LOCAL else {})
+    for name, value in environment.items():
         os.environ.setdefault(name, value)
     try:
         import ray
