@@ -32,7 +32,6 @@ from torch.profiler import ProfilerActivity, profile
 from multiad_med.networks import MultiAD, build_multiad, fold_batch_norms
 from multiad_med.training import DistillationTrainer
 from multiad_med.training.feature_cache import FEATURES
-from multiad_med.utils.memory import keep_freed_memory
 
 SIZE = 256
 LAYERS = ["layer1", "layer2", "layer3"]
@@ -227,7 +226,6 @@ def main() -> None:
     parser.add_argument("--processor-time", action="store_true")
     args = parser.parse_args()
     clock = time.process_time if args.processor_time else time.perf_counter
-    keep_freed_memory()  # as commands do; anomalib's networks profit as much
     torch.manual_seed(0)
     images = torch.rand(args.batch, 3, SIZE, SIZE)
     print(f"{SIZE} x {SIZE}, batch {args.batch}, {torch.get_num_threads()} threads")
