@@ -17,6 +17,8 @@ ray="${VENV:?the virtual environment with multiad-med[scale]}/bin/ray"
 # Ray ends a worker after one idle second, and the next one imports everything again.
 export RAY_idle_worker_killing_time_threshold_ms=600000
 export RAY_USAGE_STATS_ENABLED=0
+# Memory that a study leaves is taken by the next one.
+export MALLOC_ARENA_MAX=1
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=6379
 

@@ -26,8 +26,12 @@ _ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": "600000",
 }
 
-# Notes of every task for a dashboard, which is not there: kept for good, 30 KB a study.
-_LOCAL_ENVIRONMENT = {"RAY_task_events_report_interval_ms": "0"}
+_LOCAL_ENVIRONMENT = {
+    # Notes of every task for a dashboard, which is not there, would be kept for good.
+    "RAY_task_events_report_interval_ms": "0",
+    # Workers compute in threads, whose heaps glibc would return to the system after every study.
+    "MALLOC_ARENA_MAX": "1",
+}
 
 _ADVICE = (
     "Start a cluster's head with `ray start --head` and give HOST:PORT, by default port 6379; on a node "
