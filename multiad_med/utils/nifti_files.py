@@ -19,7 +19,7 @@ def save_nifti(image: nib.Nifti1Image, path: str | os.PathLike[str]) -> None:
         image: in one file.
         path: ending in ``.nii.gz``, or in another name that ``nibabel.save`` knows.
     """
-    if not str(path).endswith(".gz"):
+    if not str(path).endswith(".nii.gz"):
         nib.save(image, path)
         return
     with open(path, "wb") as file, igzip.IGzipFile("", "wb", _LEVEL, file, mtime=0) as compressed:
