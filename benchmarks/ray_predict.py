@@ -113,7 +113,6 @@ def processor_time(folder: Path, size: int) -> dict[str, float]:
     import torch
 
     from multiad_med.inference.predictor import CONFIG, StudyPredictor
-    from multiad_med.scale.fetch import fetch_folder
     from multiad_med.scale.sources import list_studies
     from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies, as_table
     from multiad_med.utils.memory import keep_freed_memory
@@ -122,8 +121,8 @@ def processor_time(folder: Path, size: int) -> dict[str, float]:
     keep_freed_memory()
     model, out = folder / "model.pt", folder / "out"
     predictor = StudyPredictor(model, device="cpu", size=size)
-    listed = list_studies(str(folder / "in"), predictor, output_dir=out)
-    run = StudyRun.of(predictor, source=listed.source, output_dir=out, fetch_dir=fetch_folder(out))
+    listed = list_studies(str(folder / "in"), predictor, output=out)
+    run = StudyRun.of(predictor, source=listed.source, output=out)
     network = MapStudies(
         model, bundle=predictor.bundle, device="cpu", file=CONFIG, settings={"size": size}
     )

@@ -62,7 +62,13 @@ def predict(
         ),
     ],
     model: Model,
-    output: Annotated[Path, output_option("Folder for maps, masks, scores and their summary.")],
+    output: Annotated[
+        str,
+        output_option(
+            "Folder for maps, masks, scores and their summary; with --ray also an address such as "
+            "s3://bucket/maps."
+        ),
+    ],
     dicom: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +94,11 @@ def predict(
     if kinds:
         _need_highdicom()
     check_model(model)
-    check_output(output, own=MAPS)
+    folder = Path(output)
+    if "://" not in output:
+        check_output(folder, own=MAPS)
+    elif ray is None:
+        raise InputError(f"--output {output}: results go to object storage with --ray only.")
     if ray is None:
         import_monai_quickly()
         check_device(device)
@@ -131,7 +141,7 @@ def predict(
     failed: list[str] = []
     example, series = "", 0
     try:
-        for result in detector.predict_folder(new, output=output, **chosen):
+        for result in detector.predict_folder(new, output=folder, **chosen):
             first = result.source if isinstance(result.source, str) else result.source[0]
             rows.append((_name(first, new), result.score, result.p_value, result.verdict))
             example = example or _view_command(result)
@@ -144,7 +154,7 @@ def predict(
         failed.append(str(error))
     _print_rows(rows)
     typer.echo(f"Maps, masks and scores are in {output}.")
-    if (sheet := output / "summary.html").is_file():
+    if (sheet := folder / "summary.html").is_file():
         typer.echo(f"All studies at a glance: {sheet}")
     if kinds and not series:
         typer.echo("None of the studies is a DICOM series: there are no DICOM results.")
@@ -153,7 +163,7 @@ def predict(
         raise PartlyFailedError("\n".join(failed))
 
 
-def _predict_by_ray(source: str, model: Path, *, output: Path, **options: Any) -> None:
+def _predict_by_ray(source: str, model: Path, *, output: str, **options: Any) -> None:
     from multiad_med.data import StudyError, StudyStatus
     from multiad_med.scale import predict_studies
     from multiad_med.utils.errors import failure_list
@@ -169,7 +179,7 @@ def _predict_by_ray(source: str, model: Path, *, output: Path, **options: Any) -
         _print_rows(
             [(_name(r["image"], new), r["score"], r["p_value"], r["decision"]) for r in done]
         )
-    typer.echo(f"Maps, masks and scores are in {output}; {output / 'scores'} has all rows.")
+    typer.echo(f"Maps, masks and scores are in {output}; {output.rstrip('/')}/scores has all rows.")
     if failed:
         raise PartlyFailedError(told)
 

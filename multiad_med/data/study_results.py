@@ -90,6 +90,7 @@ class StudyResults:
 
     Attributes:
         inputs: by image, hashes of the study's input files as they were when it was begun.
+        place: where the results lie, as messages tell it.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class StudyResults:
         model_sha256: str = "",
     ) -> None:
         self.output_dir = Path(output_dir)
+        self.place = str(output_dir)
         folder = Path(source).expanduser().absolute()
         self.source = folder.parent if folder.is_file() else folder
         bare = [end for end in files if end.startswith(".")]
@@ -198,7 +200,7 @@ class StudyResults:
         if not self.overwrite and Path(earlier).resolve() != Path(image).resolve():
             raise InputError(
                 f"{image}: its results would replace those of {earlier}, which an earlier run wrote to "
-                f"{self.output_dir}. Choose another output_dir, or set overwrite."
+                f"{self.place}. Choose another output_dir, or set overwrite."
             )
         self.discard(item)
         return True
@@ -207,5 +209,14 @@ class StudyResults:
         """Remove a study's results, so that there are all of them or none, and none of another model."""
         image = first_path(item)
         if self._images.get(self.path(image, SCORES)) == image:  # and not another study's
-            for end in dict.fromkeys((SCORES, *self.files, OVERLAY, VIEWER)):
-                self.path(image, end).unlink(missing_ok=True)
+            for path in self.paths(image):
+                self.remove(path)
+
+    def paths(self, image: str | Path) -> list[Path]:
+        """Return all files that a study may have, the scores first."""
+        ends = dict.fromkeys((SCORES, *self.files, OVERLAY, VIEWER))
+        return [self.path(image, end) for end in ends]
+
+    def remove(self, path: Path) -> None:
+        """Remove a file of a study, if it is there."""
+        path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from multiad_med.utils.atomic import atomic_path, write_json
 from multiad_med.utils.errors import MultiADError
 from multiad_med.utils.json_files import read_json
 
-__all__ = ["StudySummaryHandler", "summary_row", "write_summary"]
+__all__ = ["StudySummaryHandler", "merged_rows", "summary_row", "write_summary"]
 
 COLUMNS = ("image", "status", "score", "p_value", "decision", "seconds", "message", "map")
 
@@ -39,13 +39,16 @@ def _earlier_rows(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _merged(
-    earlier: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return one row per study, the newer one; a skipped study keeps its earlier time.
+def merged_rows(new: Sequence[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Return one row per study of a folder, the newer one; a skipped study keeps its earlier time.
 
     A row whose map was replaced by that of another image is dropped.
+
+    Args:
+        new: rows of this run.
+        folder: with the ``summary.json`` of earlier runs, if there were any.
     """
+    earlier = _earlier_rows(folder / "summary.json")
 
     def key(row: Mapping[str, Any]) -> Path:
         return Path(row["image"]).expanduser().resolve()
@@ -106,7 +109,7 @@ def write_summary(new: Sequence[Mapping[str, Any]], folder: Path, *, bscans: boo
     told = {str(status): counts[str(status)] for status in StudyStatus}
     _logger.info("%d studies: %s", len(new), ", ".join(f"{n} {s}" for s, n in told.items()))
     try:
-        rows = _merged(_earlier_rows(folder / "summary.json"), new)
+        rows = merged_rows(new, folder)
         write_json(folder / "summary.json", {"counts": told, "studies": rows})
         with (
             atomic_path(folder / "summary.csv") as temporary,

@@ -13,7 +13,6 @@ from multiad_med.data.joined_slices import slice_caches
 from multiad_med.inference.predictor import StudyPredictor
 from multiad_med.resources import bundle_workflow, run_workflow
 from multiad_med.scale.cluster import LOCAL, ray_cluster, workers_for
-from multiad_med.scale.fetch import fetch_folder
 from multiad_med.scale.pipeline import run_stages
 from multiad_med.scale.predict import LOST, mapping_stages
 from multiad_med.scale.sources import list_studies
@@ -68,10 +67,8 @@ def evaluate_studies(
         )
     data, model, output = (Path(path).absolute() for path in (data, model, output))
     predictor = StudyPredictor(model, bundle=bundle, device="cpu", file=CONFIG, **settings)
-    listed = list_studies(str(data), predictor, output_dir=output)
-    run = StudyRun.of(
-        predictor, source=listed.source, output_dir=output, fetch_dir=fetch_folder(output)
-    )
+    listed = list_studies(str(data), predictor, output=output)
+    run = StudyRun.of(predictor, source=listed.source, output=output)
     studies = run.travelling(listed.studies)
     workflow = bundle_workflow(
         bundle,

@@ -16,7 +16,15 @@ from multiad_med.data import FailureKind, StudyError
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.utils.errors import InputError, file_errors
 
-__all__ = ["check_scheme", "fetch_folder", "fetched", "is_uri", "local_path"]
+__all__ = [
+    "check_scheme",
+    "fetch_folder",
+    "fetched",
+    "is_uri",
+    "local_path",
+    "private_folder",
+    "results_folder",
+]
 
 _URI = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _SERIES = re.compile(r"^(https?://.+)/studies/([\d.]+)/series/([\d.]+)/?$")
@@ -31,9 +39,29 @@ def fetch_folder(output_dir: str | Path) -> Path:
     """Return where studies of a run are put, the same on every machine and in every run.
 
     Results are named by the path below it, and say it.
+
+    Args:
+        output_dir: of the results; a folder or an address.
     """
-    name = hashlib.sha256(os.path.abspath(output_dir).encode()).hexdigest()[:12]
+    place = str(output_dir)
+    place = place if is_uri(place) else os.path.abspath(place)
+    name = hashlib.sha256(place.encode()).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"multiad-{name}"
+
+
+def results_folder(output: str | Path) -> Path:
+    """Return where results are made on this machine: the output itself, if it is a folder."""
+    return fetch_folder(output) / "results" if is_uri(str(output)) else Path(output).absolute()
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder for patients' images, which others on the machine must not read.
+
+    Raises:
+        FileError: when it cannot be made.
+    """
+    with file_errors(folder, "written"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def local_path(uri: str, folder: Path) -> Path:
@@ -73,9 +101,8 @@ def fetched(uris: Mapping[str, str], folder: Path, kind: StudyKind | None = None
     Raises:
         StudyError: when one cannot be had.
     """
-    if uris:  # patients' images, which others on the machine must not read
-        with file_errors(folder, "written"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if uris:
+        private_folder(folder)
     try:
         for uri in uris.values():
             _fetch(uri, folder, kind)

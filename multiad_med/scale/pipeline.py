@@ -14,11 +14,12 @@ from multiad_med.scale.stages import TravellingStudy, as_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["RETRIES", "Stages", "data_context", "run_stages"]
+__all__ = ["RETRIES", "TASKS", "Stages", "data_context", "run_stages"]
 
 RETRIES = 3  # of a task whose worker was killed; a study that ends its worker is given up then
 _HALF = 0.5  # of a core: each has a network actor and a task that reads or writes, in turns
 _QUEUED_PER_CPU = 1 << 30  # bytes that wait between stages
+TASKS = 5000  # of one data set: the command keeps 50 KB of each, and Ray sends notes of all around
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def data_context(*, in_order: bool = False) -> Iterator[None]:
 def run_stages(studies: Sequence[TravellingStudy], stages: Stages) -> Iterator[pa.Table]:
     """Run studies through the stages on the connected Ray; memory stays flat.
 
-    A task or actor that dies is started again. What fails for good is left out of the results.
+    A task or actor that dies is started again. What fails for good is left out of the results. A long
+    run is one data set after another, each with actors of its own.
 
     Args:
         studies: to be done.
@@ -85,6 +87,12 @@ def run_stages(studies: Sequence[TravellingStudy], stages: Stages) -> Iterator[p
     Yields:
         What the last stage returns, as it comes; what is not written, in order.
     """
+    portion = TASKS * stages.per_task
+    for start in range(0, len(studies), portion):
+        yield from _run_portion(studies[start : start + portion], stages)
+
+
+def _run_portion(studies: Sequence[TravellingStudy], stages: Stages) -> Iterator[pa.Table]:
     import ray
     from ray.data import ActorPoolStrategy
 

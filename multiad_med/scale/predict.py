@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,16 @@ from tqdm import tqdm
 
 from multiad_med.data import StudyStatus
 from multiad_med.data.datalist import first_path
+from multiad_med.data.study_results import OVERLAY, VIEWER, beside_map
 from multiad_med.inference.predictor import CONFIG, StudyPredictor
 from multiad_med.inference.runtime import Runtime
-from multiad_med.inference.study_summary import COLUMNS, write_summary
+from multiad_med.inference.study_summary import COLUMNS, merged_rows, write_summary
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.scale.cluster import LOCAL, Workers, ray_cluster, workers_for
-from multiad_med.scale.fetch import fetch_folder
+from multiad_med.scale.drawing import draw_worst
+from multiad_med.scale.fetch import is_uri
 from multiad_med.scale.pipeline import Stages, run_stages
+from multiad_med.scale.score_files import FOLDER as SCORE_FILES
 from multiad_med.scale.score_files import ScoreFiles
 from multiad_med.scale.sources import list_studies
 from multiad_med.scale.stages import (
@@ -28,6 +32,7 @@ from multiad_med.scale.stages import (
     WriteStudies,
 )
 from multiad_med.utils.errors import InputError
+from multiad_med.visualize.contact_sheet import SHOWN, VIEWERS, worst_first
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,12 +61,13 @@ def predict_studies(
 
     Beside these, ``scores/*.parquet`` has a row a study. A study that fails stops no other, a worker that
     is killed is replaced and its studies are done again, and studies that are done already are not done
-    again. All machines of a cluster must see model, studies and output under the same paths.
+    again. All machines of a cluster must see under the same paths what is no address.
 
     Args:
         source: see :func:`multiad_med.scale.sources.list_studies`.
         model: ``model.pt`` of a finished training.
-        output: folder of the results.
+        output: of the results: a folder, or an address that fsspec writes to, such as
+            ``s3://bucket/maps``.
         address: see :func:`multiad_med.scale.cluster.ray_cluster`.
         device: ``cpu``, ``cuda``, or ``auto``: GPUs, where the cluster has some.
         bundle: of a model whose card does not name it.
@@ -72,51 +78,55 @@ def predict_studies(
         A row per study, in order, as in ``summary.json``.
 
     Raises:
-        InputError: when Ray cannot be had, or a setting or the source is not as it must be.
+        InputError: when Ray cannot be had, or a setting, the source or the output is not as it must be.
         DatalistError: when there is no study.
         StudyError: when the summary cannot be written.
     """
-    model, output = Path(model).absolute(), Path(output).absolute()
+    model = Path(model).absolute()
+    place = str(output).removeprefix("file://").rstrip("/")
+    output = place if is_uri(place) else Path(place).absolute()
     source = str(Path(source).absolute()) if "://" not in str(source) else str(source)
     predictor = StudyPredictor(model, bundle=bundle, device="cpu", **settings)
-    listed = list_studies(source, predictor, output_dir=output)
-    run = StudyRun.of(
-        predictor, source=listed.source, output_dir=output, fetch_dir=fetch_folder(output)
-    )
+    listed = list_studies(source, predictor, output=output)
+    run = StudyRun.of(predictor, source=listed.source, output=output)
+    if run.storage:
+        run.storage.check()
     studies = run.travelling(listed.studies)
-    with ray_cluster(address):
-        workers = workers_for(device, actors)
-        stages = mapping_stages(
-            run,
-            workers,
-            count=len(studies),
-            model=model,
-            bundle=predictor.bundle,
-            settings=settings,
-        )
-        tables = run_stages(studies, replace(stages, write=WriteStudies(run)))
-        rows = collected(tables, studies, output)
-        summary = [{name: row.get(name) for name in COLUMNS} for row in rows]
-        bscans = predictor.kind is StudyKind.OCT
-        _draw(summary, output, bscans=bscans)
-    write_summary(summary, output, bscans=bscans)
+    bscans = predictor.kind is StudyKind.OCT
+    try:
+        with ray_cluster(address):
+            workers = workers_for(device, actors)
+            stages = mapping_stages(
+                run,
+                workers,
+                count=len(studies),
+                model=model,
+                bundle=predictor.bundle,
+                settings=settings,
+            )
+            tables = run_stages(studies, replace(stages, write=WriteStudies(run)))
+            rows = collected(tables, studies, run.output_dir)
+            summary = [{name: row.get(name) for name in COLUMNS} for row in rows]
+            draw_worst(summary, studies, run, bscans=bscans)
+        _write_summary(summary, run, bscans=bscans)
+    finally:
+        if run.storage:  # all that is worth keeping was sent
+            shutil.rmtree(run.output_dir, ignore_errors=True)
     return summary
 
 
-def _draw(rows: Sequence[Mapping[str, Any]], output: Path, *, bscans: bool) -> None:
-    """Make the images of the contact sheet side by side; what cannot be drawn is told by the sheet."""
-    import ray
-
-    from multiad_med.visualize.contact_sheet import SHOWN, VIEWERS, draw_study, worst_first
-
-    task: Any = ray.remote(num_cpus=1)
-    draw = task(draw_study)
-    drawn = [
-        draw.remote(row["image"], output / row["map"], viewer=place < VIEWERS, bscans=bscans)
-        for place, row in enumerate(worst_first(rows)[:SHOWN])
-    ]
-    if drawn:
-        ray.wait(drawn, num_returns=len(drawn))
+def _write_summary(rows: Sequence[Mapping[str, Any]], run: StudyRun, *, bscans: bool) -> None:
+    """Write the summary, with the rows and images of earlier runs; send it and the scores, if need be."""
+    folder, storage = run.output_dir, run.storage
+    if storage:
+        storage.fetch(folder / "summary.json")
+        for place, row in enumerate(worst_first(merged_rows(rows, folder))[:SHOWN]):
+            ends = (OVERLAY, VIEWER) if place < VIEWERS else (OVERLAY,)
+            storage.fetch(*(beside_map(folder / row["map"], end) for end in ends))
+    write_summary(rows, folder, bscans=bscans)
+    if storage:
+        storage.remove_folder(folder / SCORE_FILES)
+        storage.send(*sorted((folder / SCORE_FILES).iterdir()), *sorted(folder.glob("summary.*")))
 
 
 def mapping_stages(

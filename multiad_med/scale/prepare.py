@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from multiad_med.preparation.prepare_study import StudyPreparation
 from multiad_med.scale.cluster import ray_cluster
-from multiad_med.scale.pipeline import RETRIES, data_context
+from multiad_med.scale.pipeline import RETRIES, TASKS, data_context
 from multiad_med.utils.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -50,30 +50,37 @@ def spread_by_ray(
     """
 
     def outcomes(preparation: StudyPreparation) -> Iterator[tuple[int, str, str]]:
-        import pyarrow as pa
-        import ray
-        from ray.data import ActorPoolStrategy
-
-        missing = set(range(len(preparation)))
+        count = len(preparation)
+        missing = set(range(count))
         with ray_cluster(address):
-            actors = max(1, min(len(missing), int(ray.cluster_resources().get("CPU", 1))))
-            with data_context():
-                blocks: Any = [ray.put(pa.table({"index": [index]})) for index in sorted(missing)]
-                dataset: Any = ray.data.from_arrow_refs(blocks).map_batches(
-                    PrepareStudies,
-                    fn_constructor_args=(preparation,),
-                    compute=ActorPoolStrategy(size=actors),
-                    batch_format="pyarrow",
-                    batch_size=1,
-                    num_cpus=1,
-                    ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
-                )
-                tables = dataset.iter_batches(batch_format="pyarrow", batch_size=None)
-            for table in tables:
-                for row in table.to_pylist():
-                    missing.discard(row["index"])
-                    yield row["index"], row["outcome"], row["message"]
+            for start in range(0, count, TASKS):
+                portion = range(start, min(start + TASKS, count))
+                for table in _prepared(preparation, portion):
+                    for row in table.to_pylist():
+                        missing.discard(row["index"])
+                        yield row["index"], row["outcome"], row["message"]
         for index in sorted(missing):
             yield index, "failed", f"{preparation.items[index]['study']}: {_LOST}"
 
     return outcomes
+
+
+def _prepared(preparation: StudyPreparation, indices: Sequence[int]) -> Iterator[pa.Table]:
+    """Prepare the studies of one data set."""
+    import pyarrow as pa
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    actors = max(1, min(len(indices), int(ray.cluster_resources().get("CPU", 1))))
+    with data_context():
+        blocks: Any = [ray.put(pa.table({"index": [index]})) for index in indices]
+        dataset: Any = ray.data.from_arrow_refs(blocks).map_batches(
+            PrepareStudies,
+            fn_constructor_args=(preparation,),
+            compute=ActorPoolStrategy(size=actors),
+            batch_format="pyarrow",
+            batch_size=1,
+            num_cpus=1,
+            ray_remote_args_fn=lambda: {"max_task_retries": RETRIES},
+        )
+    yield from dataset.iter_batches(batch_format="pyarrow", batch_size=None)

@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from multiad_med.data import DatalistError
 from multiad_med.inference.predictor import StudyPredictor, made
 from multiad_med.preparation.sources import StudyKind
-from multiad_med.scale.fetch import check_scheme, fetch_folder, is_uri, local_path
+from multiad_med.scale.fetch import check_scheme, fetch_folder, is_uri, local_path, results_folder
 from multiad_med.utils.configs import literal
 from multiad_med.utils.errors import InputError, file_errors
 
@@ -55,7 +55,7 @@ class ListedStudies:
     source: Path
 
 
-def list_studies(source: str, predictor: StudyPredictor, *, output_dir: Path) -> ListedStudies:
+def list_studies(source: str, predictor: StudyPredictor, *, output: str | Path) -> ListedStudies:
     """Return the studies of a source.
 
     Args:
@@ -64,19 +64,19 @@ def list_studies(source: str, predictor: StudyPredictor, *, output_dir: Path) ->
             paths, which are relative to the table, or addresses that fsspec reads; or the address of a
             DICOMweb server, with what is searched for, such as ``?StudyDate=20260101-``.
         predictor: of the model.
-        output_dir: of the results.
+        output: of the results: a folder or an address.
 
     Raises:
         InputError: on a table that is none, or an address that cannot be read.
         DatalistError: when there is no study.
     """
-    folder = fetch_folder(output_dir)
+    folder = fetch_folder(output)
     is_table = source.lower().endswith(_TABLES)
     if source.startswith(("http://", "https://")) and not is_table:
         return ListedStudies(_found_series(source, predictor.kind, folder), folder)
     rows = _table(source) if is_table and not _is_datalist(source) else None
     if rows is None:
-        return _of_bundle(source, predictor, output_dir)
+        return _of_bundle(source, predictor, results_folder(output))
     studies = [_study(row, number, source, folder) for number, row in enumerate(rows, start=1)]
     if not studies:
         raise DatalistError(f"{source} has no row.")

@@ -6,8 +6,8 @@ import json
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,8 +32,9 @@ from multiad_med.data.study_dataset import READING
 from multiad_med.inference.predictor import StudyPredictor, made, study_parser
 from multiad_med.inference.study_summary import summary_row
 from multiad_med.preparation.sources import StudyKind
-from multiad_med.scale.fetch import fetched
+from multiad_med.scale.fetch import fetch_folder, fetched, is_uri, results_folder
 from multiad_med.scale.sources import ListedStudy
+from multiad_med.scale.storage import ObjectStorage, StoredResults
 from multiad_med.transforms import marked_slices
 from multiad_med.utils.configs import literal
 from multiad_med.utils.memory import keep_freed_memory
@@ -75,6 +76,7 @@ class StudyRun:
         output_dir: of the results.
         fetch_dir: see :func:`multiad_med.scale.fetch.fetch_folder`.
         kind: of the volumes; none of images.
+        storage: where results go, if not to ``output_dir`` for good.
     """
 
     config: dict[str, Any]
@@ -82,13 +84,16 @@ class StudyRun:
     output_dir: Path
     fetch_dir: Path
     kind: StudyKind | None
+    storage: ObjectStorage | None = None
 
     @classmethod
-    def of(
-        cls, predictor: StudyPredictor, *, source: Path, output_dir: Path, fetch_dir: Path
-    ) -> StudyRun:
-        """Make a run of a loaded model."""
+    def of(cls, predictor: StudyPredictor, *, source: Path, output: str | Path) -> StudyRun:
+        """Make a run of a loaded model, whose results go to a folder or an address."""
+        storage = ObjectStorage(str(output)) if is_uri(str(output)) else None
         named = {"source": literal(str(source)), "model_sha256": predictor.about["model"]}
+        if storage:
+            named["_target_"] = f"{StoredResults.__module__}.{StoredResults.__name__}"
+            named["storage"] = literal(storage.address)
         changed = {
             "network": ScoringNetwork(predictor.network),
             "mapper": TakenRuntime(predictor.mapper.name),
@@ -99,7 +104,21 @@ class StudyRun:
             "dataloader": predictor.config["dataloader"] | {"num_workers": 0},
         }
         config = predictor.config | changed
-        return cls(config, source, output_dir, fetch_dir, predictor.kind)
+        folders = results_folder(output), fetch_folder(output)
+        return cls(config, source, *folders, predictor.kind, storage)
+
+    @contextmanager
+    def results_here(self, *paths: Path) -> Iterator[None]:
+        """Have files of the results on this machine inside the context, those of a storage only then."""
+        if not self.storage:
+            yield
+            return
+        self.storage.fetch(*paths)
+        try:
+            yield
+        finally:
+            for path in paths:
+                path.unlink(missing_ok=True)
 
     def parser(self, item: Mapping[str, Any]) -> Any:
         """Return the parts of the bundle's inference for one study, without the network."""
@@ -368,10 +387,14 @@ class WriteStudies:
             parser["inferer"] = MadeMaps(dataset)
             made(parser, "evaluator").run()
         (outcome,) = dataset.outcomes
+        if isinstance(results, StoredResults):
+            outcome = results.settled(outcome)
         row = summary_row(outcome, results)
         image = str(study.listed.uris.get("image", row["image"]))
         scores = {} if outcome.status is StudyStatus.FAILED else results.scores(outcome.image)
         hashes = {key: value for key, value in scores.items() if key.endswith("_sha256")}
+        if isinstance(results, StoredResults):
+            results.clear(outcome.image)
         stages = {f"{name}_seconds": value for name, value in study.seconds.items()}
         stages["write_seconds"] = time.perf_counter() - start
         own = {"index": study.index, "id": study.listed.id, "image": image}

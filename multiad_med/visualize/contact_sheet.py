@@ -21,7 +21,14 @@ from multiad_med.visualize.viewed_study import load_study
 from multiad_med.visualize.viewer_page import write_page
 from multiad_med.visualize.worst_slice import write_overlay
 
-__all__ = ["SHOWN", "VIEWERS", "draw_study", "worst_first", "write_contact_sheet"]
+__all__ = [
+    "SHOWN",
+    "VIEWERS",
+    "draw_study",
+    "needs_drawing",
+    "worst_first",
+    "write_contact_sheet",
+]
 
 SHOWN = 200
 """Studies with an image, at most."""
@@ -46,15 +53,21 @@ def draw_study(image: str, anomaly_map: Path, *, viewer: bool, bscans: bool) -> 
         viewer: whether it gets a viewer.
         bscans: see :func:`multiad_med.visualize.load_study`.
     """
-    overlay, page = beside_map(anomaly_map, OVERLAY), beside_map(anomaly_map, VIEWER)
-    viewer = viewer and not page.is_file()
-    if not _is_volume(anomaly_map) or (overlay.is_file() and not viewer):
+    if not needs_drawing(anomaly_map, viewer=viewer):
         return
+    overlay, page = beside_map(anomaly_map, OVERLAY), beside_map(anomaly_map, VIEWER)
     study = load_study(image, anomaly_map, bscans=bscans)
     if not overlay.is_file():
         write_overlay(study, overlay)
-    if viewer:
+    if viewer and not page.is_file():
         write_page(study, page)
+
+
+def needs_drawing(anomaly_map: Path, *, viewer: bool) -> bool:
+    """Return whether :func:`draw_study` has something to do."""
+    overlay, page = beside_map(anomaly_map, OVERLAY), beside_map(anomaly_map, VIEWER)
+    drawn = overlay.is_file() and (page.is_file() or not viewer)
+    return _is_volume(anomaly_map) and not drawn
 
 
 def _thumbnail(overlay: Path) -> dict[str, Any]:

@@ -120,6 +120,12 @@ def test_no_model_images_an_empty_folder_and_a_folder_in_use_are_told(
     assert "holds other files" in mistake("predict", new, "-m", model, "-o", new)
 
 
+def test_an_address_for_results_needs_ray(model: Path, tmp_path: Path) -> None:
+    new = write_heads(tmp_path / "new", 1)
+    told = mistake("predict", new, "-m", model, "-o", "s3://archive/maps")
+    assert "--output s3://archive/maps: results go to object storage with --ray only." in told
+
+
 def test_a_model_of_another_version_is_told(model: Path, tmp_path: Path) -> None:
     state = torch.load(model, weights_only=True)
     content = ModelCard.from_tensor(state[CARD]).as_json() | {"format": 99}

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from multiad_med.preparation import load_recipe, prepare
+from multiad_med.scale import pipeline, predict_studies
 from multiad_med.scale import predict as predicting
-from multiad_med.scale import predict_studies
 from multiad_med.scale.evaluate import evaluate_studies
 from multiad_med.scale.pipeline import Stages, run_stages
 from multiad_med.scale.prepare import spread_by_ray
@@ -105,6 +105,14 @@ def test_what_a_killed_worker_had_is_done_again_and_what_kills_is_given_up(tmp_p
     (row,) = predicting.collected(tables, [replace(studies[2], index=0)], tmp_path)
     assert row["status"] == "failed"
     assert row["message"].startswith("poison: its worker was ended several times")
+
+
+def test_a_long_run_is_several_data_sets_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "TASKS", 2)
+    studies = [TravellingStudy(i, ListedStudy({"image": f"{i}"}), f"{i}") for i in range(9)]
+    stages = Stages(read=light.read, network=light.Same, per_task=2)
+    found = [study.index for table in run_stages(studies, stages) for study in studies_of(table)]
+    assert found == list(range(9))
 
 
 def test_prepared_slices_are_those_without_ray(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def predictor(model: Path) -> StudyPredictor:
 
 
 def listed(source: object, predictor: StudyPredictor, out: Path) -> ListedStudies:
-    return list_studies(str(source), predictor, output_dir=out)
+    return list_studies(str(source), predictor, output=out)
 
 
 ROWS = [{"image": "a.nii.gz", "id": "x"}, {"image": "/d/b.nii.gz", "organ": "m.nii.gz", "id": None}]

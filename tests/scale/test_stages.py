@@ -34,17 +34,12 @@ SETTINGS = {"size": FAST["size"]}
 class Staged:
     """The stages of a source, one after the other in this process."""
 
-    def __init__(self, source: object, model: Path, out: Path, **settings: Any) -> None:
+    def __init__(self, source: object, model: Path, out: Path | str, **settings: Any) -> None:
         self.settings = SETTINGS | settings
         self.predictor = StudyPredictor(model, device="cpu", **self.settings)
         self.model = model
-        listed = list_studies(str(source), self.predictor, output_dir=out)
-        self.run = StudyRun.of(
-            self.predictor,
-            source=listed.source,
-            output_dir=out,
-            fetch_dir=fetch_folder(out),
-        )
+        listed = list_studies(str(source), self.predictor, output=out)
+        self.run = StudyRun.of(self.predictor, source=listed.source, output=out)
         self.studies = self.run.travelling(listed.studies)
 
     def network(self) -> MapStudies:
@@ -229,7 +224,7 @@ def test_a_runtime_of_processors_is_refused_where_the_cluster_gives_gpus(
 ) -> None:
     pytest.importorskip("openvino", reason="the extra `export` is not installed")
     predictor = StudyPredictor(model, device="cpu", runtime="openvino", size=64)
-    run = StudyRun.of(predictor, source=tmp_path, output_dir=tmp_path, fetch_dir=tmp_path)
+    run = StudyRun.of(predictor, source=tmp_path, output=tmp_path)
     given: dict[str, Any] = {"count": 1, "model": model, "bundle": predictor.bundle, "settings": {}}
     with pytest.raises(InputError, match="--runtime openvino: it runs on processors"):
         mapping_stages(run, Workers(count=1, gpus=1), **given)
