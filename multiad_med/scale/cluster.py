@@ -12,6 +12,7 @@ from typing import Any
 
 from multiad_med.utils.errors import InputError, missing_package
 from multiad_med.utils.processes import processors
+from multiad_med.utils.quick_start import import_monai_quickly
 
 __all__ = ["LOCAL", "Workers", "ray_cluster", "workers_for"]
 
@@ -32,6 +33,9 @@ _LOCAL_ENVIRONMENT = {
     # Workers compute in threads, whose heaps glibc would return to the system after every study.
     "MALLOC_ARENA_MAX": "1",
 }
+
+# Run by each worker as it starts: all import MONAI, on the same cores.
+_QUICKLY = f"{import_monai_quickly.__module__}.{import_monai_quickly.__name__}"
 
 _ADVICE = (
     "Start a cluster's head with `ray start --head` and give HOST:PORT, by default port 6379; on a node "
@@ -80,7 +84,11 @@ def ray_cluster(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"worker_process_setup_hook": _QUICKLY},
+    }
     if address == LOCAL:
         options |= {"num_cpus": processors(), "include_dashboard": False}
     else:
