@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, nargs=2, default=MEGABYTES, help="in and out")
     parser.add_argument("--cores", type=int, help="simulated ones, 4; or of a node, 16")
     parser.add_argument("--per-task", type=int, default=2, help="studies")
-    parser.add_argument("--driver", type=float, default=92.0, help="studies/s that `run` measured")
+    parser.add_argument("--driver", type=float, default=67.0, help="studies/s that `run` measured")
     parser.add_argument("--storage", type=float, default=1.25, help="GB/s that all nodes share")
     parser.add_argument("--price", type=float, default=0.8, help="of a node's hour")
     options = parser.parse_args()
