@@ -112,7 +112,7 @@ def processor_time(folder: Path, size: int) -> dict[str, float]:
     """Seconds of a processor that each stage takes of a study."""
     import torch
 
-    from multiad_med.inference.predictor import CONFIG, StudyPredictor
+    from multiad_med.inference.predictor import StudyPredictor
     from multiad_med.scale.sources import list_studies
     from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies, as_table
     from multiad_med.utils.memory import keep_freed_memory
@@ -123,9 +123,7 @@ def processor_time(folder: Path, size: int) -> dict[str, float]:
     predictor = StudyPredictor(model, device="cpu", size=size)
     listed = list_studies(str(folder / "in"), predictor, output=out)
     run = StudyRun.of(predictor, source=listed.source, output=out)
-    network = MapStudies(
-        model, bundle=predictor.bundle, device="cpu", file=CONFIG, settings={"size": size}
-    )
+    network = MapStudies(**predictor.arguments, device="cpu")
     steps = {"read": ReadStudies(run), "network": network, "write": WriteStudies(run)}
     studies, spent = run.travelling(listed.studies), dict.fromkeys(steps, 0.0)
     for first in range(0, len(studies), 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,10 @@ __all__ = [
     "check_output",
     "output_option",
     "parse_checked",
+    "refuse_address",
 ]
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+:)/+(.*)", re.IGNORECASE)  # a path has one slash of two
 
 _OF_CONFIG = {
     "image_glob": "--images",
@@ -95,9 +99,25 @@ Labels = Annotated[
 ]
 
 
-def output_option(help_text: str) -> Any:
-    """Return the option ``-o``, with what a command writes there."""
-    return typer.Option("--output", "-o", help=help_text)
+def output_option(help_text: str, *, address: bool = False) -> Any:
+    """Return the option ``-o``, with what a command writes there, and whether that may be an address."""
+    callback = None if address else refuse_address
+    return typer.Option("--output", "-o", help=help_text, callback=callback)
+
+
+def refuse_address(value: Path | None) -> Path | None:
+    """Return an output that is a path; a folder called ``s3:`` is what nobody means.
+
+    Raises:
+        InputError: on an address.
+    """
+    address = _ADDRESS.match(str(value))
+    if address:
+        raise InputError(
+            f"--output {address[1]}//{address[2]}: only `multiad predict --ray` writes to object "
+            "storage. Give a folder."
+        )
+    return value
 
 
 def check_model(model: Path) -> Path:

@@ -28,6 +28,7 @@ from multiad_med.cli.options import (
     check_output,
     output_option,
     parse_checked,
+    refuse_address,
 )
 from multiad_med.utils.errors import InputError
 from multiad_med.utils.quick_start import import_monai_quickly
@@ -66,7 +67,8 @@ def predict(
         str,
         output_option(
             "Folder for maps, masks, scores and their summary; with --ray also an address such as "
-            "s3://bucket/maps."
+            "s3://bucket/maps.",
+            address=True,
         ),
     ],
     dicom: Annotated[
@@ -94,11 +96,12 @@ def predict(
     if kinds:
         _need_highdicom()
     check_model(model)
+    output = output.removeprefix("file://")
     folder = Path(output)
+    if ray is None:
+        refuse_address(folder)
     if "://" not in output:
         check_output(folder, own=MAPS)
-    elif ray is None:
-        raise InputError(f"--output {output}: results go to object storage with --ray only.")
     if ray is None:
         import_monai_quickly()
         check_device(device)

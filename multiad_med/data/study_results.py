@@ -196,24 +196,32 @@ class StudyResults:
         made_from["settings"] = {"runtime": TORCH, **found.get("settings", {})}
         if made_from == wanted and not self.overwrite:
             return False
-        earlier = found.get("image", image)
-        if not self.overwrite and Path(earlier).resolve() != Path(image).resolve():
+        if self._are_of_another(image, found):
             raise InputError(
-                f"{image}: its results would replace those of {earlier}, which an earlier run wrote to "
-                f"{self.place}. Choose another output_dir, or set overwrite."
+                f"{image}: its results would replace those of {found['image']}, which an earlier run "
+                f"wrote to {self.place}. Choose another output_dir, or set overwrite."
             )
         self.discard(item)
         return True
 
     def discard(self, item: Mapping[str, Any]) -> None:
-        """Remove a study's results, so that there are all of them or none, and none of another model."""
+        """Remove a study's results, so that there are all of them or none, and none of another model.
+
+        Those of another study stay, of this run or, unless they are overwritten, of an earlier one.
+        """
         image = first_path(item)
-        if self._images.get(self.path(image, SCORES)) == image:  # and not another study's
-            for path in self.paths(image):
+        if not self._are_of_another(image, self.scores(image)):
+            for path in self.own_paths(image):
                 self.remove(path)
 
-    def paths(self, image: str | Path) -> list[Path]:
-        """Return all files that a study may have, the scores first."""
+    def _are_of_another(self, image: str, found: Mapping[str, Any]) -> bool:
+        earlier = found.get("image", image)
+        return not self.overwrite and Path(earlier).resolve() != Path(image).resolve()
+
+    def own_paths(self, image: str) -> list[Path]:
+        """Return all files that a study may have, the scores first; none if the run has another of its name."""
+        if self._images.get(self.path(image, SCORES)) != image:
+            return []
         ends = dict.fromkeys((SCORES, *self.files, OVERLAY, VIEWER))
         return [self.path(image, end) for end in ends]
 

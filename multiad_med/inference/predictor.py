@@ -96,6 +96,7 @@ class StudyPredictor:
         network: the loaded one, calibrated.
         about: what makes the results: bundle, hash of the model, settings.
         config: the bundle's, with the network and how images are prepared; see :func:`study_parser`.
+        arguments: what makes an equal one in another process, but for the device.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class StudyPredictor:
         self.kind = bundle_kind(self.bundle)
         settings = {**settings, "runtime": str(choose(Runtime, runtime, what="runtime"))}
         check_settings(self.bundle, file, settings)
+        self.arguments = {"model": model, "bundle": self.bundle, "file": file, **settings}
         config = read_config(self.bundle, file) | {
             "bundle_root": literal(str(bundle_path(self.bundle))),
             "ckpt_path": literal(str(model)),

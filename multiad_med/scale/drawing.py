@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from multiad_med.data.datalist import first_path
@@ -66,13 +68,27 @@ def draw_listed(
     """
     anomaly_map = run.output_dir / name
     scores, *pictures = (beside_map(anomaly_map, end) for end in (SCORES, OVERLAY, VIEWER))
-    with run.results_here(*pictures):
+    with _results_here(run, *pictures):
         if not needs_drawing(anomaly_map, viewer=viewer):
             return
         with (
-            run.results_here(anomaly_map, scores),
+            _results_here(run, anomaly_map, scores),
             fetched(study.uris, run.fetch_dir, run.kind),
         ):
             draw_study(first_path(study.item), anomaly_map, viewer=viewer, bscans=bscans)
         if run.storage:
             run.storage.send(*pictures)
+
+
+@contextmanager
+def _results_here(run: StudyRun, *paths: Path) -> Iterator[None]:
+    """Have files of the results on this machine inside the context, those of a storage only then."""
+    if run.storage is None:
+        yield
+        return
+    run.storage.fetch(*paths)
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)

@@ -82,15 +82,7 @@ def evaluate_studies(
     )
     with ray_cluster(address):
         workers = workers_for(device, actors)
-        stages = mapping_stages(
-            run,
-            workers,
-            count=len(studies),
-            model=model,
-            bundle=bundle,
-            settings=settings,
-            file=CONFIG,
-        )
+        stages = mapping_stages(run, workers, predictor, count=len(studies))
         mapped = _each(run_stages(studies, stages), studies)
         workflow.parser["dataset"] = {
             "_target_": f"{MappedStudies.__module__}.{MappedStudies.__name__}",

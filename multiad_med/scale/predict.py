@@ -13,7 +13,7 @@ from tqdm import tqdm
 from multiad_med.data import StudyStatus
 from multiad_med.data.datalist import first_path
 from multiad_med.data.study_results import OVERLAY, VIEWER, beside_map
-from multiad_med.inference.predictor import CONFIG, StudyPredictor
+from multiad_med.inference.predictor import StudyPredictor
 from multiad_med.inference.runtime import Runtime
 from multiad_med.inference.study_summary import COLUMNS, merged_rows, write_summary
 from multiad_med.preparation.sources import StudyKind
@@ -83,8 +83,7 @@ def predict_studies(
         StudyError: when the summary cannot be written.
     """
     model = Path(model).absolute()
-    place = str(output).removeprefix("file://").rstrip("/")
-    output = place if is_uri(place) else Path(place).absolute()
+    output = str(output).rstrip("/") if is_uri(str(output)) else Path(output).absolute()
     source = str(Path(source).absolute()) if "://" not in str(source) else str(source)
     predictor = StudyPredictor(model, bundle=bundle, device="cpu", **settings)
     listed = list_studies(source, predictor, output=output)
@@ -96,14 +95,7 @@ def predict_studies(
     try:
         with ray_cluster(address):
             workers = workers_for(device, actors)
-            stages = mapping_stages(
-                run,
-                workers,
-                count=len(studies),
-                model=model,
-                bundle=predictor.bundle,
-                settings=settings,
-            )
+            stages = mapping_stages(run, workers, predictor, count=len(studies))
             tables = run_stages(studies, replace(stages, write=WriteStudies(run)))
             rows = collected(tables, studies, run.output_dir)
             summary = [{name: row.get(name) for name in COLUMNS} for row in rows]
@@ -130,25 +122,15 @@ def _write_summary(rows: Sequence[Mapping[str, Any]], run: StudyRun, *, bscans: 
 
 
 def mapping_stages(
-    run: StudyRun,
-    workers: Workers,
-    *,
-    count: int,
-    model: Path,
-    bundle: str,
-    settings: Mapping[str, Any],
-    file: str = CONFIG,
+    run: StudyRun, workers: Workers, predictor: StudyPredictor, *, count: int
 ) -> Stages:
     """Return the stages from files to maps.
 
     Args:
         run: what all workers know.
         workers: that hold the network.
+        predictor: that the workers make again.
         count: of the studies.
-        model: file of the network.
-        bundle: its bundle.
-        settings: ids of the bundle's config.
-        file: that config.
 
     Raises:
         InputError: when the run-time is one of processors, and the workers have GPUs.
@@ -163,13 +145,7 @@ def mapping_stages(
     return Stages(
         read=ReadStudies(run),
         network=MapStudies,
-        network_arguments={
-            "model": model,
-            "bundle": bundle,
-            "device": workers.device,
-            "file": file,
-            "settings": settings,
-        },
+        network_arguments={**predictor.arguments, "device": workers.device},
         per_task=max(1, min(batch, -(-count // workers.count))),
         actors=workers.count,
         gpus=workers.gpus,

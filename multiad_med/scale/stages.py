@@ -6,8 +6,8 @@ import json
 import pickle
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -106,19 +106,6 @@ class StudyRun:
         config = predictor.config | changed
         folders = results_folder(output), fetch_folder(output)
         return cls(config, source, *folders, predictor.kind, storage)
-
-    @contextmanager
-    def results_here(self, *paths: Path) -> Iterator[None]:
-        """Have files of the results on this machine inside the context, those of a storage only then."""
-        if not self.storage:
-            yield
-            return
-        self.storage.fetch(*paths)
-        try:
-            yield
-        finally:
-            for path in paths:
-                path.unlink(missing_ok=True)
 
     def parser(self, item: Mapping[str, Any]) -> Any:
         """Return the parts of the bundle's inference for one study, without the network."""
@@ -261,19 +248,15 @@ class MapStudies:
 
     Args:
         model: ``model.pt``.
-        bundle: its bundle.
         device: ``cpu`` or ``cuda``.
-        file: the bundle's config.
-        settings: ids of it.
+        arguments: others of :class:`multiad_med.inference.predictor.StudyPredictor`.
     """
 
-    def __init__(
-        self, model: Path, *, bundle: str, device: str, file: str, settings: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, model: Path, *, device: str, **arguments: Any) -> None:
         if device == "cpu":
             torch.set_num_threads(1)
         keep_freed_memory()
-        self.predictor = StudyPredictor(model, bundle=bundle, device=device, file=file, **settings)
+        self.predictor = StudyPredictor(model, device=device, **arguments)
         self.network: nn.Module = self.predictor.mapper
         parser = self.predictor.parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
         self.inferer: Inferer = made(parser, "inferer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from multiad_med.data import FailureKind, StudyError, StudyOutcome, StudyResults
 from multiad_med.data.datalist import first_path
 from multiad_med.data.study_results import SCORES
 from multiad_med.scale.fetch import check_scheme, fetch_folder, private_folder, results_folder
-from multiad_med.utils.errors import InputError, file_errors
+from multiad_med.utils.errors import InputError
 
 __all__ = ["ObjectStorage", "StoredResults"]
 
@@ -47,9 +48,10 @@ class ObjectStorage:
             StudyError: when they cannot be had.
         """
         for path in paths:
-            path.unlink(missing_ok=True)
-            self._make_folder(path)
             with self._told("had", path) as (files, inside):
+                private_folder(fetch_folder(self.address))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.unlink(missing_ok=True)
                 try:
                     files.get_file(inside, str(path))
                 except FileNotFoundError:
@@ -106,15 +108,12 @@ class ObjectStorage:
                 f"--output {self.address} holds other files, such as {min(others)}. Give a new address."
             )
 
-    def _make_folder(self, path: Path) -> None:
-        private_folder(fetch_folder(self.address))
-        with file_errors(path, "written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-
     @contextmanager
     def _told(self, done: str, path: Path) -> Iterator[tuple[Any, str]]:
-        name = path.relative_to(self.folder).as_posix()
+        name = Path(os.path.relpath(path, self.folder)).as_posix()
         try:
+            if name.startswith(os.pardir):  # of a summary that somebody else wrote
+                raise ValueError("it is not below the address")
             files, root = _opened(self.address)
             yield files, f"{root}/{name}"
         except Exception as error:  # each storage has its own types
@@ -132,9 +131,10 @@ def _opened(address: str) -> tuple[Any, str]:
 
 def _names(files: Any, root: str) -> set[str]:
     try:
-        return {PurePosixPath(name).name for name in files.ls(root, detail=False)}
+        names = {PurePosixPath(name).name for name in files.ls(root, detail=False)}
     except FileNotFoundError:
         return set()
+    return {name for name in names if not name.startswith(".")}
 
 
 def _reason(error: Exception) -> str:
@@ -163,8 +163,11 @@ class StoredResults(StudyResults):
         return super().begin(item)
 
     def discard(self, item: Mapping[str, Any]) -> None:
-        """Remove a study's results; where the storage refuses, say so."""
+        """Remove a study's results, if the storage's are its own; where the storage refuses, say so."""
+        image = first_path(item)
         try:
+            if self.owner(item) == image:
+                self.storage.fetch(self.path(image, SCORES))
             super().discard(item)
         except StudyError as error:  # the study has its own outcome
             _logger.warning("%s", error)
@@ -182,7 +185,7 @@ class StoredResults(StudyResults):
         """
         try:
             if outcome.status is StudyStatus.DONE:
-                self.storage.send(*reversed(self.paths(outcome.image)))
+                self.storage.send(*reversed(self.own_paths(outcome.image)))
             elif outcome.status is StudyStatus.SKIPPED:
                 self.storage.fetch(self.path(outcome.image, SCORES))
         except StudyError as error:
@@ -191,5 +194,5 @@ class StoredResults(StudyResults):
 
     def clear(self, image: str) -> None:
         """Remove a study's files from this machine."""
-        for path in self.paths(image):
+        for path in self.own_paths(image):
             path.unlink(missing_ok=True)

@@ -25,8 +25,8 @@ def import_monai_quickly() -> None:
 
     MONAI's own functions that need these packages say, for as long as this process lasts, that they
     are missing, and Ignite's checkpoints do not know optimisers that are sharded over processes. So this
-    is for a process that does nothing but predict, such as ``multiad predict``. Without effect where
-    MONAI is imported already.
+    is for a process that only prepares and predicts, such as ``multiad predict`` or a worker of Ray.
+    Without effect where MONAI is imported already.
     """
     if "monai" in sys.modules:
         return

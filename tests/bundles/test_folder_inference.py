@@ -156,6 +156,22 @@ def test_studies_whose_results_would_have_one_name_do_not_overwrite_each_other(
     assert scores["image"].endswith("a.nii")
 
 
+def test_a_study_that_is_refused_leaves_the_results_that_it_would_replace(
+    model: Path, tmp_path: Path
+) -> None:
+    nifti_head(tmp_path / "in/a.nii.gz")
+    nifti_head(tmp_path / "other/a.nii.gz", seed=2)
+    out = tmp_path / "out"
+    models.infer("multiad_brain_mri", tmp_path / "in", model, out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("a_*")}
+    (row,) = models.infer("multiad_brain_mri", tmp_path / "other", model, out).values()
+    assert row["status"] == "failed"
+    assert "which an earlier run wrote to" in row["message"]
+    assert {path: path.stat().st_mtime_ns for path in out.glob("a_*")} == before
+    models.infer("multiad_brain_mri", tmp_path / "other", model, out, overwrite=True)
+    assert json.loads((out / "a_anomaly.json").read_text())["image"].endswith("other/a.nii.gz")
+
+
 def test_series_of_another_modality_are_told_and_passed_over(
     model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,8 +8,15 @@ import pytest
 
 from multiad_med.cli.options import check_model, check_output, parse_checked
 from multiad_med.utils import InputError
+from tests.cli.runs import mistake
 
 BRAIN = {"bundle": "multiad_brain_mri", "config": "train.json"}
+
+
+@pytest.mark.parametrize("verb", [("train", "brain_mri", "in"), ("evaluate", "in"), ("demo",)])
+def test_an_output_that_is_an_address_is_refused_before_work_begins(verb: tuple[str, ...]) -> None:
+    told = mistake(*verb, "-o", "s3://b/run")
+    assert "--output s3://b/run: only `multiad predict --ray` writes to object storage." in told
 
 
 def test_settings_are_ids_of_the_bundles_config() -> None:

@@ -115,7 +115,10 @@ def test_a_long_run_is_several_data_sets_in_order(monkeypatch: pytest.MonkeyPatc
     assert found == list(range(9))
 
 
-def test_prepared_slices_are_those_without_ray(tmp_path: Path) -> None:
+def test_prepared_slices_are_those_without_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiad_med.scale.prepare.TASKS", 3)  # of four
     source = tmp_path / "in"
     for number in range(3):
         nifti_head(source / f"s{number}.nii.gz", seed=number)

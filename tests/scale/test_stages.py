@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from multiad_med.inference import map_writers
-from multiad_med.inference.predictor import CONFIG, StudyPredictor
+from multiad_med.inference.predictor import StudyPredictor
 from multiad_med.scale.cluster import Workers
 from multiad_med.scale.fetch import fetch_folder
 from multiad_med.scale.predict import mapping_stages
@@ -43,13 +43,7 @@ class Staged:
         self.studies = self.run.travelling(listed.studies)
 
     def network(self) -> MapStudies:
-        return MapStudies(
-            self.model,
-            bundle=self.predictor.bundle,
-            device="cpu",
-            file=CONFIG,
-            settings=self.settings,
-        )
+        return MapStudies(**self.predictor.arguments, device="cpu")
 
     def rows(self, network: MapStudies | None = None) -> list[dict[str, Any]]:
         table = ReadStudies(self.run)(as_table(self.studies))
@@ -225,10 +219,9 @@ def test_a_runtime_of_processors_is_refused_where_the_cluster_gives_gpus(
     pytest.importorskip("openvino", reason="the extra `export` is not installed")
     predictor = StudyPredictor(model, device="cpu", runtime="openvino", size=64)
     run = StudyRun.of(predictor, source=tmp_path, output=tmp_path)
-    given: dict[str, Any] = {"count": 1, "model": model, "bundle": predictor.bundle, "settings": {}}
     with pytest.raises(InputError, match="--runtime openvino: it runs on processors"):
-        mapping_stages(run, Workers(count=1, gpus=1), **given)
-    assert mapping_stages(run, Workers(count=1, gpus=0), **given).actors == 1
+        mapping_stages(run, Workers(count=1, gpus=1), predictor, count=1)
+    assert mapping_stages(run, Workers(count=1, gpus=0), predictor, count=1).actors == 1
 
 
 def test_an_image_behind_an_address_has_its_overlay(tmp_path: Path) -> None:

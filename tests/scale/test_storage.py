@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from multiad_med.data import StudyError
 from multiad_med.data.study_results import VIEWER, beside_map
 from multiad_med.scale import predict_studies
 from multiad_med.scale.cluster import LOCAL, ray_cluster
 from multiad_med.scale.storage import ObjectStorage
-from multiad_med.testing.cohorts import FAST
+from multiad_med.testing.cohorts import COHORTS, FAST, write_fake_model
 from multiad_med.utils.errors import InputError
 from tests.bundles import models
 from tests.bundles.test_folder_inference import nifti_head
@@ -132,6 +133,45 @@ def test_a_storage_that_answers_nothing_is_the_reason_of_each_failure(
     assert rows[0]["message"].endswith(f"{address}/a_anomaly.json cannot be had: no answer")
 
 
+def test_images_are_stored_with_their_overlays(address: str, tmp_path: Path) -> None:
+    model = write_fake_model("multiad_industrial", tmp_path / "model.pt")
+    COHORTS["multiad_industrial"](tmp_path)
+    rows = Staged(tmp_path / "cohort", model, address).rows()
+    assert {row["status"] for row in rows} == {"done"}
+    for row in rows:
+        name = row["map"].removesuffix(".tiff")
+        assert {row["map"], f"{name}_anomaly.json", f"{name}_anomaly.png"} <= set(stored(address))
+
+
+def test_what_another_study_of_the_run_makes_here_is_not_cleared(
+    model: Path, address: str, tmp_path: Path
+) -> None:
+    nifti_head(tmp_path / "in/a.nii.gz")
+    nifti_head(tmp_path / "in/a.nii", seed=1)
+    staged = Staged(tmp_path / "in", model, address)
+    results = staged.run.part("results")
+    first, second = (study.listed.item for study in staged.studies)
+    results.expect([first, second])
+    at_work = results.path(first["image"], "anomaly_map.nii.gz")
+    at_work.parent.mkdir(parents=True)
+    at_work.write_bytes(b"half")
+    results.clear(second["image"])
+    assert at_work.is_file()
+    results.clear(first["image"])
+    assert not at_work.exists()
+
+
+def test_a_name_that_leaves_the_address_is_neither_fetched_nor_removed(
+    address: str, tmp_path: Path
+) -> None:
+    storage = ObjectStorage(address)
+    outside = tmp_path / "mine_anomaly.png"
+    outside.write_bytes(b"mine")
+    with pytest.raises(StudyError, match="it is not below the address"):
+        storage.fetch(storage.folder / ("../" * 9) / outside.relative_to("/"))
+    assert outside.read_bytes() == b"mine"
+
+
 def test_two_studies_of_one_name_of_results(model: Path, address: str, tmp_path: Path) -> None:
     nifti_head(tmp_path / "in/a.nii.gz")
     nifti_head(tmp_path / "in/a.nii", seed=1)
@@ -140,8 +180,11 @@ def test_two_studies_of_one_name_of_results(model: Path, address: str, tmp_path:
     assert "a_anomaly.json" in stored(address)
     # And one of another folder, whose results would have replaced these.
     nifti_head(tmp_path / "other/a.nii.gz", seed=2)
+    before = stored(address)
     (row,) = Staged(tmp_path / "other", model, address).rows()
     assert f"which an earlier run wrote to {address}." in row["message"]
+    assert stored(address) == before
+    assert not here(address)
 
 
 def test_an_address_that_cannot_be_written_to_is_refused(
@@ -149,6 +192,9 @@ def test_an_address_that_cannot_be_written_to_is_refused(
 ) -> None:
     ObjectStorage(address).check()
     assert not stored(address)
+    files, root = fsspec.url_to_fs(address)
+    files.pipe_file(f"{root}/.multiad-writable", b"")  # of a run that was killed
+    ObjectStorage(address).check()
     with pytest.raises(InputError, match=re.escape("nowhere://x: addresses of nowhere://")):
         ObjectStorage("nowhere://x").check()
 
