@@ -219,7 +219,7 @@ class StudyResults:
         return not self.overwrite and Path(earlier).resolve() != Path(image).resolve()
 
     def own_paths(self, image: str) -> list[Path]:
-        """Return all files that a study may have, the scores first; none if the run has another of its name."""
+        """Return all files that a study may have, the scores first; none if they are another's."""
         if self._images.get(self.path(image, SCORES)) != image:
             return []
         ends = dict.fromkeys((SCORES, *self.files, OVERLAY, VIEWER))

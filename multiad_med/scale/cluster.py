@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from multiad_med.utils.errors import InputError, missing_package
@@ -73,7 +74,7 @@ def ray_cluster(address: str) -> Iterator[None]:
         MissingPackageError: without the extra ``scale``.
         InputError: when nothing answers at the address.
     """
-    environment = _ENVIRONMENT | (_LOCAL_ENVIRONMENT if address == LOCAL else {})
+    environment = _ENVIRONMENT | (_LOCAL_ENVIRONMENT if address == LOCAL else _authentication())
     for name, value in environment.items():
         os.environ.setdefault(name, value)
     try:
@@ -101,6 +102,16 @@ def ray_cluster(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _authentication() -> dict[str, str]:
+    """Return that Ray shall show its token, where this user has one; a cluster may ignore it.
+
+    Ray writes one when it starts on a machine. From then on a cluster of `ray start` asks for it, but a
+    program that connects does not show it by itself.
+    """
+    has_token = (Path.home() / ".ray" / "auth_token").is_file()
+    return {"RAY_AUTH_MODE": "token"} if has_token else {}
 
 
 def _answering(address: str) -> str:

@@ -65,7 +65,11 @@ class ObjectStorage:
         """
         for path in filter(Path.is_file, paths):
             with self._told("written", path) as (files, inside):
-                files.put_file(str(path), inside)
+                try:
+                    files.put_file(str(path), inside)
+                except FileNotFoundError:  # of a server that has folders, as SFTP's
+                    files.makedirs(os.path.dirname(inside), exist_ok=True)
+                    files.put_file(str(path), inside)
 
     def remove(self, path: Path) -> None:
         """Remove a file from the storage, if it is there.
@@ -94,6 +98,9 @@ class ObjectStorage:
         check_scheme(self.address)
         try:
             files, root = _opened(self.address)
+            above = os.path.dirname(root)
+            if above and files.exists(above):  # so that no bucket is made by mistake
+                files.makedirs(root, exist_ok=True)
             files.pipe_file(f"{root}/{_PROBE}", b"")
             files.rm_file(f"{root}/{_PROBE}")
             files.invalidate_cache()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from multiad_med.scale.cluster import ray_cluster
 from multiad_med.utils.errors import InputError
 from tests.cli.runs import mistake
 
+psutil = pytest.importorskip("psutil", reason="needs psutil")
 ray = pytest.importorskip("ray", reason="needs the extra scale")
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
@@ -42,6 +46,45 @@ def test_an_address_where_nothing_answers_is_refused(
     refused(nobody, f"--ray {nobody}: nothing answers there")
     monkeypatch.setenv("RAY_ADDRESS", nobody)
     refused("auto", f"--ray {nobody}: nothing answers there")
+
+
+def test_a_cluster_that_asks_for_the_users_token_is_used(nobody: str, tmp_path: Path) -> None:
+    # Ray keeps a token in the home of whoever used it before.
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("f" * 64)
+    home = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "HOME": str(tmp_path)
+    }
+    port = nobody.rpartition(":")[2]
+    ray_command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    options = ["--port", port, "--num-cpus", "3", "--include-dashboard", "false"]
+    program = (
+        "import sys\n"
+        "from multiad_med.scale.cluster import ray_cluster, workers_for\n"
+        "with ray_cluster(sys.argv[1]):\n"
+        "    import ray\n"
+        "    monai = ray.remote(lambda: 'monai' in __import__('sys').modules)\n"
+        "    print(workers_for('auto').count, ray.get(monai.remote()))\n"
+    )
+    head = subprocess.Popen([*ray_command, *options], env=home, stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", int(port)), 1):
+                break
+            time.sleep(0.2)
+        done = subprocess.run(
+            [sys.executable, "-c", program, nobody],
+            env=home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            process.terminate()
+        head.wait()
+    assert done.stdout.splitlines()[-1:] == ["3 True"], done.stderr
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:port", ":6379"])

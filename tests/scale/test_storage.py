@@ -220,15 +220,6 @@ def test_an_address_with_other_files_is_refused_unless_a_run_wrote_there(address
 
 
 @pytest.fixture
-def shared_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A place that fsspec writes to in all processes of Ray, without a server."""
-    # fsspec reads its environment when it is imported, in a process of Ray too.
-    monkeypatch.setenv("FSSPEC_LOCAL_AUTO_MKDIR", "true")
-    monkeypatch.setitem(fsspec.config.conf, "local", {"auto_mkdir": True})
-    return f"local://{tmp_path}/archive"
-
-
-@pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty bucket of a server that speaks S3."""
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
@@ -248,6 +239,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().mkdir("archive")
+    with pytest.raises(InputError, match="cannot be written to"):
+        ObjectStorage("s3://typo/maps").check()
+    assert not s3fs.S3FileSystem().exists("typo")
     yield "s3://archive"
     server.stop()
 
@@ -256,6 +250,7 @@ def check_an_archive(place: str, model: Path, folder: Path) -> None:
     """Map three studies of a place, and one that is not there, into it by Ray, twice."""
     pytest.importorskip("ray", reason="needs the extra scale")
     files, root = fsspec.url_to_fs(place)
+    files.makedirs(f"{root}/in", exist_ok=True)
     for number in range(3):
         image = nifti_head(folder / f"in/s{number}.nii.gz", seed=number)
         files.put_file(str(image), f"{root}/in/s{number}.nii.gz")
@@ -294,10 +289,9 @@ def check_an_archive(place: str, model: Path, folder: Path) -> None:
     assert [row["score"] for row in again] == [row["score"] for row in rows]
 
 
-def test_an_archive_in_storage_is_mapped_by_ray_into_storage(
-    shared_folder: str, model: Path, tmp_path: Path
-) -> None:
-    check_an_archive(shared_folder, model, tmp_path / "here")
+def test_an_archive_in_storage_is_mapped_by_ray_into_storage(model: Path, tmp_path: Path) -> None:
+    # What all processes of Ray reach without a server. It has folders, which are made.
+    check_an_archive(f"local://{tmp_path}/archive", model, tmp_path / "here")
 
 
 def test_an_archive_in_s3_is_mapped_by_ray_into_s3(
