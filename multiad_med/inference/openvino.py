@@ -39,23 +39,6 @@ def openvino_core() -> Any:
     return openvino.Core()
 
 
-def _cosine_similarity(context: Any) -> list[Any]:
-    """Translate torch's operation, of features along their channels, which OpenVINO does not know."""
-    from openvino import opset13 as ops
-
-    a, b = context.get_input(0), context.get_input(1)
-    channels = ops.constant(np.array([1]))
-    smallest = ops.constant(np.float32(1e-8))
-
-    def length(x: Any) -> Any:
-        square = ops.reduce_sum(ops.multiply(x, x), channels, keep_dims=False)
-        return ops.maximum(ops.sqrt(square), smallest)
-
-    product = ops.reduce_sum(ops.multiply(a, b), channels, keep_dims=False)
-    found: list[Any] = ops.divide(product, ops.multiply(length(a), length(b))).outputs()
-    return found
-
-
 @torch.no_grad()
 def to_openvino(module: nn.Module, examples: Sequence[Tensor]) -> Any:
     """Convert a module to an ``openvino.Model``; the batch is dynamic, other sides are the examples'.
@@ -73,7 +56,6 @@ def to_openvino(module: nn.Module, examples: Sequence[Tensor]) -> Any:
     openvino_core()
     import openvino
     from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch import ConversionExtension
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with warnings.catch_warnings():
@@ -82,7 +64,6 @@ def to_openvino(module: nn.Module, examples: Sequence[Tensor]) -> Any:
         traced = torch.jit.trace(module, tuple(examples), check_trace=False)
     graph = TorchScriptPythonDecoder(traced)  # the front end does not keep it alive
     front_end = FrontEndManager().load_by_framework("pytorch")
-    front_end.add_extension(ConversionExtension("aten::cosine_similarity", _cosine_similarity))
     model = front_end.convert(front_end.load(graph))
     shapes = [openvino.PartialShape([-1, *example.shape[1:]]) for example in examples]
     model.reshape(dict(enumerate(shapes)))

@@ -10,6 +10,7 @@ from monai.networks.layers import gaussian_1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.networks.cosine import cosine_similarity
 from multiad_med.networks.hazard import Hazard
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
@@ -46,7 +47,7 @@ def cosine_distance_maps(teacher: list[Tensor], student: list[Tensor]) -> list[T
     """
     maps: list[Tensor] = []
     for i, features in enumerate(teacher):
-        cosine = F.cosine_similarity(features, student[i], dim=1)
+        cosine = cosine_similarity(features, student[i], dim=1)
         maps.append((1.0 - cosine).unsqueeze(1))
     return maps
 

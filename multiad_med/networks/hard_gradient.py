@@ -4,8 +4,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from multiad_med.networks.cosine import cosine_similarity
 from multiad_med.networks.losses import check_alike
 from multiad_med.utils.errors import InputError
 
@@ -74,9 +74,9 @@ class HardGradientLoss(nn.Module):
 def _whole_map_distance(teacher: Tensor, student: Tensor, easy: float, factor: float) -> Tensor:
     if student.requires_grad:
         with torch.no_grad():
-            places = 1 - F.cosine_similarity(teacher, student, dim=1)
+            places = 1 - cosine_similarity(teacher, student, dim=1)
             hard = max(1, int(places.numel() * (1 - easy)))
             least = places.flatten().topk(hard).values[-1]
             scale = torch.where(places < least, factor, 1.0).unsqueeze(1)
         student.register_hook(partial(torch.mul, scale))
-    return 1 - F.cosine_similarity(teacher.flatten(1), student.flatten(1), dim=1)
+    return 1 - cosine_similarity(teacher.flatten(1), student.flatten(1), dim=1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multiad_med.networks.cosine import cosine_similarity
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
 
@@ -101,11 +102,11 @@ class FeatureDistillationLoss(nn.Module):
         check_alike(teacher, student)
         if self.mode is CosineMode.WHOLE_MAP:
             return [
-                1 - F.cosine_similarity(t.flatten(1), s.flatten(1), dim=1)
+                1 - cosine_similarity(t.flatten(1), s.flatten(1), dim=1)
                 for t, s in zip(teacher, student, strict=True)
             ]
         return [
-            self._mean(1 - F.cosine_similarity(t.flatten(2), s.flatten(2), dim=1))
+            self._mean(1 - cosine_similarity(t.flatten(2), s.flatten(2), dim=1))
             for t, s in zip(teacher, student, strict=True)
         ]
 

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn import functional as F
 
+from multiad_med.networks.cosine import cosine_similarity
 from multiad_med.networks.losses import FeatureDistillationLoss, check_alike
 from multiad_med.utils.choose import choose
 from multiad_med.utils.errors import InputError
@@ -111,10 +111,8 @@ class NoisyOrLoss(nn.Module):
                 "Choose the student 'dual' and distil its last stage."
             )
         check_alike(teacher, student)
-        local = self.local.of_images(teacher[:-1], student[:-1]).float()
-        semantic = 1 - F.cosine_similarity(
-            teacher[-1].flatten(1).float(), student[-1].flatten(1).float(), dim=1
-        )
+        local = self.local.of_images(teacher[:-1], student[:-1])
+        semantic = 1 - cosine_similarity(teacher[-1].flatten(1), student[-1].flatten(1), dim=1)
         if not self.training:
             return (local.mean() + semantic.mean()) / 2
         self._update(torch.stack([local.mean(), semantic.mean()]).detach())
