@@ -114,7 +114,8 @@ def processor_time(folder: Path, size: int) -> dict[str, float]:
 
     from multiad_med.inference.predictor import StudyPredictor
     from multiad_med.scale.sources import list_studies
-    from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies, as_table
+    from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies
+    from multiad_med.scale.travelling_study import as_table
     from multiad_med.utils.memory import keep_freed_memory
 
     torch.set_num_threads(1)

@@ -51,7 +51,7 @@ class SleepingReader(Sleep):
 
     def __call__(self, table: Any) -> Any:
         """Return the studies with content."""
-        from multiad_med.scale.stages import as_table, studies_of
+        from multiad_med.scale.travelling_study import as_table, studies_of
 
         studies = studies_of(super().__call__(table))
         for study in studies:
@@ -69,7 +69,7 @@ class SleepingWriter(Sleep):
     def __call__(self, table: Any) -> Any:
         """Return the rows."""
         from multiad_med.scale.score_files import score_table
-        from multiad_med.scale.stages import studies_of
+        from multiad_med.scale.travelling_study import studies_of
 
         super().__call__(table)
         return score_table(
@@ -87,7 +87,7 @@ def pipeline(
     from multiad_med.scale.pipeline import Stages, run_stages
     from multiad_med.scale.predict import collected
     from multiad_med.scale.sources import ListedStudy
-    from multiad_med.scale.stages import TravellingStudy
+    from multiad_med.scale.travelling_study import TravellingStudy
 
     studies = [TravellingStudy(i, ListedStudy({"image": f"s{i}"}), f"s{i}") for i in range(count)]
     stages = Stages(

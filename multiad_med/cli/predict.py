@@ -108,7 +108,7 @@ def predict(
     elif kinds:
         raise InputError("--dicom: not with --ray. Run `multiad dicom` for each map afterwards.")
 
-    from multiad_med.networks import bundle_of_model
+    from multiad_med.networks import bundle_of_model, read_card
 
     bundle = bundle_of_model(model, bundle)
     new = Path(source)
@@ -125,9 +125,13 @@ def predict(
 
     show_log()
     if ray is not None:
+        from multiad_med.inference.int8 import is_int8
+
         # Workers that choose for themselves might choose differently.
         if runtime is RuntimeChoice.AUTO:
-            chosen["runtime"] = str(RuntimeChoice.TORCH)
+            card = read_card(model)
+            int8 = card is not None and is_int8(card)
+            chosen["runtime"] = str(RuntimeChoice.OPENVINO if int8 else RuntimeChoice.TORCH)
         _predict_by_ray(
             source, model, output=output, address=ray, device=device, bundle=bundle, **chosen
         )

@@ -90,6 +90,7 @@ class StudyResults:
 
     Attributes:
         inputs: by image, hashes of the study's input files as they were when it was begun.
+        addresses: by image, where it comes from, if the file is a copy for the time of its use.
         place: where the results lie, as messages tell it.
     """
 
@@ -122,6 +123,7 @@ class StudyResults:
         self.overwrite = overwrite
         self._model_sha256 = model_sha256
         self.inputs: dict[str, dict[str, str]] = {}
+        self.addresses: dict[str, str] = {}
         self._images: dict[Path, str] = {}
 
     @property
@@ -142,6 +144,10 @@ class StudyResults:
         parts = [part for part in inside.parts if part != os.pardir] or [full.name]
         name = parts[-1] + (end if end.startswith(".") else f"_{end}")
         return self.output_dir.joinpath(*parts[:-1], name)
+
+    def origin(self, image: str) -> str:
+        """Return what the results call a study's image: its address, or its path."""
+        return self.addresses.get(image, image)
 
     def provenance(self, image: str | Path) -> dict[str, Any]:
         """Return what a study's results are made from: hashes of its files and model, settings."""
@@ -185,6 +191,7 @@ class StudyResults:
                 name.
         """
         image = first_path(item)
+        self.inputs.pop(image, None)
         other = self.owner(item)
         if other != image:
             raise InputError(
@@ -207,16 +214,18 @@ class StudyResults:
     def discard(self, item: Mapping[str, Any]) -> None:
         """Remove a study's results, so that there are all of them or none, and none of another model.
 
-        Those of another study stay, of this run or, unless they are overwritten, of an earlier one.
+        Those of another study stay, of this run or, unless they are overwritten, of an earlier one. So do
+        those of a study whose files could not be read: nothing says that they are out of date.
         """
         image = first_path(item)
-        if not self._are_of_another(image, self.scores(image)):
+        if image in self.inputs and not self._are_of_another(image, self.scores(image)):
             for path in self.own_paths(image):
                 self.remove(path)
 
     def _are_of_another(self, image: str, found: Mapping[str, Any]) -> bool:
-        earlier = found.get("image", image)
-        return not self.overwrite and Path(earlier).resolve() != Path(image).resolve()
+        now = self.origin(image)
+        earlier = found.get("image", now)
+        return not self.overwrite and Path(earlier).resolve() != Path(now).resolve()
 
     def own_paths(self, image: str) -> list[Path]:
         """Return all files that a study may have, the scores first; none if they are another's."""

@@ -36,7 +36,7 @@ def exports_dir() -> Path:
 
 def _place(network: MultiAD, size: Size, packages: Sequence[str]) -> Path:
     """Return the folder of a network's export; another network, size or version has another."""
-    versions = [f"{name} {version(name)}" for name in ("torch", *packages)]
+    versions = [f"{name} {version(name)}" for name in ("multiad-med", "torch", *packages)]
     told = "\n".join([state_sha256(network), str(size), *versions])
     return exports_dir() / hashlib.sha256(told.encode()).hexdigest()[:32]
 

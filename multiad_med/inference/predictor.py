@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
+from monai.bundle import ComponentLocator, ConfigParser
 
 from multiad_med.card import check_calibrated
 from multiad_med.data import StudyDataset, StudyError, StudyResults, StudyStatus, state_sha256
@@ -49,7 +50,7 @@ def study_parser(
         source: folder above the study; results are named by the path from it.
         output_dir: folder of the results.
     """
-    return ConfigParser(
+    parser = ConfigParser(
         {
             **config,
             "datalist": {"test": [literal(dict(item))]},
@@ -57,6 +58,14 @@ def study_parser(
             "output_dir": literal(str(output_dir)),
         }
     )
+    parser.locator = _locator()
+    return parser
+
+
+@cache
+def _locator() -> ComponentLocator:
+    """MONAI's table of its classes, which takes long to make."""
+    return ComponentLocator()
 
 
 def made(parser: ConfigParser, name: str) -> Any:
@@ -134,7 +143,6 @@ class StudyPredictor:
         self.config: dict[str, Any] = parser.get() | parts
         model_sha256 = state_sha256(network)  # once, not for each study
         self.config["results"] = {**self.config["results"], "model_sha256": model_sha256}
-        self._locator = parser.locator  # MONAI's table of its classes, which takes long to make
         trial = self.parser({"image": str(model)}, Path.cwd(), Path.cwd() / "none")
         made(trial, "evaluator")  # so that an impossible setting fails at the start
         self.about = {
@@ -145,9 +153,7 @@ class StudyPredictor:
 
     def parser(self, item: dict[str, Any], source: Path, output_dir: Path) -> ConfigParser:
         """Return the bundle's parts for one study; all but the network are made anew."""
-        parser = study_parser(self.config, item, source=source, output_dir=output_dir)
-        parser.locator = self._locator
-        return parser
+        return study_parser(self.config, item, source=source, output_dir=output_dir)
 
     def __call__(
         self,

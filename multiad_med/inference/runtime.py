@@ -48,6 +48,10 @@ _CONVERTED: dict[Runtime, Callable[[MultiAD, tuple[int, int]], Maps]] = {
 }
 
 
+_NEEDED = {Runtime.ONNXRUNTIME: ("onnxruntime", "onnx", "onnxscript")}
+"""Packages of a run-time that needs others than itself."""
+
+
 class RuntimeUnfitError(MultiADError, RuntimeError):
     """The run-time that was asked for does not give the network's maps."""
 
@@ -118,7 +122,9 @@ class RuntimeNetwork(nn.Module):
                     "made of."
                 )
             return INT8
-        installed = (runtime for runtime in self._candidates() if not is_missing(runtime))
+        installed = (
+            r for r in self._candidates() if not any(map(is_missing, _NEEDED.get(r, (r,))))
+        )
         return self._taken or next(installed, self.asked)
 
     def forward(self, x: Tensor) -> Tensor:

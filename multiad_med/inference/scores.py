@@ -221,7 +221,7 @@ class SaveScoresd(MapTransform):
         write_json(
             self.results.path(source, SCORES),
             {
-                "image": source,
+                "image": self.results.origin(source),
                 **scores,
                 **self.results.provenance(source),
                 "versions": versions(),

@@ -74,7 +74,7 @@ def summary_row(outcome: StudyOutcome, results: StudyResults) -> dict[str, Any]:
     scores = {} if failed else results.scores(outcome.image)
     anomaly_map = results.path(outcome.image, results.files[0])
     return {
-        "image": outcome.image,
+        "image": results.origin(outcome.image),
         "status": str(outcome.status),
         "score": scores.get("volume_score"),
         "p_value": scores.get("volume_p_value"),

@@ -11,7 +11,8 @@ from multiad_med.data.datalist import first_path
 from multiad_med.data.study_results import OVERLAY, SCORES, VIEWER, beside_map
 from multiad_med.scale.fetch import fetched
 from multiad_med.scale.sources import ListedStudy
-from multiad_med.scale.stages import StudyRun, TravellingStudy
+from multiad_med.scale.stages import StudyRun
+from multiad_med.scale.travelling_study import TravellingStudy
 from multiad_med.visualize.contact_sheet import (
     SHOWN,
     VIEWERS,
@@ -73,7 +74,7 @@ def draw_listed(
             return
         with (
             _results_here(run, anomaly_map, scores),
-            fetched(study.uris, run.fetch_dir, run.kind),
+            fetched(study, run.fetch_dir, run.kind),
         ):
             draw_study(first_path(study.item), anomaly_map, viewer=viewer, bscans=bscans)
         if run.storage:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiad_med.data import FailureKind, is_slice_cache
-from multiad_med.data.datalist import first_path
 from multiad_med.data.joined_slices import slice_caches
 from multiad_med.inference.predictor import StudyPredictor
 from multiad_med.resources import bundle_workflow, run_workflow
@@ -20,10 +19,8 @@ from multiad_med.scale.stages import (
     MadeMaps,
     MappedStudies,
     StudyRun,
-    TravellingStudy,
-    failed_content,
-    studies_of,
 )
+from multiad_med.scale.travelling_study import TravellingStudy, failed_content, studies_of
 from multiad_med.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,5 +108,5 @@ def _each(
 
 def _lost(studies: Sequence[TravellingStudy]) -> Iterator[TravellingStudy]:
     for study in studies:
-        message = f"{first_path(study.listed.item)}: {LOST}"
+        message = f"{study.image}: {LOST}"
         yield replace(study, content=failed_content(message, FailureKind.SYSTEM))

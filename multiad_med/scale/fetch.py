@@ -8,13 +8,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from multiad_med.data import FailureKind, StudyError
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.utils.errors import InputError, file_errors
+
+if TYPE_CHECKING:
+    from multiad_med.scale.sources import ListedStudy
 
 __all__ = [
     "check_scheme",
@@ -36,9 +40,9 @@ def is_uri(text: str) -> bool:
 
 
 def fetch_folder(output_dir: str | Path) -> Path:
-    """Return where studies of a run are put, the same on every machine and in every run.
+    """Return where studies of a run are put: below this command's ``TMPDIR``, on every machine.
 
-    Results are named by the path below it, and say it.
+    Results are named by the path below it.
 
     Args:
         output_dir: of the results; a folder or an address.
@@ -58,10 +62,11 @@ def private_folder(folder: Path) -> None:
     """Make a folder for patients' images, which others on the machine must not read.
 
     Raises:
-        FileError: when it cannot be made.
+        FileError: when it cannot be made, or is another user's.
     """
     with file_errors(folder, "written"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)  # whoever made it
 
 
 def local_path(uri: str, folder: Path) -> Path:
@@ -90,39 +95,43 @@ def check_scheme(uri: str) -> None:
 
 
 @contextmanager
-def fetched(uris: Mapping[str, str], folder: Path, kind: StudyKind | None = None) -> Iterator[None]:
-    """Have files on this machine's disk inside the context.
+def fetched(study: ListedStudy, folder: Path, kind: StudyKind | None = None) -> Iterator[None]:
+    """Have a study's files on this machine's disk inside the context.
 
     Args:
-        uris: addresses, by the key of the item that they are for; see :func:`local_path`.
+        study: whose files that have an address are put where its item says.
         folder: of :func:`fetch_folder`.
-        kind: of the studies, for a series of a DICOMweb server.
+        kind: of the study, for a series of a DICOMweb server.
 
     Raises:
         StudyError: when one cannot be had.
     """
-    if uris:
+    files = [(uri, Path(study.item[key])) for key, uri in study.uris.items()]
+    if files:
         private_folder(folder)
     try:
-        for uri in uris.values():
-            _fetch(uri, folder, kind)
+        for uri, path in files:
+            if series := _SERIES.match(uri):
+                _fetch_series(series, study.version, path.parent, kind)
+            else:
+                _fetch(uri, path)
         yield
     finally:
-        for uri in uris.values():
-            path = local_path(uri, folder)
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        for _, path in files:
+            _remove(path)
 
 
-def _fetch(uri: str, folder: Path, kind: StudyKind | None) -> None:
-    if series := _SERIES.match(uri):
-        _fetch_series(*series.groups(), folder=folder, kind=kind)
-        return
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _fetch(uri: str, path: Path) -> None:
     import fsspec
 
-    path = local_path(uri, folder)
+    _remove(path)  # what a killed worker has left
     with file_errors(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -134,10 +143,11 @@ def _fetch(uri: str, folder: Path, kind: StudyKind | None) -> None:
 
 
 def _fetch_series(
-    url: str, study: str, series: str, *, folder: Path, kind: StudyKind | None
+    address: re.Match[str], version: str, folder: Path, kind: StudyKind | None
 ) -> None:
     from multiad_med.serving.dicomweb import DicomwebSource
     from multiad_med.serving.ledger import FoundStudy
 
+    url, study, series = address.groups()
     source = DicomwebSource(url, kind=kind or StudyKind.MR, folder=folder)
-    source.fetch(FoundStudy(series, "", json.dumps({"study": study})))
+    source.fetch(FoundStudy(series, version, json.dumps({"study": study})))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from multiad_med.scale.stages import TravellingStudy, as_table
+from multiad_med.scale.travelling_study import TravellingStudy, as_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

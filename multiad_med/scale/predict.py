@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from multiad_med.data import StudyStatus
-from multiad_med.data.datalist import first_path
 from multiad_med.data.study_results import OVERLAY, VIEWER, beside_map
 from multiad_med.inference.predictor import StudyPredictor
 from multiad_med.inference.runtime import Runtime
@@ -19,7 +17,7 @@ from multiad_med.inference.study_summary import COLUMNS, merged_rows, write_summ
 from multiad_med.preparation.sources import StudyKind
 from multiad_med.scale.cluster import LOCAL, Workers, ray_cluster, workers_for
 from multiad_med.scale.drawing import draw_worst
-from multiad_med.scale.fetch import is_uri
+from multiad_med.scale.fetch import is_uri, private_folder
 from multiad_med.scale.pipeline import Stages, run_stages
 from multiad_med.scale.score_files import FOLDER as SCORE_FILES
 from multiad_med.scale.score_files import ScoreFiles
@@ -28,9 +26,9 @@ from multiad_med.scale.stages import (
     MapStudies,
     ReadStudies,
     StudyRun,
-    TravellingStudy,
     WriteStudies,
 )
+from multiad_med.scale.travelling_study import TravellingStudy, failed_row
 from multiad_med.utils.errors import InputError
 from multiad_med.visualize.contact_sheet import SHOWN, VIEWERS, worst_first
 
@@ -41,8 +39,8 @@ __all__ = ["LOST", "collected", "mapping_stages", "predict_studies"]
 
 _VOLUMES = 2  # in one batch; each has more slices than a batch of the network
 LOST = (
-    "its worker was ended several times, as happens when memory runs out, or the file ends a reader. Run "
-    "again: finished studies are not done again."
+    "its worker was ended several times, as happens when memory runs out, or the file or a fault of the "
+    "program ends it. Run again: finished studies are not done again."
 )
 
 
@@ -89,6 +87,7 @@ def predict_studies(
     listed = list_studies(source, predictor, output=output)
     run = StudyRun.of(predictor, source=listed.source, output=output)
     if run.storage:
+        private_folder(run.fetch_dir)
         run.storage.check()
     studies = run.travelling(listed.studies)
     bscans = predictor.kind is StudyKind.OCT
@@ -166,20 +165,8 @@ def collected(
             progress.update(table.num_rows)
     for study in studies:
         if rows[study.index] is None:
-            row = _lost(study)
+            row = failed_row(study, f"{study.image}: {LOST}")
             rows[study.index] = row
             files.add(row)
     files.close()
     return [row for row in rows if row is not None]
-
-
-def _lost(study: TravellingStudy) -> dict[str, Any]:
-    image = study.listed.uris.get("image", first_path(study.listed.item))
-    return {
-        "index": study.index,
-        "id": study.listed.id,
-        "image": image,
-        "status": str(StudyStatus.FAILED),
-        "message": f"{image}: {LOST}",
-        "seconds": 0.0,
-    }

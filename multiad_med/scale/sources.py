@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -35,11 +36,13 @@ class ListedStudy:
         item: as in a datalist, with paths of this machine.
         uris: where its files come from, by their key, if they are not on disk.
         id: what a table calls it.
+        version: of a DICOMweb server's series, how many instances it has.
     """
 
     item: dict[str, Any]
     uris: dict[str, str] = field(default_factory=dict)
     id: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def list_studies(source: str, predictor: StudyPredictor, *, output: str | Path) 
         DatalistError: when there is no study.
     """
     folder = fetch_folder(output)
-    is_table = source.lower().endswith(_TABLES)
+    is_table = _format(source) in _TABLES
     if source.startswith(("http://", "https://")) and not is_table:
         return ListedStudies(_found_series(source, predictor.kind, folder), folder)
     rows = _table(source) if is_table and not _is_datalist(source) else None
@@ -84,6 +87,12 @@ def list_studies(source: str, predictor: StudyPredictor, *, output: str | Path) 
         check_scheme(uri)
     remote = any(study.uris for study in studies)
     return ListedStudies(studies, folder if remote else Path(source).absolute().parent)
+
+
+def _format(source: str) -> str:
+    """Return the suffix of a path, or of an address that may go on after a ``?``, in small letters."""
+    path = source.partition("?")[0] if is_uri(source) else source
+    return os.path.splitext(path)[1].lower()
 
 
 def _is_datalist(source: str) -> bool:
@@ -104,7 +113,7 @@ def _table(source: str) -> list[dict[str, Any]]:
     except (ImportError, ValueError) as error:
         raise InputError(f"{source} cannot be read: {error}") from error
     try:
-        rows: list[dict[str, Any]] = _rows(content, source.lower())
+        rows: list[dict[str, Any]] = _rows(content, _format(source))
     except Exception as error:  # the formats' packages have many types
         raise InputError(f"{source} is not a readable table: {error}") from error
     if not all(isinstance(row, dict) for row in rows):
@@ -112,21 +121,22 @@ def _table(source: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _rows(content: bytes, name: str) -> Any:
-    if name.endswith(".parquet"):
+def _rows(content: bytes, suffix: str) -> Any:
+    if suffix == ".parquet":
         import pyarrow.parquet as pq
 
         return pq.read_table(io.BytesIO(content)).to_pylist()
     text = content.decode("utf-8-sig")
-    if name.endswith(".csv"):
+    if suffix == ".csv":
         return list(csv.DictReader(io.StringIO(text)))
-    if name.endswith(".jsonl"):
+    if suffix == ".jsonl":
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     return json.loads(text)
 
 
 def _study(row: Mapping[str, Any], number: int, source: str, folder: Path) -> ListedStudy:
-    item, uris = {}, {}
+    item: dict[str, str] = {}
+    uris = {}
     for key in _FILES:
         name = row.get(key)
         if not name and key != "image":
@@ -139,12 +149,17 @@ def _study(row: Mapping[str, Any], number: int, source: str, folder: Path) -> Li
         name = name.removeprefix("file://")
         if is_uri(name):
             uris[key] = name
-            item[key] = str(local_path(name, folder))
+            place = local_path(name, folder)
+            if key != "image":  # each has its own, which goes with it
+                own = hashlib.sha256(item["image"].encode()).hexdigest()[:12]
+                place = folder / "organs" / f"{own}_{place.name}"
+            item[key] = str(place)
         elif is_uri(source) and not os.path.isabs(name):
             raise InputError(f"{source}, row {number}: give an address, not the path {name}.")
         else:
             item[key] = os.path.join(os.path.dirname(source), name)
-    return ListedStudy(item, uris, str(row.get("id") or ""))
+    called = row.get("id")
+    return ListedStudy(item, uris, "" if called is None else str(called))
 
 
 def _of_bundle(source: str, predictor: StudyPredictor, output_dir: Path) -> ListedStudies:
@@ -173,7 +188,7 @@ def _found_series(address: str, kind: StudyKind | None, folder: Path) -> list[Li
     for one in server.find().studies:
         uri = f"{url}/studies/{json.loads(one.place)['study']}/series/{one.key}"
         image = str(local_path(uri, folder))
-        found.append(ListedStudy({"image": image}, {"image": uri}, one.key))
+        found.append(ListedStudy({"image": image}, {"image": uri}, one.key, one.version))
     if not found:
         raise DatalistError(f"{address}: the server has no such series.")
     return found

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
-from monai.data import MetaTensor
+from monai.bundle import ConfigParser
 from monai.inferers import Inferer
-from monai.utils import TraceKeys
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -28,13 +25,26 @@ from multiad_med.data import (
     StudyStatus,
     study_errors,
 )
-from multiad_med.data.study_dataset import READING
+from multiad_med.data.datalist import first_path
 from multiad_med.inference.predictor import StudyPredictor, made, study_parser
 from multiad_med.inference.study_summary import summary_row
 from multiad_med.preparation.sources import StudyKind
-from multiad_med.scale.fetch import fetch_folder, fetched, is_uri, results_folder
+from multiad_med.scale.fetch import (
+    fetch_folder,
+    fetched,
+    is_uri,
+    private_folder,
+    results_folder,
+)
 from multiad_med.scale.sources import ListedStudy
 from multiad_med.scale.storage import ObjectStorage, StoredResults
+from multiad_med.scale.travelling_study import (
+    TravellingStudy,
+    as_table,
+    failed_content,
+    failed_row,
+    studies_of,
+)
 from multiad_med.transforms import marked_slices
 from multiad_med.utils.configs import literal
 from multiad_med.utils.memory import keep_freed_memory
@@ -43,7 +53,7 @@ from multiad_med.utils.tensors import plain_tensor
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["MapStudies", "ReadStudies", "ScoringNetwork", "StudyRun", "WriteStudies", "as_table"]
+__all__ = ["MapStudies", "ReadStudies", "ScoringNetwork", "StudyRun", "WriteStudies"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,8 @@ class StudyRun:
     @classmethod
     def of(cls, predictor: StudyPredictor, *, source: Path, output: str | Path) -> StudyRun:
         """Make a run of a loaded model, whose results go to a folder or an address."""
-        storage = ObjectStorage(str(output)) if is_uri(str(output)) else None
+        folder = results_folder(output)
+        storage = ObjectStorage(str(output), folder) if is_uri(str(output)) else None
         named = {"source": literal(str(source)), "model_sha256": predictor.about["model"]}
         if storage:
             named["_target_"] = f"{StoredResults.__module__}.{StoredResults.__name__}"
@@ -104,111 +115,33 @@ class StudyRun:
             "dataloader": predictor.config["dataloader"] | {"num_workers": 0},
         }
         config = predictor.config | changed
-        folders = results_folder(output), fetch_folder(output)
-        return cls(config, source, *folders, predictor.kind, storage)
+        return cls(config, source, folder, fetch_folder(output), predictor.kind, storage)
 
-    def parser(self, item: Mapping[str, Any]) -> Any:
+    def parser(self, item: Mapping[str, Any]) -> ConfigParser:
         """Return the parts of the bundle's inference for one study, without the network."""
         return study_parser(self.config, item, source=self.source, output_dir=self.output_dir)
 
     def travelling(self, studies: Iterable[ListedStudy]) -> list[TravellingStudy]:
         """Return studies ready to be sent out. Of several with one name of results, the first has it."""
         results: StudyResults = self.part("results")
-        return [
-            TravellingStudy(index, study, results.owner(study.item))
-            for index, study in enumerate(studies)
-        ]
+        first: dict[str, int] = {}
+        travelling = []
+        for index, study in enumerate(studies):
+            before = first.setdefault(first_path(study.item), index)
+            repeats = None if before == index else before
+            travelling.append(TravellingStudy(index, study, results.owner(study.item), repeats))
+        return travelling
+
+    def results_of(self, parser: ConfigParser, study: TravellingStudy) -> StudyResults:
+        """Return where a study's results go, which knows whose they are and where the image is from."""
+        results: StudyResults = made(parser, "results")
+        results.expect([study.listed.item | {"image": study.owner}])
+        results.addresses[first_path(study.listed.item)] = study.image
+        return results
 
     def part(self, name: str) -> Any:
         """Return a part of the bundle's inference that is the same for all studies."""
         return made(self.parser({"image": "none"}), name)
-
-
-class _Array(NamedTuple):
-    """A ``MetaTensor`` as what pickles fast."""
-
-    values: NDArray[Any]
-    meta: dict[str, Any]
-    operations: list[Any]
-
-
-@dataclass
-class TravellingStudy:
-    """A study on its way from one worker to the next.
-
-    Attributes:
-        index: its place in the run.
-        listed: its item, and where it comes from.
-        owner: image of the run whose results have its names: its own, or that of an earlier study.
-        content: what :class:`StudyDataset` gave of it.
-        maps: of the slices that count, ``(1 or 2, X, Y, n)``; none before the network.
-        seconds: by stage.
-    """
-
-    index: int
-    listed: ListedStudy
-    owner: str
-    content: dict[str, Any] = field(default_factory=dict)
-    maps: NDArray[Any] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """What happened to it until now."""
-        told: dict[str, Any] = json.loads(self.content[READING])
-        return told
-
-    @property
-    def needed(self) -> bool:
-        """Whether it was read and has to be done."""
-        return self.reading["status"] == StudyStatus.DONE
-
-    def note(self, **changes: Any) -> None:
-        """Change what is told of it."""
-        self.content[READING] = json.dumps(self.reading | changes)
-
-
-def as_table(studies: Sequence[TravellingStudy]) -> pa.Table:
-    """Return studies as Ray carries them: a row each."""
-    import pyarrow as pa
-
-    rows = [pickle.dumps(_packed(study), protocol=5) for study in studies]
-    return pa.table({"study": pa.array(rows, pa.large_binary())})
-
-
-def _packed(study: TravellingStudy) -> TravellingStudy:
-    def packed(value: Any) -> Any:
-        if not isinstance(value, MetaTensor):
-            return value
-        # Its inverse is made by an equal transform of another process.
-        operations = [{**one, TraceKeys.ID: TraceKeys.NONE} for one in value.applied_operations]
-        return _Array(plain_tensor(value).numpy(), value.meta, operations)
-
-    return replace(study, content={key: packed(v) for key, v in study.content.items()})
-
-
-def studies_of(table: pa.Table) -> list[TravellingStudy]:
-    """Return the studies of a table that :func:`as_table` made."""
-
-    def unpacked(value: Any) -> Any:
-        if not isinstance(value, _Array):
-            return value
-        return MetaTensor(
-            torch.from_numpy(value.values),
-            meta=value.meta,
-            applied_operations=value.operations,
-        )
-
-    studies = [pickle.loads(row.as_buffer()) for row in table["study"]]
-    for study in studies:
-        study.content = {key: unpacked(value) for key, value in study.content.items()}
-    return studies
-
-
-def failed_content(message: str, kind: FailureKind) -> dict[str, Any]:
-    """Return what :class:`StudyDataset` gives of a study that could not be read."""
-    told = {"status": StudyStatus.FAILED, "message": message, "kind": kind}
-    return {READING: json.dumps({"index": 0, "seconds": 0.0, "inputs": None, **told})}
 
 
 class ReadStudies:
@@ -230,13 +163,18 @@ class ReadStudies:
 
     def _read(self, study: TravellingStudy) -> dict[str, Any]:
         item = study.listed.item
+        if study.repeats is not None:
+            message = f"{study.image}: study {study.repeats + 1} of the run is the same image."
+            return failed_content(message, FailureKind.STUDY)
         try:
-            with study_errors(item), fetched(study.listed.uris, self.run.fetch_dir, self.run.kind):
+            with study_errors(item), fetched(study.listed, self.run.fetch_dir, self.run.kind):
                 parser = self.run.parser(item)
-                results: StudyResults = made(parser, "results")
-                results.expect([item | {"image": study.owner}])
+                results = self.run.results_of(parser, study)
                 dataset: StudyDataset = made(parser, "dataset")
-                return dataset[0]
+                content = dataset[0]
+                if isinstance(results, StoredResults):  # another machine may write them
+                    results.clear(first_path(item))
+                return content
         except StudyError as error:  # it could not be fetched
             return failed_content(str(error), error.kind)
 
@@ -359,12 +297,23 @@ class WriteStudies:
 
     def _written(self, study: TravellingStudy) -> dict[str, Any]:
         start = time.perf_counter()
+        try:
+            with study_errors(study.listed.item):
+                row = self._finished(study)
+        except StudyError as error:  # a file could not be fetched again
+            row = failed_row(study, str(error))
+        stages = {f"{name}_seconds": value for name, value in study.seconds.items()}
+        row["message"] = study.named(row["message"])
+        return {**row, **stages, "write_seconds": time.perf_counter() - start}
+
+    def _finished(self, study: TravellingStudy) -> dict[str, Any]:
+        if self.run.storage:
+            private_folder(self.run.fetch_dir)
         # An image's overlay is made from its file.
-        uris = study.listed.uris if study.needed and self.run.kind is None else {}
-        with fetched(uris, self.run.fetch_dir):
+        again = study.needed and self.run.kind is None
+        with fetched(study.listed, self.run.fetch_dir) if again else nullcontext():
             parser = self.run.parser(study.listed.item)
-            results: StudyResults = made(parser, "results")
-            results.expect([study.listed.item | {"image": study.owner}])
+            results = self.run.results_of(parser, study)
             dataset = MappedStudies([study.listed.item], [study], results=results)
             parser["results"], parser["dataset"] = results, dataset
             parser["inferer"] = MadeMaps(dataset)
@@ -373,12 +322,8 @@ class WriteStudies:
         if isinstance(results, StoredResults):
             outcome = results.settled(outcome)
         row = summary_row(outcome, results)
-        image = str(study.listed.uris.get("image", row["image"]))
         scores = {} if outcome.status is StudyStatus.FAILED else results.scores(outcome.image)
         hashes = {key: value for key, value in scores.items() if key.endswith("_sha256")}
         if isinstance(results, StoredResults):
             results.clear(outcome.image)
-        stages = {f"{name}_seconds": value for name, value in study.seconds.items()}
-        stages["write_seconds"] = time.perf_counter() - start
-        own = {"index": study.index, "id": study.listed.id, "image": image}
-        return {**row, **hashes, **stages, **own}
+        return {**row, **hashes, "index": study.index, "id": study.listed.id}

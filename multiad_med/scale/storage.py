@@ -13,7 +13,7 @@ from typing import Any
 from multiad_med.data import FailureKind, StudyError, StudyOutcome, StudyResults, StudyStatus
 from multiad_med.data.datalist import first_path
 from multiad_med.data.study_results import SCORES
-from multiad_med.scale.fetch import check_scheme, fetch_folder, private_folder, results_folder
+from multiad_med.scale.fetch import check_scheme, private_folder
 from multiad_med.utils.errors import InputError
 
 __all__ = ["ObjectStorage", "StoredResults"]
@@ -32,14 +32,11 @@ class ObjectStorage:
 
     Args:
         address: such as ``s3://bucket/maps``.
+        folder: of :func:`multiad_med.scale.fetch.results_folder`.
     """
 
     address: str
-
-    @property
-    def folder(self) -> Path:
-        """The folder of this machine, the same on every machine and in every run."""
-        return results_folder(self.address)
+    folder: Path
 
     def fetch(self, *paths: Path) -> None:
         """Bring files to the folder; what the storage does not have is not there either.
@@ -49,7 +46,7 @@ class ObjectStorage:
         """
         for path in paths:
             with self._told("had", path) as (files, inside):
-                private_folder(fetch_folder(self.address))
+                private_folder(self.folder.parent)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.unlink(missing_ok=True)
                 try:
@@ -159,7 +156,7 @@ class StoredResults(StudyResults):
 
     def __init__(self, output_dir: str | Path, *, storage: str, **options: Any) -> None:
         super().__init__(output_dir, **options)
-        self.storage = ObjectStorage(storage)
+        self.storage = ObjectStorage(storage, Path(output_dir))
         self.place = storage
 
     def begin(self, item: Mapping[str, Any]) -> bool:
@@ -173,7 +170,7 @@ class StoredResults(StudyResults):
         """Remove a study's results, if the storage's are its own; where the storage refuses, say so."""
         image = first_path(item)
         try:
-            if self.owner(item) == image:
+            if image in self.inputs and self.owner(item) == image:
                 self.storage.fetch(self.path(image, SCORES))
             super().discard(item)
         except StudyError as error:  # the study has its own outcome

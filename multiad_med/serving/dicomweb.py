@@ -70,7 +70,9 @@ class DicomwebSource:
     ) -> None:
         for name in filters or {}:
             if tag_for_keyword(name) is None:
-                raise ServingError(f"--filter: DICOM has no attribute {name!r}.")
+                raise ServingError(
+                    f"A PACS is searched by attributes of DICOM such as StudyDate; {name!r} is none."
+                )
         client, found = optional_import("dicomweb_client", name="DICOMwebClient")
         if not found:
             raise ServingError("A DICOMweb source needs: pip install 'multiad-med[pacs]'")

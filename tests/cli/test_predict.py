@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from multiad_med.card import ModelCard
+from multiad_med.inference.int8 import INT8
 from multiad_med.networks.model_file import CARD
 from tests.cli.conftest import write_heads
 from tests.cli.runs import mistake, multiad
@@ -127,6 +128,29 @@ def test_an_address_for_results_needs_ray(model: Path, tmp_path: Path) -> None:
         "--output s3://archive/maps: only `multiad predict --ray` writes to object storage. "
         "Give a folder."
     )
+
+
+@pytest.mark.parametrize(("set_for", "expected"), [("torch", "torch"), (INT8, "openvino")])
+def test_workers_of_ray_take_one_run_time_which_is_the_models(
+    set_for: str, expected: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def predict_studies(*_: object, **options: Any) -> list[dict[str, Any]]:
+        asked.update(options)
+        return []
+
+    monkeypatch.setattr("multiad_med.scale.predict_studies", predict_studies)
+    state = torch.load(model, weights_only=True)
+    content = ModelCard.from_tensor(state[CARD]).as_json()
+    content["calibration"]["runtime"] = set_for
+    text = json.dumps(content).encode()
+    state[CARD] = torch.from_numpy(np.frombuffer(text, dtype=np.uint8).copy())
+    torch.save(state, tmp_path / "model.pt")
+    new = write_heads(tmp_path / "new", 1)
+    words = ("-m", tmp_path / "model.pt", "-o", tmp_path / "maps", "--ray", "local")
+    multiad("predict", new, *words)
+    assert asked["runtime"] == expected
 
 
 def test_a_model_of_another_version_is_told(model: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from multiad_med.data import StudyResults, file_sha256, state_sha256
+from multiad_med.data import StudyDataset, StudyResults, file_sha256, state_sha256
+from multiad_med.data.study_dataset import READING
 
 
 @pytest.fixture
@@ -134,6 +135,26 @@ def test_another_studys_results_are_never_removed(tmp_path: Path, network: nn.Mo
         results.begin(items[1])
     results.discard(items[1])
     assert (tmp_path / "out/a_anomaly.json").is_file()
+
+
+def test_a_study_whose_files_cannot_be_read_now_keeps_its_results(
+    tmp_path: Path, network: nn.Module
+) -> None:
+    image = tmp_path / "a.npy"
+    image.write_bytes(b"x")
+    item = {"image": str(image)}
+    results = StudyResults(tmp_path / "out", source=tmp_path, network=network)
+    assert results.begin(item)
+    finish(results, image)
+    image.rename(tmp_path / "away")  # as a share that is not mounted
+    for again in (results, StudyResults(tmp_path / "out", source=tmp_path, network=network)):
+        dataset = StudyDataset([item], dict, results=again)
+        dataset.start()
+        with dataset.at_work({READING: [dataset[0][READING]]}) as needed:
+            assert not needed
+        assert dataset.failures
+    (tmp_path / "away").rename(image)
+    assert not results.begin(item)
 
 
 def test_hash_of_a_folder_is_that_of_its_own_files_without_results(tmp_path: Path) -> None:

@@ -258,3 +258,14 @@ os.kill(os.getpid(), signal.SIGCHLD)
         env={**os.environ, "TORCH_HOME": str(tmp_path)},
     )
     assert (ended.returncode, ended.stdout) == (0, "arrived\n"), ended.stderr
+
+
+def test_onnx_runtime_without_what_exports_is_not_told_as_the_one_in_use(
+    network: MultiAD, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = {"openvino", "onnxscript"}
+    monkeypatch.setattr(runtime, "is_missing", lambda name: str(name) in absent)
+    mapper = RuntimeNetwork(network, runtime=Runtime.AUTO)
+    assert mapper.name == Runtime.TORCH
+    absent.remove("onnxscript")
+    assert mapper.name == Runtime.ONNXRUNTIME

@@ -18,7 +18,7 @@ from multiad_med.scale.evaluate import evaluate_studies
 from multiad_med.scale.pipeline import Stages, run_stages
 from multiad_med.scale.prepare import spread_by_ray
 from multiad_med.scale.sources import ListedStudy
-from multiad_med.scale.stages import TravellingStudy, studies_of
+from multiad_med.scale.travelling_study import TravellingStudy, studies_of
 from multiad_med.testing.cohorts import FAST
 from tests.bundles import models
 from tests.bundles.test_folder_inference import nifti_head

@@ -16,7 +16,7 @@ from multiad_med.scale.fetch import check_scheme, fetch_folder, fetched, local_p
 from multiad_med.scale.sources import ListedStudies, list_studies
 from multiad_med.serving import FoundStudies, dicomweb
 from multiad_med.serving.ledger import FoundStudy
-from multiad_med.utils.errors import FileError, InputError
+from multiad_med.utils.errors import FileError, InputError, MultiADError
 from tests.bundles.test_folder_inference import nifti_head
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra scale")
@@ -132,6 +132,7 @@ class FakePacs:
 
     def fetch(self, study: FoundStudy) -> None:
         assert json.loads(study.place) == {"study": "1.2"}
+        assert study.version == "6"  # so that a series that comes in part is refused
         (self.folder / study.key).mkdir(parents=True)
         (self.folder / study.key / "0.dcm").write_text(self.url)
 
@@ -150,9 +151,72 @@ def test_a_search_of_a_dicomweb_server(
     uri = "http://pacs:8042/dicom-web/studies/1.2/series/1.2.2"
     assert (study.uris, study.id) == ({"image": uri}, "1.2.2")
     assert study.item == {"image": str(folder / "1.2.2")}
-    with fetched(study.uris, folder, StudyKind.MR):
+    with fetched(study, folder, StudyKind.MR):
         assert (folder / "1.2.2/0.dcm").read_text() == "http://pacs:8042/dicom-web"
     assert not (folder / "1.2.2").exists()
+
+
+def test_a_search_by_no_attribute_of_dicom_is_refused(
+    predictor: StudyPredictor, tmp_path: Path
+) -> None:
+    pytest.importorskip("dicomweb_client", reason="needs the extra pacs")
+    with pytest.raises(MultiADError, match=r"such as StudyDate; 'StudyDat' is none"):
+        listed("http://pacs/dicom-web?StudyDat=20260101", predictor, tmp_path / "out")
+
+
+def test_a_table_behind_an_address_that_goes_on_is_a_table(
+    predictor: StudyPredictor, tmp_path: Path
+) -> None:
+    with pytest.raises(FileError, match=r"t\.csv\?signature=1 cannot be read"):
+        listed("http://127.0.0.1:9/t.csv?signature=1", predictor, tmp_path / "out")
+
+
+def test_the_id_0_is_one(predictor: StudyPredictor, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(json.dumps([{"image": f"{n}.nii", "id": n} for n in range(2)]))
+    found = listed(tmp_path / "t.json", predictor, tmp_path / "out")
+    assert [study.id for study in found.studies] == ["0", "1"]
+
+
+def test_an_organs_mask_that_two_images_share_is_fetched_for_each(
+    predictor: StudyPredictor, tmp_path: Path
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({f"/o/{name}.nii": name.encode() for name in ("arterial", "venous", "liver")})
+    organ = "memory://o/liver.nii"
+    rows = [{"image": f"memory://o/{name}.nii", "organ": organ} for name in ("arterial", "venous")]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    first, second = listed(tmp_path / "t.json", predictor, tmp_path / "out").studies
+    folder = fetch_folder(tmp_path / "out")
+    with fetched(first, folder):
+        with fetched(second, folder):
+            assert Path(second.item["organ"]).read_text() == "liver"
+        assert Path(first.item["organ"]).read_text() == "liver"
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_what_a_killed_worker_left_of_a_folder_is_fetched_anew(
+    predictor: StudyPredictor, tmp_path: Path
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({f"/series/{n}.dcm": str(n).encode() for n in range(3)})
+    (tmp_path / "t.csv").write_text("image\nmemory://series\n")
+    (study,) = listed(tmp_path / "t.csv", predictor, tmp_path / "out").studies
+    place = Path(study.item["image"])
+    place.mkdir(parents=True)
+    (place / "0.dcm").write_text("half")
+    with fetched(study, fetch_folder(tmp_path / "out")):
+        found = {path.name: path.read_text() for path in place.iterdir()}
+    assert found == {"0.dcm": "0", "1.dcm": "1", "2.dcm": "2"}
+
+
+def test_what_is_fetched_is_its_owners_alone(predictor: StudyPredictor, tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe("/mine/a.nii", b"1")
+    (tmp_path / "t.csv").write_text("image\nmemory://mine/a.nii\n")
+    (study,) = listed(tmp_path / "t.csv", predictor, tmp_path / "out").studies
+    folder = fetch_folder(tmp_path / "out")
+    folder.mkdir(mode=0o755)
+    with fetched(study, folder):
+        assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_addresses_stay_inside_the_folder() -> None:

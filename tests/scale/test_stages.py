@@ -20,7 +20,8 @@ from multiad_med.scale.cluster import Workers
 from multiad_med.scale.fetch import fetch_folder
 from multiad_med.scale.predict import mapping_stages
 from multiad_med.scale.sources import list_studies
-from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies, as_table
+from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies
+from multiad_med.scale.travelling_study import as_table
 from multiad_med.testing.cohorts import COHORTS, FAST, write_fake_model
 from multiad_med.utils.errors import InputError
 from tests.bundles import models
@@ -113,6 +114,79 @@ def test_volumes_of_one_batch_may_differ_in_size_and_slices(model: Path, tmp_pat
     models.infer("multiad_brain_mri", tmp_path / "in", model, tmp_path / "plain")
     assert len(Staged(tmp_path / "in", model, tmp_path / "staged").rows()) == 2
     assert_same_results(tmp_path / "staged", tmp_path / "plain")
+
+
+def archive(folder: Path, name: str, *, seed: int = 0, copies: int = 1) -> Path:
+    """Put an image into fsspec's memory, and write a table of it."""
+    image = nifti_head(folder / f"{name}.nii.gz", seed=seed)
+    fsspec.filesystem("memory").put_file(str(image), f"/archive/{name}.nii.gz")
+    table = folder / "table.csv"
+    table.write_text("image\n" + f"memory://archive/{name}.nii.gz\n" * copies)
+    return table
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_study_that_cannot_be_fetched_now_keeps_its_results(
+    stored: bool, model: Path, tmp_path: Path
+) -> None:
+    table = archive(tmp_path, "kept")
+    out: Path | str = f"memory://kept-{tmp_path.name}/maps" if stored else tmp_path / "out"
+    assert [row["status"] for row in Staged(table, model, out).rows()] == ["done"]
+    memory = fsspec.filesystem("memory")
+    memory.mv("/archive/kept.nii.gz", "/archive/away.nii.gz")
+    (failed,) = Staged(table, model, out).rows()
+    assert (failed["status"], failed["image"]) == ("failed", "memory://archive/kept.nii.gz")
+    memory.mv("/archive/away.nii.gz", "/archive/kept.nii.gz")
+    assert [row["status"] for row in Staged(table, model, out).rows()] == ["skipped"]
+
+
+def test_the_same_image_twice_is_one_result_and_a_failed_row(model: Path, tmp_path: Path) -> None:
+    done, twice = Staged(archive(tmp_path, "two", copies=2), model, tmp_path / "out").rows()
+    assert (done["status"], twice["status"]) == ("done", "failed")
+    assert twice["message"] == "memory://archive/two.nii.gz: study 1 of the run is the same image."
+    assert len(scores_of(tmp_path / "out")) == 1
+
+
+def test_results_name_the_address_wherever_the_copy_was(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    for seed, job in enumerate(("job1", "job2")):  # the image changes too, so that it is done again
+        (tmp_path / job).mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / job))
+        table = archive(tmp_path, "a", seed=seed)
+        rows += Staged(table, model, tmp_path / "out").rows()
+    assert [row["status"] for row in rows] == ["done", "done"]
+    (scores,) = scores_of(tmp_path / "out").values()
+    assert scores["image"] == rows[0]["image"] == "memory://archive/a.nii.gz"
+
+
+def test_a_worker_uses_the_commands_folder_whatever_its_own_tmpdir_is(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nifti_head(tmp_path / "in/a.nii.gz")
+    staged = Staged(tmp_path / "in", model, f"memory://{tmp_path.name}/maps")
+    (tmp_path / "worker").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "worker"))
+    assert [row["status"] for row in staged.rows()] == ["done"]
+
+
+def test_an_image_that_cannot_be_fetched_again_for_its_overlay_is_one_failed_row(
+    tmp_path: Path,
+) -> None:
+    model = write_fake_model("multiad_industrial", tmp_path / "model.pt")
+    COHORTS["multiad_industrial"](tmp_path)
+    memory = fsspec.filesystem("memory")
+    for number, image in enumerate(sorted((tmp_path / "cohort").rglob("test/**/*.png"))[:2]):
+        memory.put_file(str(image), f"/line/{number}.png")
+    table = tmp_path / "table.csv"
+    table.write_text("image\nmemory://line/0.png\nmemory://line/1.png\n")
+    staged = Staged(table, model, tmp_path / "out")
+    mapped = staged.network()(ReadStudies(staged.run)(as_table(staged.studies)))
+    memory.rm("/line/0.png")
+    failed, done = WriteStudies(staged.run)(mapped).to_pylist()
+    assert (failed["status"], done["status"]) == ("failed", "done")
+    assert failed["message"].startswith("memory://line/0.png cannot be had")
 
 
 def test_a_bad_study_is_a_row_with_its_reason(model: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from multiad_med.data import StudyError
 from multiad_med.data.study_results import VIEWER, beside_map
 from multiad_med.scale import predict_studies
 from multiad_med.scale.cluster import LOCAL, ray_cluster
+from multiad_med.scale.fetch import fetch_folder, results_folder
 from multiad_med.scale.storage import ObjectStorage
 from multiad_med.testing.cohorts import COHORTS, FAST, write_fake_model
 from multiad_med.utils.errors import InputError
@@ -43,9 +44,13 @@ def stored(address: str) -> dict[str, Any]:
     return {name.removeprefix(f"{root}/"): about["created"] for name, about in found.items()}
 
 
+def storage_of(address: str) -> ObjectStorage:
+    return ObjectStorage(address, results_folder(address))
+
+
 def here(address: str) -> list[Path]:
     """Files that were left on this machine."""
-    return [path for path in ObjectStorage(address).folder.rglob("*") if path.is_file()]
+    return [path for path in fetch_folder(address).rglob("*") if path.is_file()]
 
 
 def test_results_are_those_of_a_folder_and_are_not_made_twice(
@@ -82,7 +87,7 @@ def test_what_a_killed_worker_left_on_its_disk_does_not_count(
 ) -> None:
     nifti_head(tmp_path / "in/a.nii.gz")
     Staged(tmp_path / "in", model, address).rows()
-    storage = ObjectStorage(address)
+    storage = storage_of(address)
     scores = storage.folder / "a_anomaly.json"
     storage.fetch(scores)
     storage.remove(scores)  # as if it had been killed before it sent them
@@ -164,7 +169,7 @@ def test_what_another_study_of_the_run_makes_here_is_not_cleared(
 def test_a_name_that_leaves_the_address_is_neither_fetched_nor_removed(
     address: str, tmp_path: Path
 ) -> None:
-    storage = ObjectStorage(address)
+    storage = storage_of(address)
     outside = tmp_path / "mine_anomaly.png"
     outside.write_bytes(b"mine")
     with pytest.raises(StudyError, match="it is not below the address"):
@@ -190,13 +195,13 @@ def test_two_studies_of_one_name_of_results(model: Path, address: str, tmp_path:
 def test_an_address_that_cannot_be_written_to_is_refused(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ObjectStorage(address).check()
+    storage_of(address).check()
     assert not stored(address)
     files, root = fsspec.url_to_fs(address)
     files.pipe_file(f"{root}/.multiad-writable", b"")  # of a run that was killed
-    ObjectStorage(address).check()
+    storage_of(address).check()
     with pytest.raises(InputError, match=re.escape("nowhere://x: addresses of nowhere://")):
-        ObjectStorage("nowhere://x").check()
+        storage_of("nowhere://x").check()
 
     def refusing(self: Any, path: str, value: bytes, **options: Any) -> None:
         raise PermissionError("no such bucket")
@@ -204,19 +209,19 @@ def test_an_address_that_cannot_be_written_to_is_refused(
     with monkeypatch.context() as patched:
         patched.setattr(MemoryFileSystem, "pipe_file", refusing)
         with pytest.raises(InputError, match="cannot be written to: no such bucket"):
-            ObjectStorage(address).check()
+            storage_of(address).check()
 
 
 def test_an_address_with_other_files_is_refused_unless_a_run_wrote_there(address: str) -> None:
     files, root = fsspec.url_to_fs(address)
     files.pipe_file(f"{root}/holiday.jpg", b"1")
     with pytest.raises(InputError, match=r"holds other files, such as holiday\.jpg"):
-        ObjectStorage(address).check()
+        storage_of(address).check()
     files.pipe_file(f"{root}/clinic/a_anomaly.json", b"{}")
-    ObjectStorage(address).check()
+    storage_of(address).check()
     files.rm_file(f"{root}/clinic/a_anomaly.json")
     files.pipe_file(f"{root}/summary.json", b"{}")
-    ObjectStorage(address).check()
+    storage_of(address).check()
 
 
 @pytest.fixture
@@ -240,7 +245,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     s3fs.S3FileSystem.clear_instance_cache()
     s3fs.S3FileSystem().mkdir("archive")
     with pytest.raises(InputError, match="cannot be written to"):
-        ObjectStorage("s3://typo/maps").check()
+        storage_of("s3://typo/maps").check()
     assert not s3fs.S3FileSystem().exists("typo")
     yield "s3://archive"
     server.stop()

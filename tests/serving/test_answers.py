@@ -218,5 +218,5 @@ def test_no_server_at_all_no_address_and_no_attribute(tmp_path: Path) -> None:
         source("http://127.0.0.1:9/dicom-web", tmp_path).find()
     with pytest.raises(ServingError, match="address"):
         source("http://", tmp_path)
-    with pytest.raises(ServingError, match="no attribute 'StudyDay'"):
+    with pytest.raises(ServingError, match="'StudyDay' is none"):
         source("http://127.0.0.1:9/dicom-web", tmp_path, filters={"StudyDay": "20260101"})
