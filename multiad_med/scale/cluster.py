@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +75,27 @@ def ray_cluster(address: str) -> Iterator[None]:
         InputError: when nothing answers at the address.
     """
     environment = _ENVIRONMENT | (_LOCAL_ENVIRONMENT if address == LOCAL else _authentication())
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
+    with _given(environment), _connected(address):
+        yield
+
+
+@contextmanager
+def _given(environment: Mapping[str, str]) -> Iterator[None]:
+    """Have variables of the environment inside the context; those that are set stay as they are.
+
+    What was meant for one cluster would else be handed to the processes of the next.
+    """
+    new = {name: value for name, value in environment.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
     try:
         import ray
         import ray.data

@@ -48,6 +48,17 @@ def test_an_address_where_nothing_answers_is_refused(
     refused("auto", f"--ray {nobody}: nothing answers there")
 
 
+def test_what_is_for_one_cluster_is_not_handed_to_the_next(
+    nobody: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("f" * 64)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = dict(os.environ)
+    refused(nobody, "nothing answers there")
+    assert dict(os.environ) == before
+
+
 def test_a_cluster_that_asks_for_the_users_token_is_used(nobody: str, tmp_path: Path) -> None:
     # Ray keeps a token in the home of whoever used it before.
     (tmp_path / ".ray").mkdir()
