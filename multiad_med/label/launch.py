@@ -153,7 +153,7 @@ def start(folder: Path, studies: str, *, host: str = "127.0.0.1", port: int = 80
     if importlib.util.find_spec("monailabel") is None:
         raise LabelError(
             "MONAI Label is not installed here. In an environment of its own: "
-            "pip install -c constraints-label.txt 'multiad-med[label]'"
+            "PIP_CONSTRAINT=constraints-label.txt pip install 'multiad-med[label]'"
         )
     check_torchvision()
     _check_free(host, port)
