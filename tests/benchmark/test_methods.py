@@ -20,6 +20,12 @@ from multiad_med.benchmark.methods.base import Stages
 from multiad_med.benchmark.methods.memory_bank import in_place
 from multiad_med.networks import ResNetFeatures, build_extractor
 
+pytestmark = [  # of anomalib, about itself
+    pytest.mark.filterwarnings("ignore:Importing from timm:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The anomalib.models:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Argument embeddings:DeprecationWarning"),  # given or not
+]
+
 SIZE = 96
 COMMON_TEACHER = ("padim", "patchcore", "stfpm", "supersimplenet")
 
