@@ -130,6 +130,7 @@ class StudyPredictor:
             "handlers": [],
         }
         parser = ConfigParser(config)
+        parser.locator = _locator()
         parser.update(literal(settings, expressions=True))
         parser["device"] = usable_device(device)
         network, prepared = made(parser, "network"), made(parser, "prepared")

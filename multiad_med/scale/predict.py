@@ -35,7 +35,7 @@ from multiad_med.visualize.contact_sheet import SHOWN, VIEWERS, worst_first
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["LOST", "collected", "mapping_stages", "predict_studies"]
+__all__ = ["LOST", "collected", "mapping_stages", "mark_repeats", "predict_studies"]
 
 _VOLUMES = 2  # in one batch; each has more slices than a batch of the network
 LOST = (
@@ -90,6 +90,7 @@ def predict_studies(
         private_folder(run.fetch_dir)
         run.storage.check()
     studies = run.travelling(listed.studies)
+    mark_repeats(studies)
     bscans = predictor.kind is StudyKind.OCT
     try:
         with ray_cluster(address):
@@ -104,6 +105,14 @@ def predict_studies(
         if run.storage:  # all that is worth keeping was sent
             shutil.rmtree(run.output_dir, ignore_errors=True)
     return summary
+
+
+def mark_repeats(studies: Sequence[TravellingStudy]) -> None:
+    """Mark studies of an image that an earlier one has: two workers would write the same files."""
+    first: dict[str, int] = {}
+    for study in studies:
+        before = first.setdefault(study.image, study.index)
+        study.repeats = None if before == study.index else before
 
 
 def _write_summary(rows: Sequence[Mapping[str, Any]], run: StudyRun, *, bscans: bool) -> None:

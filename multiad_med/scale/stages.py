@@ -124,13 +124,10 @@ class StudyRun:
     def travelling(self, studies: Iterable[ListedStudy]) -> list[TravellingStudy]:
         """Return studies ready to be sent out. Of several with one name of results, the first has it."""
         results: StudyResults = self.part("results")
-        first: dict[str, int] = {}
-        travelling = []
-        for index, study in enumerate(studies):
-            before = first.setdefault(first_path(study.item), index)
-            repeats = None if before == index else before
-            travelling.append(TravellingStudy(index, study, results.owner(study.item), repeats))
-        return travelling
+        return [
+            TravellingStudy(index, study, results.owner(study.item))
+            for index, study in enumerate(studies)
+        ]
 
     def results_of(self, parser: ConfigParser, study: TravellingStudy) -> StudyResults:
         """Return where a study's results go, which knows whose they are and where the image is from."""
@@ -164,7 +161,7 @@ class ReadStudies:
     def _read(self, study: TravellingStudy) -> dict[str, Any]:
         item = study.listed.item
         if study.repeats is not None:
-            message = f"{study.image}: study {study.repeats + 1} of the run is the same image."
+            message = f"{study.image}: the same image as study {study.repeats + 1}. List it once."
             return failed_content(message, FailureKind.STUDY)
         try:
             with study_errors(item), fetched(study.listed, self.run.fetch_dir, self.run.kind):
@@ -299,7 +296,10 @@ class WriteStudies:
         start = time.perf_counter()
         try:
             with study_errors(study.listed.item):
-                row = self._finished(study)
+                begun = study.reading["inputs"] is not None  # else nothing on the disk is its own
+                row = (
+                    self._finished(study) if begun else failed_row(study, study.reading["message"])
+                )
         except StudyError as error:  # a file could not be fetched again
             row = failed_row(study, str(error))
         stages = {f"{name}_seconds": value for name, value in study.seconds.items()}

@@ -18,7 +18,7 @@ from multiad_med.inference import map_writers
 from multiad_med.inference.predictor import StudyPredictor
 from multiad_med.scale.cluster import Workers
 from multiad_med.scale.fetch import fetch_folder
-from multiad_med.scale.predict import mapping_stages
+from multiad_med.scale.predict import mapping_stages, mark_repeats
 from multiad_med.scale.sources import list_studies
 from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies
 from multiad_med.scale.travelling_study import as_table
@@ -42,6 +42,7 @@ class Staged:
         listed = list_studies(str(source), self.predictor, output=out)
         self.run = StudyRun.of(self.predictor, source=listed.source, output=out)
         self.studies = self.run.travelling(listed.studies)
+        mark_repeats(self.studies)
 
     def network(self) -> MapStudies:
         return MapStudies(**self.predictor.arguments, device="cpu")
@@ -143,8 +144,25 @@ def test_a_study_that_cannot_be_fetched_now_keeps_its_results(
 def test_the_same_image_twice_is_one_result_and_a_failed_row(model: Path, tmp_path: Path) -> None:
     done, twice = Staged(archive(tmp_path, "two", copies=2), model, tmp_path / "out").rows()
     assert (done["status"], twice["status"]) == ("done", "failed")
-    assert twice["message"] == "memory://archive/two.nii.gz: study 1 of the run is the same image."
+    assert (
+        twice["message"] == "memory://archive/two.nii.gz: the same image as study 1. List it once."
+    )
     assert len(scores_of(tmp_path / "out")) == 1
+
+
+def test_a_row_of_a_repeated_image_leaves_alone_what_is_being_written(
+    model: Path, tmp_path: Path
+) -> None:
+    address = f"memory://{tmp_path.name}/maps"
+    staged = Staged(archive(tmp_path, "two", copies=2), model, address)
+    mapped = staged.network()(ReadStudies(staged.run)(as_table(staged.studies)))
+    image = staged.studies[0].listed.item["image"]
+    half = staged.run.part("results").path(image, "anomaly_map.nii.gz")
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"of the first, not sent yet")
+    (row,) = WriteStudies(staged.run)(mapped.slice(1)).to_pylist()
+    assert row["status"] == "failed"
+    assert half.is_file()
 
 
 def test_results_name_the_address_wherever_the_copy_was(
