@@ -86,13 +86,13 @@ def predict_studies(
     predictor = StudyPredictor(model, bundle=bundle, device="cpu", **settings)
     listed = list_studies(source, predictor, output=output)
     run = StudyRun.of(predictor, source=listed.source, output=output)
-    if run.storage:
-        private_folder(run.fetch_dir)
-        run.storage.check()
     studies = run.travelling(listed.studies)
     mark_repeats(studies)
     bscans = predictor.kind is StudyKind.OCT
     try:
+        if run.storage:
+            private_folder(run.fetch_dir)
+            run.storage.check()
         with ray_cluster(address):
             workers = workers_for(device, actors)
             stages = mapping_stages(run, workers, predictor, count=len(studies))
@@ -102,8 +102,7 @@ def predict_studies(
             draw_worst(summary, studies, run, bscans=bscans)
         _write_summary(summary, run, bscans=bscans)
     finally:
-        if run.storage:  # all that is worth keeping was sent
-            shutil.rmtree(run.output_dir, ignore_errors=True)
+        shutil.rmtree(run.fetch_dir, ignore_errors=True)  # all that is worth keeping was sent
     return summary
 
 

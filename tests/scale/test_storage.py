@@ -288,7 +288,7 @@ def check_an_archive(place: str, model: Path, folder: Path) -> None:
     assert "in/s0_anomaly_viewer.html" in page
     scores = pq.read_table(folder / "maps/scores").to_pylist()
     assert sorted(row["image"] for row in scores) == sorted(row["image"] for row in rows)
-    assert not here(f"{place}/maps")
+    assert not fetch_folder(f"{place}/maps").exists()
 
     assert [row["status"] for row in again] == ["skipped", "skipped", "skipped", "failed"]
     assert [row["score"] for row in again] == [row["score"] for row in rows]
