@@ -65,10 +65,10 @@ def test_a_series_is_complete_when_no_file_changed_for_the_settle_time(tmp_path:
     series = dicom_head(folder, "anna")
     for file in series.iterdir():
         os.utime(file, (0, 0))  # as copying with times kept does
-    source = watch(folder, settle=0.4)
+    source = watch(folder, settle=1.5)
     found = source.find()
     assert (found.studies, found.unsettled) == ([], 1)
-    time.sleep(0.5)
+    time.sleep(1.6)
     complete = source.find()
     assert ([s.key for s in complete.studies], complete.unsettled) == (["1.2.3.4"], 0)
 
@@ -77,7 +77,7 @@ def test_a_series_is_complete_when_no_file_changed_for_the_settle_time(tmp_path:
     assert (found.studies, found.unsettled) == ([], 2)  # the series, and what came late
     (series / "late.dcm").unlink()
     (series / "im000.dcm").touch()
-    time.sleep(0.5)
+    time.sleep(1.6)
     again = source.find().studies
     assert again[0].version != complete.studies[0].version
 

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -37,14 +37,17 @@ PATIENT = "DoeJane"  # which highdicom warns of, naming it
 class Service:
     """A running ``multiad serve`` and the lines of its log."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=lambda: self.lines.extend(process.stderr))
-        self._reader.start()
+        self.log = log
+
+    @property
+    def lines(self) -> list[str]:
+        """Whole lines of all that it has written until now."""
+        return [line for line in self.log.read_text().splitlines(True) if line.endswith("\n")]
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        parsed = [json.loads(line) for line in list(self.lines)]
+        parsed = [json.loads(line) for line in self.lines]
         return [event for event in parsed if event["event"] == name]
 
     def wait(self, name: str, count: int = 1, seconds: float = 120) -> list[dict[str, Any]]:
@@ -58,13 +61,12 @@ class Service:
     def end(self, number: int | None = None) -> int:
         if number is not None:
             self.process.send_signal(number)
-        status = self.process.wait(120)
-        self._reader.join()
-        return status
+        return self.process.wait(120)
 
 
 @contextmanager
 def serving(source: str | Path, model: Path, output: Path, *options: str) -> Iterator[Service]:
+    number, log = tempfile.mkstemp(suffix=".log")
     process = subprocess.Popen(
         [
             *(*MULTIAD, "serve", str(source), "--model", str(model), "--output", str(output)),
@@ -72,10 +74,10 @@ def serving(source: str | Path, model: Path, output: Path, *options: str) -> Ite
             *("--interval", "0.2", *options),
         ],
         env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=number,
     )
-    service = Service(process)
+    os.close(number)
+    service = Service(process, Path(log))
     try:
         yield service
     finally:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def kill_in_the_middle(service: Service, after: int) -> str:
         service.wait("over", after)
         service.wait("begun", len(service.events("over")) + 1)
         service.process.send_signal(signal.SIGSTOP)
-        time.sleep(0.2)  # for the reader of its log
+        os.waitid(os.P_PID, service.process.pid, os.WSTOPPED)
         begun, over = service.events("begun"), service.events("over")
         if len(begun) > len(over):
             assert service.end(signal.SIGKILL) == -signal.SIGKILL

@@ -118,8 +118,8 @@ def test_a_source_that_does_not_answer_is_waited_for(ledger: StudyLedger, tmp_pa
     running = worker(ledger, source)
     thread = threading.Thread(target=running.run)
     thread.start()
-    time.sleep(0.3)
-    ready = running.ready()
+    while "reason" not in (ready := running.ready())[1]:
+        time.sleep(0.01)
     source.answers = True
     while states(ledger) != {"done": 1}:
         time.sleep(0.05)
@@ -135,10 +135,10 @@ def test_a_source_that_does_not_answer_is_waited_for(ledger: StudyLedger, tmp_pa
 def test_the_lease_is_kept_while_a_study_is_at_work_and_a_lost_one_stores_nothing(
     tmp_path: Path,
 ) -> None:
-    ledger = StudyLedger(tmp_path / "ledger.sqlite", lease=0.3)
+    ledger = StudyLedger(tmp_path / "ledger.sqlite", lease=1)
 
     def slow(study: FetchedStudy) -> list[Path]:
-        time.sleep(1)
+        time.sleep(2)
         assert ledger.claim() is None
         return write(tmp_path, study)
 
