@@ -108,3 +108,4 @@ def test_small_demo_leaves_maps_image_and_metrics(tmp_path: Path) -> None:
     assert heat.shape == _volume(item).shape
     np.testing.assert_allclose(heat.affine, nib.load(item["image"]).affine, atol=1e-4)
     assert (tmp_path / "montage.png").stat().st_size > 20_000
+    assert not (tmp_path / "model/features").exists()

@@ -14,7 +14,7 @@ def demo(
     output: Annotated[Path, output_option("Folder for the cohort, model, maps and metrics.")],
     seed: Seed = 0,
 ) -> None:
-    """Train on an embedded cohort of brains and map unseen ones, in 5 to 6 minutes."""
+    """Train on an embedded cohort of brains and map unseen ones, in about 5 minutes."""
     from multiad_med.demo import run_demo
 
     run_demo(output, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,15 @@ def run_demo(
     data = make_cohort(output / "cohort", cohort=cohort, seed=seed)
     console.rule("2 of 4: training on normal brains (bundle multiad_brain_mri)")
     detector = AnomalyDetector(
-        DOMAIN, max_epochs=epochs, val_interval=epochs, seed=seed, resume=False
+        DOMAIN,
+        max_epochs=epochs,
+        val_interval=epochs,
+        seed=seed,
+        resume=False,
+        cache_features=True,
     )
     detector.fit(data, output=output / "model")
+    shutil.rmtree(output / "model/features", ignore_errors=True)  # of use to the training only
     console.rule("3 of 4: anomaly maps of unseen test volumes")
     metrics = detector.evaluate(data, output=output, training_logs=output / "model")
     console.rule("4 of 4: montage and table")
