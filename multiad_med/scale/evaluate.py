@@ -15,11 +15,7 @@ from multiad_med.scale.cluster import LOCAL, ray_cluster, workers_for
 from multiad_med.scale.pipeline import run_stages
 from multiad_med.scale.predict import LOST, mapping_stages
 from multiad_med.scale.sources import list_studies
-from multiad_med.scale.stages import (
-    MadeMaps,
-    MappedStudies,
-    StudyRun,
-)
+from multiad_med.scale.stages import MadeMaps, MappedStudies, StudyRun
 from multiad_med.scale.travelling_study import TravellingStudy, failed_content, studies_of
 from multiad_med.utils.errors import InputError
 

@@ -22,12 +22,7 @@ from multiad_med.scale.pipeline import Stages, run_stages
 from multiad_med.scale.score_files import FOLDER as SCORE_FILES
 from multiad_med.scale.score_files import ScoreFiles
 from multiad_med.scale.sources import list_studies
-from multiad_med.scale.stages import (
-    MapStudies,
-    ReadStudies,
-    StudyRun,
-    WriteStudies,
-)
+from multiad_med.scale.stages import MapStudies, ReadStudies, StudyRun, WriteStudies
 from multiad_med.scale.travelling_study import TravellingStudy, failed_row
 from multiad_med.utils.errors import InputError
 from multiad_med.visualize.contact_sheet import SHOWN, VIEWERS, worst_first

@@ -293,13 +293,11 @@ class WriteStudies:
         return score_table([self._written(study) for study in studies_of(table)])
 
     def _written(self, study: TravellingStudy) -> dict[str, Any]:
-        start = time.perf_counter()
+        start, reading = time.perf_counter(), study.reading
+        begun = reading["inputs"] is not None  # else nothing on the disk is its own
         try:
             with study_errors(study.listed.item):
-                begun = study.reading["inputs"] is not None  # else nothing on the disk is its own
-                row = (
-                    self._finished(study) if begun else failed_row(study, study.reading["message"])
-                )
+                row = self._finished(study) if begun else failed_row(study, reading["message"])
         except StudyError as error:  # a file could not be fetched again
             row = failed_row(study, str(error))
         stages = {f"{name}_seconds": value for name, value in study.seconds.items()}
